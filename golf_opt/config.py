@@ -1,0 +1,213 @@
+"""The configuration: what Hydra composed becomes frozen dataclasses here, once, and is checked.
+
+Nothing below this module sees a DictConfig. A user's mistake is a `UsageError`, whose message has
+the form `<name> is <value>, but must be <constraint>; <choices or the fix>`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+PROTOCOLS = ("test", "holdout")
+DATASETS = ("auto", "mnist", "fashion", "digits")
+ENGINES = ("auto", "native", "torch")
+DEFAULT_EPOCHS = 18
+
+
+class UsageError(ValueError):
+    """A user's mistake; the message says what was given, what is allowed, and the fix."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return `; did you mean 'tpe'?` for a near match, then the choices."""
+    known = sorted(choices)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"one of {', '.join(known)}{hint}"
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise UsageError(f"{name} is {value!r}, but must be {did_you_mean(str(value), choices)}")
+    return value
+
+
+def check_int(name: str, value: object, low: int, high: int | None = None) -> int:
+    top = "" if high is None else f" and at most {high}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UsageError(f"{name} is {value!r}, but must be a whole number of at least {low}{top}.")
+    if value < low or (high is not None and value > high):
+        raise UsageError(f"{name} is {value}, but must be at least {low}{top}.")
+    return value
+
+
+def check_keys(name: str, node: Mapping[str, Any], allowed: Iterable[str]) -> None:
+    known = list(allowed)
+    for key in node:
+        if key not in known:
+            raise UsageError(
+                f"{name}.{key} is not a key; it must be {did_you_mean(str(key), known)}"
+            )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    name: str
+    root: Path
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    name: str
+    device: str
+    lanes: int | None  # None: as many as the engine finds useful
+    threads: int
+
+
+@dataclass(frozen=True)
+class StorageConfig:
+    url: str | None  # without its password; None: in memory, gone when the process ends
+    url_env: str | None  # the environment variable that holds the URL instead
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """One run of `golf-opt study`, checked as far as that goes without reading data."""
+
+    name: str | None
+    folder: Path
+    enqueue: tuple[Mapping[str, Any], ...]
+    trials: int
+    epochs: int
+    seed: int
+    protocol: str
+    arch: Mapping[str, Any]
+    space: Mapping[str, Any]
+    sampler: Mapping[str, Any]
+    pruner: Mapping[str, Any]
+    callbacks: Mapping[str, Any]
+    storage: StorageConfig
+    data: DataConfig
+    engine: EngineConfig
+
+
+@dataclass(frozen=True)
+class DashboardConfig:
+    folder: Path
+    host: str
+    port: int
+    storage: StorageConfig
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Resolve a DictConfig into plain dicts and lists; a missing value is a `UsageError`."""
+    try:
+        container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(str(error).splitlines()[0]) from error
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def study_config(cfg: DictConfig, conf_dir: Path) -> StudyConfig:
+    """Check the composed configuration of the verb `study`."""
+    node = plain(cfg)
+    study = node["study"]
+    return StudyConfig(
+        name=_study_name(study["name"]),
+        folder=Path(study["dir"]),
+        enqueue=_points(study["enqueue"], conf_dir / "points"),
+        trials=check_int("trials", node["trials"], 1),
+        epochs=check_int("epochs", node["epochs"], 1, 10_000),
+        seed=check_int("seed", node["seed"], 0, 2**63 - 1),
+        protocol=check_choice("protocol", node["protocol"], PROTOCOLS),
+        arch=_group("arch", node["arch"]),
+        space=_group("space", node["space"]),
+        sampler=_group("sampler", node["sampler"]),
+        pruner=_group("pruner", node["pruner"]),
+        callbacks=node["callbacks"] or {},
+        storage=_storage(node["storage"]),
+        data=DataConfig(
+            check_choice("data.name", node["data"]["name"], DATASETS), Path(node["data"]["root"])
+        ),
+        engine=_engine(node["engine"]),
+    )
+
+
+def dashboard_config(cfg: DictConfig) -> DashboardConfig:
+    """Check the composed configuration of the verb `dashboard`."""
+    node = plain(cfg)
+    return DashboardConfig(
+        folder=Path(node["study"]["dir"]),
+        host=str(node["dashboard"]["host"]),
+        port=check_int("dashboard.port", node["dashboard"]["port"], 0, 65_535),
+        storage=_storage(node["storage"]),
+    )
+
+
+def load_yaml(path: Path) -> Any:
+    """Read a YAML file of ours; one that cannot be parsed is named."""
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except Exception as error:
+        raise UsageError(f"{path} cannot be read as YAML: {error}") from error
+
+
+def _group(name: str, node: object) -> Mapping[str, Any]:
+    if not isinstance(node, dict):
+        raise UsageError(f"{name} is {node!r}, but must be a group choice or a mapping.")
+    return node
+
+
+def _study_name(name: object) -> str | None:
+    if name is None:
+        return None
+    text = str(name)
+    if not text.strip() or len(text) > 200 or not text.isprintable():
+        raise UsageError(
+            f"study.name is {text!r}, but must be 1 to 200 printable characters, not only blanks."
+        )
+    return text
+
+
+def _points(enqueue: object, folder: Path) -> tuple[Mapping[str, Any], ...]:
+    """Return the points to run first: a name in conf/points, a mapping, or a list of mappings."""
+    if enqueue is None:
+        return ()
+    if isinstance(enqueue, str):
+        names = [path.stem for path in folder.glob("*.yaml")]
+        enqueue = load_yaml(folder / f"{check_choice('study.enqueue', enqueue, names)}.yaml")
+    points = enqueue if isinstance(enqueue, list) else [enqueue]
+    for point in points:
+        if not isinstance(point, dict) or not point:
+            raise UsageError(
+                f"study.enqueue holds {point!r}, but must hold mappings of parameter to value, "
+                "such as {batch_size: 14, lr: 8e-4}."
+            )
+    return tuple(points)
+
+
+def _storage(node: Mapping[str, Any]) -> StorageConfig:
+    check_keys("storage", node, ("url", "url_env"))
+    return StorageConfig(url=node["url"], url_env=node.get("url_env"))
+
+
+def _engine(node: Mapping[str, Any]) -> EngineConfig:
+    device = str(node["device"])
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise UsageError(f"engine.device is {device!r}, but must be auto, cpu, cuda or cuda:N.")
+    lanes = node["lanes"]
+    return EngineConfig(
+        name=check_choice("engine.name", node["name"], ENGINES),
+        device=device,
+        lanes=None if lanes == "auto" else check_int("engine.lanes", lanes, 1, 4096),
+        threads=check_int("engine.threads", node["threads"], 1, 1024),
+    )

@@ -1,0 +1,455 @@
+"""The torch engine: any net of `arch`, on the CPU or a GPU, in plain PyTorch. The oracle.
+
+On a GPU the training step is captured once as a CUDA graph and replayed: one launch instead of a
+few dozen. Lanes take turns, a slice each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from golf_opt import arch
+from golf_opt.arch import Net, Node
+from golf_opt.config import UsageError
+from golf_opt.data import MEAN, STD, Split, View
+from golf_opt.engines.base import (
+    EpochResult,
+    Job,
+    LaneState,
+    Slice,
+    Tensors,
+    data_order,
+    dropout_key,
+    initial_weights,
+    steps_per_epoch,
+)
+from golf_opt.recipe import ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, Candidate, learning_rates
+
+SLICE_S = 0.4
+EVAL_BATCH = 2000
+GRAPH_WARMUP_STEPS = 3  # as torch.cuda.graphs asks for before a capture
+MOMENTS = {
+    "adam": ("exp_avg", "exp_avg_sq"),
+    "adamw": ("exp_avg", "exp_avg_sq"),
+    "sgd": ("momentum",),
+}
+
+
+class CounterDropout(nn.Module):
+    """Dropout whose mask is a function of a key; the engine sets the key before each step."""
+
+    key: Tensor
+
+    def __init__(self, p: float, node_index: int) -> None:
+        super().__init__()
+        self.p = p
+        self.node_index = node_index
+        self.register_buffer("key", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        keep = _uniform(self.key, x.numel(), x.device).reshape(x.shape) >= self.p
+        return x * keep / (1 - self.p)
+
+
+def _mix(word: Tensor) -> Tensor:
+    """`rng.mix` on int64 tensors that hold 32-bit words."""
+    mask = 0xFFFFFFFF
+    word = word ^ (word >> 16)
+    word = (word * 0x7FEB352D) & mask
+    word = word ^ (word >> 15)
+    word = (word * 0x846CA68B) & mask
+    return word ^ (word >> 16)
+
+
+def _uniform(key: Tensor, n: int, device: torch.device) -> Tensor:
+    """`rng.uniform` on a device, [n] float32."""
+    index = torch.arange(n, dtype=torch.int64, device=device)
+    word = _mix((_mix(index ^ key) + key) & 0xFFFFFFFF)
+    return (word >> 8).to(torch.float32) * 2**-24
+
+
+def _layer(node: Node, index: int) -> nn.Module:
+    """Return the torch module of a node."""
+    layer, channels = node.layer, node.input_shape[0]
+    match layer:
+        case arch.Conv():
+            depthwise = isinstance(layer, arch.Depthwise)
+            return nn.Conv2d(
+                channels,
+                node.output_shape[0],
+                layer.kernel,
+                layer.stride,
+                layer.pad,
+                groups=channels if depthwise else 1,
+                bias=layer.bias,
+            )
+        case arch.Linear():
+            return nn.Linear(int(np.prod(node.input_shape)), layer.features, layer.bias)
+        case arch.BatchNorm():
+            norm = nn.BatchNorm2d if len(node.input_shape) == 3 else nn.BatchNorm1d
+            return norm(channels, eps=layer.EPS, momentum=layer.MOMENTUM)
+        case arch.ReLU():
+            return nn.ReLU()
+        case arch.LeakyReLU():
+            return nn.LeakyReLU(layer.slope)
+        case arch.PReLU():
+            return nn.PReLU(channels)
+        case arch.MaxPool():
+            return nn.MaxPool2d(layer.size)
+        case arch.GlobalAvgPool():
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        case arch.Dropout():
+            return CounterDropout(layer.p, index)
+    raise AssertionError(f"no torch module for {layer.kind}")
+
+
+class TorchNet(nn.Module):
+    """A net of `arch` as a torch module, from images [n, 1, 28, 28] to scores [n, 10]."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+        self.layers = nn.ModuleDict(
+            {node.name: _layer(node, i) for i, node in enumerate(net.nodes) if not node.shared}
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for node in self.net.nodes:
+            if isinstance(node.layer, arch.Linear):
+                x = x.flatten(1)
+            x = self.layers[node.name](x)
+        return x
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return `weights/<parameter>` and `buffers/<buffer>` as live tensors."""
+        weights = {
+            f"weights/{p.name}": self.layers.get_parameter(p.name) for p in self.net.parameters
+        }
+        buffers = {f"buffers/{b.name}": self.layers.get_buffer(b.name) for b in self.net.buffers}
+        return weights | buffers
+
+    def dropouts(self) -> list[CounterDropout]:
+        return [layer for layer in self.layers.values() if isinstance(layer, CounterDropout)]
+
+
+def build_module(net: Net) -> TorchNet:
+    """Return the net as a torch module."""
+    return TorchNet(net)
+
+
+def build_optimizer(
+    candidate: Candidate, weights: list[Tensor], lr: float | Tensor
+) -> torch.optim.Optimizer:
+    """Return the candidate's optimiser; `lr` is a tensor where a CUDA graph has to see it change."""
+    options: dict[str, Any] = {"lr": lr, "weight_decay": candidate.weight_decay, "fused": True}
+    if candidate.optimizer == "sgd":
+        return torch.optim.SGD(weights, momentum=SGD_MOMENTUM, **options)
+    cls = torch.optim.Adam if candidate.optimizer == "adam" else torch.optim.AdamW
+    return cls(weights, betas=ADAM_BETAS, eps=ADAM_EPS, **options)
+
+
+@dataclass
+class _Lane:
+    """One trial in training. `weights` are the live parameters, in the net's order."""
+
+    job: Job
+    module: TorchNet
+    optimizer: torch.optim.Optimizer
+    weights: list[Tensor]
+    masks: list[tuple[Tensor, Tensor]]  # (weight, mask)
+    lr: Tensor
+    index: Tensor  # the images of a full batch; a CUDA graph reads it
+    loss_sum: Tensor  # of the epoch in progress, float64
+    epoch: int = 0
+    step: int = 0
+    time_s: float = 0.0
+    order: Tensor | None = None
+    rates: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    replay: Callable[[], None] | None = None
+
+
+class TorchEngine:
+    """Trains lanes one after another with PyTorch; implements `engines.base.Engine`.
+
+    Args:
+        view: the data; it is normalised and put on the device once.
+        lanes: how many trials are in training side by side.
+        device: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N`.
+        threads: intra-op threads; these nets are too small for more than one to help.
+        dtype: float32, or float64 where the engine is an oracle.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        view: View,
+        lanes: int = 1,
+        device: str = "auto",
+        threads: int = 1,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        torch.set_num_threads(threads)
+        self._device = pick_device(device)
+        self.device = describe_device(self._device)
+        self.num_lanes = lanes
+        self._dtype = dtype
+        self._view = view
+        self._train = self._load(view.train)
+        self._objective = self._load(view.objective)
+        self._lanes: dict[int, _Lane] = {}
+        self._turns: deque[int] = deque()
+
+    def start(self, lane: int, job: Job, state: LaneState | None = None) -> None:
+        assert lane not in self._lanes and 0 <= lane < self.num_lanes
+        self._lanes[lane] = self._new_lane(job, state)
+        self._turns.append(lane)
+
+    def step(self) -> list[Slice]:
+        if not self._turns:
+            return []
+        lane = self._turns[0]
+        self._turns.rotate(-1)
+        return [self._slice(lane, self._lanes[lane])]
+
+    def state(self, lane: int) -> LaneState:
+        run = self._lanes[lane]
+        tensors = {name: _numpy(tensor) for name, tensor in run.module.tensors().items()}
+        for parameter, weight in zip(run.job.net.parameters, run.weights, strict=True):
+            for moment in MOMENTS[run.job.candidate.optimizer]:
+                value = run.optimizer.state[weight][_torch_moment(moment)]
+                tensors[f"{moment}/{parameter.name}"] = _numpy(value)
+        names = {id(weight): p.name for p, weight in zip(run.job.net.parameters, run.weights)}  # noqa: B905
+        tensors |= {f"masks/{names[id(weight)]}": _numpy(mask) for weight, mask in run.masks}
+        return LaneState(tensors, run.epoch, run.step, float(run.loss_sum), run.time_s)
+
+    def stop(self, lane: int) -> None:
+        del self._lanes[lane]
+        self._turns.remove(lane)
+
+    def evaluate(self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], split: Split) -> float:
+        module = self._module(net, tensors)
+        return self._accuracy(module, *self._load(split))
+
+    def close(self) -> None:
+        self._lanes.clear()
+        self._turns.clear()
+
+    def _load(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Return images [n, 1, 28, 28], normalised, and labels [n] on the device."""
+        images = torch.from_numpy(np.array(split.images)).to(self._device).unsqueeze(1)
+        labels = torch.from_numpy(split.labels.astype(np.int64)).to(self._device)
+        return ((images.to(self._dtype) / 255) - MEAN) / STD, labels
+
+    def _module(self, net: Net, tensors: Mapping[str, npt.NDArray[Any]]) -> TorchNet:
+        module = build_module(net).to(self._device, self._dtype)
+        with torch.no_grad():
+            for name, tensor in module.tensors().items():
+                tensor.copy_(torch.from_numpy(np.array(tensors[name])))
+        return module
+
+    def _new_lane(self, job: Job, state: LaneState | None) -> _Lane:
+        tensors = state.tensors if state else initial_weights(job.net, job.seed)
+        module = self._module(job.net, tensors)
+        weights = [module.layers.get_parameter(p.name) for p in job.net.parameters]
+        on_gpu = self._device.type == "cuda"
+        lr = torch.zeros((), dtype=torch.float32, device=self._device)
+        optimizer = build_optimizer(job.candidate, weights, lr if on_gpu else job.candidate.lr)
+        run = _Lane(
+            job,
+            module,
+            optimizer,
+            weights,
+            masks=self._masks(job.net, weights, tensors),
+            lr=lr,
+            index=torch.zeros(job.candidate.batch_size, dtype=torch.int64, device=self._device),
+            loss_sum=torch.zeros((), dtype=torch.float64, device=self._device),
+        )
+        if state:
+            run.epoch, run.step, run.time_s = state.epoch, state.step, state.time_s
+            run.loss_sum.fill_(state.loss_sum)
+        self._set_moments(run, tensors)
+        return run
+
+    def _masks(
+        self, net: Net, weights: list[Tensor], tensors: Mapping[str, npt.NDArray[Any]]
+    ) -> list[tuple[Tensor, Tensor]]:
+        masks = []
+        for parameter, weight in zip(net.parameters, weights, strict=True):
+            mask = tensors.get(f"masks/{parameter.name}")
+            if mask is not None:
+                live = torch.from_numpy(np.array(mask)).to(self._device, self._dtype)
+                masks.append((weight, live))
+                with torch.no_grad():
+                    weight.mul_(live)
+        return masks
+
+    def _set_moments(self, run: _Lane, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Give the optimiser its whole state, so that its first step is like any other."""
+        done = run.epoch * self._steps(run.job) + run.step
+        for parameter, weight in zip(run.job.net.parameters, run.weights, strict=True):
+            state: dict[str, Tensor] = {}
+            if run.job.candidate.optimizer != "sgd":
+                state["step"] = torch.tensor(float(done), device=self._device)
+            for moment in MOMENTS[run.job.candidate.optimizer]:
+                value = tensors.get(f"{moment}/{parameter.name}")
+                start = torch.zeros_like(weight)
+                if value is not None:
+                    start.copy_(torch.from_numpy(np.array(value)))
+                state[_torch_moment(moment)] = start
+            run.optimizer.state[weight] = state
+
+    def _steps(self, job: Job) -> int:
+        return steps_per_epoch(len(self._view.train), job.candidate.batch_size)
+
+    def _slice(self, lane: int, run: _Lane) -> Slice:
+        """Train one lane until the slice's time is over or its epoch ends."""
+        started = time.perf_counter()
+        steps = self._steps(run.job)
+        if run.epoch == run.job.epochs:
+            return Slice(lane, run.epoch, 1.0)
+        if run.order is None:
+            self._begin_epoch(run)
+        run.module.train()
+        while run.step < steps and time.perf_counter() - started < SLICE_S:
+            self._train_step(run)
+        if not np.isfinite(loss_sum := float(run.loss_sum)):
+            why = f"training loss became {_loss_word(loss_sum)} in epoch {run.epoch + 1}"
+            return Slice(lane, run.epoch + 1, run.step / steps, error=why)
+        result = self._end_epoch(run, loss_sum, started) if run.step == steps else None
+        run.time_s += 0.0 if result else time.perf_counter() - started
+        epoch = run.epoch if result else run.epoch + 1
+        return Slice(lane, epoch, 1.0 if result else run.step / steps, result)
+
+    def _begin_epoch(self, run: _Lane) -> None:
+        order = data_order(run.job.seed, run.epoch, len(self._view.train))
+        run.order = torch.from_numpy(order).to(self._device)
+        run.rates = learning_rates(
+            run.job.candidate, run.epoch, run.job.epochs, self._steps(run.job)
+        )
+
+    def _end_epoch(self, run: _Lane, loss_sum: float, started: float) -> EpochResult:
+        accuracy = self._accuracy(run.module, *self._objective)
+        result = EpochResult(
+            epoch=run.epoch + 1,
+            loss=loss_sum / len(self._view.train),
+            accuracy=accuracy,
+            lr=float(run.rates[-1]),
+            time_s=run.time_s + time.perf_counter() - started,
+        )
+        run.epoch, run.step, run.time_s, run.order = run.epoch + 1, 0, 0.0, None
+        run.loss_sum.zero_()
+        return result
+
+    def _train_step(self, run: _Lane) -> None:
+        assert run.order is not None
+        size = run.job.candidate.batch_size
+        index = run.order[run.step * size : (run.step + 1) * size]
+        self._set_step(run)
+        if self._device.type == "cuda" and len(index) == size:
+            run.index.copy_(index)
+            if run.replay is None:
+                run.replay = self._capture(run)
+            run.replay()
+        else:
+            self._update(run, index)
+        run.step += 1
+
+    def _set_step(self, run: _Lane) -> None:
+        """Set what changes from step to step: the learning rate and the dropout keys."""
+        rate = float(run.rates[run.step])
+        if self._device.type == "cuda":
+            run.lr.fill_(rate)
+        else:
+            run.optimizer.param_groups[0]["lr"] = rate
+        at = run.epoch * self._steps(run.job) + run.step
+        for dropout in run.module.dropouts():
+            dropout.key.fill_(dropout_key(run.job.seed, dropout.node_index, at))
+
+    def _update(self, run: _Lane, index: Tensor) -> None:
+        """One training step on the images of `index`: forward, backward, update."""
+        images, labels = self._train
+        run.optimizer.zero_grad(set_to_none=True)
+        scores = run.module(images.index_select(0, index))
+        loss = F.cross_entropy(
+            scores, labels[index], label_smoothing=run.job.candidate.label_smoothing
+        )
+        loss.backward()  # type: ignore[no-untyped-call]
+        run.optimizer.step()
+        with torch.no_grad():
+            for weight, mask in run.masks:
+                weight.mul_(mask)
+            run.loss_sum.add_(loss.detach(), alpha=len(index))
+
+    def _capture(self, run: _Lane) -> Callable[[], None]:
+        """Capture the step on `run.index` as a CUDA graph; the lane's state stays as it was."""
+        live = [*run.module.tensors().values(), run.loss_sum]
+        live += [t for weight in run.weights for t in run.optimizer.state[weight].values()]
+        before = [tensor.detach().clone() for tensor in live]
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(GRAPH_WARMUP_STEPS):
+                self._update(run, run.index)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._update(run, run.index)
+        with torch.no_grad():
+            for tensor, value in zip(live, before, strict=True):
+                tensor.copy_(value)
+        return graph.replay
+
+    @torch.no_grad()
+    def _accuracy(self, module: TorchNet, images: Tensor, labels: Tensor) -> float:
+        module.eval()
+        correct = torch.zeros((), dtype=torch.int64, device=self._device)
+        for x, y in zip(images.split(EVAL_BATCH), labels.split(EVAL_BATCH), strict=True):
+            correct += (module(x).argmax(1) == y).sum()
+        return int(correct) / len(labels)
+
+
+def _torch_moment(name: str) -> str:
+    return "momentum_buffer" if name == "momentum" else name
+
+
+def _loss_word(loss: float) -> str:
+    return "nan" if np.isnan(loss) else "infinite"
+
+
+def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = tensor.detach().cpu().numpy().copy()
+    return array
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the torch device of `engine.device`; refuse a GPU that is not there."""
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if found else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= found:
+        have = f"{found} CUDA devices" if found else "no CUDA device"
+        raise UsageError(
+            f"engine.device is {name!r}, but this machine has {have}; use cpu or auto."
+        )
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """Return `cpu`, or `cuda:0 (NVIDIA H200)`."""
+    if device.type == "cpu":
+        return "cpu"
+    return f"{device} ({torch.cuda.get_device_name(device)})"
