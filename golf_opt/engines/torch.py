@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,6 @@ from golf_opt.engines.base import (
     Job,
     LaneState,
     Slice,
-    Tensors,
     data_order,
     dropout_key,
     initial_weights,
@@ -150,9 +149,9 @@ def build_module(net: Net) -> TorchNet:
 
 
 def build_optimizer(
-    candidate: Candidate, weights: list[Tensor], lr: float | Tensor
+    candidate: Candidate, weights: Iterable[Tensor], lr: float | Tensor
 ) -> torch.optim.Optimizer:
-    """Return the candidate's optimiser; `lr` is a tensor where a CUDA graph has to see it change."""
+    """Return the candidate's optimiser; `lr` is a tensor where a CUDA graph reads it."""
     options: dict[str, Any] = {"lr": lr, "weight_decay": candidate.weight_decay, "fused": True}
     if candidate.optimizer == "sgd":
         return torch.optim.SGD(weights, momentum=SGD_MOMENTUM, **options)
@@ -162,13 +161,13 @@ def build_optimizer(
 
 @dataclass
 class _Lane:
-    """One trial in training. `weights` are the live parameters, in the net's order."""
+    """One trial in training. `weights` and `masks` are live tensors by parameter name."""
 
     job: Job
     module: TorchNet
     optimizer: torch.optim.Optimizer
-    weights: list[Tensor]
-    masks: list[tuple[Tensor, Tensor]]  # (weight, mask)
+    weights: dict[str, Tensor]
+    masks: dict[str, Tensor]
     lr: Tensor
     index: Tensor  # the images of a full batch; a CUDA graph reads it
     loss_sum: Tensor  # of the epoch in progress, float64
@@ -227,12 +226,11 @@ class TorchEngine:
     def state(self, lane: int) -> LaneState:
         run = self._lanes[lane]
         tensors = {name: _numpy(tensor) for name, tensor in run.module.tensors().items()}
-        for parameter, weight in zip(run.job.net.parameters, run.weights, strict=True):
+        tensors |= {f"masks/{name}": _numpy(mask) for name, mask in run.masks.items()}
+        for name, weight in run.weights.items():
             for moment in MOMENTS[run.job.candidate.optimizer]:
                 value = run.optimizer.state[weight][_torch_moment(moment)]
-                tensors[f"{moment}/{parameter.name}"] = _numpy(value)
-        names = {id(weight): p.name for p, weight in zip(run.job.net.parameters, run.weights)}  # noqa: B905
-        tensors |= {f"masks/{names[id(weight)]}": _numpy(mask) for weight, mask in run.masks}
+                tensors[f"{moment}/{name}"] = _numpy(value)
         return LaneState(tensors, run.epoch, run.step, float(run.loss_sum), run.time_s)
 
     def stop(self, lane: int) -> None:
@@ -263,16 +261,20 @@ class TorchEngine:
     def _new_lane(self, job: Job, state: LaneState | None) -> _Lane:
         tensors = state.tensors if state else initial_weights(job.net, job.seed)
         module = self._module(job.net, tensors)
-        weights = [module.layers.get_parameter(p.name) for p in job.net.parameters]
+        weights: dict[str, Tensor] = {
+            p.name: module.layers.get_parameter(p.name) for p in job.net.parameters
+        }
         on_gpu = self._device.type == "cuda"
         lr = torch.zeros((), dtype=torch.float32, device=self._device)
-        optimizer = build_optimizer(job.candidate, weights, lr if on_gpu else job.candidate.lr)
+        optimizer = build_optimizer(
+            job.candidate, weights.values(), lr if on_gpu else job.candidate.lr
+        )
         run = _Lane(
             job,
             module,
             optimizer,
             weights,
-            masks=self._masks(job.net, weights, tensors),
+            masks=self._masks(weights, tensors),
             lr=lr,
             index=torch.zeros(job.candidate.batch_size, dtype=torch.int64, device=self._device),
             loss_sum=torch.zeros((), dtype=torch.float64, device=self._device),
@@ -284,27 +286,25 @@ class TorchEngine:
         return run
 
     def _masks(
-        self, net: Net, weights: list[Tensor], tensors: Mapping[str, npt.NDArray[Any]]
-    ) -> list[tuple[Tensor, Tensor]]:
-        masks = []
-        for parameter, weight in zip(net.parameters, weights, strict=True):
-            mask = tensors.get(f"masks/{parameter.name}")
-            if mask is not None:
-                live = torch.from_numpy(np.array(mask)).to(self._device, self._dtype)
-                masks.append((weight, live))
+        self, weights: Mapping[str, Tensor], tensors: Mapping[str, npt.NDArray[Any]]
+    ) -> dict[str, Tensor]:
+        masks = {}
+        for name, weight in weights.items():
+            if (mask := tensors.get(f"masks/{name}")) is not None:
+                masks[name] = torch.from_numpy(np.array(mask)).to(self._device, self._dtype)
                 with torch.no_grad():
-                    weight.mul_(live)
+                    weight.mul_(masks[name])
         return masks
 
     def _set_moments(self, run: _Lane, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
         """Give the optimiser its whole state, so that its first step is like any other."""
         done = run.epoch * self._steps(run.job) + run.step
-        for parameter, weight in zip(run.job.net.parameters, run.weights, strict=True):
+        for name, weight in run.weights.items():
             state: dict[str, Tensor] = {}
             if run.job.candidate.optimizer != "sgd":
                 state["step"] = torch.tensor(float(done), device=self._device)
             for moment in MOMENTS[run.job.candidate.optimizer]:
-                value = tensors.get(f"{moment}/{parameter.name}")
+                value = tensors.get(f"{moment}/{name}")
                 start = torch.zeros_like(weight)
                 if value is not None:
                     start.copy_(torch.from_numpy(np.array(value)))
@@ -389,16 +389,16 @@ class TorchEngine:
         loss.backward()  # type: ignore[no-untyped-call]
         run.optimizer.step()
         with torch.no_grad():
-            for weight, mask in run.masks:
-                weight.mul_(mask)
+            for name, mask in run.masks.items():
+                run.weights[name].mul_(mask)
             run.loss_sum.add_(loss.detach(), alpha=len(index))
 
     def _capture(self, run: _Lane) -> Callable[[], None]:
         """Capture the step on `run.index` as a CUDA graph; the lane's state stays as it was."""
         live = [*run.module.tensors().values(), run.loss_sum]
-        live += [t for weight in run.weights for t in run.optimizer.state[weight].values()]
+        live += [t for weight in run.weights.values() for t in run.optimizer.state[weight].values()]
         before = [tensor.detach().clone() for tensor in live]
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(GRAPH_WARMUP_STEPS):
@@ -416,8 +416,9 @@ class TorchEngine:
     def _accuracy(self, module: TorchNet, images: Tensor, labels: Tensor) -> float:
         module.eval()
         correct = torch.zeros((), dtype=torch.int64, device=self._device)
-        for x, y in zip(images.split(EVAL_BATCH), labels.split(EVAL_BATCH), strict=True):
-            correct += (module(x).argmax(1) == y).sum()
+        for at in range(0, len(labels), EVAL_BATCH):
+            scores = module(images[at : at + EVAL_BATCH])
+            correct += (scores.argmax(1) == labels[at : at + EVAL_BATCH]).sum()
         return int(correct) / len(labels)
 
 
