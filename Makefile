@@ -1,0 +1,47 @@
+# Two commands on a fresh machine: `make study ARCH=c4-5-4` and `make test`. Each sets up .venv.
+ARCH   ?= c4-5-4
+TRIALS ?=
+EPOCHS ?=
+ARGS   ?=
+PYTHON ?= python3
+
+GOLF := .venv/bin/golf-opt
+SETUP := .venv/.installed
+
+.PHONY: help setup study dashboard test check bench clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo
+	@echo '  variables: ARCH=$(ARCH) TRIALS=50 EPOCHS=18 ARGS="key=value ..." PYTHON=$(PYTHON)'
+
+setup: $(SETUP) ## Create .venv; the other targets do it when needed
+
+$(SETUP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "golf_opt needs Python 3.11 or newer; give make PYTHON=python3.12, for example"; exit 2; }
+	@echo "setting up .venv (a few minutes, once)"
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+study: $(SETUP) ## Run a study of ARCH up to TRIALS trials, or go on with it
+	@$(GOLF) study arch=$(ARCH) $(if $(TRIALS),trials=$(TRIALS)) $(if $(EPOCHS),epochs=$(EPOCHS)) $(ARGS)
+
+dashboard: $(SETUP) ## Browse the studies at http://127.0.0.1:8080/
+	@$(GOLF) dashboard $(ARGS)
+
+test: $(SETUP) ## Run the tests
+	@.venv/bin/python -m pytest $(ARGS)
+
+check: $(SETUP) ## Lint, check formatting and types
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/mypy
+
+bench: $(SETUP) ## Measure the engines against PyTorch; writes bench/results/
+	@.venv/bin/python -m bench.engines $(ARGS)
+
+clean: ## Remove .venv and caches; studies stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,179 @@
+"""What happens around a trial: a short list of callbacks, composed in `conf/callbacks`.
+
+A callback is any subclass of `Callback`; add your own from the command line with
+`+callbacks.mine._target_=my_module.MyCallback`. They run in the order of the configuration, in
+the thread of the study loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from optuna.trial import TrialState
+
+from golf_opt import report
+from golf_opt.checkpoint import (
+    Checkpoint,
+    DamagedCheckpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from golf_opt.engines.base import Engine, EpochResult, Job, LaneState, Slice
+from golf_opt.storage import STUDY_ID
+
+NOTE_EVERY_S = 2.0
+
+
+@dataclass
+class TrialRun:
+    """A trial on its way through a lane."""
+
+    trial: optuna.Trial
+    job: Job
+    lane: int
+    resume: LaneState | None = None  # where the lane begins, if not at the start
+    history: list[EpochResult] = field(default_factory=list)
+    epoch: int = 1  # being trained, from 1
+    progress: float = 0.0  # share of it, in [0, 1]
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """What callbacks may know of the study they serve."""
+
+    study: optuna.Study
+    engine: Engine
+    folder: Path  # artifacts/ and checkpoints/ are in it
+    total: int  # trials
+    epochs: int  # of each
+    facts: Mapping[str, Any]  # arch, num_params, data, protocol, space, command
+
+    @property
+    def artifacts(self) -> FileSystemArtifactStore:
+        path = self.folder / "artifacts"
+        path.mkdir(parents=True, exist_ok=True)
+        return FileSystemArtifactStore(path)
+
+    def checkpoint_path(self, number: int) -> Path:
+        """Return where a trial's checkpoint is; the study's own id keeps a deleted study's away."""
+        study_id: str = self.study.user_attrs[STUDY_ID]
+        return self.folder / "checkpoints" / study_id / f"{number}.safetensors"
+
+
+class Callback:
+    """Override what you need. `context` is set before anything is called."""
+
+    context: StudyContext
+
+    def on_study_start(self) -> None:
+        """The study is open; no trial has started."""
+
+    def on_trial_start(self, run: TrialRun) -> None:
+        """The trial has its candidate; set `run.resume` to begin elsewhere than at the start."""
+
+    def on_slice(self, run: TrialRun, done: Slice) -> None:
+        """A share of an epoch was trained."""
+
+    def on_epoch_end(self, run: TrialRun) -> None:
+        """`run.history[-1]` is new and reported. Raise `optuna.TrialPruned` to end the trial."""
+
+    def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
+        """The trial is about to be told complete, pruned or failed; attributes can still be set."""
+
+    def on_trial_told(self, run: TrialRun) -> None:
+        """The trial is finished in the storage."""
+
+    def on_interrupt(self, run: TrialRun) -> None:
+        """The study stops before this trial's end; the trial goes back to the queue."""
+
+    def on_study_end(self) -> None:
+        """The loop is over, for whatever reason."""
+
+
+class Pruning(Callback):
+    """Ends a trial when the study's pruner says so; not after its last epoch."""
+
+    def on_epoch_end(self, run: TrialRun) -> None:
+        if len(run.history) < run.job.epochs and run.trial.should_prune():
+            raise optuna.TrialPruned
+
+
+class Checkpointing(Callback):
+    """Saves every epoch, and where an interrupted trial stands; goes on from there.
+
+    The file of a complete trial stays: its weights are what one golfs with.
+    """
+
+    def on_trial_start(self, run: TrialRun) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                checkpoint = load_checkpoint(self.context.checkpoint_path(run.number), run.job)
+            except DamagedCheckpoint as damage:
+                run.trial.set_user_attr("checkpoint_damaged", str(damage))
+                return
+            run.resume = checkpoint.state
+            run.history = list(checkpoint.history)
+            run.epoch = checkpoint.state.epoch + 1
+
+    def on_epoch_end(self, run: TrialRun) -> None:
+        self._save(run)
+
+    def on_interrupt(self, run: TrialRun) -> None:
+        self._save(run)
+
+    def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
+        if state != TrialState.COMPLETE:
+            self.context.checkpoint_path(run.number).unlink(missing_ok=True)
+
+    def _save(self, run: TrialRun) -> None:
+        state = self.context.engine.state(run.lane)
+        checkpoint = Checkpoint(state, tuple(run.history), self.context.engine.name)
+        save_checkpoint(self.context.checkpoint_path(run.number), run.job, checkpoint)
+
+
+class LearningCurve(Callback):
+    """Gives every finished trial a picture of its epochs, shown by the dashboard."""
+
+    def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
+        if not run.history:
+            return
+        path = self.context.folder / f"learning-curve-{run.number}.png"
+        try:
+            report.draw_learning_curve(path, f"trial {run.number}", run.history)
+            upload_artifact(
+                artifact_store=self.context.artifacts, file_path=str(path), study_or_trial=run.trial
+            )
+        finally:
+            path.unlink(missing_ok=True)
+
+
+class StudyNote(Callback):
+    """Keeps the study's Markdown note on the dashboard current."""
+
+    def __init__(self) -> None:
+        self._written = 0.0
+
+    def on_study_start(self) -> None:
+        self._write()
+
+    def on_trial_told(self, run: TrialRun) -> None:
+        if time.monotonic() - self._written > NOTE_EVERY_S:
+            self._write()
+
+    def on_study_end(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        report.write_note(self.context.study, self.context.facts)
+        self._written = time.monotonic()

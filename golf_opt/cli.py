@@ -1,0 +1,207 @@
+"""golf-opt VERB key=value ...: the verbs, each a Hydra application, and how errors are told."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from golf_opt import __version__
+from golf_opt.arch import load_arch, presets, show_shape, unknown_arch
+from golf_opt.config import UsageError, dashboard_config, did_you_mean, study_config
+from golf_opt.hydra_source import GrammarSource
+from golf_opt.storage import PASSWORD_ENV, take_password
+
+PACKAGE = Path(__file__).parent
+# in a wheel the configuration lies in the package, in a checkout beside it
+CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+EXIT_USAGE = 2
+EXIT_SIGNAL = 128  # plus the signal's number, as shells do
+
+USAGE = """\
+golf-opt VERB key=value ...
+
+  study      run a study, or go on with it:  golf-opt study arch=c4-5-4 trials=50
+  dashboard  browse the studies:             golf-opt dashboard
+  arch       count networks:                 golf-opt arch c4-5-4 c4-5-4-prelu
+
+golf-opt VERB --help lists a verb's keys, --cfg job shows what would run.
+"""
+
+
+def study(cfg: DictConfig) -> None:
+    """Run a study."""
+    import optuna  # here, so that `golf-opt arch` and `--help` answer at once
+
+    from golf_opt.report import closing_words
+    from golf_opt.study import run_study
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    config = study_config(cfg, CONF_DIR)
+    outcome = run_study(config, shlex.join(["golf-opt", *sys.argv[1:]]), say)
+    say(closing_words(outcome.study, outcome.finished, config.trials, outcome.test_reading))
+    if outcome.signal is not None:
+        sys.exit(EXIT_SIGNAL + outcome.signal)
+
+
+def dashboard(cfg: DictConfig) -> None:
+    """Serve optuna-dashboard."""
+    from golf_opt.dashboard import serve
+
+    serve(dashboard_config(cfg), say)
+
+
+def arch(names: list[str]) -> None:
+    """Print layer, output shape and parameters of each net, and the total."""
+    if not names or names[0] in ("-h", "--help"):
+        say(f"golf-opt arch NAME...\n\npresets: {', '.join(presets(CONF_DIR))}\n\nor by grammar:")
+        say("  c4-5-4   c4-5-4-prelu   c4-5-4-leaky0.2   c3-4-4-k5-3-3")
+        return
+    for net in [load_arch(name, CONF_DIR) for name in names]:
+        say(f"{net.name}")
+        for node in net.nodes:
+            label = f"{node.name} (shared)" if node.shared else node.name
+            say(f"  {label:<24} {show_shape(node.output_shape):>12} {node.num_params:>10,}")
+        say(f"  {'total parameters':<24} {'':>12} {net.num_params:>10}\n")
+
+
+HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {"study": study, "dashboard": dashboard}
+VERBS = (*HYDRA_VERBS, "arch")
+
+
+def say(line: str) -> None:
+    """Print a line at once, so that a log shows it when it happens."""
+    print(line, flush=True)
+
+
+def main() -> None:
+    """Run `golf-opt`; a user's mistake is one message and exit status 2."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return
+    if arguments[0] == "--version":
+        print(f"golf-opt {__version__}")
+        return
+    verb, rest = arguments[0], arguments[1:]
+    try:
+        if verb not in VERBS:
+            raise UsageError(f"{verb!r} is no verb; it must be {did_you_mean(verb, VERBS)}")
+        arch(rest) if verb == "arch" else run_hydra(verb, rest)
+    except (UsageError, HydraException, OmegaConfBaseException) as error:
+        fail(error, explain(error))
+    except ValueError as error:  # Hydra has some of its own for what a user typed
+        if not _raised_by_hydra(error):
+            raise
+        fail(error, f"{error}; overrides are key=value")
+    except KeyboardInterrupt:
+        sys.exit(EXIT_SIGNAL + 2)
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_SIGNAL + 13)
+
+
+def run_hydra(verb: str, overrides: list[str]) -> None:
+    """Hand over to Hydra, which calls the verb with the composed configuration."""
+    sys.argv = [f"golf-opt {verb}", *map(hide_password, overrides)]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra is to raise, `main` tells
+    Plugins.instance().register(GrammarSource)
+    GlobalHydra.instance().clear()
+    hydra.main(config_path=str(CONF_DIR), config_name=verb, version_base="1.3")(_told(verb))()
+
+
+def _told(verb: str) -> Callable[[DictConfig], None]:
+    """Return the verb with its errors told in here, before Hydra adds a line of its own."""
+
+    def task(cfg: DictConfig) -> None:
+        try:
+            HYDRA_VERBS[verb](cfg)
+        except UsageError as error:
+            fail(error, str(error))
+
+    return task
+
+
+def fail(error: Exception, message: str) -> NoReturn:
+    """Print the message and leave; with HYDRA_FULL_ERROR=1 raise the error instead."""
+    if SHOW_TRACEBACK:
+        raise error
+    print(f"golf-opt: {message}", file=sys.stderr)
+    sys.exit(EXIT_USAGE)
+
+
+def _raised_by_hydra(error: Exception) -> bool:
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and frame.tb_frame.f_globals["__name__"].split(".")[0] == "hydra"
+
+
+def hide_password(override: str) -> str:
+    """Move the password of `storage.url=` to the environment, out of every configuration dump."""
+    key, equals, value = override.partition("=")
+    if key.lstrip("+") != "storage.url":
+        return override
+    url, password = take_password(value)
+    if password is not None:
+        os.environ[PASSWORD_ENV] = password
+    return f"{key}{equals}{url}"
+
+
+def explain(error: Exception) -> str:
+    """Return one clear message for an error of ours, of Hydra's or of OmegaConf's."""
+    if isinstance(error, MissingConfigException):
+        return _explain_missing(error)
+    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    unknown = re.search(r"Could not override '([\w.]+)'|Key '(\w+)' is not in struct", text)
+    if isinstance(error, HydraException) and unknown:
+        return _explain_unknown_key(unknown[1] or unknown[2])
+    return text
+
+
+def _explain_missing(error: MissingConfigException) -> str:
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    if group == "arch":
+        return unknown_arch(name, error.options or [])
+    if not group:
+        return " ".join(str(error).split())
+    return f"{group} is {name!r}, but must be {did_you_mean(name, error.options or [])}"
+
+
+def _explain_unknown_key(key: str) -> str:
+    known = _known_keys()
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{key!r} is no key. {hint}--cfg job shows every key; +{key}=VALUE adds one."
+
+
+def _known_keys() -> list[str]:
+    keys: list[str] = []
+    for path in [*CONF_DIR.glob("*.yaml"), *CONF_DIR.glob("*/*.yaml")]:
+        prefix = "" if path.parent == CONF_DIR else f"{path.parent.name}."
+        node = OmegaConf.to_container(OmegaConf.load(path))
+        keys += [path.parent.name] if prefix else []
+        keys += _keys_below(node, prefix) if isinstance(node, dict) else []
+    return sorted(set(keys))
+
+
+def _keys_below(node: dict[Any, Any], prefix: str) -> list[str]:
+    keys = []
+    for key, value in node.items():
+        keys.append(f"{prefix}{key}")
+        if isinstance(value, dict):
+            keys += _keys_below(value, f"{prefix}{key}.")
+    return [key for key in keys if not key.startswith(("hydra", "defaults"))]

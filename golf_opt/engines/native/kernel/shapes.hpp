@@ -1,0 +1,54 @@
+// Tensors and what a trial keeps, as compile-time types.
+#pragma once
+
+#include "primitives.hpp"
+
+namespace golf {
+
+// A tensor [C][H][W][IMAGES] with HALO zeros around each channel, so that a padded convolution
+// needs no case of its own at the border.
+template <int C_, int H_, int W_, int HALO_ = 0>
+struct Tensor {
+    static constexpr int C = C_, H = H_, W = W_, HALO = HALO_;
+    static constexpr int ROWS = H + 2 * HALO, PITCH = W + 2 * HALO;
+    static constexpr int FEATURES = C * H * W;
+    // Floats, with room for a vector that starts at the last position.
+    static constexpr int FLOATS = (C * ROWS * PITCH * IMAGES + 2 * WIDTH - 1) / WIDTH * WIDTH;
+    using Compact = Tensor<C, H, W>;
+
+    // Offset of a position in floats; y and x may lie in the halo.
+    static constexpr int at(int c, int y, int x) {
+        return ((c * ROWS + y + HALO) * PITCH + x + HALO) * IMAGES;
+    }
+};
+
+// What the layers of one trial share during a step. No globals: trials run side by side.
+struct Step {
+    const float* weights;   // all trained tensors, one after the other
+    float* buffers;         // running statistics
+    float* lane_gradients;  // [trained numbers][WIDTH]: the gradient is the sum over the lanes
+    float* scratch;         // for the layer at work
+    const uint32_t* dropout_keys;
+    int first_image;  // of this pass in the batch
+    int num_images;   // of this pass
+    int batch_size;
+    bool training;
+};
+
+// Rows are walked in vectors of N floats, N / IMAGES positions each. The last one may be partial:
+// `body(x, count)` gets the number of positions as a compile-time constant.
+template <int N, int POSITIONS, class Body>
+INLINE void each_vector(Body&& body) {
+    constexpr int P = N / IMAGES, WHOLE = POSITIONS / P * P, REST = POSITIONS - WHOLE;
+    for (int x = 0; x < WHOLE; x += P) body(x, std::integral_constant<int, P>{});
+    if constexpr (REST > 0) body(WHOLE, std::integral_constant<int, REST>{});
+}
+
+constexpr int larger(int a, int b) { return a > b ? a : b; }
+constexpr int smaller(int a, int b) { return a < b ? a : b; }
+constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// The largest block size up to `limit` that leaves the last block nearly full.
+constexpr int block_of(int count, int limit) { return ceil_div(count, ceil_div(count, limit)); }
+
+}  // namespace golf

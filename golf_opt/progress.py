@@ -1,0 +1,150 @@
+"""The terminal: a live table of lanes and trials, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from optuna.trial import TrialState
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from golf_opt.callbacks import Callback, TrialRun
+from golf_opt.engines.base import Slice
+from golf_opt.report import best_trial, counts, percent, show_params
+from golf_opt.storage import num_finished
+
+REFRESH_PER_S = 4
+PLAIN_LINE_EVERY_S = 10.0  # in a long trial; every finished trial has a line anyway
+WORDS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+class Progress(Callback):
+    """Shows what every lane does, the best so far and the time left.
+
+    Args:
+        mode: `auto` (live in a terminal), `live`, `plain` or `quiet`.
+    """
+
+    def __init__(self, mode: str = "auto", console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False)
+        self._mode = mode if mode != "auto" else ("live" if self._console.is_terminal else "plain")
+        self._live: Live | None = None
+        self._runs: dict[int, TrialRun] = {}
+        self._said = 0.0  # when the last plain line was printed
+        self._best = "none yet"
+        self._tally: dict[str, int] = {}
+        self._finished = 0
+        self._epochs_done = 0.0  # in this session, fractions included
+        self._epochs_saved = 0.0  # by pruning
+        self._trials_ended = 0
+        self._started = time.monotonic()
+
+    def on_study_start(self) -> None:
+        self._started = time.monotonic()
+        self._count()
+        if self._mode == "live":
+            self._live = Live(
+                console=self._console,
+                get_renderable=self._render,
+                refresh_per_second=REFRESH_PER_S,
+                transient=True,
+            )
+            self._live.start()
+
+    def on_trial_start(self, run: TrialRun) -> None:
+        self._runs[run.lane] = run
+
+    def on_slice(self, run: TrialRun, done: Slice) -> None:
+        self._epochs_done += max(
+            0.0, done.epoch - 1 + done.progress - (run.epoch - 1 + run.progress)
+        )
+        long_ago = time.monotonic() - self._said > PLAIN_LINE_EVERY_S
+        if self._mode == "plain" and done.result and done.epoch < run.job.epochs and long_ago:
+            self._say(f"{self._head(run, done.epoch)}  {percent(done.result.accuracy):>8}")
+
+    def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
+        self._trials_ended += 1
+        self._epochs_saved += run.job.epochs - len(run.history)
+        if self._mode in ("plain", "live"):
+            last = percent(run.history[-1].accuracy) if run.history else "-"
+            params = show_params(run.trial.params)
+            self._say(
+                f"{self._head(run, len(run.history))}  {last:>8}  {WORDS[state]:<8}  {params}"
+            )
+
+    def on_trial_told(self, run: TrialRun) -> None:
+        self._runs.pop(run.lane, None)
+        self._count()
+
+    def on_study_end(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _say(self, line: str) -> None:
+        self._said = time.monotonic()
+        self._console.print(Text(line), soft_wrap=True)
+
+    def _head(self, run: TrialRun, epoch: int) -> str:
+        return f"trial {run.number:>4}  epoch {epoch:>3}/{run.job.epochs}"
+
+    def _count(self) -> None:
+        study = self.context.study
+        self._finished = num_finished(study)
+        self._tally = counts(study)
+        best = best_trial(study)
+        if best is not None and best.value is not None:
+            self._best = f"{percent(best.value)} (trial {best.number})"
+
+    def _render(self) -> Group:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for name, options in _COLUMNS:
+            table.add_column(name, no_wrap=True, **options)
+        for lane, run in sorted(self._runs.items()):
+            accuracy = percent(run.history[-1].accuracy) if run.history else "-"
+            table.add_row(
+                str(lane),
+                str(run.number),
+                f"{run.epoch - 1 + run.progress:.1f}/{run.job.epochs}",
+                accuracy,
+                show_params(run.trial.params),
+            )
+        status = (
+            f"{self._finished}/{self.context.total} trials, {self._tally.get('pruned', 0)} pruned"
+            f"   best {self._best}   {self._time_left()}"
+        )
+        return Group(Text(status, style="bold", overflow="ellipsis", no_wrap=True), table)
+
+    def _time_left(self) -> str:
+        """Estimate from this session's epochs a second and epochs a trial."""
+        elapsed_s = time.monotonic() - self._started
+        if self._epochs_done < 0.5:
+            return "time left unknown"
+        epochs = float(self.context.epochs)
+        if self._trials_ended:
+            epochs = max(1.0, epochs - self._epochs_saved / self._trials_ended)
+        under_way = sum(run.epoch - 1 + run.progress for run in self._runs.values())
+        ahead = (self.context.total - self._finished) * epochs - under_way
+        return f"{show_duration(max(0.0, ahead) * elapsed_s / self._epochs_done)} left"
+
+
+_COLUMNS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("lane", {"justify": "right"}),
+    ("trial", {"justify": "right"}),
+    ("epoch", {"justify": "right"}),
+    ("accuracy", {"justify": "right"}),
+    ("parameters", {"overflow": "ellipsis"}),
+)
+
+
+def show_duration(seconds: float) -> str:
+    """Return `42 s`, `3 min 5 s` or `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

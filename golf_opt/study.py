@@ -1,0 +1,426 @@
+"""The study loop: ask -> lane -> step -> report and prune -> tell. Only this module steers Optuna.
+
+run_study   checks everything, opens the storage, and runs the loop
+StudyLoop   keeps the lanes full until the study has its total of trials
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import platform
+import signal
+import subprocess
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import optuna
+from hydra.utils import get_object, instantiate
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
+
+from golf_opt import __version__
+from golf_opt.arch import Net, build_net
+from golf_opt.callbacks import Callback, StudyContext, TrialRun
+from golf_opt.checkpoint import load_checkpoint
+from golf_opt.config import DEFAULT_EPOCHS, StudyConfig, UsageError, check_int
+from golf_opt.data import Dataset, View, load
+from golf_opt.engines import create_engine
+from golf_opt.engines.base import Engine, Job, Slice
+from golf_opt.report import best_trial
+from golf_opt.scheduler import Scheduler
+from golf_opt.space import GridSampler, Space, build_space, sampler_seed, trial_seed
+from golf_opt.storage import (
+    OBJECTIVES,
+    WORKER,
+    num_finished,
+    open_storage,
+    open_study,
+    put_back,
+    put_back_orphans,
+    this_worker,
+)
+
+TEST_READINGS = "golf_opt:test_readings"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of `golf-opt study` ended."""
+
+    study: optuna.Study
+    finished: int  # trials of the study that are complete, pruned or failed
+    signal: int | None  # that ended it early
+    test_reading: Mapping[str, Any] | None  # protocol=holdout: the best trial on the test set
+
+
+def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
+    """Run a study up to its total of trials.
+
+    Everything that a user can get wrong is checked before the storage is opened for writing.
+
+    Args:
+        config: what to run.
+        command: what the user typed, for the study's note.
+        say: prints a line to the user.
+
+    Raises:
+        UsageError: the configuration cannot be run; nothing was written.
+    """
+    net = build_net(config.arch)
+    space = build_space(config.space)
+    points = [space.check_point(point) for point in config.enqueue]
+    make_sampler = sampler_maker(config, space)
+    pruner = _build("pruner", config.pruner)
+    callbacks = [_build(f"callbacks.{name}", node) for name, node in config.callbacks.items()]
+    dataset = load(config.data)
+    if dataset.fallback:
+        say(fallback_banner(dataset.fallback))
+    view = dataset.view(config.protocol)
+    space.check_batch_size(len(view.train))
+    engine = create_engine(config.engine, view, net, say)
+    storage = open_storage(config.storage)
+    name = config.name or study_name(config, net, dataset)
+    study, new = open_study(storage, name, fingerprint(config, net, space, view))
+    study.pruner = pruner
+    with contextlib.closing(engine):
+        say(opening_line(study, new, config, net, view, engine))
+        for number in put_back_orphans(study):
+            say(f"trial {number} was left by a process that died; it goes on from its checkpoint")
+        for point in points:
+            study.enqueue_trial(point, skip_if_exists=True)
+        context = StudyContext(
+            study, engine, config.folder, config.trials, config.epochs,
+            facts(config, net, space, view, command),
+        )  # fmt: skip
+        loop = StudyLoop(context, config, net, space, view, make_sampler, callbacks)
+        ended_by = loop.run()
+        reading = None
+        if config.protocol == "holdout" and ended_by is None:
+            reading = read_test(loop)
+    return Outcome(study, num_finished(study), ended_by, reading)
+
+
+class StudyLoop:
+    """Keeps every lane of the engine full until the study has `total` finished trials."""
+
+    def __init__(
+        self,
+        context: StudyContext,
+        config: StudyConfig,
+        net: Net,
+        space: Space,
+        view: View,
+        make_sampler: Callable[[int], BaseSampler],
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self.context = context
+        self._study, self._engine = context.study, context.engine
+        self._config, self._space = config, space
+        self.net, self.view = net, view
+        self._make_sampler = make_sampler
+        self.callbacks = callbacks
+        self._scheduler: Scheduler[TrialRun] = Scheduler(context.engine.num_lanes)
+        self._finished = num_finished(self._study)
+        self._provenance = provenance(context.engine) | {"protocol": config.protocol}
+        for callback in callbacks:
+            callback.context = context
+
+    def run(self) -> int | None:
+        """Run until the total is reached; return the signal that ended it earlier, or None."""
+        with stop_on_signals() as stop:
+            self._call("on_study_start")
+            try:
+                while stop.signal is None and self._fill():
+                    for done in self._engine.step():
+                        self._advance(done)
+            finally:
+                self._put_back_all()
+                self._call("on_study_end")
+        return stop.signal
+
+    def _fill(self) -> bool:
+        """Give every free lane a trial; return whether any lane is busy."""
+        for lane, run in self._scheduler.fill(self._take):
+            self._engine.start(lane, run.job, run.resume)
+        return bool(self._scheduler.busy)
+
+    def _take(self, lane: int) -> TrialRun | None:
+        """Ask for the next trial, or None when the total is under way."""
+        if self._finished + len(self._scheduler.busy) >= self.context.total:
+            return None
+        self._study.sampler = self._make_sampler(len(self._study.get_trials(deepcopy=False)))
+        trial = self._study.ask()
+        trial.set_user_attr(WORKER, this_worker())
+        candidate = self._space.suggest(trial)
+        seed = trial_seed(self._config.seed, trial.number)
+        job = Job(self.net, candidate, seed, self._config.epochs)
+        run = TrialRun(trial, job, lane)
+        for name, value in (self._provenance | {"seed": seed}).items():
+            trial.set_user_attr(name, value)
+        self._call("on_trial_start", run)
+        return run
+
+    def _advance(self, done: Slice) -> None:
+        """Handle what one lane did: report its epoch, and end its trial if it is over."""
+        run = self._scheduler[done.lane]
+        self._call("on_slice", run, done)
+        run.epoch, run.progress = done.epoch, done.progress
+        if done.error is not None:
+            run.trial.set_user_attr("fail_reason", done.error)
+            self._finish(run, TrialState.FAIL)
+        elif done.result is not None:
+            run.history.append(done.result)
+            self._report(run)
+
+    def _report(self, run: TrialRun) -> None:
+        result = run.history[-1]
+        if result.epoch not in run.trial._cached_frozen_trial.intermediate_values:
+            run.trial.report(result.accuracy, result.epoch)  # not again after a resume
+        try:
+            self._call("on_epoch_end", run)
+        except optuna.TrialPruned:
+            self._finish(run, TrialState.PRUNED)
+        else:
+            if result.epoch == run.job.epochs:
+                self._finish(run, TrialState.COMPLETE)
+
+    def _finish(self, run: TrialRun, state: TrialState) -> None:
+        for name, value in self._measures(run, state).items():
+            run.trial.set_user_attr(name, value)
+        self._call("on_trial_end", run, state)
+        value = run.history[-1].accuracy if state == TrialState.COMPLETE else None
+        self._study.tell(run.trial, value, state, skip_if_finished=True)
+        self._engine.stop(run.lane)
+        self._scheduler.release(run.lane)
+        self._finished += 1
+        self._call("on_trial_told", run)
+
+    def _measures(self, run: TrialRun, state: TrialState) -> dict[str, Any]:
+        """Return what a finished trial stores beside its parameters and its objective."""
+        accuracies = [result.accuracy for result in run.history]
+        rows: dict[str, Any] = {
+            "epoch_accuracies": accuracies,
+            "epoch_losses": [result.loss for result in run.history],
+            "time_s": round(sum(result.time_s for result in run.history), 3),
+        }
+        if accuracies:
+            rows |= {"final_accuracy": accuracies[-1], "best_accuracy": max(accuracies)}
+        if state == TrialState.COMPLETE:
+            tensors = self._engine.state(run.lane).tensors
+            rows["train_accuracy"] = self._engine.evaluate(self.net, tensors, self.view.train)
+        return rows
+
+    def _put_back_all(self) -> None:
+        """Return the trials in flight to the queue; the next run goes on with them."""
+        for lane, run in self._scheduler.busy:
+            self._call("on_interrupt", run)
+            self._engine.stop(lane)
+            self._scheduler.release(lane)
+            put_back(self._study, run.trial._trial_id)
+
+    def _call(self, event: str, *args: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(*args)
+
+
+@dataclass
+class Stop:
+    """The signal that asked the loop to end, if any."""
+
+    signal: int | None = None
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Let SIGINT and SIGTERM end the loop after the slice in flight; a second SIGINT at once."""
+    stop = Stop()
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if stop.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.signal = number
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def study_name(config: StudyConfig, net: Net, dataset: Dataset) -> str:
+    """Return `c4-5-4`, or `c4-5-4@digits-holdout-2epochs`: what is not default is in the name."""
+    marks = [
+        "" if dataset.name == "mnist" else dataset.name,
+        "" if config.protocol == "test" else config.protocol,
+        "" if config.epochs == DEFAULT_EPOCHS else f"{config.epochs}epochs",
+    ]
+    suffix = "-".join(mark for mark in marks if mark)
+    return f"{net.name}@{suffix}" if suffix else net.name
+
+
+def fingerprint(config: StudyConfig, net: Net, space: Space, view: View) -> dict[str, Any]:
+    """Return what makes two runs the same study."""
+    layers = [
+        "{kind}({rest})".format(
+            kind=row["kind"],
+            rest=", ".join(f"{key}={value}" for key, value in row.items() if key != "kind"),
+        )
+        for row in net.describe()
+    ]
+    return {
+        "arch": net.name,
+        "layers": layers,
+        "space": space.describe(),
+        "data": f"{view.dataset} ({view.digest})",
+        "protocol": config.protocol,
+        "epochs": config.epochs,
+        "objective": OBJECTIVES[config.protocol],
+        "direction": "maximize",
+    }
+
+
+def facts(config: StudyConfig, net: Net, space: Space, view: View, command: str) -> dict[str, Any]:
+    """Return what the study's note tells a reader."""
+    return {
+        "arch": net.name,
+        "num_params": net.num_params,
+        "objective": OBJECTIVES[config.protocol],
+        "epochs": config.epochs,
+        "trials": config.trials,
+        "data": view.dataset,
+        "num_train": len(view.train),
+        "protocol": config.protocol,
+        "tuned": list(space.tuned),
+        "fixed": dict(space.fixed),
+        "command": command,
+    }
+
+
+def opening_line(
+    study: optuna.Study, new: bool, config: StudyConfig, net: Net, view: View, engine: Engine
+) -> str:
+    """Return the line that says what is about to run."""
+    done = num_finished(study)
+    how = "new study" if new else f"going on at {done} of"
+    lanes = f"{engine.num_lanes} lane{'s' if engine.num_lanes > 1 else ''}"
+    return (
+        f"{study.study_name}: {net.num_params} parameters, {view.dataset}, "
+        f"protocol {config.protocol}, {config.epochs} epochs, {engine.name} engine on "
+        f"{engine.device}, {lanes}; {how + ', ' if new else how + ' '}{config.trials} trials"
+    )
+
+
+def fallback_banner(why: str) -> str:
+    """Return the banner of a run that is not on MNIST."""
+    rule = "!" * 78
+    return (
+        f"{rule}\n!! NOT MNIST: training on scikit-learn's 1,797 bundled digits instead, because\n"
+        f"!! {why}\n!! Accuracies below say nothing about MNIST.\n{rule}"
+    )
+
+
+def sampler_maker(config: StudyConfig, space: Space) -> Callable[[int], BaseSampler]:
+    """Return a function from the number of trials so far to the sampler for the next.
+
+    A fresh sampler a trial, seeded by the trial, so that a study stopped and resumed asks for the
+    same points as one that ran through (with one lane). Samplers that follow a plan over the whole
+    study, grid and quasi-Monte Carlo, keep the study's seed.
+    """
+    node = config.sampler
+
+    def make(number: int) -> BaseSampler:
+        planned = "grid" in str(node.get("_target_")) or "QMC" in str(node.get("_target_"))
+        seed = sampler_seed(config.seed, 0 if planned else number)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = _build("sampler", node, seed=seed, space=space)
+        assert isinstance(sampler, BaseSampler)
+        return sampler
+
+    first = make(0)
+    if isinstance(first, GridSampler):
+        points = len(first._all_grids)
+        check_int(f"trials of a grid of {points} points", config.trials, 1, points)
+    return make
+
+
+def _build(name: str, node: Any, **offered: Any) -> Any:
+    """Instantiate a configuration node that names its class; offer it what its signature takes."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise UsageError(f"{name} is {node!r}, but must be a mapping with a _target_.")
+    try:
+        takes = inspect.signature(get_object(node["_target_"])).parameters
+        extra = {key: value for key, value in offered.items() if key in takes}
+        return instantiate(dict(node), _convert_="all", _partial_=True)(**extra)
+    except UsageError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, UsageError):
+            raise cause from error
+        raise UsageError(f"{name} cannot be built: {str(cause).splitlines()[0]}") from error
+
+
+def read_test(loop: StudyLoop) -> Mapping[str, Any] | None:
+    """protocol=holdout: read the test set for the best trial, and keep every reading made."""
+    study, best = loop.context.study, best_trial(loop.context.study)
+    if best is None:
+        return None
+    readings: list[dict[str, Any]] = study.user_attrs.get(TEST_READINGS, [])
+    for reading in readings:
+        if reading["trial"] == best.number:
+            return reading
+    path = loop.context.checkpoint_path(best.number)
+    try:
+        state = load_checkpoint(path).state
+    except FileNotFoundError:
+        return None  # made with callbacks.checkpoint taken out, or on another machine
+    accuracy = loop.context.engine.evaluate(loop.net, state.tensors, loop.view.test)
+    reading = {
+        "trial": best.number,
+        "test_accuracy": accuracy,
+        "after_trials": num_finished(study),
+    }
+    study.set_user_attr(TEST_READINGS, [*readings, reading])
+    return reading
+
+
+@cache
+def git_commit() -> str | None:
+    """Return the commit of the source tree, with `+` if it has changes; None outside of git."""
+    folder = Path(__file__).parents[1]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        head = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() or None
+
+
+def provenance(engine: Engine) -> dict[str, Any]:
+    """Return what produced a trial: versions, commit, engine, device, host."""
+    packages = ("torch", "optuna", "numpy")
+    return {
+        "engine": engine.name,
+        "device": engine.device,
+        "versions": {"golf_opt": __version__, "python": platform.python_version()}
+        | {package: version(package) for package in packages},
+        "git_commit": git_commit(),
+    }
