@@ -51,7 +51,7 @@ def study(cfg: DictConfig) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     config = study_config(cfg, CONF_DIR)
-    outcome = run_study(config, shlex.join(["golf-opt", *sys.argv[1:]]), say)
+    outcome = run_study(config, f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".strip(), say)
     say(closing_words(outcome.study, outcome.finished, config.trials, outcome.test_reading))
     if outcome.signal is not None:
         sys.exit(EXIT_SIGNAL + outcome.signal)

@@ -129,7 +129,10 @@ class StudyLoop:
         self.callbacks = callbacks
         self._scheduler: Scheduler[TrialRun] = Scheduler(context.engine.num_lanes)
         self._finished = num_finished(self._study)
-        self._provenance = provenance(context.engine) | {"protocol": config.protocol}
+        self._provenance = provenance(context.engine) | {
+            "protocol": config.protocol,
+            "num_params": net.num_params,
+        }
         for callback in callbacks:
             callback.context = context
 

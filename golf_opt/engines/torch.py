@@ -323,6 +323,7 @@ class TorchEngine:
         if run.order is None:
             self._begin_epoch(run)
         run.module.train()
+        self._train_step(run)  # at least one, however long the epoch took to begin
         while run.step < steps and time.perf_counter() - started < SLICE_S:
             self._train_step(run)
         if not np.isfinite(loss_sum := float(run.loss_sum)):

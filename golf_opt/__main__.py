@@ -1,0 +1,5 @@
+"""`python -m golf_opt` is `golf-opt`."""
+
+from golf_opt.cli import main
+
+main()

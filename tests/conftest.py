@@ -1,0 +1,107 @@
+"""Fixtures: the CLI in this process and in its own, data small enough for tests, real MNIST."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from golf_opt import cli
+from golf_opt.arch import Net, build_net, load_arch
+from golf_opt.data import Split, View
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def golf(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Ran]:
+    """Run `golf-opt ARGS...` in this process, with the working directory in tmp_path."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["golf-opt", *arguments])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Ran(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def golf_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start `golf-opt ARGS...` as a process of its own, with the working directory in tmp_path."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **env: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "golf_opt", *arguments],
+            cwd=tmp_path,
+            env=os.environ | env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def net(name: str) -> Net:
+    """A net by its name, preset or grammar."""
+    return load_arch(name, cli.CONF_DIR)
+
+
+def tiny_net(*layers: dict[str, object]) -> Net:
+    """A net of these layers and the closing linear layer."""
+    return build_net({"name": "tiny", "layers": [*layers, {"kind": "linear", "features": 10}]})
+
+
+@pytest.fixture(scope="session")
+def small_view() -> View:
+    """150 training and 70 test images whose class shows: a bright bar in the row of the class."""
+    rng = np.random.default_rng(7)
+
+    def split(name: str, n: int) -> Split:
+        labels = rng.integers(0, 10, n).astype(np.uint8)
+        images = rng.integers(0, 60, (n, 28, 28)).astype(np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[2 + 2 * label : 5 + 2 * label, 4:24] += 150
+        return Split(name, images, labels)
+
+    train, test = split("train", 150), split("test", 70)
+    return View("small", "test", train, test, test)
+
+
+@pytest.fixture(scope="session")
+def mnist_root() -> Path:
+    """The folder that holds MNIST/raw, from GOLF_DATA or data/."""
+    root = Path(os.environ.get("GOLF_DATA", ROOT / "data"))
+    if not (root / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
+        pytest.skip(f"MNIST is not in {root}; set GOLF_DATA to a folder that has MNIST/raw/")
+    return root

@@ -1,0 +1,121 @@
+"""Names and preset files -> layers, shapes, counts; and what cannot be built."""
+
+import pytest
+from conftest import net, tiny_net
+
+from golf_opt import cli
+from golf_opt.arch import INPUT_SHAPE, build_net, load_arch, parse_grammar, presets
+from golf_opt.config import UsageError
+
+COUNTS = {
+    "c4-5-4": 807,
+    "c8-5-4": 1055,
+    "c7-5-4": 993,
+    "c6-5-4": 931,
+    "c5-5-4": 869,
+    "c4-5-4-prelu": 820,
+    "c4-5-4-leaky0.2": 807,
+    "deepml-standard": 19466,
+    "deepml-small": 1418,
+    "deepml-batchnorm": 1466,
+    "deepml-separable": 1986,
+    "pytorch-example": 1199882,
+    "separable-697": 697,
+    "reused-separable": 1994,
+}
+
+
+@pytest.mark.parametrize(("name", "count"), COUNTS.items())
+def test_parameter_counts_of_the_sources(name: str, count: int) -> None:
+    assert net(name).num_params == count
+    assert sum(node.num_params for node in net(name).nodes) == count
+
+
+def test_every_preset_is_counted_above() -> None:
+    assert set(presets(cli.CONF_DIR)) <= set(COUNTS)
+
+
+def test_shapes_of_c4_5_4() -> None:
+    shapes = [node.output_shape for node in net("c4-5-4").nodes if node.layer.kind != "relu"]
+    assert shapes == [(4, 25, 25), (4, 12, 12), (5, 10, 10), (5, 5, 5), (4, 3, 3), (10,)]
+
+
+def test_kernels_and_slopes_of_the_grammar() -> None:
+    convs = [n.layer for n in net("c3-4-4-k5-3-3").nodes if n.layer.kind == "conv"]
+    assert [(c.channels, c.kernel) for c in convs] == [(3, 5), (4, 3), (4, 3)]
+    leaky = [n.layer for n in net("c4-5-4-leaky0.2").nodes if n.layer.kind == "leaky_relu"]
+    assert [layer.slope for layer in leaky] == [0.2, 0.2, 0.2]
+
+
+@pytest.mark.parametrize("name", ["", "c", "c4-", "4-5-4", "c4-5-4-swish", "c4-5-4-k", "C4-5-4"])
+def test_other_names_are_not_of_the_grammar(name: str) -> None:
+    assert parse_grammar(name) is None
+    with pytest.raises(UsageError, match="arch is"):
+        load_arch(name, cli.CONF_DIR)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("c4-5-4-k9-9-9", r"layer 4 \(conv\): kernel 9x9 is larger|layer 7 .*larger"),
+        ("c4-5-4-k4-3", "3 convolutions and 2 kernels"),
+        ("c4-0-4", "channels is 0, but must be at least 1"),
+        ("c4-5-4-relu0.2", "relu takes no number"),
+        ("c1-1-1-1-1-1", "larger than its input"),
+    ],
+)
+def test_impossible_names_say_why(name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_arch(name, cli.CONF_DIR)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ({"kind": "convv", "channels": 3}, "kind is 'convv'.*did you mean 'conv'"),
+        ({"kind": "conv", "channels": 3}, "kernel is missing"),
+        ({"kind": "conv", "channels": 3, "kernal": 3}, "'kernal' is no option.*'kernel'"),
+        ({"kind": "conv", "channels": 3, "kernel": 29}, "29x29 is larger than its input 28x28"),
+        ({"kind": "conv", "channels": 3, "kernel": 4, "padding": "same"}, "must be odd"),
+        ({"kind": "conv", "channels": 3, "kernel": 3, "padding": "full"}, "padding is 'full'"),
+        ({"kind": "conv", "channels": -1, "kernel": 3}, "channels is -1"),
+        ({"kind": "depthwise", "channels": 3, "kernel": 3}, "'channels' is no option"),
+        ({"kind": "pointwise", "channels": 3, "kernel": 3}, "'kernel' is no option"),
+        ({"kind": "dropout", "p": 1.0}, "p is 1.0"),
+        ({"kind": "max_pool", "size": 30}, "30x30 is larger"),
+        ({"kind": "reuse", "of": "nothing"}, "reuse.of is 'nothing'"),
+        ({"kind": "relu", "name": "a.b"}, "name is 'a.b'"),
+        ("relu", "must be a mapping with a kind"),
+    ],
+)
+def test_bad_layers_are_refused_by_name(layer: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        tiny_net(layer)  # type: ignore[arg-type]
+
+
+def test_image_layers_refuse_features() -> None:
+    with pytest.raises(UsageError, match="conv needs an image, but its input is 5"):
+        tiny_net({"kind": "linear", "features": 5}, {"kind": "conv", "channels": 1, "kernel": 1})
+
+
+def test_a_net_must_end_in_ten_scores() -> None:
+    with pytest.raises(UsageError, match="ends in 3, but must end in 10 features"):
+        build_net({"name": "x", "layers": [{"kind": "linear", "features": 3}]})
+
+
+def test_a_reused_layer_counts_once_and_must_fit() -> None:
+    block = {"kind": "conv", "name": "block", "channels": 2, "kernel": 3, "padding": "same"}
+    widen = {"kind": "pointwise", "channels": 2}
+    shared = tiny_net(widen, block, {"kind": "reuse", "of": "block"})
+    assert shared.num_params == 4 + 38 + 15_690
+    assert [parameter.name for parameter in shared.parameters].count("block.weight") == 1
+    with pytest.raises(UsageError, match="'block' was made for 1x28x28 and cannot be reused on 2x"):
+        tiny_net(block, {"kind": "reuse", "of": "block"})
+
+
+def test_every_output_feeds_the_next_input() -> None:
+    for name in COUNTS:
+        shape = INPUT_SHAPE
+        for node in net(name).nodes:
+            assert node.input_shape == shape
+            shape = node.output_shape

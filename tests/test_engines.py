@@ -1,0 +1,257 @@
+"""Every engine keeps the protocol's promises; the torch engine equals a hand-written loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import net, tiny_net
+from torch import nn
+from torch.nn import functional as F
+
+from golf_opt import rng
+from golf_opt.data import MEAN, STD, View
+from golf_opt.engines.base import (
+    Engine,
+    EpochResult,
+    Job,
+    LaneState,
+    data_order,
+    dropout_key,
+    initial_weights,
+)
+from golf_opt.engines.torch import CounterDropout, TorchEngine, build_module, pick_device
+from golf_opt.recipe import Candidate, learning_rates
+
+EVERYTHING = (
+    {"kind": "conv", "channels": 3, "kernel": 5, "stride": 2},
+    {"kind": "batch_norm"},
+    {"kind": "prelu"},
+    {"kind": "max_pool", "size": 2},
+    {"kind": "depthwise", "kernel": 3, "padding": "same", "name": "spatial"},
+    {"kind": "pointwise", "channels": 3, "bias": False},
+    {"kind": "leaky_relu", "slope": 0.1},
+    {"kind": "reuse", "of": "spatial"},
+    {"kind": "dropout", "p": 0.3},
+    {"kind": "linear", "features": 12},
+    {"kind": "relu"},
+)
+CANDIDATE = Candidate(14, 2e-3, step_size=1, gamma=0.7)
+
+
+def train(engine: Engine, job: Job, state: LaneState | None = None) -> list[EpochResult]:
+    """Run one job in lane 0 to its end; leave it there."""
+    engine.start(0, job, state)
+    results = []
+    while not results or results[-1].epoch < job.epochs:
+        for done in engine.step():
+            assert done.error is None, done.error
+            if done.result:
+                results.append(done.result)
+    return results
+
+
+def job_of(*layers: dict[str, object], candidate: Candidate = CANDIDATE, epochs: int = 2) -> Job:
+    return Job(tiny_net(*(layers or EVERYTHING)), candidate, seed=11, epochs=epochs)
+
+
+def numbers(results: list[EpochResult]) -> list[tuple[float, float]]:
+    return [(result.loss, result.accuracy) for result in results]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_torch_engine_equals_a_hand_written_loop(small_view: View, optimizer: str) -> None:
+    """Same weights, order, rates and smoothing, in float64: the losses agree to rounding."""
+    candidate = replace(
+        CANDIDATE, optimizer=optimizer, weight_decay=1e-2, label_smoothing=0.1, schedule="cosine"
+    )
+    job = Job(net("c4-5-4-prelu"), candidate, seed=3, epochs=2)
+    ours = train(TorchEngine(small_view, dtype=torch.float64), job)
+
+    x = (torch.tensor(small_view.train.images, dtype=torch.float64)[:, None] / 255 - MEAN) / STD
+    y = torch.tensor(small_view.train.labels, dtype=torch.int64)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 4), nn.PReLU(4), nn.MaxPool2d(2),
+        nn.Conv2d(4, 5, 3), nn.PReLU(5), nn.MaxPool2d(2),
+        nn.Conv2d(5, 4, 3), nn.PReLU(4), nn.Flatten(), nn.Linear(36, 10),
+    ).double()  # fmt: skip
+    start = initial_weights(job.net, job.seed).values()
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), start, strict=True):
+            parameter.copy_(torch.tensor(value))
+    make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[optimizer]
+    extra = {"momentum": 0.9} if optimizer == "sgd" else {}
+    optimiser = make(model.parameters(), lr=1.0, weight_decay=1e-2, **extra)
+    for epoch, result in enumerate(ours):
+        order = torch.tensor(data_order(job.seed, epoch, len(y)))
+        rates = learning_rates(candidate, epoch, job.epochs, 11)
+        total = 0.0
+        for index, rate in zip(order.split(14), rates, strict=True):
+            optimiser.param_groups[0]["lr"] = rate
+            optimiser.zero_grad()
+            loss = F.cross_entropy(model(x[index]), y[index], label_smoothing=0.1)
+            loss.backward()
+            optimiser.step()
+            total += loss.item() * len(index)
+        assert result.loss == pytest.approx(total / len(y), rel=1e-9)
+
+
+def test_a_net_learns(small_view: View) -> None:
+    results = train(
+        TorchEngine(small_view), Job(net("c4-5-4"), Candidate(8, 5e-3), seed=0, epochs=12)
+    )
+    assert results[-1].accuracy > 0.9
+
+
+def test_weights_start_as_pytorch_would_draw_them() -> None:
+    weights = initial_weights(net("pytorch-example"), seed=1)["weights/linear1.weight"]
+    bound = 1 / np.sqrt(9216)
+    assert np.abs(weights).max() <= bound
+    assert weights.std() == pytest.approx(bound / np.sqrt(3), rel=0.01)
+    other = initial_weights(net("pytorch-example"), seed=2)["weights/linear1.weight"]
+    assert abs(np.corrcoef(weights.ravel(), other.ravel())[0, 1]) < 0.01
+
+
+def test_module_has_the_parameters_of_the_architecture() -> None:
+    for name in ("c4-5-4-prelu", "deepml-separable", "reused-separable"):
+        module = build_module(net(name))
+        shapes = {key: tuple(value.shape) for key, value in module.layers.named_parameters()}
+        assert shapes == {p.name: p.shape for p in net(name).parameters}
+        assert module(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_dropout_follows_the_counter(small_view: View) -> None:
+    dropout = CounterDropout(0.25, node_index=4)
+    dropout.key.fill_(dropout_key(seed=5, node_index=4, step=9))
+    x = torch.ones(6, 3, 4, 4)
+    keep = rng.uniform(dropout_key(5, 4, 9), x.numel()).reshape(x.shape) >= 0.25
+    np.testing.assert_allclose(dropout(x).numpy(), keep / 0.75, rtol=1e-6)
+    assert torch.equal(dropout.eval()(x), x)
+
+
+ENGINES: dict[str, Callable[[View, int], Engine]] = {
+    "torch": lambda view, lanes: TorchEngine(view, lanes=lanes),
+}
+
+
+@pytest.fixture(params=ENGINES)
+def make_engine(request: pytest.FixtureRequest) -> Callable[[View, int], Engine]:
+    return ENGINES[request.param]
+
+
+def test_a_trial_is_a_pure_function_of_its_job(
+    make_engine: Callable[[View, int], Engine], small_view: View
+) -> None:
+    first = train(make_engine(small_view, 1), job_of())
+    assert numbers(train(make_engine(small_view, 1), job_of())) == numbers(first)
+    other = train(make_engine(small_view, 1), replace(job_of(), seed=12))
+    assert numbers(other) != numbers(first)
+
+
+def test_lanes_do_not_see_each_other(
+    make_engine: Callable[[View, int], Engine], small_view: View
+) -> None:
+    jobs = [replace(job_of(), seed=seed) for seed in range(3)]
+    alone = [numbers(train(make_engine(small_view, 1), job)) for job in jobs]
+    engine = make_engine(small_view, 3)
+    together: dict[int, list[EpochResult]] = {0: [], 1: [], 2: []}
+    for lane, job in enumerate(jobs):
+        engine.start(lane, job)
+    while any(len(results) < 2 for results in together.values()):
+        for done in engine.step():
+            if done.result and len(together[done.lane]) < 2:
+                together[done.lane].append(done.result)
+    assert [numbers(results) for results in together.values()] == alone
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_stopped_trial_goes_on_bit_for_bit(
+    make_engine: Callable[[View, int], Engine], small_view: View, optimizer: str
+) -> None:
+    job = job_of(candidate=replace(CANDIDATE, optimizer=optimizer), epochs=3)
+    engine = make_engine(small_view, 1)
+    whole = train(engine, job)
+    whole_state = engine.state(0)
+    engine.stop(0)
+
+    engine.start(0, job)
+    while not (done := engine.step()[-1]).result:
+        pass
+    state = engine.state(0)
+    engine.stop(0)
+    assert done.result is not None and state.epoch >= 1
+    other = make_engine(small_view, 1)
+    rest = train(other, job, state)
+    assert numbers(rest) == numbers(whole)[state.epoch :]
+    for name, tensor in whole_state.tensors.items():
+        np.testing.assert_array_equal(other.state(0).tensors[name], tensor, err_msg=name)
+
+
+def test_torch_goes_on_within_an_epoch(small_view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of()
+    whole = train(TorchEngine(small_view), job)
+    monkeypatch.setattr("golf_opt.engines.torch.SLICE_S", 1e-6)  # a step a slice
+    engine = TorchEngine(small_view)
+    engine.start(0, job)
+    for _ in range(15):  # 11 steps are an epoch
+        engine.step()
+    state = engine.state(0)
+    assert (state.epoch, state.step) == (1, 4)
+    assert numbers(train(TorchEngine(small_view), job, state)) == numbers(whole)[1:]
+
+
+def test_masked_weights_stay_zero(
+    make_engine: Callable[[View, int], Engine], small_view: View
+) -> None:
+    job = job_of()
+    tensors = initial_weights(job.net, job.seed)
+    mask = np.ones((3, 1, 5, 5), dtype=np.float32)
+    mask[1, 0, 2] = 0
+    tensors["masks/conv1.weight"] = mask
+    engine = make_engine(small_view, 1)
+    train(engine, job, LaneState(tensors, 0, 0, 0.0, 0.0))
+    after = engine.state(0).tensors
+    assert np.all(after["weights/conv1.weight"][mask == 0] == 0)
+    assert np.all(after["weights/conv1.weight"][mask == 1] != 0)
+    np.testing.assert_array_equal(after["masks/conv1.weight"], mask)
+
+
+def test_a_loss_that_is_not_finite_is_an_error(
+    make_engine: Callable[[View, int], Engine], small_view: View
+) -> None:
+    engine = make_engine(small_view, 1)
+    engine.start(0, job_of(candidate=Candidate(14, 1e30)))
+    for _ in range(20):
+        (done,) = engine.step()[-1:]
+        if done.error:
+            break
+    assert done.error is not None and "training loss became" in done.error
+    engine.stop(0)
+    assert len(train(engine, job_of())) == 2  # the lane is fit for use
+
+
+def test_evaluate_agrees_with_training(
+    make_engine: Callable[[View, int], Engine], small_view: View
+) -> None:
+    engine = make_engine(small_view, 1)
+    job = job_of()
+    last = train(engine, job)[-1]
+    accuracy = engine.evaluate(job.net, engine.state(0).tensors, small_view.objective)
+    assert accuracy == last.accuracy
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_graph_equals_cpu(small_view: View) -> None:
+    job = job_of(epochs=3)
+    cpu = train(TorchEngine(small_view, device="cpu"), job)
+    gpu = train(TorchEngine(small_view, device="cuda"), job)
+    np.testing.assert_allclose(numbers(gpu), numbers(cpu), rtol=2e-2)
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"engine\.device is 'cuda:99'"):
+        pick_device("cuda:99")

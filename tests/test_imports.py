@@ -1,0 +1,94 @@
+"""The architecture: imports point one way, and counting a network needs no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "golf_opt"
+
+# A module may import from the ranks below its own, and no other.
+RANKS = [
+    ["__init__"],
+    ["config", "rng"],
+    ["arch", "recipe", "data"],
+    ["hydra_source", "space", "storage", "scheduler", "engines.base"],
+    ["engines.torch", "engines.native", "checkpoint"],
+    ["engines.__init__", "report"],
+    ["callbacks", "dashboard"],
+    ["progress"],
+    ["study"],
+    ["cli"],
+    ["__main__"],
+]
+RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def rank_of(module: str) -> int:
+    for name in (module, f"{module}.__init__"):
+        if name in RANK:
+            return RANK[name]
+    if module.startswith("engines.native"):
+        return RANK["engines.native"]
+    raise AssertionError(f"{module} has no rank; give it one in {__file__}")
+
+
+def imports(path: Path) -> set[str]:
+    """The golf_opt modules that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("golf_opt"):
+            base = (node.module or "").removeprefix("golf_opt").removeprefix(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".strip(".")
+                is_module = (PACKAGE / Path(*inner.split("."))).with_suffix(".py").is_file()
+                found.add(inner if is_module else base or "__init__")
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.startswith("golf_opt")]
+            found |= {
+                name.removeprefix("golf_opt").removeprefix(".") or "__init__" for name in names
+            }
+    return found
+
+
+def test_imports_point_one_way() -> None:
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        module = module_of(path)
+        for target in imports(path):
+            same_package = module.startswith("engines.native") and target.startswith(
+                "engines.native"
+            )
+            if not same_package and rank_of(target) >= rank_of(module):
+                wrong.append(f"{module} imports {target}")
+    assert wrong == []
+
+
+def test_the_scheduler_knows_only_the_standard_library() -> None:
+    tree = ast.parse((PACKAGE / "scheduler.py").read_text())
+    roots = {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    roots |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    assert roots - sys.stdlib_module_names == set()
+
+
+def test_only_the_study_loop_steers_optuna() -> None:
+    """ask and tell appear in study.py alone."""
+    users = [
+        module_of(path)
+        for path in PACKAGE.rglob("*.py")
+        if ".ask(" in path.read_text() or ".tell(" in path.read_text()
+    ]
+    assert users == ["study"]
+
+
+def test_counting_a_net_imports_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['golf-opt', 'arch', 'c4-5-4', 'deepml-separable'];"
+        "from golf_opt.cli import main; main(); print('torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.splitlines()[-1] == "False"

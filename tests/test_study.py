@@ -1,0 +1,261 @@
+"""The study loop: totals, resumes, interrupts, failures, and what a trial stores."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from conftest import Ran
+from optuna_dashboard import get_note
+
+from golf_opt.callbacks import Callback, TrialRun
+from golf_opt.storage import FINGERPRINT, STUDY_ID
+
+Golf = Callable[..., Ran]
+Start = Callable[..., subprocess.Popen[str]]
+QUICK = ("study", "data=digits", "engine=torch", "space.batch_size=32")
+NAME = "c4-5-4@digits-2epochs"
+
+
+def load(folder: Path, name: str = NAME) -> optuna.Study:
+    """The study of a folder's default storage."""
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/studies/golf.db")
+
+
+def params(study: optuna.Study) -> list[dict[str, Any]]:
+    return [trial.params for trial in study.trials]
+
+
+def values(study: optuna.Study) -> list[float | None]:
+    return [trial.value for trial in study.trials]
+
+
+def test_trials_is_the_total_and_resuming_asks_the_same(golf: Golf, tmp_path: Path) -> None:
+    """3, then 5 trials are exactly 5, and the same 5 as in one go."""
+    assert golf(*QUICK, "epochs=2", "trials=3").status == 0
+    more = golf(*QUICK, "epochs=2", "trials=5")
+    assert "going on at 3 of 5 trials" in more.out
+    study = load(tmp_path)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 5
+    assert len({tuple(p.values()) for p in params(study)}) == 5
+    assert golf(*QUICK, "epochs=2", "trials=5", "study.name=once").status == 0
+    once = load(tmp_path, "once")
+    assert (params(once), values(once)) == (params(study), values(study))
+    again = golf(*QUICK, "epochs=2", "trials=5")
+    assert again.status == 0 and len(load(tmp_path).trials) == 5
+
+
+def test_a_trial_stores_what_made_it(golf: Golf, tmp_path: Path) -> None:
+    golf(*QUICK, "epochs=2", "trials=1")
+    (trial,) = load(tmp_path).trials
+    attrs = trial.user_attrs
+    assert set(trial.params) == {"lr", "step_size", "gamma"}
+    assert trial.intermediate_values == dict(enumerate(attrs["epoch_accuracies"], 1))
+    assert trial.value == attrs["final_accuracy"] == attrs["epoch_accuracies"][-1]
+    assert attrs["best_accuracy"] == max(attrs["epoch_accuracies"])
+    assert 0 < attrs["train_accuracy"] <= 1 and len(attrs["epoch_losses"]) == 2
+    assert (attrs["protocol"], attrs["engine"], attrs["num_params"]) == ("test", "torch", 807)
+    assert attrs["versions"]["optuna"] == optuna.__version__
+    assert {"seed", "device", "git_commit", "time_s", "worker"} <= set(attrs)
+
+
+def test_the_study_carries_a_note_a_metric_name_and_a_picture(golf: Golf, tmp_path: Path) -> None:
+    out = golf(*QUICK, "epochs=2", "trials=1").out
+    study = load(tmp_path)
+    assert study.metric_names == ["test accuracy"]
+    note = get_note(study)
+    for part in ("807 parameters", "Best so far", "golf-opt study data=digits", "0.3 points"):
+        assert part in note
+    (artifact,) = (tmp_path / "studies" / "artifacts").iterdir()
+    assert artifact.read_bytes().startswith(b"\x89PNG")
+    assert "best test accuracy" in out and "make dashboard" in out and NAME in out
+
+
+def wait_for_epoch(folder: Path, epoch: int) -> None:
+    """Wait until some trial of the study has reported this epoch."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if any(epoch in trial.intermediate_values for trial in load(folder, "s").trials):
+                return
+        except Exception:  # not there yet
+            pass
+        time.sleep(0.05)
+    raise AssertionError("no trial got that far")
+
+
+LONG = (*QUICK, "study.name=s", "epochs=12", "trials=2", "pruner=none")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_trial_goes_on_and_ends_as_if_it_had_not_been(
+    golf: Golf, golf_process: Start, tmp_path: Path, how: signal.Signals
+) -> None:
+    process = golf_process(*LONG)
+    wait_for_epoch(tmp_path, 2)
+    process.send_signal(how)
+    out, err = process.communicate(timeout=30)
+    states = [trial.state.name for trial in load(tmp_path, "s").trials]
+    if how is signal.SIGKILL:
+        assert states[-1] == "RUNNING"
+    else:
+        assert process.returncode == 128 + how and "Traceback" not in err
+        assert states[-1] == "WAITING" and "waiting to go on" in out
+
+    Spy.log = []
+    rest = golf(*LONG, "+callbacks.spy._target_=test_study.Spy")
+    assert rest.status == 0
+    assert Spy.log[0] > 2, "the trial started over"
+    study = load(tmp_path, "s")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
+    if how is signal.SIGKILL:
+        assert "was left by a process that died" in rest.out
+
+    golf(*LONG, "study.name=twin")
+    twin = load(tmp_path, "twin")
+    assert values(study) == values(twin)
+    for trial, other in zip(study.trials, twin.trials, strict=True):
+        assert trial.intermediate_values == other.intermediate_values
+        assert trial.user_attrs["epoch_losses"] == other.user_attrs["epoch_losses"]
+
+
+class Spy(Callback):
+    """A callback of a user's own: notes the epochs it sees."""
+
+    log: list[int]
+
+    def on_epoch_end(self, run: TrialRun) -> None:
+        self.log.append(run.history[-1].epoch)
+
+
+def test_a_loss_that_is_not_finite_fails_the_trial_and_not_the_study(
+    golf: Golf, tmp_path: Path
+) -> None:
+    points = "study.enqueue=[{lr: 1e30}, {lr: 1e-3}]"
+    ran = golf(*QUICK, "epochs=2", "trials=2", "space.lr.high=1e31", points)
+    assert ran.status == 0
+    failed, good = load(tmp_path).trials
+    assert failed.state.name == "FAIL"
+    assert "training loss became" in failed.user_attrs["fail_reason"]
+    assert good.state.name == "COMPLETE" and "1 failed" in ran.out
+
+
+def test_the_published_optimum_runs_first(golf: Golf, tmp_path: Path) -> None:
+    quick = ("study", "data=digits", "engine=torch", "epochs=1", "study.enqueue=article")
+    golf(*quick, "trials=1", "study.name=s")
+    article = {"batch_size": 14, "lr": 8e-4, "step_size": 5, "gamma": 0.62}
+    assert params(load(tmp_path, "s")) == [article]
+    golf(*quick, "trials=2", "study.name=s")
+    assert params(load(tmp_path, "s"))[1] != article
+
+
+def test_a_bad_trial_is_pruned_and_leaves_no_checkpoint(golf: Golf, tmp_path: Path) -> None:
+    good = "{lr: 5e-3, step_size: 6, gamma: 0.9}"
+    bad = "{lr: 1.1e-5, step_size: 1, gamma: 0.1}"
+    ran = golf(
+        *QUICK, "epochs=8", "trials=2", "study.name=s", f"study.enqueue=[{good},{bad}]",
+        "pruner.n_startup_trials=1", "pruner.n_warmup_steps=2",
+    )  # fmt: skip
+    study = load(tmp_path, "s")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED"]
+    assert list(study.trials[1].intermediate_values) == [1, 2]  # the first after the warm-up
+    checkpoints = tmp_path / "studies" / "checkpoints" / study.user_attrs[STUDY_ID]
+    assert [file.name for file in checkpoints.iterdir()] == ["0.safetensors"]
+    assert "(1 pruned)" in ran.out
+
+
+def test_holdout_reads_the_test_set_once(golf: Golf, tmp_path: Path) -> None:
+    ran = golf(*QUICK, "epochs=2", "trials=2", "protocol=holdout")
+    study = load(tmp_path, "c4-5-4@digits-holdout-2epochs")
+    assert study.metric_names == ["holdout accuracy"]
+    (reading,) = study.user_attrs["golf_opt:test_readings"]
+    assert reading["trial"] == study.best_trial.number and 0 <= reading["test_accuracy"] <= 1
+    assert "read once" in ran.out and "best holdout accuracy" in ran.out
+    golf(*QUICK, "epochs=2", "trials=2", "protocol=holdout")
+    study = load(tmp_path, "c4-5-4@digits-holdout-2epochs")
+    assert len(study.user_attrs["golf_opt:test_readings"]) == 1
+
+
+def test_the_fingerprint_holds_what_makes_the_study(golf: Golf, tmp_path: Path) -> None:
+    golf(*QUICK, "epochs=2", "trials=1", "space.lr.high=3e-2")
+    print_ = load(tmp_path).user_attrs[FINGERPRINT]
+    assert print_["space"]["lr"]["high"] == 0.03 and print_["space"]["batch_size"] == 32
+    assert print_["arch"] == "c4-5-4" and print_["data"].startswith("digits (")
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes", "random", "qmc", "grid"])
+def test_every_sampler_asks_new_points(golf: Golf, tmp_path: Path, sampler: str) -> None:
+    extra = ["sampler.n_startup_trials=2"] if sampler in ("tpe", "gp") else []
+    ran = golf(*QUICK, "epochs=1", "trials=4", "study.name=s", f"sampler={sampler}", *extra)
+    assert ran.status == 0
+    assert len({tuple(p.values()) for p in params(load(tmp_path, "s"))}) == 4
+
+
+@pytest.mark.parametrize(
+    "pruner", ["median", "hyperband", "successive_halving", "percentile", "none"]
+)
+def test_every_pruner_runs(golf: Golf, tmp_path: Path, pruner: str) -> None:
+    ran = golf(*QUICK, "epochs=3", "trials=2", "study.name=s", f"pruner={pruner}")
+    assert ran.status == 0 and len(load(tmp_path, "s").trials) == 2
+
+
+def test_the_wide_space_tunes_the_rest_of_the_recipe(golf: Golf, tmp_path: Path) -> None:
+    points = "[{schedule: cosine, optimizer: adamw}, {schedule: step, optimizer: sgd}]"
+    golf(*QUICK, "space=wide", "epochs=1", "trials=2", "study.name=s", f"study.enqueue={points}")
+    cosine, step = params(load(tmp_path, "s"))
+    assert cosine["schedule"] == "cosine" and "gamma" not in cosine
+    assert step["optimizer"] == "sgd" and {"gamma", "step_size"} <= set(step)
+    assert {"weight_decay", "label_smoothing"} <= set(cosine)
+
+
+def test_a_damaged_checkpoint_only_costs_its_epochs(
+    golf: Golf, golf_process: Start, tmp_path: Path
+) -> None:
+    process = golf_process(*LONG)
+    wait_for_epoch(tmp_path, 1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    for file in (tmp_path / "studies" / "checkpoints").rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:99])
+    assert golf(*LONG).status == 0
+    trials = load(tmp_path, "s").trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
+    assert any("cannot be read" in t.user_attrs.get("checkpoint_damaged", "") for t in trials)
+
+
+def test_no_data_and_no_network_falls_back_loudly(
+    golf: Golf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("GOLF_DATA", str(tmp_path / "nothing"))
+    ran = golf("study", "arch=c4-5-4", "engine=torch", "trials=1", "epochs=2")
+    assert ran.status == 0 and "NOT MNIST" in ran.out and NAME in ran.out
+    assert len(load(tmp_path).trials) == 1
+
+
+@pytest.mark.mnist
+@pytest.mark.slow
+def test_mnist_for_real(golf: Golf, tmp_path: Path, mnist_root: Path) -> None:
+    ran = golf(
+        "study", "arch=c4-5-4", "data=mnist", f"data.root={mnist_root}", "trials=1", "epochs=1",
+        "study.enqueue=article",
+    )  # fmt: skip
+    study = load(tmp_path, "c4-5-4@1epochs")
+    assert ran.status == 0 and study.best_value > 0.9
+
+
+def test_plain_output_has_no_escape_codes(tmp_path: Path) -> None:
+    out = subprocess.run(
+        [sys.executable, "-m", "golf_opt", *QUICK, "epochs=1", "trials=1"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "\x1b" not in out.stdout and out.stderr == ""
+    assert "trial    0  epoch   1/1" in out.stdout
