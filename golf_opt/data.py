@@ -25,6 +25,8 @@ MEAN, STD = 0.1307, 0.3081  # the article's normalisation of pixels scaled to [0
 HOLDOUT_SHARE = 6  # one sixth of the training images: 10,000 of MNIST's 60,000
 DOWNLOAD_TIMEOUT_S = 10.0
 
+TORCHVISION_CLASSES = {"mnist": "MNIST", "fashion": "FashionMNIST"}
+
 # file in <root>/<Class>/raw -> (shape of the array, MD5 of the unpacked file where we know it)
 IDX_SHAPES = {
     "train-images-idx3-ubyte": (60_000, 28, 28),
@@ -122,13 +124,10 @@ class MissingData(UsageError):
 
 
 def _torchvision(name: str, root: Path) -> Dataset:
-    from torchvision import datasets  # slow to import, and `golf-opt arch` needs none of it
-
-    cls: Any = {"mnist": datasets.MNIST, "fashion": datasets.FashionMNIST}[name]
-    folder = root / cls.__name__ / "raw"
+    folder = root / TORCHVISION_CLASSES[name] / "raw"
     missing = [file for file in IDX_SHAPES if not (folder / file).is_file()]
     if missing:
-        _download(name, cls, root, folder, missing)
+        _download(name, root, folder, missing)
     arrays = {file: _read_idx(name, folder / file, shape) for file, shape in IDX_SHAPES.items()}
     return Dataset(
         name,
@@ -137,8 +136,11 @@ def _torchvision(name: str, root: Path) -> Dataset:
     )
 
 
-def _download(name: str, cls: Any, root: Path, folder: Path, missing: list[str]) -> None:
+def _download(name: str, root: Path, folder: Path, missing: list[str]) -> None:
     """Let torchvision fetch the files, or unpack .gz files that are already in the folder."""
+    from torchvision import datasets  # takes seconds to import, and is needed only here
+
+    cls: Any = getattr(datasets, TORCHVISION_CLASSES[name])
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
     try:

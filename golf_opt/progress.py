@@ -132,11 +132,11 @@ class Progress(Callback):
 
 
 _COLUMNS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("lane", {"justify": "right"}),
-    ("trial", {"justify": "right"}),
-    ("epoch", {"justify": "right"}),
-    ("accuracy", {"justify": "right"}),
-    ("parameters", {"overflow": "ellipsis"}),
+    ("lane", {"justify": "right", "min_width": 4}),
+    ("trial", {"justify": "right", "min_width": 5}),
+    ("epoch", {"justify": "right", "min_width": 7}),
+    ("accuracy", {"justify": "right", "min_width": 8}),
+    ("parameters", {"overflow": "ellipsis", "ratio": 1}),
 )
 
 
