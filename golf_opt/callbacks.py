@@ -8,9 +8,11 @@ the thread of the study loop.
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.trial import TrialState
 
-from golf_opt import report
+from golf_opt import picture, report
 from golf_opt.checkpoint import (
     Checkpoint,
     DamagedCheckpoint,
@@ -67,8 +69,12 @@ class StudyContext:
 
     def checkpoint_path(self, number: int) -> Path:
         """Return where a trial's checkpoint is; the study's own id keeps a deleted study's away."""
+        return self.folder / "checkpoints" / self._study_id / f"{number}.safetensors"
+
+    @cached_property
+    def _study_id(self) -> str:
         study_id: str = self.study.user_attrs[STUDY_ID]
-        return self.folder / "checkpoints" / study_id / f"{number}.safetensors"
+        return study_id
 
 
 class Callback:
@@ -148,14 +154,17 @@ class LearningCurve(Callback):
     def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
         if not run.history:
             return
-        path = self.context.folder / f"learning-curve-{run.number}.png"
-        try:
-            report.draw_learning_curve(path, f"trial {run.number}", run.history)
+        accuracies = [result.accuracy for result in run.history]
+        title = (
+            f"trial {run.number}: {report.percent(accuracies[-1])} after epoch {len(accuracies)}"
+        )
+        drawing = picture.learning_curve(title, accuracies, [r.loss for r in run.history])
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"learning-curve-{run.number}.svg"
+            path.write_text(drawing)
             upload_artifact(
                 artifact_store=self.context.artifacts, file_path=str(path), study_or_trial=run.trial
             )
-        finally:
-            path.unlink(missing_ok=True)
 
 
 class StudyNote(Callback):

@@ -1,18 +1,16 @@
-"""What a study looks like: the note on the dashboard, pictures, and the closing words."""
+"""What a study looks like in words: the note on the dashboard, and the closing lines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-
-from golf_opt.engines.base import EpochResult
-
-# Okabe and Ito's palette, told apart by colour-blind readers too
-BLUE, ORANGE = "#0072B2", "#D55E00"
 
 
 def percent(accuracy: float) -> str:
@@ -42,34 +40,22 @@ def show_params(params: Mapping[str, Any]) -> str:
     )
 
 
-def draw_learning_curve(path: Path, title: str, history: Sequence[EpochResult]) -> None:
-    """Draw accuracy and training loss against the epoch, 6x3.5 inches at 100 dpi."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(6, 3.5), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    left = figure.subplots()
-    right = left.twinx()
-    epochs = [result.epoch for result in history]
-    accuracy = [100 * result.accuracy for result in history]
-    left.plot(epochs, accuracy, "o-", color=BLUE, markersize=4)
-    right.plot(epochs, [result.loss for result in history], "s--", color=ORANGE, markersize=4)
-    left.set_xlabel("epoch")
-    left.set_ylabel("accuracy (%)", color=BLUE)
-    right.set_ylabel("training loss (nats)", color=ORANGE)
-    left.set_title(f"{title}: {accuracy[-1]:.2f} % after epoch {epochs[-1]}")
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left.grid(alpha=0.3)
-    figure.savefig(path)
-
-
 def write_note(study: optuna.Study, facts: Mapping[str, Any]) -> None:
     """Write the Markdown note that heads the study on the dashboard."""
-    from optuna_dashboard import save_note
+    _dashboard_notes().save_note(study, note(study, facts))
 
-    save_note(study, note(study, facts))
+
+@cache
+def _dashboard_notes() -> ModuleType:
+    """Load optuna-dashboard's module for notes without the rest of it, which takes two seconds."""
+    package = find_spec("optuna_dashboard")
+    assert package is not None and package.submodule_search_locations
+    path = Path(package.submodule_search_locations[0]) / "_note.py"
+    spec = spec_from_file_location("golf_opt._dashboard_notes", path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def note(study: optuna.Study, facts: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "golf_opt"
 # A module may import from the ranks below its own, and no other.
 RANKS = [
     ["__init__"],
-    ["config", "rng"],
+    ["config", "rng", "picture"],
     ["arch", "recipe", "data"],
     ["hydra_source", "space", "storage", "scheduler", "engines.base"],
     ["engines.torch", "engines.native", "checkpoint"],
@@ -45,7 +45,8 @@ def imports(path: Path) -> set[str]:
             base = (node.module or "").removeprefix("golf_opt").removeprefix(".")
             for alias in node.names:
                 inner = f"{base}.{alias.name}".strip(".")
-                is_module = (PACKAGE / Path(*inner.split("."))).with_suffix(".py").is_file()
+                place = PACKAGE / Path(*inner.split("."))
+                is_module = place.with_suffix(".py").is_file() or place.is_dir()
                 found.add(inner if is_module else base or "__init__")
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names if alias.name.startswith("golf_opt")]
