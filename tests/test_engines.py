@@ -23,6 +23,7 @@ from golf_opt.engines.base import (
     dropout_key,
     initial_weights,
 )
+from golf_opt.engines.native import NativeEngine, compiler
 from golf_opt.engines.torch import CounterDropout, TorchEngine, build_module, pick_device
 from golf_opt.recipe import Candidate, learning_rates
 
@@ -134,11 +135,14 @@ def test_dropout_follows_the_counter(small_view: View) -> None:
 
 ENGINES: dict[str, Callable[[View, int], Engine]] = {
     "torch": lambda view, lanes: TorchEngine(view, lanes=lanes),
+    "native": lambda view, lanes: NativeEngine(view, lanes=lanes),
 }
 
 
 @pytest.fixture(params=ENGINES)
 def make_engine(request: pytest.FixtureRequest) -> Callable[[View, int], Engine]:
+    if request.param == "native" and compiler() is None:
+        pytest.skip("there is no C++ compiler")
     return ENGINES[request.param]
 
 

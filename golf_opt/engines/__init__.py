@@ -16,9 +16,7 @@ def create_engine(config: EngineConfig, view: View, net: Net, say: Callable[[str
     `auto` takes the native engine wherever it can: on these nets it is faster on a CPU than
     PyTorch is on a GPU. `engine.device=cuda` asks for PyTorch on the GPU.
     """
-    if config.name != "torch" and __import__("importlib.util").util.find_spec(
-        "golf_opt.engines.native.engine"
-    ):
+    if config.name != "torch":
         from golf_opt.engines import native
 
         obstacle = _no_native(config, native.unsupported(net), native.compiler())

@@ -11,20 +11,21 @@ namespace golf {
 
 struct Identity {
     static constexpr bool LEARNED = false, CLAMPS = false;
+    static constexpr float SLOPE = 1;
     template <int N> static INLINE Vec<N> apply(Vec<N> v, float) { return v; }
     template <int N> static INLINE Vec<N> slope(Vec<N>, float) { return broadcast<N>(1); }
 };
 struct Relu {
-    static constexpr bool LEARNED = false;
+    static constexpr bool LEARNED = false, CLAMPS = true;  // nothing passes below zero
     template <int N> static INLINE Vec<N> apply(Vec<N> v, float) { return v > 0 ? v : Vec<N>{}; }
     template <int N> static INLINE Vec<N> slope(Vec<N> v, float) {
         return v > 0 ? broadcast<N>(1) : Vec<N>{};
     }
 };
-template <int NUMERATOR, int DENOMINATOR>  // the bits of a float cannot be a C++17 argument
+template <class Slope>  // a constant of the net, Slope::VALUE in [0, 1)
 struct LeakyRelu {
-    static constexpr bool LEARNED = false;
-    static constexpr float SLOPE = float(double(NUMERATOR) / DENOMINATOR);
+    static constexpr bool LEARNED = false, CLAMPS = false;
+    static constexpr float SLOPE = Slope::VALUE;
     template <int N> static INLINE Vec<N> apply(Vec<N> v, float) { return v > 0 ? v : v * SLOPE; }
     template <int N> static INLINE Vec<N> slope(Vec<N> v, float) {
         return v > 0 ? broadcast<N>(1) : broadcast<N>(SLOPE);
@@ -32,7 +33,7 @@ struct LeakyRelu {
 };
 template <int WEIGHT>  // where the slopes, one per channel, lie among the weights
 struct PRelu {
-    static constexpr bool LEARNED = true;
+    static constexpr bool LEARNED = true, CLAMPS = false;
     template <int N> static INLINE Vec<N> apply(Vec<N> v, float s) { return v > 0 ? v : v * s; }
     template <int N> static INLINE Vec<N> slope(Vec<N> v, float s) {
         return v > 0 ? broadcast<N>(1) : broadcast<N>(s);
@@ -53,7 +54,9 @@ struct Epilogue {
     static constexpr int ROWS = POOL ? 2 * Out::H : Wide::H;  // rows and columns that count:
     static constexpr int COLUMNS = POOL ? 2 * Out::W : Wide::W;  // a pool drops an odd edge
     static constexpr int STEP = POOL ? 2 : 1;
-    // Saved for the way back: values before the activation, then winners.
+    // Saved for the way back: values before the activation, where the slope is learned, then one
+    // byte for each window: the winner, 0 to 3, plus DEAD where the winner is not positive.
+    static constexpr int DEAD = 4;
     static constexpr int VALUES = Act::LEARNED ? Flat::FLOATS : 0;
     static constexpr int SAVED = VALUES + (POOL ? Flat::FLOATS / 4 + WIDTH : 0);
 
@@ -81,37 +84,53 @@ struct Epilogue {
         const float slope = slope_of(step, c);
         deinterleave<N>(a, b);
         deinterleave<N>(d, e);
-        Vec<N> window[4] = {a, b, d, e};
-        Vec<N> before = a, best = a;
-        Ints<N> winner{};
-        if constexpr (Act::LEARNED) best = Act::template apply<N>(a, slope);
-        UNROLL for (int q = 1; q < 4; q++) {
-            Vec<N> value = window[q];
-            if constexpr (Act::LEARNED) value = Act::template apply<N>(value, slope);
-            Ints<N> wins = value > best;
-            best = wins ? value : best;
-            winner = wins ? Ints<N>{} + q : winner;
-            if constexpr (Act::LEARNED) before = wins ? window[q] : before;
+        // A tournament in which the earlier position wins a tie, as in PyTorch. Where the slope is
+        // learned it may be negative, so that the values after the activation compete.
+        const auto act = [&](Vec<N> v) {
+            return Act::LEARNED ? Act::template apply<N>(v, slope) : v;
+        };
+        const Vec<N> after[4] = {act(a), act(b), act(d), act(e)};
+        const Ints<N> right_above = after[1] > after[0], right_below = after[3] > after[2];
+        const Vec<N> above = right_above ? after[1] : after[0];
+        const Vec<N> below = right_below ? after[3] : after[2];
+        const Ints<N> lower = below > above;
+        Vec<N> best = lower ? below : above;
+        Ints<N> winner = lower ? (right_below ? Ints<N>{} + 3 : Ints<N>{} + 2)
+                               : (right_above ? Ints<N>{} + 1 : Ints<N>{});
+        if (step.training) {
+            if constexpr (Act::LEARNED) {
+                const Vec<N> before =
+                    lower ? (right_below ? e : d) : (right_above ? b : a);
+                store_some<N, FLOATS>(saved + Flat::at(c, y, x), before);
+            } else {
+                winner = best > 0 ? winner : winner + DEAD;
+            }
+            store_bytes<N, FLOATS>(winners(saved) + Flat::at(c, y, x), winner);
         }
         // The other activations are monotone, so that the largest value wins before and after.
         if constexpr (!Act::LEARNED) best = Act::template apply<N>(best, slope);
-        if (step.training) {
-            if constexpr (Act::LEARNED) store_some<N, FLOATS>(saved + Flat::at(c, y, x), before);
-            store_bytes<N, FLOATS>(winners(saved) + Flat::at(c, y, x), winner);
-        }
         store_some<N, FLOATS>(out + Out::at(c, y, x), best);
     }
 
-    // The gradient before the activation of one vector of the output; partial vectors are zero
-    // beyond their end. `slope_gradient` is the lanes' gradient of a learned slope.
+    // The gradient before the activation of one vector of the output; a partial vector is zero
+    // beyond its end. `slope_gradient` is the lanes' gradient of a learned slope, `winner` the
+    // pool's.
     template <int N, int COUNT>
     static INLINE Vec<N> gradient(const Step& step, int c, int y, int x, const float* out,
-                                  const float* out_gradient, float* saved, Vec<N>& slope_gradient) {
+                                  const float* out_gradient, float* saved, Vec<N>& slope_gradient,
+                                  Ints<N>& winner) {
         Vec<N> g = load_some<N, COUNT * IMAGES>(out_gradient + Flat::at(c, y, x));
+        if constexpr (POOL) winner = load_bytes<N>(winners(saved) + Flat::at(c, y, x));
         if constexpr (Act::LEARNED) {
-            Vec<N> before = load<N>(saved + Flat::at(c, y, x));
+            const Vec<N> before = load<N>(saved + Flat::at(c, y, x));
             slope_gradient += before > 0 ? Vec<N>{} : g * before;
             g *= Act::template slope<N>(before, slope_of(step, c));
+        } else if constexpr (POOL) {
+            // A dead window of a ReLU matches none of its positions. Others scale and go on.
+            if constexpr (!Act::CLAMPS) {
+                g = winner < DEAD ? g : g * Act::SLOPE;
+                winner &= DEAD - 1;
+            }
         } else {
             // Positive after the activation is positive before it.
             g *= Act::template slope<N>(load<N>(out + Out::at(c, y, x)), 0);
@@ -120,41 +139,51 @@ struct Epilogue {
     }
 
     // Write the gradient of rows y0 .. y0 + rows before the activation: channel c's row r goes to
-    // `to + c * channel_pitch + r * row_pitch`. Adds up the learned slopes' gradients, and
-    // `bias_at >= 0` the bias'.
+    // `to + c * channel_pitch + r * row_pitch`. Adds up the gradients of learned slopes and, where
+    // BIAS >= 0, of the bias.
     template <int N, int BIAS>
     static INLINE void spread(const Step& step, const float* out, const float* out_gradient,
-                              float* saved, int y0, int rows, float* to, int channel_pitch,
+                              float* saved, int y, int rows, float* to, int channel_pitch,
                               int row_pitch) {
-        constexpr int P = N / IMAGES;
         each(Wide::C, [&](int c) {
-            Vec<N> bias{}, slope{};
-            for (int r = 0; r < rows; r += STEP) {
-                const int y = (y0 + r) / STEP;
-                float* row = to + c * channel_pitch + r * row_pitch;
-                each_vector<N, Out::W>([&](int x, auto count) {
-                    constexpr int COUNT = decltype(count)::value;
-                    Vec<N> g = gradient<N, COUNT>(step, c, y, x, out, out_gradient, saved, slope);
-                    bias += g;
-                    if constexpr (POOL) {
-                        Ints<N> winner = load_bytes<N>(winners(saved) + Flat::at(c, y, x));
-                        Vec<N> q[4];
-                        UNROLL for (int i = 0; i < 4; i++) q[i] = winner == i ? g : Vec<N>{};
-                        interleave<N>(q[0], q[1]);
-                        interleave<N>(q[2], q[3]);
-                        UNROLL for (int i = 0; i < 4; i++) {
-                            store<N>(row + (i / 2) * row_pitch + (2 * x + (i % 2) * P) * IMAGES, q[i]);
-                        }
-                    } else {
-                        store<N>(row + x * IMAGES, g);
-                    }
-                });
-            }
-            if constexpr (BIAS >= 0) add_to<N>(step.lane_gradients + (BIAS + c) * WIDTH, bias);
-            if constexpr (Act::LEARNED) {
-                add_to<N>(step.lane_gradients + (SlopeAt<Act>::value + c) * WIDTH, slope);
-            }
+            spread_channel<N, BIAS>(step, out, out_gradient, saved, c, y, rows,
+                                    to + c * channel_pitch, row_pitch);
         });
+    }
+
+    template <int N, int BIAS, bool SLOPE = true>
+    static INLINE void spread_channel(const Step& step, const float* out,
+                                      const float* out_gradient, float* saved, int c, int y0,
+                                      int rows, float* to, int row_pitch) {
+        constexpr int P = N / IMAGES;
+        Vec<N> bias{}, slope{};
+        for (int r = 0; r < rows; r += STEP) {
+            const int y = (y0 + r) / STEP;
+            float* row = to + r * row_pitch;
+            each_vector<N, Out::W>([&](int x, auto count) {
+                constexpr int COUNT = decltype(count)::value;
+                Ints<N> winner;
+                const Vec<N> g = gradient<N, COUNT>(step, c, y, x, out, out_gradient, saved, slope,
+                                                    winner);
+                if constexpr (POOL) {
+                    Vec<N> q[4];
+                    UNROLL for (int i = 0; i < 4; i++) q[i] = winner == i ? g : Vec<N>{};
+                    interleave<N>(q[0], q[1]);
+                    interleave<N>(q[2], q[3]);
+                    UNROLL for (int i = 0; i < 4; i++) {
+                        store<N>(row + (i / 2) * row_pitch + (2 * x + (i % 2) * P) * IMAGES, q[i]);
+                    }
+                    if constexpr (BIAS >= 0) bias += (q[0] + q[1]) + (q[2] + q[3]);
+                } else {
+                    store<N>(row + x * IMAGES, g);
+                    if constexpr (BIAS >= 0) bias += g;
+                }
+            });
+        }
+        if constexpr (BIAS >= 0) add_to<N>(step.lane_gradients + (BIAS + c) * WIDTH, bias);
+        if constexpr (Act::LEARNED && SLOPE) {
+            add_to<N>(step.lane_gradients + (SlopeAt<Act>::value + c) * WIDTH, slope);
+        }
     }
 };
 

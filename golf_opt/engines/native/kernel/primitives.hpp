@@ -15,7 +15,9 @@
 #include <cstring>
 #include <utility>
 
-#if defined(__SSE__)
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__SSE__)
 #include <xmmintrin.h>
 #endif
 
@@ -100,19 +102,33 @@ INLINE void store_some(float* to, Vec<N> value) {
     else
         std::memcpy(to, &value, COUNT * sizeof(float));
 }
+// Small integers are kept as bytes. (gcc 12 converts a vector of them lane by lane.)
 template <int N>
 INLINE Ints<N> load_bytes(const int8_t* from) {
+#if defined(__AVX512F__)
+    if constexpr (N == 16) {
+        return (Ints<N>)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+    }
+#endif
+#if defined(__AVX2__)
+    if constexpr (N == 8) {
+        return (Ints<N>)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+    }
+#endif
     typename Types<N>::Byte bytes = *reinterpret_cast<const typename Types<N>::Byte*>(from);
     return __builtin_convertvector(bytes, Ints<N>);
 }
 template <int N, int COUNT>
 INLINE void store_bytes(int8_t* to, Ints<N> value) {
     typedef int8_t Bytes __attribute__((vector_size(N)));
-    Bytes bytes = __builtin_convertvector(value, Bytes);
-    if constexpr (COUNT == N)
-        *reinterpret_cast<typename Types<N>::Byte*>(to) = bytes;
-    else
-        std::memcpy(to, &bytes, COUNT);
+    Bytes bytes;
+#if defined(__AVX512F__)
+    if constexpr (N == 16) {
+        bytes = (Bytes)_mm512_cvtepi32_epi8((__m512i)value);
+    } else
+#endif
+        bytes = __builtin_convertvector(value, Bytes);
+    std::memcpy(to, &bytes, COUNT);
 }
 
 // The sum over all lanes of a vector.
@@ -161,6 +177,55 @@ INLINE void interleave(Vec<N>& even, Vec<N>& odd) {
         Vec<N> a = shuffle<N>(even, odd, ByTurns<IMAGES, N, 0>{});
         odd = shuffle<N>(even, odd, ByTurns<IMAGES, N, 1>{});
         even = a;
+    }
+}
+
+// 16 bytes of each of N byte rows -> four vectors: words[k] lane i is 4k .. 4k + 3 of row i.
+template <int N>
+INLINE void load_words(const uint8_t* const* rows, int at, Ints<N> (&words)[4]) {
+#if defined(__AVX2__)
+    if constexpr (N == 8 || N == 16) {
+        // A transposition: 4x4 words in each quarter, with rows 4i + j in quarter i of vector j.
+        const auto row = [&](int i) {
+            return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[i] + at));
+        };
+        if constexpr (N == 8) {
+            __m256i r[4];
+            UNROLL for (int j = 0; j < 4; j++) {
+                r[j] = _mm256_inserti128_si256(_mm256_castsi128_si256(row(j)), row(4 + j), 1);
+            }
+            const __m256i a = _mm256_unpacklo_epi32(r[0], r[1]), b = _mm256_unpackhi_epi32(r[0], r[1]);
+            const __m256i c = _mm256_unpacklo_epi32(r[2], r[3]), d = _mm256_unpackhi_epi32(r[2], r[3]);
+            words[0] = (Ints<N>)_mm256_unpacklo_epi64(a, c);
+            words[1] = (Ints<N>)_mm256_unpackhi_epi64(a, c);
+            words[2] = (Ints<N>)_mm256_unpacklo_epi64(b, d);
+            words[3] = (Ints<N>)_mm256_unpackhi_epi64(b, d);
+            return;
+        }
+#if defined(__AVX512F__)
+        if constexpr (N == 16) {
+            __m512i r[4];
+            UNROLL for (int j = 0; j < 4; j++) {
+                r[j] = _mm512_castsi128_si512(row(j));
+                r[j] = _mm512_inserti32x4(r[j], row(4 + j), 1);
+                r[j] = _mm512_inserti32x4(r[j], row(8 + j), 2);
+                r[j] = _mm512_inserti32x4(r[j], row(12 + j), 3);
+            }
+            const __m512i a = _mm512_unpacklo_epi32(r[0], r[1]), b = _mm512_unpackhi_epi32(r[0], r[1]);
+            const __m512i c = _mm512_unpacklo_epi32(r[2], r[3]), d = _mm512_unpackhi_epi32(r[2], r[3]);
+            words[0] = (Ints<N>)_mm512_unpacklo_epi64(a, c);
+            words[1] = (Ints<N>)_mm512_unpackhi_epi64(a, c);
+            words[2] = (Ints<N>)_mm512_unpacklo_epi64(b, d);
+            words[3] = (Ints<N>)_mm512_unpackhi_epi64(b, d);
+            return;
+        }
+#endif
+    }
+#endif
+    UNROLL for (int i = 0; i < N; i++) {
+        int32_t quad[4];
+        std::memcpy(quad, rows[i] + at, sizeof quad);
+        UNROLL for (int k = 0; k < 4; k++) words[k][i] = quad[k];
     }
 }
 

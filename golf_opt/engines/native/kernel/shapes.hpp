@@ -51,4 +51,27 @@ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 // The largest block size up to `limit` that leaves the last block nearly full.
 constexpr int block_of(int count, int limit) { return ceil_div(count, ceil_div(count, limit)); }
 
+// 0 .. COUNT in blocks: `body(start, size)`, the size as a compile-time constant.
+template <int COUNT, int BLOCK, class Body>
+INLINE void each_block(Body&& body) {
+    constexpr int WHOLE = COUNT / BLOCK * BLOCK;
+    each(COUNT / BLOCK, [&](int i) { body(i * BLOCK, std::integral_constant<int, BLOCK>{}); });
+    if constexpr (COUNT > WHOLE) body(WHOLE, std::integral_constant<int, COUNT - WHOLE>{});
+}
+
+// A row of POSITIONS in tiles of up to TILE vectors of N floats: `body(x, vectors, last)` gets the
+// first position, the number of vectors and the positions in the last of them.
+template <int N, int POSITIONS, int TILE, class Body>
+INLINE void each_tile(Body&& body) {
+    constexpr int P = N / IMAGES, WHOLE = POSITIONS / (P * TILE) * TILE;  // vectors in whole tiles
+    constexpr int REST = ceil_div(POSITIONS, P) - WHOLE;
+    for (int v = 0; v < WHOLE; v += TILE) {
+        body(v * P, std::integral_constant<int, TILE>{}, std::integral_constant<int, P>{});
+    }
+    if constexpr (REST > 0) {
+        constexpr int LAST = POSITIONS - (WHOLE + REST - 1) * P;
+        body(WHOLE * P, std::integral_constant<int, REST>{}, std::integral_constant<int, LAST>{});
+    }
+}
+
 }  // namespace golf

@@ -1,0 +1,210 @@
+"""A list of layers -> the C++ types that the kernel is made of.
+
+Neighbouring layers that the kernel can do in one go become one: a convolution or a normalisation
+with the activation behind it, and with the 2x2 max pool behind that. What is fused is found here by
+pattern; no net has a kernel of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from golf_opt import arch
+from golf_opt.arch import Net, Node, Shape
+
+MAX_PARAMS = 1 << 20  # each has a gradient in every lane of a vector: 64 MiB
+MAX_ACTIVATIONS = 1 << 24  # positions of one image's tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that run in one go: `node`, then maybe an activation, then maybe a 2x2 max pool."""
+
+    node: Node
+    activation: Node | None = None
+    pool: Node | None = None
+
+    @property
+    def nodes(self) -> list[Node]:
+        found = [self.node, self.activation, self.pool]
+        return list({id(node): node for node in found if node is not None}.values())
+
+    @property
+    def output_shape(self) -> Shape:
+        return self.nodes[-1].output_shape
+
+    @property
+    def halo(self) -> int:
+        """Zeros that it wants around its input."""
+        layer = self.node.layer
+        return layer.pad if isinstance(layer, arch.Conv) else 0
+
+
+def unsupported(net: Net) -> str | None:
+    """Return why the native engine cannot train this net, None where it can."""
+    if net.num_params > MAX_PARAMS:
+        return f"{net.name} has {net.num_params:,} parameters, but native does up to {MAX_PARAMS:,}"
+    for node in net.nodes:
+        if type(node.layer) not in arch.KINDS.values():
+            return f"layer {node.name} is of kind {node.layer.kind}, which native does not know"
+        if math.prod(node.output_shape) > MAX_ACTIVATIONS:
+            size = arch.show_shape(node.output_shape)
+            return f"layer {node.name} has {size} outputs, which is too large for native"
+    return None
+
+
+def group_layers(nodes: Sequence[Node]) -> list[Group]:
+    """Fuse neighbours, first come first served."""
+    groups: list[Group] = []
+    at = 0
+    while at < len(nodes):
+        group = _group(nodes, at)
+        groups.append(group)
+        at += len(group.nodes)
+    return groups
+
+
+def _group(nodes: Sequence[Node], at: int) -> Group:
+    node = nodes[at]
+    activation = pool = None
+    if isinstance(node.layer, (arch.Conv, arch.BatchNorm, *arch.ACTIVATIONS)):
+        rest = nodes[at + 1 :]
+        if isinstance(node.layer, arch.ACTIVATIONS):
+            activation = node
+        elif rest and isinstance(rest[0].layer, arch.ACTIVATIONS):
+            activation, rest = rest[0], rest[1:]
+        if rest and _is_small_pool(rest[0]):
+            pool = rest[0]
+    elif _is_small_pool(node):
+        pool = node
+    return Group(node, activation, pool)
+
+
+def _is_small_pool(node: Node) -> bool:
+    return isinstance(node.layer, arch.MaxPool) and node.layer.size == 2
+
+
+def dropout_nodes(net: Net) -> list[int]:
+    """Return, for every dropout in order, the index of the node whose key it draws with."""
+    first: dict[str, int] = {}
+    for index, node in enumerate(net.nodes):
+        first.setdefault(node.name, index)
+    return [first[node.name] for node in net.nodes if isinstance(node.layer, arch.Dropout)]
+
+
+def generate(net: Net) -> str:
+    """Return the header that defines `GolfNet`."""
+    return _Writer(net).header()
+
+
+class _Writer:
+    def __init__(self, net: Net) -> None:
+        self.net = net
+        self.groups = group_layers(net.nodes)
+        self.weight_at = _offsets(net.parameters)
+        self.buffer_at = _offsets(net.buffers)
+        self.constants: list[str] = []
+        self.dropouts = 0
+        self.first_trained = next(i for i, g in enumerate(self.groups) if _has_parameters(g))
+
+    def header(self) -> str:
+        layers = [self._layer(index, group) for index, group in enumerate(self.groups)]
+        return "\n".join(
+            [
+                f"// {', '.join(node.name for node in self.net.nodes)}",
+                "namespace golf {",
+                *self.constants,
+                f"using GolfNet = Net<{self.net.num_params}, {self.first_trained},",
+                ",\n".join(f"    {layer}" for layer in layers) + ">;",
+                "}",
+                "",
+            ]
+        )
+
+    def _tensor(self, index: int) -> str:
+        """Return the type of the tensor in front of group `index`."""
+        last = index == len(self.groups)
+        shape = self.groups[-1].output_shape if last else self.groups[index].node.input_shape
+        return _tensor(shape, 0 if last else self.groups[index].halo)
+
+    def _layer(self, index: int, group: Group) -> str:
+        node, layer = group.node, group.node.layer
+        source, out = self._tensor(index), self._tensor(index + 1)
+        deeper = "true" if index > self.first_trained else "false"
+        if isinstance(layer, arch.Conv):
+            depthwise = "true" if isinstance(layer, arch.Depthwise) else "false"
+            shape = f"{layer.kernel}, {layer.stride}, {depthwise}"
+            where = f"{self._weight(node, 'weight')}, {self._weight(node, 'bias')}"
+            return f"Conv<{source}, {self._epilogue(group, out)}, {shape}, {where}, {deeper}>"
+        if isinstance(layer, arch.BatchNorm):
+            where = f"{self._weight(node, 'weight')}, {self._weight(node, 'bias')}"
+            mean, variance = (
+                self.buffer_at[f"{node.name}.running_{name}"] for name in ("mean", "var")
+            )
+            epilogue = self._epilogue(group, out)
+            return f"BatchNorm<{source}, {epilogue}, {where}, {mean}, {variance}>"
+        if isinstance(layer, arch.Linear):
+            where = f"{self._weight(node, 'weight')}, {self._weight(node, 'bias')}"
+            return f"Linear<{source}, {out}, {where}, {deeper}>"
+        if isinstance(layer, arch.Dropout):
+            return f"Dropout<{source}, {out}, {self._next_dropout()}, {self._chance(layer.p)}>"
+        if isinstance(layer, arch.GlobalAvgPool):
+            return f"GlobalAvgPool<{source}, {out}>"
+        if isinstance(layer, arch.MaxPool) and not group.pool:
+            return f"MaxPool<{source}, {out}, {layer.size}>"
+        return f"Apply<{source}, {self._epilogue(group, out)}>"
+
+    def _weight(self, node: Node, tensor: str) -> int:
+        return self.weight_at.get(f"{node.name}.{tensor}", -1)
+
+    def _next_dropout(self) -> int:
+        self.dropouts += 1
+        return self.dropouts - 1
+
+    def _epilogue(self, group: Group, out: str) -> str:
+        wide = group.pool.input_shape if group.pool else group.output_shape
+        pool = "true" if group.pool else "false"
+        return f"Epilogue<{_tensor(wide)}, {out}, {self._activation(group.activation)}, {pool}>"
+
+    def _activation(self, node: Node | None) -> str:
+        if node is None:
+            return "Identity"
+        if isinstance(node.layer, arch.LeakyReLU):
+            return f"LeakyRelu<{self._constant(f'VALUE = {_float(node.layer.slope)}')}>"
+        if isinstance(node.layer, arch.PReLU):
+            return f"PRelu<{self._weight(node, 'weight')}>"
+        return "Relu"
+
+    def _chance(self, p: float) -> str:
+        """Dropout's probability: random words of 24 bits below the threshold are dropped."""
+        threshold = math.ceil(float(np.float32(p)) * 2**24)
+        return self._constant(f"SCALE = {_float(1 / (1 - p))}", f"THRESHOLD = {threshold}")
+
+    def _constant(self, *values: str) -> str:
+        name = f"Constant{len(self.constants)}"
+        members = " ".join(f"static constexpr float {value};" for value in values)
+        self.constants.append(f"struct {name} {{ {members} }};")
+        return name
+
+
+def _has_parameters(group: Group) -> bool:
+    return any(node.parameters for node in group.nodes)
+
+
+def _offsets(tensors: Sequence[arch.Parameter]) -> dict[str, int]:
+    sizes = [tensor.size for tensor in tensors]
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return {tensor.name: start for tensor, start in zip(tensors, starts, strict=True)}
+
+
+def _tensor(shape: Shape, halo: int = 0) -> str:
+    channels, height, width = (*shape, 1, 1)[:3]
+    return f"Tensor<{channels}, {height}, {width}, {halo}>"
+
+
+def _float(value: float) -> str:
+    return f"{float(np.float32(value))!r}f"

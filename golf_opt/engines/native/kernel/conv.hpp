@@ -1,0 +1,288 @@
+// Dense and depthwise convolutions with what follows them: bias, activation, 2x2 max pool.
+//
+// Forward, a tile of output channels x positions stays in registers over the whole sum. Backward
+// goes through the output in bands of rows that fit the first cache: spread the gradient over a
+// band, then add it to the weights' gradients (a block of weights in registers over the band) and
+// to the input's (a tile of it in registers over all channels and the kernel).
+#pragma once
+
+#include "epilogue.hpp"
+
+namespace golf {
+
+constexpr int BAND_FLOATS = 5120;  // 16 KiB: half of a first cache
+
+template <class In_, class Epi, int K, int S, bool DEPTHWISE, int WEIGHT, int BIAS,
+          bool INPUT_GRADIENT>
+struct Conv {
+    using In = In_;
+    using Out = typename Epi::Out;
+    static Epi epi();
+    static constexpr int SAVED = Epi::SAVED, STATE = 0;
+    static constexpr bool SYNC = false;
+    static constexpr int PAD = In::HALO, CI = In::C, CO = Epi::Wide::C;
+    static constexpr int SUMMED = DEPTHWISE ? 1 : CI;  // input channels behind one output channel
+    // A vector spans neighbouring positions only where their inputs are neighbours too.
+    static constexpr int N = S == 1 ? WIDTH : IMAGES, P = N / IMAGES;
+
+    // --- forward ---
+    static constexpr int CB = DEPTHWISE ? 1 : block_of(CO, ACCUMULATORS / 4);
+    static constexpr int UNIT = Epi::POOL ? 2 : 1;  // vectors and rows behind one output vector
+    static constexpr int TILE = block_of(ceil_div(Out::W, P),
+                                         larger(1, smaller(ACCUMULATORS / CB, 16) / (UNIT * UNIT)));
+
+    static void forward(const Step& step, const float* in, float* out, float* saved, float*) {
+        each(Out::H, [&](int y) {
+            each_block<CO, CB>([&](int c, auto block) {
+                each_tile<N, Out::W, TILE>([&](int x, auto vectors, auto last) {
+                    tile<decltype(block)::value, decltype(vectors)::value, decltype(last)::value>(
+                        step, in, out, saved, c, y, x);
+                });
+            });
+        });
+        barrier();
+    }
+
+    template <int BLOCK, int VECTORS, int LAST>
+    static INLINE void tile(const Step& step, const float* in, float* out, float* saved, int c0,
+                            int y, int x) {
+        constexpr int ROWS = UNIT, COLUMNS = UNIT * VECTORS;
+        Vec<N> acc[BLOCK][ROWS][COLUMNS];
+        UNROLL for (int c = 0; c < BLOCK; c++) {
+            const Vec<N> start = broadcast<N>(BIAS >= 0 ? step.weights[BIAS + c0 + c] : 0.f);
+            UNROLL for (int r = 0; r < ROWS; r++) {
+                UNROLL for (int v = 0; v < COLUMNS; v++) acc[c][r][v] = start;
+            }
+        }
+        const float* from = in + In::at(DEPTHWISE ? c0 : 0, y * UNIT * S - PAD, x * UNIT * S - PAD);
+        const float* w = step.weights + WEIGHT + c0 * SUMMED * K * K;
+        for (int ci = 0; ci < SUMMED; ci++) {
+            for (int ky = 0; ky < K; ky++) {
+                each_block<K, (K > 8 ? 8 : K)>([&](int kx0, auto kxs) {
+                    UNROLL for (int j = 0; j < decltype(kxs)::value; j++) {
+                        const int kx = kx0 + j;
+                        Vec<N> value[ROWS][COLUMNS];
+                        UNROLL for (int r = 0; r < ROWS; r++) {
+                            UNROLL for (int v = 0; v < COLUMNS; v++) {
+                                value[r][v] = load<N>(from + In::at(ci, r * S + ky, v * P * S + kx) -
+                                                      In::at(0, 0, 0));
+                            }
+                        }
+                        UNROLL for (int c = 0; c < BLOCK; c++) {
+                            const Vec<N> weight =
+                                broadcast<N>(w[((c * SUMMED + ci) * K + ky) * K + kx]);
+                            UNROLL for (int r = 0; r < ROWS; r++) {
+                                UNROLL for (int v = 0; v < COLUMNS; v++) {
+                                    acc[c][r][v] += weight * value[r][v];
+                                }
+                            }
+                        }
+                    }
+                });
+            }
+        }
+        UNROLL for (int c = 0; c < BLOCK; c++) {
+            UNROLL for (int v = 0; v < VECTORS - 1; v++) {
+                finish<P>(step, acc[c], c0 + c, y, x, v, out, saved);
+            }
+            finish<LAST>(step, acc[c], c0 + c, y, x, VECTORS - 1, out, saved);
+        }
+    }
+
+    template <int COUNT, int ROWS, int COLUMNS>
+    static INLINE void finish(const Step& step, Vec<N> (&acc)[ROWS][COLUMNS], int c, int y, int x,
+                              int v, float* out, float* saved) {
+        if constexpr (Epi::POOL) {
+            Epi::template finish_pool<N, COUNT>(step, acc[0][2 * v], acc[0][2 * v + 1],
+                                                acc[1][2 * v], acc[1][2 * v + 1], c, y, x + v * P,
+                                                out, saved);
+        } else {
+            Epi::template finish<N, COUNT>(step, acc[0][v], c, y, x + v * P, out, saved);
+        }
+    }
+
+    // --- backward ---
+    // A band is [CO][BAND][PITCH] positions of the gradient before the activation, with zeros
+    // around each row as far as the input's gradient reads.
+    static constexpr int LEFT = INPUT_GRADIENT ? larger(0, K - 1 - PAD) : 0;
+    static constexpr int WRITTEN = ceil_div(Epi::COLUMNS, 2 * P) * 2 * P;
+    static constexpr int PITCH =
+        LEFT + (INPUT_GRADIENT ? larger(WRITTEN, In::W + PAD + P) : WRITTEN);
+    static constexpr int STEP = Epi::STEP;
+    static constexpr int BAND =
+        smaller(ceil_div(Epi::ROWS, STEP) * STEP,
+                larger(STEP, BAND_FLOATS / (CO * PITCH * IMAGES) / STEP * STEP));
+    static constexpr int ROW_FLOATS = PITCH * IMAGES, CHANNEL_FLOATS = BAND * ROW_FLOATS;
+    static constexpr int SCRATCH = CO * CHANNEL_FLOATS + 2 * WIDTH;
+
+    static void backward(const Step& step, const float* in, const float* out,
+                         const float* out_gradient, float* in_gradient, float* saved, float*) {
+        backward_rows(step, in, in_gradient, [&](int y, int rows, float* to) {
+            Epi::template spread<N, BIAS>(step, out, out_gradient, saved, y, rows, to,
+                                          CHANNEL_FLOATS, ROW_FLOATS);
+        });
+    }
+
+    // `spread(y, rows, to)` writes the gradient of rows of this convolution's sums.
+    template <class Spread>
+    static INLINE void backward_rows(const Step& step, const float* in, float* in_gradient,
+                                     Spread&& spread) {
+        float* band = step.scratch;
+        std::memset(band, 0, SCRATCH * sizeof(float));
+        if (INPUT_GRADIENT) std::memset(in_gradient, 0, In::Compact::FLOATS * sizeof(float));
+        for (int y = 0; y < Epi::ROWS; y += BAND) {
+            const int rows = smaller(BAND, Epi::ROWS - y);
+            spread(y, rows, band + LEFT * IMAGES);
+            barrier();
+            weight_gradient(step, in, band + LEFT * IMAGES, y, rows);
+            if constexpr (INPUT_GRADIENT) {
+                if constexpr (S == 1) {
+                    input_gradient(step, band + LEFT * IMAGES, in_gradient, y, rows);
+                } else {
+                    scatter_gradient(step, band + LEFT * IMAGES, in_gradient, y, rows);
+                }
+            }
+            barrier();
+        }
+    }
+
+    // Weights in registers: WC output channels x (WI input channels x WY x WX of the kernel).
+    static constexpr int WX = block_of(K, 8);
+    static constexpr int WC = DEPTHWISE ? 1 : block_of(CO, K == 1 ? 5 : larger(1, smaller(8, ACCUMULATORS / WX)));
+    static constexpr int WY = block_of(K, larger(1, ACCUMULATORS / (WX * WC)));
+    static constexpr int WI = K == 1 ? block_of(SUMMED, larger(1, smaller(8, ACCUMULATORS / WC))) : 1;
+
+    static INLINE void weight_gradient(const Step& step, const float* in, const float* band, int y,
+                                       int rows) {
+        each_block<CO, WC>([&](int c, auto cs) {
+            each_block<SUMMED, WI>([&](int ci, auto cis) {
+                each_block<K, WY>([&](int ky, auto kys) {
+                    each_block<K, WX>([&](int kx, auto kxs) {
+                        weight_block<decltype(cs)::value, decltype(cis)::value,
+                                     decltype(kys)::value, decltype(kxs)::value>(
+                            step, in, band, y, rows, c, ci, ky, kx);
+                    });
+                });
+            });
+        });
+    }
+
+    template <int CS, int CIS, int KYS, int KXS>
+    static INLINE void weight_block(const Step& step, const float* in, const float* band, int y,
+                                    int rows, int c0, int ci0, int ky0, int kx0) {
+        float* to = step.lane_gradients + WEIGHT * WIDTH;
+        const auto at = [&](int c, int i, int ky, int kx) {
+            return (((c0 + c) * SUMMED + ci0 + i) * K + ky0 + ky) * K + kx0 + kx;
+        };
+        Vec<N> acc[CS][CIS][KYS][KXS];
+        UNROLL for (int c = 0; c < CS; c++)
+        UNROLL for (int i = 0; i < CIS; i++)
+        UNROLL for (int ky = 0; ky < KYS; ky++)
+        UNROLL for (int kx = 0; kx < KXS; kx++)
+            acc[c][i][ky][kx] = load<N>(to + at(c, i, ky, kx) * WIDTH);
+        const int first = DEPTHWISE ? c0 : ci0;
+        for (int r = 0; r < rows; r++) {
+            const float* from = in + In::at(first, (y + r) * S + ky0 - PAD, kx0 - PAD);
+            const float* gradient = band + c0 * CHANNEL_FLOATS + r * ROW_FLOATS;
+            for (int x = 0; x < Epi::COLUMNS; x += P) {
+                Vec<N> value[CIS][KYS][KXS];
+                UNROLL for (int i = 0; i < CIS; i++)
+                UNROLL for (int ky = 0; ky < KYS; ky++)
+                UNROLL for (int kx = 0; kx < KXS; kx++)
+                    value[i][ky][kx] =
+                        load<N>(from + In::at(i, ky, x * S + kx) - In::at(0, 0, 0));
+                UNROLL for (int c = 0; c < CS; c++) {
+                    const Vec<N> g = load<N>(gradient + c * CHANNEL_FLOATS + x * IMAGES);
+                    UNROLL for (int i = 0; i < CIS; i++)
+                    UNROLL for (int ky = 0; ky < KYS; ky++)
+                    UNROLL for (int kx = 0; kx < KXS; kx++)
+                        acc[c][i][ky][kx] += g * value[i][ky][kx];
+                }
+            }
+        }
+        UNROLL for (int c = 0; c < CS; c++)
+        UNROLL for (int i = 0; i < CIS; i++)
+        UNROLL for (int ky = 0; ky < KYS; ky++)
+        UNROLL for (int kx = 0; kx < KXS; kx++)
+            store<N>(to + at(c, i, ky, kx) * WIDTH, acc[c][i][ky][kx]);
+    }
+
+    // The input's gradient in registers: XC input channels x XV vectors.
+    static constexpr int XC = DEPTHWISE ? 1 : block_of(CI, ACCUMULATORS / 4);
+    static constexpr int XV = block_of(ceil_div(In::W, P), smaller(ACCUMULATORS / XC, 8));
+
+    static INLINE void input_gradient(const Step& step, const float* band, float* in_gradient,
+                                      int y, int rows) {
+        const int first = larger(0, y - PAD), end = smaller(In::H, y - PAD + rows + K - 1);
+        each(end - first, [&](int i) {
+            each_block<CI, XC>([&](int ci, auto cis) {
+                each_tile<N, In::W, XV>([&](int x, auto vectors, auto last) {
+                    input_tile<decltype(cis)::value, decltype(vectors)::value,
+                               decltype(last)::value>(step, band, in_gradient, y, rows, ci,
+                                                      first + i, x);
+                });
+            });
+        });
+    }
+
+    template <int CIS, int VECTORS, int LAST>
+    static INLINE void input_tile(const Step& step, const float* band, float* in_gradient, int y,
+                                  int rows, int ci0, int iy, int x) {
+        Vec<N> acc[CIS][VECTORS];
+        const auto at = [&](int i, int v) { return In::Compact::at(ci0 + i, iy, x + v * P); };
+        UNROLL for (int i = 0; i < CIS; i++)
+        UNROLL for (int v = 0; v < VECTORS; v++) acc[i][v] = load<N>(in_gradient + at(i, v));
+        // Output row y + r reaches input row y + r + ky - PAD.
+        const int reach = iy + PAD - y;
+        for (int r = larger(0, reach - K + 1); r < smaller(rows, reach + 1); r++) {
+            const float* w = step.weights + WEIGHT + ci0 * K * K + (reach - r) * K;
+            const float* from = band + (DEPTHWISE ? ci0 * CHANNEL_FLOATS : 0) + r * ROW_FLOATS +
+                                (x + PAD) * IMAGES;
+            for (int c = 0; c < (DEPTHWISE ? 1 : CO); c++) {
+                each_block<K, (K > 8 ? 8 : K)>([&](int kx0, auto kxs) {
+                    UNROLL for (int j = 0; j < decltype(kxs)::value; j++) {
+                        const int kx = kx0 + j;
+                        Vec<N> g[VECTORS];
+                        UNROLL for (int v = 0; v < VECTORS; v++) {
+                            g[v] = load<N>(from + (v * P - kx) * IMAGES);
+                        }
+                        UNROLL for (int i = 0; i < CIS; i++) {
+                            const Vec<N> weight = broadcast<N>(w[i * K * K + kx]);
+                            UNROLL for (int v = 0; v < VECTORS; v++) acc[i][v] += weight * g[v];
+                        }
+                    }
+                });
+                from += CHANNEL_FLOATS;
+                w += SUMMED * K * K;
+            }
+        }
+        UNROLL for (int i = 0; i < CIS; i++) {
+            UNROLL for (int v = 0; v < VECTORS - 1; v++) store<N>(in_gradient + at(i, v), acc[i][v]);
+            store_some<N, LAST * IMAGES>(in_gradient + at(i, VECTORS - 1), acc[i][VECTORS - 1]);
+        }
+    }
+
+    // With a stride the inputs of neighbouring outputs are no neighbours: one position at a time.
+    static INLINE void scatter_gradient(const Step& step, const float* band, float* in_gradient,
+                                        int y, int rows) {
+        each(CI, [&](int ci) {
+            for (int c = DEPTHWISE ? ci : 0; c < (DEPTHWISE ? ci + 1 : CO); c++) {
+                const float* w =
+                    step.weights + WEIGHT + (c * SUMMED + (DEPTHWISE ? 0 : ci)) * K * K;
+                for (int r = 0; r < rows; r++)
+                for (int x = 0; x < Epi::COLUMNS; x++) {
+                    const Vec<N> g =
+                        load<N>(band + c * CHANNEL_FLOATS + r * ROW_FLOATS + x * IMAGES);
+                    for (int ky = 0; ky < K; ky++)
+                    for (int kx = 0; kx < K; kx++) {
+                        const int iy = (y + r) * S + ky - PAD, ix = x * S + kx - PAD;
+                        if (iy < 0 || iy >= In::H || ix < 0 || ix >= In::W) continue;
+                        add_to<N>(in_gradient + In::Compact::at(ci, iy, ix), w[ky * K + kx] * g);
+                    }
+                }
+            }
+        });
+    }
+};
+
+}  // namespace golf

@@ -1,0 +1,258 @@
+// A net: layers one after the other, over as many passes of IMAGES images as the batch takes.
+//
+// Batch normalisation needs sums over the whole batch, so it cuts the net into segments: every pass
+// goes through a segment, then the sums are closed, then every pass goes through the next one, and
+// the same on the way back. A net without it is one segment, and a pass runs forward and backward
+// while its activations are in the cache.
+#pragma once
+
+#include <tuple>
+
+#include "loss.hpp"
+
+namespace golf {
+
+constexpr int SIDE = 28, PIXELS = SIDE * SIDE, CLASSES = 10;
+
+// Which images a batch holds; padded lanes see its first one again, and get no gradient.
+struct Batch {
+    const uint8_t* images;  // [n][28][28]
+    const uint8_t* labels;  // [n]
+    const uint32_t* order;  // the images of this batch, then those of the next ones
+    int size;               // images in this batch
+    int ahead;              // images in `order` that are worth prefetching
+};
+
+// COUNT trained numbers; FIRST is the first layer that has any.
+template <int COUNT, int FIRST, class... Layers>
+struct Net {
+    static constexpr int N = sizeof...(Layers);
+    template <int i>
+    using Layer = std::tuple_element_t<i, std::tuple<Layers...>>;
+    using Input = typename Layer<0>::In;
+
+    // Where things lie in a pass and in the part that passes share, in floats.
+    static constexpr int PADDED = ceil_div(COUNT, WIDTH) * WIDTH;
+    static constexpr bool SYNC[] = {Layers::SYNC...};
+    static constexpr int ACTIVATION[] = {Input::FLOATS, Layers::Out::FLOATS...};
+    static constexpr int GRADIENT[] = {Input::Compact::FLOATS, Layers::Out::Compact::FLOATS...};
+    static constexpr int SAVED[] = {(Layers::SAVED + WIDTH - 1) / WIDTH * WIDTH...};
+    static constexpr int STATE[] = {Layers::STATE...};
+
+    static constexpr int next_sync(int i) {
+        while (i < N && !SYNC[i]) i++;
+        return i;
+    }
+    static constexpr bool SEGMENTED = next_sync(0) < N;
+    // The gradient of tensor i waits for the other passes where a SYNC layer wrote tensor i.
+    static constexpr bool waits(int i) { return i > 0 && SYNC[i - 1]; }
+    static constexpr long activation_at(int i) {
+        long at = 0;
+        for (int k = 0; k < i; k++) at += ACTIVATION[k];
+        return at;
+    }
+    static constexpr long saved_at(int i) {
+        long at = activation_at(N + 1);
+        for (int k = 0; k < i; k++) at += SAVED[k];
+        return at;
+    }
+    static constexpr long gradient_at(int i) {
+        long at = waits(i) ? saved_at(N) : 2 * PADDED + long(PADDED) * WIDTH;
+        for (int k = 0; k < i; k++) at += waits(k) == waits(i) ? GRADIENT[k] : 0;
+        return at;
+    }
+    static constexpr long PASS_FLOATS = [] {
+        long at = saved_at(N);
+        for (int k = 0; k <= N; k++) at += waits(k) ? GRADIENT[k] : 0;
+        return at;
+    }();
+    static constexpr long state_at(int i) {
+        long at = 2 * PADDED + long(PADDED) * WIDTH;
+        for (int k = 0; k <= N; k++) at += waits(k) ? 0 : GRADIENT[k];
+        for (int k = 0; k < i; k++) at += STATE[k];
+        return at;
+    }
+    static constexpr long SCRATCH_AT = state_at(N);
+    static constexpr long SHARED_FLOATS = [] {
+        int most = 0;
+        for (int floats : {Layers::SCRATCH...}) most = larger(most, floats);
+        return SCRATCH_AT + (most + 2 * WIDTH - 1) / WIDTH * WIDTH;
+    }();
+
+    static int num_passes(int batch) { return ceil_div(batch, IMAGES); }
+    static long workspace_floats(int batch) {
+        return SHARED_FLOATS + PASS_FLOATS * (SEGMENTED ? num_passes(batch) : 1) + WIDTH;
+    }
+
+    float* workspace;
+    Step step;
+    float smoothing;
+    Batch batch;
+    double loss;
+
+    Net(void* memory, const float* weights, float* buffers, bool training, float smoothing_)
+        : workspace(static_cast<float*>(memory)), step{}, smoothing(smoothing_), batch{}, loss(0) {
+        step.weights = weights;
+        step.buffers = buffers;
+        step.lane_gradients = workspace + 2 * PADDED;
+        step.scratch = workspace + SCRATCH_AT;
+        step.training = training;
+    }
+
+    float* gradients() { return workspace; }
+    float* pass_at(int pass) {
+        return workspace + SHARED_FLOATS + (SEGMENTED ? pass * PASS_FLOATS : 0);
+    }
+    template <int i> float* activation(int pass) { return pass_at(pass) + activation_at(i); }
+    template <int i> float* saved(int pass) { return pass_at(pass) + saved_at(i); }
+    template <int i> float* state() { return workspace + state_at(i); }
+    template <int i> float* gradient(int pass) {
+        return (waits(i) ? pass_at(pass) : workspace) + gradient_at(i);
+    }
+
+    // Forward, backward and the gradients' sums over the lanes. Returns the sum of the losses.
+    double train(const Batch& next, const uint32_t* dropout_keys) {
+        batch = next;
+        step.batch_size = batch.size;
+        step.dropout_keys = dropout_keys;
+        loss = 0;
+        std::memset(step.lane_gradients, 0, sizeof(float) * PADDED * WIDTH);
+        segment<0, false>();
+        for (int i = 0; i < PADDED; i += WIDTH) {
+            store<WIDTH>(gradients() + i, sums<WIDTH>(step.lane_gradients + i * WIDTH));
+        }
+        return loss;
+    }
+
+    // The scores of up to IMAGES images, [CLASSES][IMAGES].
+    const float* scores(const Batch& next) {
+        batch = next;
+        step.batch_size = batch.size;
+        begin_pass(0);
+        load_images(0);
+        forward_layers<0, N>(0);
+        return activation<N>(0);
+    }
+    // Before the first `scores`: normalisation layers take up the running statistics.
+    void begin_evaluation() { close_all(std::make_integer_sequence<int, N>{}); }
+
+   private:
+    template <int... i>
+    void close_all(std::integer_sequence<int, i...>) {
+        (close_one<i>(), ...);
+    }
+    template <int i>
+    void close_one() {
+        if constexpr (SYNC[i]) Layer<i>::forward_end(step, state<i>());
+    }
+
+    void begin_pass(int pass) {
+        step.first_image = pass * IMAGES;
+        step.num_images = smaller(IMAGES, batch.size - step.first_image);
+    }
+
+    // Layers A .. B, where B is the next one that needs sums over the batch, and all behind it.
+    // APPLY: layer A is itself such a layer, and its sums are closed.
+    template <int A, bool APPLY>
+    void segment() {
+        constexpr int B = next_sync(APPLY ? A + 1 : A);
+        const int passes = num_passes(batch.size);
+        if constexpr (APPLY) Layer<A>::backward_begin(state<A>());
+        if constexpr (B < N) {
+            Layer<B>::forward_begin(state<B>());
+            for (int pass = 0; pass < passes; pass++) {
+                begin_pass(pass);
+                if constexpr (!APPLY) load_images(pass);
+                forward_layers<A, B>(pass);
+                Layer<B>::forward_sum(step, activation<B>(pass), state<B>());
+            }
+            Layer<B>::forward_end(step, state<B>());
+            segment<B, true>();
+            Layer<B>::backward_end(step, state<B>());
+            for (int pass = 0; pass < passes; pass++) {
+                begin_pass(pass);
+                if constexpr (B > FIRST) backward_layer<B>(pass);
+                backward_layers<B - 1, APPLY ? A + 1 : A>(pass);
+                if constexpr (APPLY) backward_sum<A>(pass);
+            }
+        } else {
+            for (int pass = 0; pass < passes; pass++) {
+                begin_pass(pass);
+                if constexpr (!APPLY) load_images(pass);
+                forward_layers<A, N>(pass);
+                add_loss(pass);
+                backward_layers<N - 1, APPLY ? A + 1 : A>(pass);
+                if constexpr (APPLY) backward_sum<A>(pass);
+            }
+        }
+    }
+
+    template <int A, int B>
+    void forward_layers(int pass) {
+        if constexpr (A < B) {
+            Layer<A>::forward(step, activation<A>(pass), activation<A + 1>(pass), saved<A>(pass),
+                              state<A>());
+            forward_layers<A + 1, B>(pass);
+        }
+    }
+    template <int i, int LAST>
+    void backward_layers(int pass) {
+        if constexpr (i >= LAST && i >= FIRST) {
+            backward_layer<i>(pass);
+            backward_layers<i - 1, LAST>(pass);
+        }
+    }
+    template <int i>
+    void backward_layer(int pass) {
+        Layer<i>::backward(step, activation<i>(pass), activation<i + 1>(pass),
+                           gradient<i + 1>(pass), gradient<i>(pass), saved<i>(pass), state<i>());
+    }
+    template <int i>
+    void backward_sum(int pass) {
+        Layer<i>::backward_sum(step, activation<i>(pass), activation<i + 1>(pass),
+                               gradient<i + 1>(pass), saved<i>(pass), state<i>());
+    }
+
+    void add_loss(int pass) {
+        const uint8_t* labels[IMAGES];
+        for (int i = 0; i < step.num_images; i++) {
+            labels[i] = batch.labels + batch.order[step.first_image + i];
+        }
+        loss += cross_entropy<CLASSES>(step, activation<N>(pass), labels, smoothing,
+                                       gradient<N>(pass));
+    }
+
+    // Bytes -> normalised floats with the images side by side, 16 pixels of each at a time.
+    void load_images(int pass) {
+        constexpr float MEAN = 0.1307f, STD = 0.3081f;  // golf_opt.data
+        constexpr float SCALE = 1 / (255 * STD), SHIFT = -MEAN / STD;
+        const uint8_t* from[IMAGES];
+        for (int i = 0; i < IMAGES; i++) {
+            const int image = step.first_image + (i < step.num_images ? i : 0);
+            from[i] = batch.images + size_t(batch.order[image]) * PIXELS;
+        }
+        float* to = activation<0>(pass);
+        each(PIXELS / 16, [&](int chunk) {
+            Ints<IMAGES> words[4];
+            load_words<IMAGES>(from, 16 * chunk, words);
+            UNROLL for (int word = 0; word < 4; word++) {
+                const int pixel = 16 * chunk + 4 * word;  // a word does not cross rows: 28 = 7 * 4
+                float* at = to + Input::at(0, pixel / SIDE, pixel % SIDE);
+                UNROLL for (int k = 0; k < 4; k++) {
+                    const Ints<IMAGES> byte = words[word] >> (8 * k) & 255;
+                    store<IMAGES>(at + k * IMAGES,
+                                  __builtin_convertvector(byte, Vec<IMAGES>) * SCALE + SHIFT);
+                }
+            }
+        });
+        for (int i = 0; i < IMAGES; i++) {  // the next pass' images arrive while this one works
+            const int image = step.first_image + IMAGES + i;
+            if (image >= batch.ahead) break;
+            const uint8_t* start = batch.images + size_t(batch.order[image]) * PIXELS;
+            for (int at = 0; at < PIXELS; at += 64) prefetch(start + at);
+        }
+        barrier();
+    }
+};
+
+}  // namespace golf

@@ -1,0 +1,160 @@
+// What Python calls. Every function works on memory it is given; nothing is kept between calls.
+#include "net.hpp"
+#include "conv.hpp"
+#include "norm.hpp"
+#include "optimizer.hpp"
+#include "simple.hpp"
+
+#include GOLF_NET  // generated: `using GolfNet = golf::Net<...>`
+
+namespace golf {
+
+// Mirrored by `library.Training` in Python.
+struct Training {
+    const uint8_t* images;         // [n][28][28]
+    const uint8_t* labels;         // [n]
+    const uint32_t* order;         // [n] of this epoch
+    const double* rates;           // [steps of the epoch]
+    const uint32_t* dropout_keys;  // [steps of the epoch][dropout layers]
+    float* weights;                // [count], like the next three
+    float* first;
+    float* second;
+    const float* mask;  // or null
+    float* buffers;
+    void* workspace;
+    const volatile int32_t* stop;
+    int64_t n;
+    int64_t batch_size;
+    int64_t num_dropouts;
+    int64_t steps_before;  // of earlier epochs
+    int64_t step;          // the next one of this epoch; updated
+    double loss_sum;       // over the images of this epoch so far; updated
+    double limit_s;        // return at a step's end after this long
+    double label_smoothing;
+    Update update;
+};
+
+enum Outcome : int32_t { LIMIT = 0, EPOCH_END = 1, STOPPED = 2, NOT_FINITE = 3 };
+
+static bool all_finite(const float* values, int n) {
+    bool finite = true;
+    for (int i = 0; i < n; i++) finite = finite && is_finite(values[i]);
+    return finite;
+}
+
+// body(image, its first score), scores being IMAGES floats apart, for n images or until `stop`.
+template <class Body>
+static void evaluate(const uint8_t* images, int64_t n, const float* weights, float* buffers,
+                     const volatile int32_t* stop, void* workspace, Body&& body) {
+    const FlushDenormals flush;
+    GolfNet net(workspace, weights, buffers, false, 0);
+    net.begin_evaluation();
+    uint32_t order[2 * IMAGES];
+    for (int64_t at = 0; at < n && !*stop; at += IMAGES) {
+        const int ahead = int(n - at < 2 * IMAGES ? n - at : 2 * IMAGES);
+        for (int i = 0; i < ahead; i++) order[i] = uint32_t(at + i);
+        const int size = smaller(ahead, IMAGES);
+        const float* scores = net.scores({images, nullptr, order, size, ahead});
+        for (int i = 0; i < size; i++) body(at + i, scores + i);
+    }
+}
+
+}  // namespace golf
+
+using namespace golf;
+
+extern "C" {
+
+// {trained numbers, vector width, images side by side}
+void golf_info(int64_t* info) {
+    info[0] = GolfNet::PADDED;
+    info[1] = WIDTH;
+    info[2] = IMAGES;
+}
+
+int64_t golf_workspace_bytes(int64_t batch_size) {
+    return GolfNet::workspace_floats(int(batch_size)) * int64_t(sizeof(float));
+}
+
+// Train until the epoch ends, the time is over, the lane is stopped or the loss is not finite.
+int32_t golf_train(Training* t) {
+    const FlushDenormals flush;
+    const int64_t steps = (t->n + t->batch_size - 1) / t->batch_size;
+    const double end = now_s() + t->limit_s;
+    GolfNet net(t->workspace, t->weights, t->buffers, true, float(t->label_smoothing));
+    while (t->step < steps) {
+        if (*t->stop) return STOPPED;
+        const int64_t at = t->step * t->batch_size, rest = t->n - at;
+        const Batch batch{t->images, t->labels, t->order + at,
+                          int(rest < t->batch_size ? rest : t->batch_size),
+                          int(rest < t->batch_size + IMAGES ? rest : t->batch_size + IMAGES)};
+        const double loss = net.train(batch, t->dropout_keys + t->step * t->num_dropouts);
+        t->loss_sum += loss;
+        if (!is_finite(t->loss_sum)) return NOT_FINITE;
+        update(t->update, GolfNet::PADDED, t->steps_before + t->step + 1, t->rates[t->step],
+               net.gradients(), t->weights, t->first, t->second, t->mask);
+        t->step++;
+        if (now_s() >= end) break;
+    }
+    if (t->step < steps) return LIMIT;
+    return all_finite(t->weights, GolfNet::PADDED) ? EPOCH_END : NOT_FINITE;
+}
+
+// The gradient of the mean loss over one batch, [count], and the mean loss.
+double golf_gradients(const uint8_t* images, const uint8_t* labels, int64_t n, const float* weights,
+                      float* buffers, const uint32_t* dropout_keys, double label_smoothing,
+                      const uint32_t* order, void* workspace, float* gradients) {
+    const FlushDenormals flush;
+    GolfNet net(workspace, weights, buffers, true, float(label_smoothing));
+    const double loss = net.train({images, labels, order, int(n), int(n)}, dropout_keys);
+    std::memcpy(gradients, net.gradients(), sizeof(float) * GolfNet::PADDED);
+    return loss / double(n);
+}
+
+// The scores of n images, [n][10].
+void golf_scores(const uint8_t* images, int64_t n, const float* weights, float* buffers,
+                 void* workspace, float* scores) {
+    const int32_t stop = 0;
+    evaluate(images, n, weights, buffers, &stop, workspace, [&](int64_t image, const float* from) {
+        for (int o = 0; o < CLASSES; o++) scores[image * CLASSES + o] = from[o * IMAGES];
+    });
+}
+
+// How many of n images have their highest score at their label; of equal scores the first counts.
+int64_t golf_correct(const uint8_t* images, const uint8_t* labels, int64_t n, const float* weights,
+                     float* buffers, const volatile int32_t* stop, void* workspace) {
+    int64_t correct = 0;
+    evaluate(images, n, weights, buffers, stop, workspace, [&](int64_t image, const float* from) {
+        int best = 0;
+        for (int o = 1; o < CLASSES; o++) {
+            if (from[o * IMAGES] > from[best * IMAGES]) best = o;
+        }
+        correct += best == labels[image];
+    });
+    return correct;
+}
+
+// golf_opt.rng.permutation: 8 Feistel rounds over 2 * half bits, walked until below n.
+void golf_order(const uint32_t* round_keys, int32_t half, int64_t n, uint32_t* order) {
+    const uint32_t low = (1u << half) - 1;
+    const auto scramble = [=](uint32_t word) {
+        uint32_t left = word >> half, right = word & low;
+        for (int round = 0; round < 8; round++) {
+            uint32_t mixed = right + round_keys[round];
+            mixed ^= mixed >> 16;
+            mixed *= 0x7feb352du;
+            mixed ^= mixed >> 15;
+            mixed *= 0x846ca68bu;
+            mixed ^= mixed >> 16;
+            const uint32_t next = left ^ (mixed & low);
+            left = right;
+            right = next;
+        }
+        return left << half | right;
+    };
+    for (int64_t i = 0; i < n; i++) order[i] = scramble(uint32_t(i));
+    for (int64_t i = 0; i < n; i++) {
+        while (order[i] >= n) order[i] = scramble(order[i]);
+    }
+}
+}

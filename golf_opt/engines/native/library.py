@@ -1,0 +1,309 @@
+"""Compile the kernel for one net and this machine, once, into a cache folder, and load it.
+
+The cache holds `<key>.so` and beside it `<key>.sha256`, the checksum of the former. Both appear by
+renaming, so a reader sees a whole file or none; a library without its checksum is as good as none.
+One process at a time compiles a key, behind a lock that the system drops when its holder dies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from golf_opt.arch import Net
+from golf_opt.config import UsageError
+from golf_opt.engines.native.codegen import generate, unsupported
+
+COMPILERS = ("c++", "g++", "clang++")
+# -ffast-math for fused multiply-adds and selects without care for nan; but sums stay in the order
+# they are written in: reordered, they no longer fit the registers, and take twice as long.
+FLAGS = ("-std=c++17", "-O3", "-ffast-math", "-fno-associative-math", "-fPIC")
+# (macro of the compiler, name of the instruction set, floats per vector), best first
+VECTORS = (
+    ("__AVX512F__", "avx512", 16),
+    ("__AVX__", "avx2", 8),
+    ("__ARM_NEON", "neon", 4),
+    ("__SSE2__", "sse", 4),
+)
+INSTALL = "install one, such as g++ (apt install g++, dnf install gcc-c++, xcode-select --install)"
+FALLBACK = "or use engine=torch"
+Message = Callable[[str], None]
+
+
+class Update(ctypes.Structure):
+    """`golf::Update` of kernel/optimizer.hpp."""
+
+    _fields_ = [
+        ("optimizer", ctypes.c_int32),
+        *((name, ctypes.c_double) for name in ("beta1", "beta2", "eps", "momentum")),
+        ("weight_decay", ctypes.c_double),
+    ]
+
+
+class Training(ctypes.Structure):
+    """`golf::Training` of kernel/trial.cpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("images", "labels", "order", "rates")),
+        *((name, ctypes.c_void_p) for name in ("dropout_keys", "weights", "first", "second")),
+        *((name, ctypes.c_void_p) for name in ("mask", "buffers", "workspace", "stop")),
+        *((name, ctypes.c_int64) for name in ("n", "batch_size", "num_dropouts")),
+        *((name, ctypes.c_int64) for name in ("steps_before", "step")),
+        *((name, ctypes.c_double) for name in ("loss_sum", "limit_s", "label_smoothing")),
+        ("update", Update),
+    ]
+
+
+LIMIT, EPOCH_END, STOPPED, NOT_FINITE = range(4)  # `golf::Outcome`
+
+
+def compiler() -> str | None:
+    """Return the C++ compiler's path: `$CXX`, else the first of COMPILERS; None without one."""
+    command = _command()
+    return shutil.which(command[0]) if command else None
+
+
+def _command() -> list[str]:
+    """Return the compiler's command; `$CXX` may hold options, as in make."""
+    if wanted := shlex.split(os.environ.get("CXX", "")):
+        return wanted if shutil.which(wanted[0]) else []
+    return next(([name] for name in COMPILERS if shutil.which(name)), [])
+
+
+def require_compiler() -> list[str]:
+    """Return the compiler's command.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if command := _command():
+        return command
+    given = os.environ.get("CXX")
+    what = f"CXX is {given!r}" if given else f"a C++ compiler is missing ({', '.join(COMPILERS)})"
+    raise UsageError(
+        f"{what}, but engine=native must have a C++ compiler to call; {INSTALL}, {FALLBACK}."
+    )
+
+
+def cache_folder() -> Path:
+    """`$GOLF_CACHE`, else `$XDG_CACHE_HOME/golf_opt`, else `~/.cache/golf_opt`."""
+    if own := os.environ.get("GOLF_CACHE"):
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "golf_opt"
+
+
+def vectors() -> tuple[str, int]:
+    """Return the instruction set's name and its floats per vector, as the compiler sees them."""
+    return _vectors(tuple(require_compiler()))
+
+
+@cache
+def _vectors(command: tuple[str, ...]) -> tuple[str, int]:
+    run = _run([*command, *_flags(), "-dM", "-E", "-x", "c++", os.devnull])
+    defined = {line.split()[1] for line in run.stdout.splitlines() if line.startswith("#define ")}
+    return next(((name, width) for macro, name, width in VECTORS if macro in defined), ("c", 1))
+
+
+def _flags() -> list[str]:
+    native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+    return [*FLAGS, native]
+
+
+class Library:
+    """The kernel of one net with `images` images side by side in vectors of `width` floats."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # ctypes releases Python's lock during a call
+        dll = ctypes.CDLL(str(path))
+        pointer, integer = ctypes.c_void_p, ctypes.c_int64
+        self.train = dll.golf_train
+        self.train.argtypes, self.train.restype = [ctypes.POINTER(Training)], ctypes.c_int32
+        self.gradients = dll.golf_gradients
+        self.gradients.argtypes = [pointer, pointer, integer, pointer, pointer, pointer]
+        self.gradients.argtypes += [ctypes.c_double, pointer, pointer, pointer]
+        self.gradients.restype = ctypes.c_double
+        self.scores = dll.golf_scores
+        self.scores.argtypes = [pointer, integer, pointer, pointer, pointer, pointer]
+        self.scores.restype = None
+        self.correct = dll.golf_correct
+        self.correct.argtypes = [pointer, pointer, integer, pointer, pointer, pointer, pointer]
+        self.correct.restype = integer
+        self.order = dll.golf_order
+        self.order.argtypes, self.order.restype = [pointer, ctypes.c_int32, integer, pointer], None
+        self._workspace_bytes = dll.golf_workspace_bytes
+        self._workspace_bytes.argtypes, self._workspace_bytes.restype = [integer], integer
+        info = (integer * 3)()
+        dll.golf_info.argtypes, dll.golf_info.restype = [pointer], None
+        dll.golf_info(info)
+        self.padded_params, self.width, self.images = list(info)
+
+    def workspace_bytes(self, batch_size: int) -> int:
+        return int(self._workspace_bytes(batch_size))
+
+
+_loaded: dict[str, Library] = {}
+_loading: dict[str, threading.Lock] = {}
+_guard = threading.Lock()
+
+
+def load(
+    net: Net,
+    images: int,
+    width: int | None = None,
+    on_message: Message | None = None,
+    extra_flags: tuple[str, ...] = (),
+) -> Library:
+    """Return the kernel, from this process, the cache folder or the compiler.
+
+    Args:
+        net: what it trains.
+        images: how many images lie side by side in a vector; divides the width.
+        width: floats per vector; None is the machine's.
+        on_message: told in one line before a compile.
+        extra_flags: for the compiler, after ours.
+
+    Raises:
+        UsageError: no compiler, one that fails, a folder that cannot be written to, or a layer
+            that the kernel cannot do.
+    """
+    if why := unsupported(net):
+        raise UsageError(f"engine is 'native', but must be 'torch' here: {why}.")
+    command = require_compiler()
+    defines = [f"-DGOLF_WIDTH={width or vectors()[1]}", f"-DGOLF_IMAGES={images}"]
+    header = generate(net)
+    build = [*command, *_flags(), *extra_flags, *defines]
+    key = _key(build, header)
+    with _guard:
+        lock = _loading.setdefault(key, threading.Lock())
+    with lock:
+        if key not in _loaded:
+            path = cache_folder() / f"{key}.so"
+            if not _is_whole(path):
+                note = f"compiling the kernel of {net.name} ({images} images wide), once"
+                _build(build, header, path, lambda: on_message(note) if on_message else None)
+            _loaded[key] = Library(path)
+        return _loaded[key]
+
+
+def _key(build: list[str], header: str) -> str:
+    """Everything a library depends on, as 24 hex digits."""
+    sha = hashlib.sha256()
+    for part in (*build, _version(build[0]), _cpu(), header, *_sources().values()):
+        sha.update(part.encode() + b"\0")
+    return sha.hexdigest()[:24]
+
+
+@cache
+def _version(executable: str) -> str:
+    return _run([executable, "--version"]).stdout
+
+
+@cache
+def _cpu() -> str:
+    """What `-march=native` depends on."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return f"{platform.machine()} {platform.processor()}"
+    wanted = ("model name", "flags", "Features", "CPU part")
+    lines = info.read_text(errors="replace").split("\n\n")[0].splitlines()
+    return "\n".join(line for line in lines if line.startswith(wanted))
+
+
+@cache
+def _sources() -> dict[str, str]:
+    folder = resources.files("golf_opt.engines.native") / "kernel"
+    files = sorted(folder.iterdir(), key=lambda file: file.name)
+    return {file.name: file.read_text() for file in files if file.name.endswith(("pp",))}
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise UsageError(f"{command[0]} cannot be run: {error.strerror}; {FALLBACK}.") from error
+    if run.returncode:
+        said = (run.stderr or run.stdout).strip() or f"exit status {run.returncode}"
+        raise UsageError(
+            f"the C++ compiler is {command[0]!r}, but must be one that compiles the kernel; it "
+            f"failed with:\n{said}\ncommand: {shlex.join(command)}\n"
+            f"Set CXX to another compiler, {FALLBACK}."
+        )
+    return run
+
+
+def _checksum(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the library is there and is what was once written."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == _checksum(path).read_text()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _build(build: list[str], header: str, path: Path, announce: Callable[[], None]) -> None:
+    with _writable(path.parent), _locked(path.with_suffix(".lock")):
+        if _is_whole(path):  # another process was faster
+            return
+        announce()
+        for stale in path.parent.glob(f"{path.stem}.*.tmp"):  # of a process that was killed
+            shutil.rmtree(stale, ignore_errors=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f"{path.stem}.", suffix=".tmp", dir=path.parent, ignore_cleanup_errors=True
+        ) as folder:
+            library = _compile(build, header, Path(folder))
+            checksum = Path(folder, "checksum")
+            checksum.write_text(hashlib.sha256(library.read_bytes()).hexdigest())
+            library.replace(path)
+            checksum.replace(_checksum(path))
+
+
+def _compile(build: list[str], header: str, folder: Path) -> Path:
+    for name, text in _sources().items():
+        Path(folder, name).write_text(text)
+    Path(folder, "net.inc").write_text(header)
+    made, library = str(folder / "trial.o"), folder / "trial.so"
+    source = str(folder / "trial.cpp")
+    _run([*build, '-DGOLF_NET="net.inc"', "-c", source, "-o", made])
+    # Linked without -ffast-math: with it, gcc adds start-up code that changes how the whole
+    # process rounds denormal numbers, numpy's and torch's too.
+    command = [flag for flag in build if not flag.startswith(("-D", "-O", "-ffast-math"))]
+    _run([*command, "-shared", made, "-o", str(library)])
+    return library
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Turn a folder that cannot be written to into a UsageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"the cache folder is {folder}, but must be one that can be written to "
+            f"({error.strerror}); set GOLF_CACHE to another folder, {FALLBACK}."
+        ) from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
