@@ -28,7 +28,7 @@ from golf_opt.checkpoint import (
     save_checkpoint,
 )
 from golf_opt.engines.base import Engine, EpochResult, Job, LaneState, Slice
-from golf_opt.storage import STUDY_ID
+from golf_opt.storage import STUDY_ID, marks
 
 NOTE_EVERY_S = 2.0
 
@@ -73,7 +73,7 @@ class StudyContext:
 
     @cached_property
     def _study_id(self) -> str:
-        study_id: str = self.study.user_attrs[STUDY_ID]
+        study_id: str = marks(self.study)[STUDY_ID]
         return study_id
 
 

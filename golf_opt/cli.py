@@ -22,7 +22,7 @@ from golf_opt import __version__
 from golf_opt.arch import load_arch, presets, show_shape, unknown_arch
 from golf_opt.config import UsageError, dashboard_config, did_you_mean, study_config
 from golf_opt.hydra_source import GrammarSource
-from golf_opt.storage import PASSWORD_ENV, take_password
+from golf_opt.storage import PASSWORD_ENV, explain_failure, take_password
 
 PACKAGE = Path(__file__).parent
 # in a wheel the configuration lies in the package, in a checkout beside it
@@ -46,13 +46,12 @@ def study(cfg: DictConfig) -> None:
     """Run a study."""
     import optuna  # here, so that `golf-opt arch` and `--help` answer at once
 
-    from golf_opt.report import closing_words
     from golf_opt.study import run_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     config = study_config(cfg, CONF_DIR)
     outcome = run_study(config, f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".strip(), say)
-    say(closing_words(outcome.study, outcome.finished, config.trials, outcome.test_reading))
+    say(outcome.closing)
     if outcome.signal is not None:
         sys.exit(EXIT_SIGNAL + outcome.signal)
 
@@ -131,6 +130,10 @@ def _told(verb: str) -> Callable[[DictConfig], None]:
             HYDRA_VERBS[verb](cfg)
         except UsageError as error:
             fail(error, str(error))
+        except Exception as error:
+            if (message := explain_failure(error)) is None:
+                raise
+            fail(error, message)
 
     return task
 
@@ -153,7 +156,7 @@ def _raised_by_hydra(error: Exception) -> bool:
 def hide_password(override: str) -> str:
     """Move the password of `storage.url=` to the environment, out of every configuration dump."""
     key, equals, value = override.partition("=")
-    if key.lstrip("+") != "storage.url":
+    if key.lstrip("+") not in ("storage.url", "storage"):
         return override
     url, password = take_password(value)
     if password is not None:
@@ -184,8 +187,8 @@ def _explain_missing(error: MissingConfigException) -> str:
 def _explain_unknown_key(key: str) -> str:
     known = _known_keys()
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{key!r} is no key. {hint}--cfg job shows every key; +{key}=VALUE adds one."
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"{key!r} is no key{hint} --cfg job shows every key; +{key}=VALUE adds one."
 
 
 def _known_keys() -> list[str]:

@@ -123,7 +123,7 @@ def study_config(cfg: DictConfig, conf_dir: Path) -> StudyConfig:
     study = node["study"]
     return StudyConfig(
         name=_study_name(study["name"]),
-        folder=Path(study["dir"]),
+        folder=_folder(study["dir"]),
         enqueue=_points(study["enqueue"], conf_dir / "points"),
         trials=check_int("trials", node["trials"], 1),
         epochs=check_int("epochs", node["epochs"], 1, 10_000),
@@ -146,7 +146,7 @@ def dashboard_config(cfg: DictConfig) -> DashboardConfig:
     """Check the composed configuration of the verb `dashboard`."""
     node = plain(cfg)
     return DashboardConfig(
-        folder=Path(node["study"]["dir"]),
+        folder=_folder(node["study"]["dir"]),
         host=str(node["dashboard"]["host"]),
         port=check_int("dashboard.port", node["dashboard"]["port"], 0, 65_535),
         storage=_storage(node["storage"]),
@@ -165,6 +165,13 @@ def _group(name: str, node: object) -> Mapping[str, Any]:
     if not isinstance(node, dict):
         raise UsageError(f"{name} is {node!r}, but must be a group choice or a mapping.")
     return node
+
+
+def _folder(value: object) -> Path:
+    folder = Path(str(value))
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"study.dir is {str(value)!r}, but must be a folder, and that is a file.")
+    return folder
 
 
 def _study_name(name: object) -> str | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Callable
 from types import FrameType
 
 import optuna_dashboard
 import waitress
 from optuna.artifacts import FileSystemArtifactStore
+from optuna.storages import BaseStorage
 
 from golf_opt.config import DashboardConfig, UsageError
-from golf_opt.storage import open_storage
+from golf_opt.storage import opened_storage
 
 THREADS = 8
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
@@ -23,19 +25,32 @@ def serve(config: DashboardConfig, say: Callable[[str], None]) -> None:
     Raises:
         UsageError: the storage cannot be opened, or the address cannot be bound.
     """
-    storage = open_storage(config.storage)
-    artifacts = config.folder / "artifacts"
-    artifacts.mkdir(parents=True, exist_ok=True)
-    app = optuna_dashboard.wsgi(storage, artifact_store=FileSystemArtifactStore(artifacts))
     try:
-        server = waitress.create_server(
-            app, host=config.host, port=config.port, threads=THREADS, ident=None
-        )
+        listener = socket.create_server((config.host, config.port))
     except OSError as error:
         raise UsageError(
             f"dashboard cannot listen on {config.host}:{config.port}: {error.strerror}; "
             "choose another with dashboard.port=N."
         ) from error
+    with listener:
+        _serve(config, listener, say)
+
+
+def _serve(config: DashboardConfig, listener: socket.socket, say: Callable[[str], None]) -> None:
+    with opened_storage(config.storage) as storage:
+        _serve_storage(storage, config, listener, say)
+
+
+def _serve_storage(
+    storage: BaseStorage,
+    config: DashboardConfig,
+    listener: socket.socket,
+    say: Callable[[str], None],
+) -> None:
+    artifacts = config.folder / "artifacts"
+    artifacts.mkdir(parents=True, exist_ok=True)
+    app = optuna_dashboard.wsgi(storage, artifact_store=FileSystemArtifactStore(artifacts))
+    server = waitress.create_server(app, sockets=[listener], threads=THREADS, ident=None)
     if config.host not in LOCAL_HOSTS:
         say("warning: whoever reaches this address can read and delete studies; there is no login")
     signal.signal(signal.SIGTERM, _interrupt)

@@ -7,7 +7,8 @@ data=auto             mnist if it can be had, otherwise digits, saying so loudly
 
 from __future__ import annotations
 
-import gzip
+import contextlib
+import errno
 import hashlib
 import socket
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ from golf_opt.config import DataConfig, UsageError
 MEAN, STD = 0.1307, 0.3081  # the article's normalisation of pixels scaled to [0, 1]
 HOLDOUT_SHARE = 6  # one sixth of the training images: 10,000 of MNIST's 60,000
 DOWNLOAD_TIMEOUT_S = 10.0
+WRITE_ERRORS = (
+    errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM,
+    errno.ENOTDIR, errno.EEXIST,
+)  # fmt: skip
 
 TORCHVISION_CLASSES = {"mnist": "MNIST", "fashion": "FashionMNIST"}
 
@@ -141,14 +146,23 @@ def _download(name: str, root: Path, folder: Path, missing: list[str]) -> None:
     from torchvision import datasets  # takes seconds to import, and is needed only here
 
     cls: Any = getattr(datasets, TORCHVISION_CLASSES[name])
-    before = socket.getdefaulttimeout()
+    missing_folders = [path for path in (folder, *folder.parents) if not path.exists()]
+    files_before = set(folder.glob("*"))
+    timeout_before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
     try:
         cls(root, download=True)
-    except (RuntimeError, OSError, EOFError, gzip.BadGzipFile) as error:
+    except (RuntimeError, OSError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
+            for path in set(folder.glob("*")) - files_before:
+                path.unlink()  # half written
+            raise UsageError(f"{folder} cannot be written: {error.strerror}.") from error
         raise _unavailable(name, cls, folder, missing, error) from error
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(timeout_before)
+        for path in missing_folders:
+            with contextlib.suppress(OSError):  # it is in use, as it should be
+                path.rmdir()
 
 
 def _unavailable(

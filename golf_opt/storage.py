@@ -6,15 +6,17 @@ it, and `with_password` puts it back for the one call that needs it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
 import sqlite3
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
@@ -32,7 +34,19 @@ WORKER = "worker"
 OBJECTIVES = {"test": "test accuracy", "holdout": "holdout accuracy"}  # by protocol
 SQLITE_TIMEOUT_S = 60
 CONNECT_TIMEOUT_S = 10
-JOURNAL_SUFFIX = ".log"
+
+
+@contextlib.contextmanager
+def opened_storage(config: StorageConfig) -> Iterator[BaseStorage]:
+    """Open the storage for a block, and give its connections back afterwards."""
+    storage = open_storage(config)
+    try:
+        yield storage
+    finally:
+        backend = getattr(storage, "_backend", storage)
+        if isinstance(backend, RDBStorage):
+            backend.remove_session()
+            backend.engine.dispose()
 
 
 def open_storage(config: StorageConfig) -> BaseStorage:
@@ -60,16 +74,17 @@ def storage_url(config: StorageConfig) -> URL:
             f"storage has no URL: {config.url_env} is not set; set it to "
             "postgresql://USER@HOST/DATABASE, or give storage.url=..."
         )
+    text, password = take_password(text)
     try:
         url = make_url(text)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise UsageError(
             "storage.url is not a URL SQLAlchemy understands; it must look like "
             "sqlite:///studies/golf.db or postgresql://USER@HOST/DATABASE."
         ) from error
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")
-    return with_password(url)
+    return url.set(password=password) if password else with_password(url)
 
 
 def with_password(url: URL) -> URL:
@@ -87,10 +102,9 @@ def show_url(url: URL) -> str:
 
 def take_password(text: str) -> tuple[str, str | None]:
     """Split a URL's password off: return the URL without it, and the password or None."""
-    match = re.match(r"(?P<head>[\w+.-]+://[^:/@\s]*):(?P<password>.*)(?P<tail>@[^@]*)$", text)
+    match = re.search(r"(?P<head>^.*?[\w+.-]+://[^:/@\s]*):(?P<password>.*)(?P<tail>@[^@]*)$", text)
     if match is None:
         return text, None
-    from urllib.parse import unquote
 
     return match["head"] + match["tail"], unquote(match["password"])
 
@@ -140,6 +154,14 @@ def _explain(url: URL, error: Exception) -> str:
     return f"storage {shown} cannot be used: {' '.join(lines[:2]) or type(error).__name__}"
 
 
+def explain_failure(error: Exception) -> str | None:
+    """Return one line about a storage that failed while in use; None for any other error."""
+    if not isinstance(error, (optuna.exceptions.StorageInternalError, SQLAlchemyError)):
+        return None
+    cause = error.__cause__ or error
+    return f"storage cannot be written: {getattr(cause, 'orig', None) or cause}"
+
+
 def open_study(
     storage: BaseStorage, name: str, fingerprint: Mapping[str, Any]
 ) -> tuple[optuna.Study, bool]:
@@ -158,13 +180,23 @@ def open_study(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([fingerprint["objective"]])
-        study.set_user_attr(STUDY_ID, uuid.uuid4().hex)
-        study.set_user_attr(FINGERPRINT, dict(fingerprint))
+        mark(study, STUDY_ID, uuid.uuid4().hex)
+        mark(study, FINGERPRINT, dict(fingerprint))
     return study, not known
 
 
+def mark(study: optuna.Study, key: str, value: Any) -> None:
+    """Keep something of ours with a study, out of the table of attributes that people read."""
+    study._storage.set_study_system_attr(study._study_id, key, value)
+
+
+def marks(study: optuna.Study) -> dict[str, Any]:
+    """Return what `mark` kept, among other system attributes."""
+    return study._storage.get_study_system_attrs(study._study_id)
+
+
 def _check_fingerprint(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
-    stored = study.user_attrs.get(FINGERPRINT)
+    stored = marks(study).get(FINGERPRINT)
     if stored is None:
         raise UsageError(
             f"study {study.study_name!r} is there already and was not made by golf-opt; "

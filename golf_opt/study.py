@@ -33,15 +33,17 @@ from golf_opt.config import DEFAULT_EPOCHS, StudyConfig, UsageError, check_int
 from golf_opt.data import Dataset, View, load
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import Engine, Job, Slice
-from golf_opt.report import best_trial
+from golf_opt.report import best_trial, closing_words
 from golf_opt.scheduler import Scheduler
 from golf_opt.space import GridSampler, Space, build_space, sampler_seed, trial_seed
 from golf_opt.storage import (
     OBJECTIVES,
     WORKER,
+    mark,
+    marks,
     num_finished,
-    open_storage,
     open_study,
+    opened_storage,
     put_back,
     put_back_orphans,
     this_worker,
@@ -55,10 +57,8 @@ Say = Callable[[str], None]
 class Outcome:
     """How a run of `golf-opt study` ended."""
 
-    study: optuna.Study
-    finished: int  # trials of the study that are complete, pruned or failed
+    closing: str  # the last words to the user
     signal: int | None  # that ended it early
-    test_reading: Mapping[str, Any] | None  # protocol=holdout: the best trial on the test set
 
 
 def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
@@ -85,27 +85,27 @@ def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
         say(fallback_banner(dataset.fallback))
     view = dataset.view(config.protocol)
     space.check_batch_size(len(view.train))
-    engine = create_engine(config.engine, view, net, say)
-    storage = open_storage(config.storage)
-    name = config.name or study_name(config, net, dataset)
-    study, new = open_study(storage, name, fingerprint(config, net, space, view))
-    study.pruner = pruner
-    with contextlib.closing(engine):
+    with (
+        contextlib.closing(create_engine(config.engine, view, net, say)) as engine,
+        opened_storage(config.storage) as storage,
+    ):
+        name = config.name or study_name(config, net, dataset)
+        study, new = open_study(storage, name, fingerprint(config, net, space, view))
+        study.pruner = pruner
         say(opening_line(study, new, config, net, view, engine))
         for number in put_back_orphans(study):
             say(f"trial {number} was left by a process that died; it goes on from its checkpoint")
         for point in points:
             study.enqueue_trial(point, skip_if_exists=True)
-        context = StudyContext(
-            study, engine, config.folder, config.trials, config.epochs,
-            facts(config, net, space, view, command),
-        )  # fmt: skip
+        told = facts(config, net, space, view, command)
+        context = StudyContext(study, engine, config.folder, config.trials, config.epochs, told)
         loop = StudyLoop(context, config, net, space, view, make_sampler, callbacks)
         ended_by = loop.run()
         reading = None
         if config.protocol == "holdout" and ended_by is None:
             reading = read_test(loop)
-    return Outcome(study, num_finished(study), ended_by, reading)
+        closing = closing_words(study, num_finished(study), config.trials, reading)
+    return Outcome(closing, ended_by)
 
 
 class StudyLoop:
@@ -378,7 +378,7 @@ def read_test(loop: StudyLoop) -> Mapping[str, Any] | None:
     study, best = loop.context.study, best_trial(loop.context.study)
     if best is None:
         return None
-    readings: list[dict[str, Any]] = study.user_attrs.get(TEST_READINGS, [])
+    readings: list[dict[str, Any]] = marks(study).get(TEST_READINGS, [])
     for reading in readings:
         if reading["trial"] == best.number:
             return reading
@@ -393,7 +393,7 @@ def read_test(loop: StudyLoop) -> Mapping[str, Any] | None:
         "test_accuracy": accuracy,
         "after_trials": num_finished(study),
     }
-    study.set_user_attr(TEST_READINGS, [*readings, reading])
+    mark(study, TEST_READINGS, [*readings, reading])
     return reading
 
 

@@ -34,6 +34,9 @@ def golf(
 ) -> Callable[..., Ran]:
     """Run `golf-opt ARGS...` in this process, with the working directory in tmp_path."""
     monkeypatch.chdir(tmp_path)
+    for name in ("HYDRA_FULL_ERROR", "GOLF_STORAGE_PASSWORD"):  # `cli.main` sets them
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
 
     def run(*arguments: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["golf-opt", *arguments])

@@ -16,7 +16,7 @@ from conftest import Ran
 from optuna_dashboard import get_note
 
 from golf_opt.callbacks import Callback, TrialRun
-from golf_opt.storage import FINGERPRINT, STUDY_ID
+from golf_opt.storage import FINGERPRINT, STUDY_ID, marks
 
 Golf = Callable[..., Ran]
 Start = Callable[..., subprocess.Popen[str]]
@@ -166,7 +166,7 @@ def test_a_bad_trial_is_pruned_and_leaves_no_checkpoint(golf: Golf, tmp_path: Pa
     study = load(tmp_path, "s")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED"]
     assert list(study.trials[1].intermediate_values) == [1, 2]  # the first after the warm-up
-    checkpoints = tmp_path / "studies" / "checkpoints" / study.user_attrs[STUDY_ID]
+    checkpoints = tmp_path / "studies" / "checkpoints" / marks(study)[STUDY_ID]
     assert [file.name for file in checkpoints.iterdir()] == ["0.safetensors"]
     assert "(1 pruned)" in ran.out
 
@@ -175,17 +175,17 @@ def test_holdout_reads_the_test_set_once(golf: Golf, tmp_path: Path) -> None:
     ran = golf(*QUICK, "epochs=2", "trials=2", "protocol=holdout")
     study = load(tmp_path, "c4-5-4@digits-holdout-2epochs")
     assert study.metric_names == ["holdout accuracy"]
-    (reading,) = study.user_attrs["golf_opt:test_readings"]
+    (reading,) = marks(study)["golf_opt:test_readings"]
     assert reading["trial"] == study.best_trial.number and 0 <= reading["test_accuracy"] <= 1
     assert "read once" in ran.out and "best holdout accuracy" in ran.out
     golf(*QUICK, "epochs=2", "trials=2", "protocol=holdout")
     study = load(tmp_path, "c4-5-4@digits-holdout-2epochs")
-    assert len(study.user_attrs["golf_opt:test_readings"]) == 1
+    assert len(marks(study)["golf_opt:test_readings"]) == 1
 
 
 def test_the_fingerprint_holds_what_makes_the_study(golf: Golf, tmp_path: Path) -> None:
     golf(*QUICK, "epochs=2", "trials=1", "space.lr.high=3e-2")
-    print_ = load(tmp_path).user_attrs[FINGERPRINT]
+    print_ = marks(load(tmp_path))[FINGERPRINT]
     assert print_["space"]["lr"]["high"] == 0.03 and print_["space"]["batch_size"] == 32
     assert print_["arch"] == "c4-5-4" and print_["data"].startswith("digits (")
 

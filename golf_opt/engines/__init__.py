@@ -13,8 +13,8 @@ from golf_opt.engines.base import Engine
 def create_engine(config: EngineConfig, view: View, net: Net, say: Callable[[str], None]) -> Engine:
     """Return the engine that `engine=...` asks for.
 
-    `auto` takes the native engine wherever it can: on these nets it is faster on a CPU than
-    PyTorch is on a GPU. `engine.device=cuda` asks for PyTorch on the GPU.
+    `auto` takes the native engine wherever it can: a step of PyTorch on nets this small is bound by
+    its launches, on a GPU too. `engine.device=cuda` asks for PyTorch on the GPU.
     """
     if config.name != "torch":
         from golf_opt.engines import native

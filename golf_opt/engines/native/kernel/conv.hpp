@@ -17,9 +17,11 @@ template <class In_, class Epi, int K, int S, bool DEPTHWISE, int WEIGHT, int BI
 struct Conv {
     using In = In_;
     using Out = typename Epi::Out;
-    static Epi epi();
     static constexpr int SAVED = Epi::SAVED, STATE = 0;
     static constexpr bool SYNC = false;
+    // A normalisation right behind it can hand over its gradient, and take up its output, by rows.
+    static constexpr bool BY_ROWS =
+        !Epi::POOL && std::is_same_v<typename Epi::Act, Identity> && BIAS < 0;
     static constexpr int PAD = In::HALO, CI = In::C, CO = Epi::Wide::C;
     static constexpr int SUMMED = DEPTHWISE ? 1 : CI;  // input channels behind one output channel
     // A vector spans neighbouring positions only where their inputs are neighbours too.
@@ -32,6 +34,13 @@ struct Conv {
                                          larger(1, smaller(ACCUMULATORS / CB, 16) / (UNIT * UNIT)));
 
     static void forward(const Step& step, const float* in, float* out, float* saved, float*) {
+        forward_rows(step, in, out, saved, [](int) {});
+    }
+
+    // `after(y)` is called when all channels of row y are there.
+    template <class After>
+    static INLINE void forward_rows(const Step& step, const float* in, float* out, float* saved,
+                                    After&& after) {
         each(Out::H, [&](int y) {
             each_block<CO, CB>([&](int c, auto block) {
                 each_tile<N, Out::W, TILE>([&](int x, auto vectors, auto last) {
@@ -39,6 +48,7 @@ struct Conv {
                         step, in, out, saved, c, y, x);
                 });
             });
+            after(y);
         });
         barrier();
     }
@@ -108,10 +118,9 @@ struct Conv {
     static constexpr int WRITTEN = ceil_div(Epi::COLUMNS, 2 * P) * 2 * P;
     static constexpr int PITCH =
         LEFT + (INPUT_GRADIENT ? larger(WRITTEN, In::W + PAD + P) : WRITTEN);
-    static constexpr int STEP = Epi::STEP;
-    static constexpr int BAND =
-        smaller(ceil_div(Epi::ROWS, STEP) * STEP,
-                larger(STEP, BAND_FLOATS / (CO * PITCH * IMAGES) / STEP * STEP));
+    static constexpr int BAND =  // even: a pool takes two rows
+        smaller(ceil_div(Epi::ROWS, 2) * 2,
+                larger(2, BAND_FLOATS / (CO * PITCH * IMAGES) / 2 * 2));
     static constexpr int ROW_FLOATS = PITCH * IMAGES, CHANNEL_FLOATS = BAND * ROW_FLOATS;
     static constexpr int SCRATCH = CO * CHANNEL_FLOATS + 2 * WIDTH;
 

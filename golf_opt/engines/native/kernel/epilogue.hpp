@@ -5,6 +5,8 @@
 // activation. Backward, the gradient of the pooled tensor is spread over rows of the unpooled one.
 #pragma once
 
+#include <type_traits>
+
 #include "shapes.hpp"
 
 namespace golf {

@@ -163,16 +163,14 @@ struct Net {
             for (int pass = 0; pass < passes; pass++) {
                 begin_pass(pass);
                 if constexpr (!APPLY) load_images(pass);
-                forward_layers<A, B>(pass);
-                Layer<B>::forward_sum(step, activation<B>(pass), state<B>());
+                forward_and_sum<A, B>(pass);
             }
             Layer<B>::forward_end(step, state<B>());
             segment<B, true>();
             Layer<B>::backward_end(step, state<B>());
             for (int pass = 0; pass < passes; pass++) {
                 begin_pass(pass);
-                if constexpr (B > FIRST) backward_layer<B>(pass);
-                backward_layers<B - 1, APPLY ? A + 1 : A>(pass);
+                backward_from_sum<APPLY ? A + 1 : A, B>(pass);
                 if constexpr (APPLY) backward_sum<A>(pass);
             }
         } else {
@@ -184,6 +182,48 @@ struct Net {
                 backward_layers<N - 1, APPLY ? A + 1 : A>(pass);
                 if constexpr (APPLY) backward_sum<A>(pass);
             }
+        }
+    }
+
+    // A convolution right in front of a normalisation: by rows, so that what one leaves in the first
+    // cache the other finds there.
+    template <int LAST, int B>
+    static constexpr bool by_rows() {
+        if constexpr (B > LAST && B > FIRST)
+            return Layer<B - 1>::BY_ROWS;
+        else
+            return false;
+    }
+    template <int A, int B>
+    void forward_and_sum(int pass) {
+        if constexpr (by_rows<A, B>()) {
+            forward_layers<A, B - 1>(pass);
+            Layer<B - 1>::forward_rows(step, activation<B - 1>(pass), activation<B>(pass),
+                                       saved<B - 1>(pass), [&](int y) {
+                                           Layer<B>::forward_sum_row(step, activation<B>(pass), y,
+                                                                     state<B>());
+                                       });
+            Layer<B>::forward_close_pass(state<B>());
+        } else {
+            forward_layers<A, B>(pass);
+            Layer<B>::forward_sum(step, activation<B>(pass), state<B>());
+        }
+    }
+    template <int LAST, int B>
+    void backward_from_sum(int pass) {
+        if constexpr (by_rows<LAST, B>()) {
+            using Source = Layer<B - 1>;
+            Source::backward_rows(step, activation<B - 1>(pass), gradient<B - 1>(pass),
+                                  [&](int y, int rows, float* to) {
+                                      Layer<B>::backward_rows(
+                                          step, activation<B>(pass), activation<B + 1>(pass),
+                                          gradient<B + 1>(pass), saved<B>(pass), state<B>(), y,
+                                          rows, to, Source::CHANNEL_FLOATS, Source::ROW_FLOATS);
+                                  });
+            backward_layers<B - 2, LAST>(pass);
+        } else {
+            if constexpr (B > FIRST) backward_layer<B>(pass);
+            backward_layers<B - 1, LAST>(pass);
         }
     }
 

@@ -12,13 +12,15 @@ template <class In_, class Epi, int GAMMA, int BETA, int MEAN, int VARIANCE>
 struct BatchNorm {
     using In = In_;
     using Out = typename Epi::Out;
+    static constexpr bool BY_ROWS = false;
     static constexpr bool SYNC = true;  // needs sums over all passes, forward and backward
     static constexpr int C = In::C, N = WIDTH, P = N / IMAGES;
     static constexpr int SAVED = Epi::SAVED;
     static constexpr float MOMENTUM = 0.1f, EPS = 1e-5f;
 
     struct State {
-        double sum[C], square[C];              // of x - running mean over the batch
+        float row_sum[C][N], row_square[C][N];  // of x - running mean over a pass, by lane
+        double sum[C], square[C];              // the same over the batch
         double gradient[C], correlation[C];    // of dL/dz and of dL/dz * normalised x
         float mean[C], inverse[C];             // of the batch, or running; 1 / standard deviation
         float mean_gradient[C], mean_correlation[C];
@@ -34,29 +36,39 @@ struct BatchNorm {
     }
 
     static void forward_begin(float* state) {
-        for (int c = 0; c < C; c++) of(state).sum[c] = of(state).square[c] = 0;
+        std::memset(&of(state), 0, sizeof(State));
     }
 
-    // Shifting by the running mean keeps the sum of squares from drowning the variance.
-    static void forward_sum(const Step& step, const float* in, float* state) {
+    // The sums of one pass, row by row and then closed. Shifting by the running mean keeps the sum
+    // of squares from drowning the variance.
+    static INLINE void forward_sum_row(const Step& step, const float* in, int y, float* state) {
         const Vec<N> lanes = filled(step);
-        each(C, [&](int c) {
+        for (int c = 0; c < C; c++) {
             const Vec<N> shift = broadcast<N>(step.buffers[MEAN + c]);
-            Vec<N> sums{}, squares{};
-            for (int y = 0; y < In::H; y++) {
-                Vec<N> row_sum{}, row_square{};
-                each_vector<N, In::W>([&](int x, auto count) {
-                    const Vec<N> v = (load<N>(in + In::at(c, y, x)) - shift) * only<decltype(count)::value>(lanes);
-                    row_sum += v;
-                    row_square += v * v;
-                });
-                sums += row_sum;
-                squares += row_square;
-            }
-            of(state).sum[c] += sum<N>(sums);
-            of(state).square[c] += sum<N>(squares);
+            Vec<N> row_sum{}, row_square{};
+            each_vector<N, In::W>([&](int x, auto count) {
+                const Vec<N> v = (load<N>(in + In::at(c, y, x)) - shift) *
+                                 only<decltype(count)::value>(lanes);
+                row_sum += v;
+                row_square += v * v;
+            });
+            add_to<N>(of(state).row_sum[c], row_sum);
+            add_to<N>(of(state).row_square[c], row_square);
+        }
+    }
+    static INLINE void forward_close_pass(float* state) {
+        State& s = of(state);
+        each(C, [&](int c) {
+            s.sum[c] += sum<N>(load<N>(s.row_sum[c]));
+            s.square[c] += sum<N>(load<N>(s.row_square[c]));
+            store<N>(s.row_sum[c], Vec<N>{});
+            store<N>(s.row_square[c], Vec<N>{});
         });
         barrier();
+    }
+    static void forward_sum(const Step& step, const float* in, float* state) {
+        each(In::H, [&](int y) { forward_sum_row(step, in, y, state); });
+        forward_close_pass(state);
     }
 
     // `lanes` with zeros beyond the first COUNT positions.
@@ -113,26 +125,23 @@ struct BatchNorm {
         barrier();
     }
 
-    // A channel's band of rows: the gradient after the normalisation, zero where no window of the
-    // pool reaches.
+    // Bands of rows of the gradient after the normalisation.
     static constexpr int PITCH = ceil_div(In::W, 2 * P) * 2 * P + P;
     static constexpr int ROW_FLOATS = PITCH * IMAGES;
-    static constexpr int SCRATCH = Epi::STEP * ROW_FLOATS + WIDTH;
+    static constexpr int SCRATCH = 2 * C * ROW_FLOATS + WIDTH;
+    static constexpr int ROWS_FLOATS = Epi::STEP * ROW_FLOATS;
 
-    // body(y, row) for every row of a channel, `row` being its gradient.
-    template <bool SLOPE, class Body>
+    // body(y, row) for every row of a channel that a window reaches, `row` being its gradient.
+    // Adds up the gradients of learned slopes.
+    template <class Body>
     static INLINE void each_row(const Step& step, const float* out, const float* out_gradient,
                                 float* saved, int c, Body&& body) {
         float* band = step.scratch;
-        std::memset(band, 0, SCRATCH * sizeof(float));
+        std::memset(band, 0, ROWS_FLOATS * sizeof(float));
         for (int y = 0; y < Epi::ROWS; y += Epi::STEP) {
-            Epi::template spread_channel<N, -1, SLOPE>(step, out, out_gradient, saved, c, y,
-                                                       Epi::STEP, band, ROW_FLOATS);
+            Epi::template spread_channel<N, -1>(step, out, out_gradient, saved, c, y,
+                                                Epi::STEP, band, ROW_FLOATS);
             for (int r = 0; r < Epi::STEP; r++) body(y + r, band + r * ROW_FLOATS);
-        }
-        if constexpr (Epi::ROWS < In::H) {
-            std::memset(band, 0, SCRATCH * sizeof(float));
-            for (int y = Epi::ROWS; y < In::H; y++) body(y, band);
         }
     }
 
@@ -146,7 +155,7 @@ struct BatchNorm {
         each(C, [&](int c) {
             Vec<N> gradient{}, correlation{};
             const Vec<N> mean = broadcast<N>(s.mean[c]);
-            each_row<true>(step, out, out_gradient, saved, c, [&](int y, const float* row) {
+            each_row(step, out, out_gradient, saved, c, [&](int y, const float* row) {
                 Vec<N> row_gradient{}, row_correlation{};
                 for (int x = 0; x < Epi::COLUMNS; x += P) {
                     const Vec<N> g = load<N>(row + x * IMAGES);
@@ -174,27 +183,60 @@ struct BatchNorm {
         barrier();
     }
 
+    // Write rows y0 .. y0 + rows of dL/dx, y0 even: channel c's row r goes to
+    // `to + c * channel_pitch + r * row_pitch`, where there is room up to a whole vector.
+    //
     // dL/dx = gamma / sd * (g - mean(g) - normalised x * mean(g * normalised x))
-    static void backward(const Step& step, const float* in, const float* out,
-                         const float* out_gradient, float* in_gradient, float* saved,
-                         float* state) {
-        using Flat = typename In::Compact;
+    static INLINE void backward_rows(const Step& step, const float* in, const float* out,
+                                     const float* out_gradient, float* saved, float* state, int y0,
+                                     int rows, float* to, int channel_pitch, int row_pitch) {
         const State& s = of(state);
         const Vec<N> lanes = filled(step);
         each(C, [&](int c) {
             const float scale = step.weights[GAMMA + c] * s.inverse[c];
             const float factor = s.mean_correlation[c] * s.inverse[c];
-            const Vec<N> a = broadcast<N>(scale), b = broadcast<N>(-scale * factor);
-            const Vec<N> rest = broadcast<N>(scale * (factor * s.mean[c] - s.mean_gradient[c]));
-            each_row<false>(step, out, out_gradient, saved, c, [&](int y, const float* row) {
+            const Vec<N> a = broadcast<N>(scale) * lanes, b = broadcast<N>(-scale * factor) * lanes;
+            const Vec<N> rest =
+                broadcast<N>(scale * (factor * s.mean[c] - s.mean_gradient[c])) * lanes;
+            float* channel = to + c * channel_pitch;
+            if (Epi::COLUMNS < In::W || y0 + rows > Epi::ROWS) {  // where no window reaches
+                for (int r = 0; r < rows; r++) {
+                    std::memset(channel + r * row_pitch, 0, In::W * IMAGES * sizeof(float));
+                }
+            }
+            if (y0 < Epi::ROWS) {
+                Epi::template spread_channel<N, -1, false>(step, out, out_gradient, saved, c, y0,
+                                                           smaller(rows, Epi::ROWS - y0), channel,
+                                                           row_pitch);
+            }
+            for (int r = 0; r < rows; r++) {
+                float* row = channel + r * row_pitch;
                 each_vector<N, In::W>([&](int x, auto count) {
                     const Vec<N> g = load<N>(row + x * IMAGES);
-                    const Vec<N> v = (a * g + b * load<N>(in + In::at(c, y, x)) + rest) * lanes;
-                    store_some<N, decltype(count)::value * IMAGES>(in_gradient + Flat::at(c, y, x), v);
+                    const Vec<N> v = a * g + b * load<N>(in + In::at(c, y0 + r, x)) + rest;
+                    store_some<N, decltype(count)::value * IMAGES>(row + x * IMAGES, v);
                 });
-            });
+            }
         });
-        barrier();
+    }
+
+    static void backward(const Step& step, const float* in, const float* out,
+                         const float* out_gradient, float* in_gradient, float* saved,
+                         float* state) {
+        using Flat = typename In::Compact;
+        float* band = step.scratch;  // [C][2][PITCH]
+        for (int y = 0; y < In::H; y += 2) {
+            const int rows = smaller(2, In::H - y);
+            backward_rows(step, in, out, out_gradient, saved, state, y, rows, band, 2 * ROW_FLOATS,
+                          ROW_FLOATS);
+            barrier();
+            each(C * rows, [&](int i) {
+                const int c = i / rows, r = i % rows;
+                std::memcpy(in_gradient + Flat::at(c, y + r, 0),
+                            band + (2 * c + r) * ROW_FLOATS, In::W * IMAGES * sizeof(float));
+            });
+            barrier();
+        }
     }
 };
 

@@ -11,7 +11,7 @@ template <class In_, class Epi>
 struct Apply {
     using In = In_;
     using Out = typename Epi::Out;
-    static constexpr bool SYNC = false;
+    static constexpr bool SYNC = false, BY_ROWS = false;
     static constexpr int SAVED = Epi::SAVED, STATE = 0, SCRATCH = 0, N = WIDTH, P = N / IMAGES;
 
     static void forward(const Step& step, const float* in, float* out, float* saved, float*) {
@@ -64,7 +64,7 @@ struct MaxPool {
     using In = In_;
     using Out = Out_;
     using Flat = typename Out::Compact;
-    static constexpr bool SYNC = false;
+    static constexpr bool SYNC = false, BY_ROWS = false;
     static constexpr int SAVED = Flat::FLOATS, STATE = 0, SCRATCH = 0, N = IMAGES;
 
     static void forward(const Step&, const float* in, float* out, float* saved, float*) {
@@ -110,7 +110,7 @@ template <class In_, class Out_>
 struct GlobalAvgPool {
     using In = In_;
     using Out = Out_;
-    static constexpr bool SYNC = false;
+    static constexpr bool SYNC = false, BY_ROWS = false;
     static constexpr int SAVED = 0, STATE = 0, SCRATCH = 0, N = IMAGES, AREA = In::H * In::W;
 
     static void forward(const Step&, const float* in, float* out, float*, float*) {
@@ -151,7 +151,7 @@ template <class In_, class Out_, int KEY, class Chance>
 struct Dropout {
     using In = In_;
     using Out = Out_;
-    static constexpr bool SYNC = false;
+    static constexpr bool SYNC = false, BY_ROWS = false;
     static constexpr int SAVED = 0, STATE = 0, SCRATCH = 0, N = IMAGES;
     using Words = typename Types<N>::Word;
 
@@ -204,7 +204,7 @@ template <class In_, class Out_, int WEIGHT, int BIAS, bool INPUT_GRADIENT>
 struct Linear {
     using In = In_;
     using Out = Out_;
-    static constexpr bool SYNC = false;
+    static constexpr bool SYNC = false, BY_ROWS = false;
     static constexpr int SAVED = 0, STATE = 0, SCRATCH = 0, N = IMAGES;
     static constexpr int J = In::FEATURES, O = Out::FEATURES, BLOCK = block_of(O, ACCUMULATORS / 2);
     static_assert(In::HALO == 0, "features lie side by side");

@@ -1,0 +1,123 @@
+"""A PostgreSQL server of its own for the tests: no service, no root, gone at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy.engine import URL
+
+USER = "golfer"
+PASSWORD = "Gehe1m@ss:w/rd%?#&="  # every character that means something in a URL
+START_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server that lets USER in with PASSWORD, by SCRAM."""
+
+    port: int
+
+    def url(self, database: str = "postgres", password: str | None = PASSWORD) -> str:
+        """Return the URL as SQLAlchemy writes it, its password percent-encoded."""
+        return URL.create(
+            "postgresql", USER, password, "127.0.0.1", self.port, database
+        ).render_as_string(hide_password=False)
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self.port,
+            user=USER,
+            password=PASSWORD,
+            dbname=database,
+            autocommit=True,
+        )
+
+    def create_database(self) -> str:
+        """Create an empty database and return its name."""
+        with self.connect() as connection:
+            (count,) = connection.execute("SELECT count(*) FROM pg_database").fetchone()
+            connection.execute(f"CREATE DATABASE test{count}")
+        return f"test{count}"
+
+
+def _binaries() -> Path | None:
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    if found := shutil.which("initdb"):
+        folders.insert(0, Path(found).parent)
+    if config := shutil.which("pg_config"):
+        told = subprocess.run([config, "--bindir"], capture_output=True, text=True, check=True)
+        folders.insert(0, Path(told.stdout.strip()))
+    return next((folder for folder in folders if (folder / "initdb").is_file()), None)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def _unprivileged() -> dict[str, object]:
+    """Options of `subprocess` for a user that initdb does not refuse."""
+    return {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
+
+
+def _wait_until_up(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            server.connect().close()
+            return
+        except psycopg.OperationalError as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}") from error
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """Start a server in a folder of its own; skip where its binaries are missing."""
+    binaries = _binaries()
+    if binaries is None:
+        pytest.skip("PostgreSQL's server binaries (initdb, postgres) are not installed")
+    folder = Path(tempfile.mkdtemp(prefix="golf-pg-"))
+    options = {"cwd": folder, **_unprivileged()}
+    if "user" in options:
+        shutil.chown(folder, options["user"], options["group"])
+    password_file, log = folder / "password", folder / "log"
+    password_file.write_text(PASSWORD)
+    password_file.chmod(0o644)  # the folder lets in nobody else
+    run = partial(subprocess.run, check=True, capture_output=True, **options)
+    server = Server(_free_port())
+    try:
+        run([
+            binaries / "initdb", "--pgdata=data", f"--username={USER}", "--auth=scram-sha-256",
+            f"--pwfile={password_file}", "--encoding=UTF8", "--no-locale", "--no-sync",
+        ])  # fmt: skip
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [
+                    binaries / "postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(server.port),
+                    "-k", folder, "-c", "fsync=off",
+                ],
+                stdout=file, stderr=file, **options,
+            )  # fmt: skip
+        try:
+            _wait_until_up(server, process, log)
+            yield server
+        finally:
+            process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
+            process.wait(timeout=30)
+    finally:
+        shutil.rmtree(folder)
