@@ -183,6 +183,7 @@ def architectures(draw: st.DrawFn) -> list[dict[str, Any]]:
     return [*layers, LINEAR]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=8,
     deadline=None,

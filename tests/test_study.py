@@ -94,9 +94,18 @@ def wait_for_epoch(folder: Path, epoch: int) -> None:
 LONG = (*QUICK, "study.name=s", "epochs=12", "trials=2", "pruner=none")
 
 
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory: pytest.TempPathFactory) -> optuna.Study:
+    """The same study, never interrupted."""
+    folder = tmp_path_factory.mktemp("twin")
+    command = [sys.executable, "-m", "golf_opt", *LONG]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return load(folder, "s")
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_trial_goes_on_and_ends_as_if_it_had_not_been(
-    golf: Golf, golf_process: Start, tmp_path: Path, how: signal.Signals
+    golf: Golf, golf_process: Start, tmp_path: Path, twin: optuna.Study, how: signal.Signals
 ) -> None:
     process = golf_process(*LONG)
     wait_for_epoch(tmp_path, 2)
@@ -118,8 +127,6 @@ def test_an_interrupted_trial_goes_on_and_ends_as_if_it_had_not_been(
     if how is signal.SIGKILL:
         assert "was left by a process that died" in rest.out
 
-    golf(*LONG, "study.name=twin")
-    twin = load(tmp_path, "twin")
     assert values(study) == values(twin)
     for trial, other in zip(study.trials, twin.trials, strict=True):
         assert trial.intermediate_values == other.intermediate_values
@@ -259,3 +266,27 @@ def test_plain_output_has_no_escape_codes(tmp_path: Path) -> None:
     )  # fmt: skip
     assert "\x1b" not in out.stdout and out.stderr == ""
     assert "trial    0  epoch   1/1" in out.stdout
+
+
+@pytest.mark.mnist
+def test_native_lanes_go_on_after_a_kill(
+    golf: Golf, golf_process: Start, tmp_path: Path, mnist_root: Path
+) -> None:
+    """kill -9 with both lanes busy, in the middle of epochs; then the values of a twin."""
+    command = (
+        "study", "data=mnist", f"data.root={mnist_root}", "engine=native", "engine.lanes=2",
+        "trials=2", "epochs=6", "pruner=none", "sampler=random",
+    )  # fmt: skip
+    process = golf_process(*command, "study.name=s")
+    wait_for_epoch(tmp_path, 2)
+    process.kill()
+    process.communicate()
+    assert [trial.state.name for trial in load(tmp_path, "s").trials] == ["RUNNING", "RUNNING"]
+    golf(*command, "study.name=s")
+    golf(*command, "study.name=twin")
+    killed, undisturbed = load(tmp_path, "s"), load(tmp_path, "twin")
+    assert [trial.state.name for trial in killed.trials] == ["COMPLETE", "COMPLETE"]
+    for trial, other in zip(killed.trials, undisturbed.trials, strict=True):
+        if trial.params == other.params:  # the order of asking may differ with two lanes
+            assert trial.intermediate_values == other.intermediate_values
+    assert any(t.params == o.params for t, o in zip(killed.trials, undisturbed.trials, strict=True))

@@ -154,6 +154,15 @@ struct BatchNorm {
         State& s = of(state);
         each(C, [&](int c) {
             Vec<N> gradient{}, correlation{};
+            if constexpr (Epi::Act::CLAMPS) {
+                const float gamma = step.weights[GAMMA + c], beta = step.weights[BETA + c];
+                if (std::fabs(beta) <= 16 * std::fabs(gamma) && gamma != 0) {
+                    sum_of_output(c, out, out_gradient, beta, gradient, correlation);
+                    s.gradient[c] += sum<N>(gradient);
+                    s.correlation[c] += sum<N>(correlation) / gamma;
+                    return;
+                }
+            }
             const Vec<N> mean = broadcast<N>(s.mean[c]);
             each_row(step, out, out_gradient, saved, c, [&](int y, const float* row) {
                 Vec<N> row_gradient{}, row_correlation{};
@@ -169,6 +178,26 @@ struct BatchNorm {
             s.correlation[c] += sum<N>(correlation) * s.inverse[c];
         });
         barrier();
+    }
+
+    // Behind a ReLU a gradient passes only where the output is gamma * normalised x + beta, so that
+    // the output, small after a pool, tells the normalised x: the large input need not be read.
+    static INLINE void sum_of_output(int c, const float* out, const float* out_gradient, float beta,
+                                     Vec<N>& gradient, Vec<N>& correlation) {
+        using Flat = typename Epi::Flat;
+        for (int y = 0; y < Out::H; y++) {
+            Vec<N> row_gradient{}, row_correlation{};
+            each_vector<N, Out::W>([&](int x, auto count) {
+                constexpr int FLOATS = decltype(count)::value * IMAGES;
+                const Vec<N> h = load<N>(out + Out::at(c, y, x));
+                const Vec<N> all = load_some<N, FLOATS>(out_gradient + Flat::at(c, y, x));
+                const Vec<N> g = h > 0 ? all : Vec<N>{};
+                row_gradient += g;
+                row_correlation += g * (h - beta);
+            });
+            gradient += row_gradient;
+            correlation += row_correlation;
+        }
     }
 
     static void backward_end(const Step& step, float* state) {
