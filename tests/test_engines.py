@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -169,6 +170,18 @@ def test_lanes_do_not_see_each_other(
             if done.result and len(together[done.lane]) < 2:
                 together[done.lane].append(done.result)
     assert [numbers(results) for results in together.values()] == alone
+
+
+def test_a_slice_at_a_time_and_the_state_that_belongs_to_it(
+    make_engine: Callable[[View, int], Engine], small_view: View
+) -> None:
+    """However far a lane ran ahead, `step` returns one slice of it, and `state` is that slice's."""
+    engine = make_engine(small_view, 1)
+    engine.start(0, job_of(epochs=8))
+    for epoch in range(1, 9):
+        time.sleep(0.02)
+        (done,) = engine.step()
+        assert done.result is not None and done.result.epoch == epoch == engine.state(0).epoch
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])

@@ -84,7 +84,7 @@ class Engine(Protocol):
         """Put a job into a free lane, at its beginning or where `state` stands."""
 
     def step(self) -> list[Slice]:
-        """Wait until a busy lane has done a slice, under about a second; return what was done.
+        """Wait until a busy lane has done a slice, under about a second; return one from each.
 
         Where the engine has threads, every lane goes on by itself while the caller handles what
         was returned, so no lane waits for another or for the caller's bookkeeping. A lane whose

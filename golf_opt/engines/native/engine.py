@@ -391,7 +391,7 @@ class NativeEngine:
         for run in self._runs.values():
             if run.failure is not None:
                 raise run.failure
-            while run.pending:
+            if run.pending:  # one at a time, so that `state` is that of the slice returned
                 part, run.returned = run.pending.popleft()
                 slices.append(part)
         return slices
