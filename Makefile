@@ -40,8 +40,13 @@ check: $(SETUP) ## Lint, check formatting and types
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
 
-bench: $(SETUP) ## Measure the engines against PyTorch; writes bench/results/
+bench: $(SETUP) .venv/.bench ## Measure the engines and a study against PyTorch; writes bench/results/
 	@.venv/bin/python -m bench.engines $(ARGS)
+	@.venv/bin/python -m bench.study
+
+.venv/.bench: $(SETUP)
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@touch $@
 
 clean: ## Remove .venv and caches; studies stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -19,22 +19,19 @@ def create_engine(config: EngineConfig, view: View, net: Net, say: Callable[[str
     if config.name != "torch":
         from golf_opt.engines import native
 
-        obstacle = _no_native(config, native.unsupported(net), native.compiler())
-        if obstacle is None:
-            return native.NativeEngine(view, config.lanes, say)
-        if config.name == "native":
-            raise UsageError(f"engine=native cannot be used: {obstacle}.")
-        say(f"engine=auto takes torch: {obstacle}")
+        try:
+            if config.device.startswith("cuda"):
+                raise UsageError(
+                    f"engine.device is {config.device!r}, but engine=native must have cpu or auto."
+                )
+            engine = native.NativeEngine(view, config.lanes, say)
+            engine.prepare(net)
+            return engine
+        except UsageError as obstacle:
+            if config.name == "native":
+                raise
+            say(f"engine=auto takes torch: {str(obstacle).splitlines()[0]}")
 
     from golf_opt.engines.torch import TorchEngine  # seconds to import; native needs none of it
 
     return TorchEngine(view, config.lanes or 1, config.device, config.threads)
-
-
-def _no_native(config: EngineConfig, unsupported: str | None, compiler: str | None) -> str | None:
-    """Return why the native engine cannot train this, or None."""
-    if config.device.startswith("cuda"):
-        return f"the native engine runs on the CPU, and engine.device is {config.device!r}"
-    if compiler is None:
-        return "there is no C++ compiler; install one, for example the package g++"
-    return unsupported

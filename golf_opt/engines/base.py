@@ -42,7 +42,7 @@ class EpochResult:
     loss: float  # mean training loss over the epoch's images, label smoothing included
     accuracy: float  # on the split that the objective is measured on
     lr: float  # of the epoch's last step
-    time_s: float  # training and evaluation, without the time other lanes took
+    time_s: float  # training and evaluation, without the time that other lanes took
 
 
 @dataclass(frozen=True)

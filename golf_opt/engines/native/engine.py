@@ -250,6 +250,14 @@ class NativeEngine:
         self._runs: dict[int, _Run] = {}
         self._changed = threading.Condition()
 
+    def prepare(self, net: Net) -> None:
+        """Compile what every trial of the net needs, so that what can go wrong goes wrong first.
+
+        Raises:
+            UsageError: see `library.load`.
+        """
+        self._kernel(net, self._width)
+
     # --- the protocol ---
 
     def start(self, lane: int, job: Job, state: LaneState | None = None) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m bench.engines [--quick]`, `python -m bench.study`."""

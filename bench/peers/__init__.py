@@ -1,0 +1,1 @@
+"""What the native engine is measured against: other ways to run the same training steps."""

@@ -1,0 +1,129 @@
+"""A whole study: golf-opt with the native engine in 2 lanes, and a plain script in 2 processes.
+
+    python -m bench.study [--epochs N] [--full]
+
+Both train the same 12 candidates of c4-5-4 without pruning. The plain script (peers/plain_study.py)
+would take hours, so that without --full every epoch of it ends after some steps and its wall-clock
+time is put together from the time that each whole epoch would have taken: the sum over all trials,
+divided by 2 processes, which is what it would be without any other loss. MNIST is read from
+$GOLF_DATA (default data/).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+from rich.console import Console
+
+from bench.report import machine, save
+
+PLAIN = Path(__file__).parent / "peers" / "plain_study.py"
+PROCESSES = 2
+SAMPLED_STEPS = 60
+SAMPLED_EPOCHS = 1
+
+
+def candidates() -> list[dict[str, Any]]:
+    """Return 12 fixed points of the article's search space."""
+    draw = random.Random(0)
+    return [
+        {
+            "batch_size": draw.randint(4, 32),
+            "lr": 10 ** draw.uniform(-4, -2),
+            "step_size": draw.randint(1, 6),
+            "gamma": draw.uniform(0.1, 0.99),
+        }
+        for _ in range(12)
+    ]
+
+
+def run_plain(root: Path, folder: Path, epochs: int, full: bool) -> float:
+    """Return the wall-clock seconds of the plain study."""
+    points = folder / "candidates.json"
+    points.write_text(json.dumps(candidates()))
+    url = f"sqlite:///{folder}/plain.db"
+    optuna.create_study(study_name="plain", storage=url, direction="maximize")
+    limits = [str(epochs)] if full else [str(SAMPLED_EPOCHS), str(SAMPLED_STEPS)]
+    command = [sys.executable, str(PLAIN), str(root), url, str(points), *limits]
+    started = time.perf_counter()
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(PROCESSES)
+    ]
+    outputs = [process.communicate()[0] for process in running]
+    assert all(process.returncode == 0 for process in running), "the plain study failed"
+    if full:
+        return time.perf_counter() - started
+    epoch_s = [
+        float(line.split()[1])
+        for output in outputs
+        for line in output.splitlines()
+        if line.startswith("epoch_s")
+    ]
+    return sum(epoch_s) / len(epoch_s) * len(candidates()) * epochs / PROCESSES
+
+
+def run_golf(root: Path, folder: Path, epochs: int) -> tuple[float, float]:
+    """Return the wall-clock seconds of the golf-opt study, and those its lanes spent training."""
+    started = time.perf_counter()
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "golf_opt", "study", "arch=c4-5-4", "pruner=none"),
+            *("data=mnist", f"data.root={root}", f"epochs={epochs}", "trials=12"),
+            *("engine.name=native", f"engine.lanes={PROCESSES}", f"study.dir={folder}"),
+            f"study.enqueue={_hydra(candidates())}",
+        ],
+        check=True,
+    )
+    wall_s = time.perf_counter() - started
+    database = next(folder.glob("*.db"))
+    url = f"sqlite:///{database}"
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.load_study(study_name=None, storage=url)
+    return wall_s, sum(float(trial.user_attrs["time_s"]) for trial in study.trials)
+
+
+def _hydra(points: list[dict[str, Any]]) -> str:
+    """Return a list of mappings as Hydra's command line reads it."""
+    rows = [",".join(f"{name}:{value!r}" for name, value in point.items()) for point in points]
+    return "[" + ",".join("{" + row + "}" for row in rows) + "]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=18)
+    parser.add_argument("--full", action="store_true", help="run the plain study to its end")
+    options = parser.parse_args()
+    root = Path(os.environ.get("GOLF_DATA", "data")).absolute()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        golf_s, kernel_s = run_golf(root, folder / "golf", options.epochs)
+        plain_s = run_plain(root, folder, options.epochs, options.full)
+    result = {
+        "machine": machine(),
+        "epochs": options.epochs,
+        "plain_s": plain_s,
+        "plain_is_measured_whole": options.full,
+        "golf_s": golf_s,
+        "ratio": plain_s / golf_s,
+        "share_outside_kernel": 1 - kernel_s / (PROCESSES * golf_s),
+    }
+    console = Console()
+    console.print(f"plain script, {PROCESSES} processes  {plain_s:10.1f} s")
+    console.print(f"golf-opt, {PROCESSES} lanes          {golf_s:10.1f} s")
+    console.print(f"ratio {result['ratio']:.1f}, outside the kernel "
+                  f"{100 * float(result['share_outside_kernel']):.1f}%")  # fmt: skip
+    console.print(f"{save('study', result)}")
+
+
+if __name__ == "__main__":
+    main()

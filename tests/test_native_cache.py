@@ -1,0 +1,169 @@
+"""The cache of compiled kernels: damaged files, killed and simultaneous processes, no compiler."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from golf_opt.arch import Net, build_net
+from golf_opt.config import UsageError
+from golf_opt.engines.native import compiler, library
+
+pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+TINY = {
+    "name": "tiny",
+    "layers": [{"kind": "max_pool", "size": 7}, {"kind": "linear", "features": 10}],
+}
+FLAGS = ("-O0",)
+LOAD = f"""
+from golf_opt.arch import build_net
+from golf_opt.engines.native import library
+print(library.load(build_net({TINY!r}), 4, 4, print, {FLAGS!r}).images)
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder, and nothing loaded yet."""
+    monkeypatch.setenv("GOLF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(library, "_loaded", {})
+    return tmp_path / "cache"
+
+
+def tiny() -> Net:
+    return build_net(TINY)
+
+
+def load(messages: list[str] | None = None) -> library.Library:
+    on_message = None if messages is None else messages.append
+    return library.load(tiny(), 4, 4, on_message, FLAGS)
+
+
+def start() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", LOAD], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def test_a_kernel_is_compiled_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[str] = []
+    assert load(messages).images == 4
+    assert messages == ["compiling the kernel of tiny (4 images wide), once"]
+    load(messages)
+    monkeypatch.setattr(library, "_loaded", {})  # as a new process
+    load(messages)
+    assert len(messages) == 1
+    assert sorted(path.suffix for path in folder.iterdir()) == [".lock", ".sha256", ".so"]
+
+
+@pytest.mark.parametrize("suffix", [".so", ".sha256"])
+@pytest.mark.parametrize("damage", ["truncated", "changed", "missing"])
+def test_a_damaged_kernel_is_compiled_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, damage: str
+) -> None:
+    process = start()  # in another process: this one has not mapped the file
+    assert process.communicate()[0].endswith("4\n")
+    path = next(folder.glob(f"*{suffix}"))
+    whole = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    else:
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    messages: list[str] = []
+    assert load(messages).images == 4
+    assert len(messages) == 1
+
+
+def test_two_processes_compile_once(folder: Path) -> None:
+    outputs = [process.communicate()[0] for process in [start(), start()]]
+    assert all(output.endswith("4\n") for output in outputs)
+    assert sum("compiling" in output for output in outputs) == 1
+
+
+def test_a_killed_compile_leaves_a_working_cache(folder: Path) -> None:
+    process = start()
+    end = time.monotonic() + 60
+    while not list(folder.glob("*.tmp/trial.cpp")) and time.monotonic() < end:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert list(folder.glob("*.tmp")) and not list(folder.glob("*.so"))
+    assert load().images == 4
+    assert not list(folder.glob("*.tmp"))
+
+
+def test_a_cache_that_cannot_be_written_to_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("GOLF_CACHE", str(blocked / "cache"))
+    with pytest.raises(UsageError, match=r"cache folder is .*must be .* written to .*GOLF_CACHE"):
+        load()
+
+
+def test_a_read_only_cache_still_serves_what_it_has(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load()
+    monkeypatch.setattr(library, "_loaded", {})
+    monkeypatch.setattr(library, "_build", None)  # would fail if it were called
+    assert load().images == 4
+
+
+def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(library, "_compile", full)
+    with pytest.raises(UsageError, match=r"No space left on device.*engine=torch"):
+        load()
+
+
+def test_without_a_compiler_the_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert compiler() is None
+    with pytest.raises(UsageError, match=r"apt install g\+\+.*engine=torch"):
+        load()
+    monkeypatch.setenv("CXX", "no-such-compiler -O1")
+    with pytest.raises(UsageError, match=r"CXX is 'no-such-compiler -O1', but"):
+        load()
+
+
+def test_a_failing_compiler_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "broken-c++"
+    broken.write_text(
+        "#!/bin/sh\ncase $1 in --version) echo 1.0;; *) echo boom >&2; exit 3;; esac\n"
+    )
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    with pytest.raises(UsageError) as caught:
+        load()
+    message = str(caught.value)
+    assert "boom" in message and f"command: {broken}" in message and "engine=torch" in message
+
+
+def test_options_of_cxx_belong_to_the_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load()
+    command = " ".join([*library.require_compiler(), "-DNOTHING"])
+    monkeypatch.setenv("CXX", command)
+    load()
+    assert len(list(folder.glob("*.so"))) == 2
+
+
+def test_loading_leaves_denormals_alone() -> None:
+    """Linked with -ffast-math, a library would flush them in the whole process."""
+    code = LOAD + "import numpy as np; print(np.float32(1e-40) * np.ones(1, np.float32) > 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[ True]\n")
