@@ -56,7 +56,7 @@ class Native:
 
     def __init__(self, net: Net, train: Split, batch_size: int) -> None:
         one = train.take("one", train.labels[:1].astype("int64") * 0)
-        self.engine = NativeEngine(View("bench", "test", train, one, one), lanes=1)
+        self.engine = NativeEngine(View("bench", "test", train, one, one, digest=""), lanes=1)
         self.job = Job(net, Candidate(batch_size, 1e-3), 0, 1)
         self.images = len(train)
 

@@ -11,8 +11,7 @@ import contextlib
 import errno
 import hashlib
 import socket
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +74,7 @@ class View:
     train: Split
     objective: Split
     test: Split
-
-    @cached_property
-    def digest(self) -> str:
-        """The first 16 hex digits of the SHA-256 over everything that a trial sees."""
-        sha = hashlib.sha256()
-        for split in (self.train, self.objective, self.test):
-            sha.update(np.ascontiguousarray(split.images).data)
-            sha.update(np.ascontiguousarray(split.labels).data)
-        return sha.hexdigest()[:16]
+    digest: str  # 16 hex digits that change with anything that a trial sees
 
 
 @dataclass(frozen=True)
@@ -93,18 +84,19 @@ class Dataset:
     name: str
     train: Split
     test: Split
+    digest: str  # MD5 of the data
     fallback: str | None = None
 
     def view(self, protocol: str) -> View:
         """Return the splits under `test` or `holdout`."""
+        digest = hashlib.md5(f"{self.digest} {protocol}".encode()).hexdigest()[:16]
         if protocol == "test":
-            return View(self.name, protocol, self.train, self.test, self.test)
+            return View(self.name, protocol, self.train, self.test, self.test, digest)
         order = rng.permutation(rng.derive("holdout"), len(self.train))
         cut = len(order) // HOLDOUT_SHARE
         held_out = self.train.take("holdout", np.sort(order[:cut]))
-        return View(
-            self.name, protocol, self.train.take("train", np.sort(order[cut:])), held_out, self.test
-        )
+        train = self.train.take("train", np.sort(order[cut:]))
+        return View(self.name, protocol, train, held_out, self.test, digest)
 
 
 def load(config: DataConfig) -> Dataset:
@@ -121,7 +113,7 @@ def load(config: DataConfig) -> Dataset:
         return _torchvision("mnist", config.root)
     except MissingData as missing:
         digits = _digits()
-        return Dataset(digits.name, digits.train, digits.test, fallback=str(missing))
+        return replace(digits, fallback=str(missing))
 
 
 class MissingData(UsageError):
@@ -133,12 +125,14 @@ def _torchvision(name: str, root: Path) -> Dataset:
     missing = [file for file in IDX_SHAPES if not (folder / file).is_file()]
     if missing:
         _download(name, root, folder, missing)
-    arrays = {file: _read_idx(name, folder / file, shape) for file, shape in IDX_SHAPES.items()}
-    return Dataset(
-        name,
-        Split("train", arrays["train-images-idx3-ubyte"], arrays["train-labels-idx1-ubyte"]),
-        Split("test", arrays["t10k-images-idx3-ubyte"], arrays["t10k-labels-idx1-ubyte"]),
+    read = [_read_idx(name, folder / file, shape) for file, shape in IDX_SHAPES.items()]
+    (train_images, train_labels, test_images, test_labels), md5s = zip(*read, strict=True)
+    digest = hashlib.md5("".join(md5s).encode()).hexdigest()
+    train, test = (
+        Split("train", train_images, train_labels),
+        Split("test", test_images, test_labels),
     )
+    return Dataset(name, train, test, digest)
 
 
 def _download(name: str, root: Path, folder: Path, missing: list[str]) -> None:
@@ -181,8 +175,11 @@ def _unavailable(
     )
 
 
-def _read_idx(name: str, path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """Read an IDX file of unsigned bytes: 4 bytes of magic, a big-endian size each, the data."""
+def _read_idx(name: str, path: Path, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.uint8], str]:
+    """Return the array of an IDX file of unsigned bytes, and the file's MD5.
+
+    The format: 4 bytes of magic, a big-endian size for each dimension, the data.
+    """
     md5 = MNIST_MD5[path.name] if name == "mnist" else None
     try:
         raw = path.read_bytes()
@@ -194,9 +191,10 @@ def _read_idx(name: str, path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.u
         raise _damaged(path, f"it has {len(raw):,} bytes instead of {expected:,}", md5)
     if not raw.startswith(header):
         raise _damaged(path, f"its header is not that of a {'x'.join(map(str, shape))} array", md5)
-    if md5 is not None and hashlib.md5(raw).hexdigest() != md5:
+    found = hashlib.md5(raw).hexdigest()
+    if md5 is not None and found != md5:
         raise _damaged(path, "its checksum differs", md5)
-    return np.frombuffer(raw, dtype=np.uint8, offset=len(header)).reshape(shape)
+    return np.frombuffer(raw, dtype=np.uint8, offset=len(header)).reshape(shape), found
 
 
 def _damaged(path: Path, what: str, md5: str | None) -> UsageError:
@@ -220,8 +218,8 @@ def _digits() -> Dataset:
     whole = Split("all", images, digits.target.astype(np.uint8))
     order = rng.permutation(rng.derive("digits"), len(whole))
     cut = len(whole) // 5
-    return Dataset(
-        "digits",
+    train, test = (
         whole.take("train", np.sort(order[cut:])),
         whole.take("test", np.sort(order[:cut])),
     )
+    return Dataset("digits", train, test, hashlib.md5(images.tobytes()).hexdigest())

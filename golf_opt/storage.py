@@ -7,6 +7,7 @@ it, and `with_password` puts it back for the one call that needs it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -20,8 +21,9 @@ from urllib.parse import unquote
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._rdb.models import TrialUserAttributeModel
 from optuna.trial import TrialState
-from sqlalchemy import event
+from sqlalchemy import event, insert
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -228,6 +230,26 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             rows[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
     return rows
+
+
+def set_attributes(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
+    """Set user attributes that the trial does not have yet: one transaction for all of them.
+
+    Optuna has one for each, which for the dozen of a trial takes longer than a third of an epoch.
+    """
+    backend = getattr(trial.storage, "_backend", None)
+    known = trial.user_attrs
+    if not isinstance(backend, RDBStorage) or known.keys() & attributes.keys():
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+        return
+    rows = [
+        {"trial_id": trial._trial_id, "key": key, "value_json": json.dumps(value)}
+        for key, value in attributes.items()
+    ]
+    with backend.engine.begin() as connection:
+        connection.execute(insert(TrialUserAttributeModel), rows)
+    trial._cached_frozen_trial.user_attrs.update(attributes)
 
 
 def this_worker() -> dict[str, Any]:

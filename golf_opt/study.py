@@ -46,6 +46,7 @@ from golf_opt.storage import (
     opened_storage,
     put_back,
     put_back_orphans,
+    set_attributes,
     this_worker,
 )
 
@@ -166,8 +167,7 @@ class StudyLoop:
         seed = trial_seed(self._config.seed, trial.number)
         job = Job(self.net, candidate, seed, self._config.epochs)
         run = TrialRun(trial, job, lane)
-        for name, value in (self._provenance | {"seed": seed}).items():
-            trial.set_user_attr(name, value)
+        set_attributes(trial, self._provenance | {"seed": seed})
         self._call("on_trial_start", run)
         return run
 
@@ -196,8 +196,7 @@ class StudyLoop:
                 self._finish(run, TrialState.COMPLETE)
 
     def _finish(self, run: TrialRun, state: TrialState) -> None:
-        for name, value in self._measures(run, state).items():
-            run.trial.set_user_attr(name, value)
+        set_attributes(run.trial, self._measures(run, state))
         self._call("on_trial_end", run, state)
         value = run.history[-1].accuracy if state == TrialState.COMPLETE else None
         self._study.tell(run.trial, value, state, skip_if_finished=True)
@@ -217,8 +216,7 @@ class StudyLoop:
         if accuracies:
             rows |= {"final_accuracy": accuracies[-1], "best_accuracy": max(accuracies)}
         if state == TrialState.COMPLETE:
-            tensors = self._engine.state(run.lane).tensors
-            rows["train_accuracy"] = self._engine.evaluate(self.net, tensors, self.view.train)
+            rows["train_accuracy"] = run.history[-1].train_accuracy
         return rows
 
     def _put_back_all(self) -> None:

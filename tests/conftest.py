@@ -98,7 +98,7 @@ def small_view() -> View:
         return Split(name, images, labels)
 
     train, test = split("train", 150), split("test", 70)
-    return View("small", "test", train, test, test)
+    return View("small", "test", train, test, test, digest="")
 
 
 @pytest.fixture(scope="session")

@@ -258,6 +258,8 @@ def test_evaluate_agrees_with_training(
     last = train(engine, job)[-1]
     accuracy = engine.evaluate(job.net, engine.state(0).tensors, small_view.objective)
     assert accuracy == last.accuracy
+    accuracy = engine.evaluate(job.net, engine.state(0).tensors, small_view.train)
+    assert accuracy == last.train_accuracy
 
 
 @pytest.mark.gpu

@@ -43,6 +43,7 @@ class EpochResult:
     accuracy: float  # on the split that the objective is measured on
     lr: float  # of the epoch's last step
     time_s: float  # training and evaluation, without the time that other lanes took
+    train_accuracy: float | None = None  # on all training images, after the job's last epoch
 
 
 @dataclass(frozen=True)

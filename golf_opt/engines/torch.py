@@ -343,12 +343,15 @@ class TorchEngine:
 
     def _end_epoch(self, run: _Lane, loss_sum: float, started: float) -> EpochResult:
         accuracy = self._accuracy(run.module, *self._objective)
+        last = run.epoch + 1 == run.job.epochs
+        train_accuracy = self._accuracy(run.module, *self._train) if last else None
         result = EpochResult(
             epoch=run.epoch + 1,
             loss=loss_sum / len(self._view.train),
             accuracy=accuracy,
             lr=float(run.rates[-1]),
             time_s=run.time_s + time.perf_counter() - started,
+            train_accuracy=train_accuracy,
         )
         run.epoch, run.step, run.time_s, run.order = run.epoch + 1, 0, 0.0, None
         run.loss_sum.zero_()

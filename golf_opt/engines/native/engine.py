@@ -447,19 +447,25 @@ class NativeEngine:
         if outcome == library.LIMIT:
             run.time_s += time.thread_time() - started
             return Slice(lane, epoch, run.step / steps)
-        correct = run.evaluator.correct(run.weights, run.buffers, self._objective, run.stop)
+        accuracy = self._accuracy(run, self._objective)
+        train_accuracy = self._accuracy(run, self._train) if epoch == run.job.epochs else None
         if run.stop.value:
             return None
         result = EpochResult(
             epoch=epoch,
             loss=run.loss_sum / len(self._train),
-            accuracy=correct / len(self._objective),
+            accuracy=accuracy,
             lr=float(rates[-1]),
             time_s=run.time_s + time.thread_time() - started,
+            train_accuracy=train_accuracy,
         )
         run.epoch, run.step, run.loss_sum, run.time_s = epoch, 0, 0.0, 0.0
         run.order = run.order[:0]
         return Slice(lane, epoch, 1.0, result)
+
+    def _accuracy(self, run: _Run, data: _Images) -> float:
+        """Return the share of images that get their label; means nothing after a stop."""
+        return run.evaluator.correct(run.weights, run.buffers, data, run.stop) / len(data)
 
     def _train_steps(self, run: _Run, steps: int, rates: npt.NDArray[np.float64]) -> int:
         """Run compiled code for a slice; return its outcome. Updates the run's place."""
