@@ -30,7 +30,7 @@ from golf_opt.checkpoint import (
 from golf_opt.engines.base import Engine, EpochResult, Job, LaneState, Slice
 from golf_opt.storage import STUDY_ID, marks
 
-NOTE_EVERY_S = 2.0
+NOTE_EVERY_S = 3.0
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Callback:
         """The trial is about to be told complete, pruned or failed; attributes can still be set."""
 
     def on_trial_told(self, run: TrialRun) -> None:
-        """The trial is finished in the storage."""
+        """The trial is finished in the storage, and its lane may hold another one already."""
 
     def on_interrupt(self, run: TrialRun) -> None:
         """The study stops before this trial's end; the trial goes back to the queue."""

@@ -76,7 +76,8 @@ class Progress(Callback):
             )
 
     def on_trial_told(self, run: TrialRun) -> None:
-        self._runs.pop(run.lane, None)
+        if self._runs.get(run.lane) is run:
+            del self._runs[run.lane]
         self._count()
 
     def on_study_end(self) -> None:

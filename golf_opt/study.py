@@ -130,6 +130,7 @@ class StudyLoop:
         self.callbacks = callbacks
         self._scheduler: Scheduler[TrialRun] = Scheduler(context.engine.num_lanes)
         self._finished = num_finished(self._study)
+        self._told: list[TrialRun] = []  # finished, and callbacks not yet told so
         self._provenance = provenance(context.engine) | {
             "protocol": config.protocol,
             "num_params": net.num_params,
@@ -143,10 +144,15 @@ class StudyLoop:
             self._call("on_study_start")
             try:
                 while stop.signal is None and self._fill():
+                    for run in self._told:  # after the lanes are full again: it can wait
+                        self._call("on_trial_told", run)
+                    self._told.clear()
                     for done in self._engine.step():
                         self._advance(done)
             finally:
                 self._put_back_all()
+                for run in self._told:
+                    self._call("on_trial_told", run)
                 self._call("on_study_end")
         return stop.signal
 
@@ -162,12 +168,11 @@ class StudyLoop:
             return None
         self._study.sampler = self._make_sampler(len(self._study.get_trials(deepcopy=False)))
         trial = self._study.ask()
-        trial.set_user_attr(WORKER, this_worker())
-        candidate = self._space.suggest(trial)
         seed = trial_seed(self._config.seed, trial.number)
+        set_attributes(trial, {WORKER: this_worker(), "seed": seed} | self._provenance)
+        candidate = self._space.suggest(trial)
         job = Job(self.net, candidate, seed, self._config.epochs)
         run = TrialRun(trial, job, lane)
-        set_attributes(trial, self._provenance | {"seed": seed})
         self._call("on_trial_start", run)
         return run
 
@@ -203,7 +208,7 @@ class StudyLoop:
         self._engine.stop(run.lane)
         self._scheduler.release(run.lane)
         self._finished += 1
-        self._call("on_trial_told", run)
+        self._told.append(run)
 
     def _measures(self, run: TrialRun, state: TrialState) -> dict[str, Any]:
         """Return what a finished trial stores beside its parameters and its objective."""
