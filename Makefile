@@ -42,6 +42,7 @@ check: $(SETUP) ## Lint, check formatting and types
 
 bench: $(SETUP) .venv/.bench ## Measure the engines and a study against PyTorch; writes bench/results/
 	@.venv/bin/python -m bench.engines $(ARGS)
+	@.venv/bin/python -m bench.lanes
 	@.venv/bin/python -m bench.study
 
 .venv/.bench: $(SETUP)

@@ -21,6 +21,7 @@ import pytest
 import torchvision
 from conftest import Ran
 from omegaconf import OmegaConf
+from sklearn import datasets
 
 from golf_opt import __version__, cli, data
 from golf_opt.storage import PASSWORD_ENV
@@ -254,9 +255,9 @@ def test_a_study_goes_on_only_as_what_it_was(
 def test_a_study_does_not_go_on_with_other_images_of_the_same_name(
     golf: Golf, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changed = data._digits()
-    changed.train.images[0, 14, 14] ^= 1
-    monkeypatch.setattr(data, "_digits", lambda: changed)
+    other = datasets.load_digits()
+    other.images[0, 4, 4] += 1
+    monkeypatch.setattr(datasets, "load_digits", lambda: other)
     before = dump(database)
     said = told(golf(*FAST, "study.name=mine"))
     assert "study 'mine' is another study: data was digits (" in said
