@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Ran
 
+import bench.readme
 from golf_opt import cli
 
 README = (ROOT / "README.md").read_text()
@@ -28,7 +29,7 @@ def commands(head: str) -> list[str]:
 
 
 def test_every_command_is_covered_here() -> None:
-    heads = ("make study", "make test", "make dashboard", "golf-opt ")
+    heads = ("make study", "make test", "make dashboard", "make bench", "golf-opt ")
     assert COMMANDS and [c for c in COMMANDS if not c.startswith(heads)] == []
 
 
@@ -90,6 +91,11 @@ def test_the_options_table_has_every_key(golf: Callable[..., Ran]) -> None:
             assert f"`{file.stem}`" in README, (
                 f"{file.parent.name}={file.stem} is not in the README"
             )
+
+
+def test_the_speed_is_what_the_benchmarks_wrote() -> None:
+    written = README.split(bench.readme.BEGIN)[1].split(bench.readme.END)[0]
+    assert written == bench.readme.section()
 
 
 def test_the_file_tree_is_the_tree() -> None:

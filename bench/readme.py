@@ -1,0 +1,67 @@
+"""The README's section on speed, from the files that the benchmarks wrote.
+
+python -m bench.readme          print it
+python -m bench.readme --write  put it into README.md, between its two marks
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.report import RESULTS
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- speed: python -m bench.readme --write -->\n", "<!-- /speed -->"
+
+
+def load(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return found
+
+
+def section() -> str:
+    """Return the section in Markdown."""
+    engines, study, lanes = load("engines"), load("study"), load("lanes")
+    rows = engines["rows"]
+    sizes = sorted({row["batch_size"] for row in rows})
+    lines = [
+        "Images a second of one core in training, native engine over eager PyTorch with its data",
+        f"in memory, medians of interleaved turns ({engines['machine']['cpu']}, "
+        f"{engines['machine']['vectors']}, torch {engines['machine']['torch']}):",
+        "",
+        f"| net | {' | '.join(f'batch {size}' for size in sizes)} | of the core's peak |",
+        f"|---|{'---:|' * len(sizes)}---:|",
+    ]
+    for net in dict.fromkeys(row["net"] for row in rows):
+        mine = {row["batch_size"]: row for row in rows if row["net"] == net}
+        ratios = " | ".join(f"{mine[size]['ratio']:.0f}x" for size in sizes)
+        shares = [row["peak_share"] for row in mine.values()]
+        lines.append(f"| `{net}` | {ratios} | {100 * min(shares):.0f}-{100 * max(shares):.0f} % |")
+    how = "run whole" if study["plain_is_measured_whole"] else "its epochs sampled and added up"
+    lines += [
+        "",
+        f"{list(lanes['epochs_per_s'])[-1]} lanes on as many cores do {lanes['ratio']:.2f} times "
+        "the work of one. A whole study of 12 candidates, "
+        f"{study['epochs']} epochs, two lanes, is {study['ratio']:.0f} times faster than a "
+        f"hand-written Optuna + PyTorch script in two processes ({how}); "
+        f"{100 * study['cpu_share_outside_kernel']:.1f} % of its processor time is not training or "
+        "evaluation, half of that Python starting.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    if "--write" not in sys.argv:
+        print(section())
+        return
+    head, _, rest = README.read_text().partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    README.write_text(f"{head}{BEGIN}{section()}{END}{tail}")
+
+
+if __name__ == "__main__":
+    main()
