@@ -158,8 +158,11 @@ class StudyLoop:
 
     def _fill(self) -> bool:
         """Give every free lane a trial; return whether any lane is busy."""
-        for lane, run in self._scheduler.fill(self._take):
-            self._engine.start(lane, run.job, run.resume)
+        while placed := self._scheduler.fill(self._take):
+            for lane, run in placed:
+                self._engine.start(lane, run.job, run.resume)
+                if len(run.history) == run.job.epochs:  # killed between its last epoch and its tell
+                    self._report(run)
         return bool(self._scheduler.busy)
 
     def _take(self, lane: int) -> TrialRun | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import optuna
 import pytest
 from conftest import Ran
+from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
 from golf_opt.callbacks import Callback, TrialRun
@@ -290,3 +292,30 @@ def test_native_lanes_go_on_after_a_kill(
         if trial.params == other.params:  # the order of asking may differ with two lanes
             assert trial.intermediate_values == other.intermediate_values
     assert any(t.params == o.params for t, o in zip(killed.trials, undisturbed.trials, strict=True))
+
+
+class DieBeforeTell(Callback):
+    """Ends the process as kill -9 would, after the last epoch's checkpoint."""
+
+    def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
+        os._exit(9)
+
+
+@pytest.mark.parametrize("engine", ["torch", "native"])
+def test_a_trial_killed_after_its_last_epoch_is_finished(
+    golf: Golf, golf_process: Start, tmp_path: Path, engine: str
+) -> None:
+    command = (*QUICK, f"engine={engine}", "epochs=2", "trials=2", "engine.lanes=1")
+    tests = str(Path(__file__).parent)
+    process = golf_process(
+        *command, "+callbacks.die._target_=test_study.DieBeforeTell", PYTHONPATH=tests
+    )
+    process.communicate(timeout=60)
+    assert [trial.state.name for trial in load(tmp_path).trials] == ["RUNNING"]
+    assert golf(*command).status == 0
+    study = load(tmp_path)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
+    for trial in study.trials:
+        assert list(trial.intermediate_values) == [1, 2]
+        assert trial.value == trial.intermediate_values[2]
+        assert trial.user_attrs["train_accuracy"] > 0
