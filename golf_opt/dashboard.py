@@ -53,7 +53,8 @@ def _serve_storage(
     server = waitress.create_server(app, sockets=[listener], threads=THREADS, ident=None)
     if config.host not in LOCAL_HOSTS:
         say("warning: whoever reaches this address can read and delete studies; there is no login")
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a script's `&` ignores it
+        signal.signal(number, _interrupt)
     say(f"dashboard: http://{config.host}:{server.effective_port}/  (Ctrl-C ends it)")
     try:
         server.run()
