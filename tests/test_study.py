@@ -88,10 +88,12 @@ def wait_for_epoch(folder: Path, epoch: int) -> None:
     reported = "SELECT 1 FROM trial_intermediate_values WHERE step = ?"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        with contextlib.suppress(sqlite3.OperationalError):  # not there yet
-            with contextlib.closing(sqlite3.connect(database, uri=True)) as connection:
-                if connection.execute(reported, (epoch,)).fetchone():
-                    return
+        with (
+            contextlib.suppress(sqlite3.OperationalError),  # not there yet
+            contextlib.closing(sqlite3.connect(database, uri=True)) as connection,
+        ):
+            if connection.execute(reported, (epoch,)).fetchone():
+                return
         time.sleep(0.05)
     raise AssertionError("no trial got that far")
 
