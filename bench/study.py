@@ -85,7 +85,7 @@ def run_golf(root: Path, folder: Path, epochs: int) -> dict[str, float]:
         [
             *(sys.executable, "-m", "golf_opt", "study", "arch=c4-5-4", "pruner=none"),
             *("data=mnist", f"data.root={root}", f"epochs={epochs}", "trials=12"),
-            *("engine.name=native", f"engine.lanes={PROCESSES}", f"study.dir={folder}"),
+            *("engine.name=native", f"engine.lanes={PROCESSES}", f"dir={folder}"),
             f"study.enqueue={_hydra(candidates())}",
         ],
         check=True,

@@ -22,12 +22,7 @@ from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 
 from golf_opt import picture, report
-from golf_opt.checkpoint import (
-    Checkpoint,
-    DamagedCheckpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
+from golf_opt.checkpoint import Checkpoint, CheckpointFolder, DamagedCheckpoint
 from golf_opt.engines.base import Engine, EpochResult, Job, LaneState, Slice
 from golf_opt.storage import STUDY_ID, marks
 
@@ -68,14 +63,14 @@ class StudyContext:
         path.mkdir(parents=True, exist_ok=True)
         return FileSystemArtifactStore(path)
 
-    def checkpoint_path(self, number: int) -> Path:
-        """Return where a trial's checkpoint is; the study's own id keeps a deleted study's away."""
-        return self.folder / "checkpoints" / self._study_id / f"{number}.safetensors"
-
     @cached_property
-    def _study_id(self) -> str:
-        study_id: str = marks(self.study)[STUDY_ID]
-        return study_id
+    def checkpoints(self) -> CheckpointFolder:
+        return open_checkpoints(self.study, self.folder)
+
+
+def open_checkpoints(study: optuna.Study, folder: Path) -> CheckpointFolder:
+    """Return a study's checkpoints; the study's own id keeps those of a deleted one away."""
+    return CheckpointFolder(folder / "checkpoints" / str(marks(study)[STUDY_ID]))
 
 
 class Callback:
@@ -127,7 +122,7 @@ class Checkpointing(Callback):
     def on_trial_start(self, run: TrialRun) -> None:
         with contextlib.suppress(FileNotFoundError):
             try:
-                checkpoint = load_checkpoint(self.context.checkpoint_path(run.number), run.job)
+                checkpoint = self.context.checkpoints.load(run.number, run.job)
             except DamagedCheckpoint as damage:
                 run.trial.set_user_attr("checkpoint_damaged", str(damage))
                 return
@@ -143,12 +138,12 @@ class Checkpointing(Callback):
 
     def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
         if state != TrialState.COMPLETE:
-            self.context.checkpoint_path(run.number).unlink(missing_ok=True)
+            self.context.checkpoints.delete(run.number)
 
     def _save(self, run: TrialRun) -> None:
         state = self.context.engine.state(run.lane)
         checkpoint = Checkpoint(state, tuple(run.history), self.context.engine.name)
-        save_checkpoint(self.context.checkpoint_path(run.number), run.job, checkpoint)
+        self.context.checkpoints.save(run.number, run.job, checkpoint)
 
 
 class LearningCurve(Callback):

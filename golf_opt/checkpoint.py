@@ -34,6 +34,26 @@ class Checkpoint:
     engine: str
 
 
+class CheckpointFolder:
+    """The checkpoints of one study, a file a trial."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number}.safetensors"
+
+    def save(self, number: int, job: Job, checkpoint: Checkpoint) -> None:
+        save_checkpoint(self.path(number), job, checkpoint)
+
+    def load(self, number: int, job: Job | None = None) -> Checkpoint:
+        """Return a trial's last checkpoint; raises as `load_checkpoint` does."""
+        return load_checkpoint(self.path(number), job)
+
+    def delete(self, number: int) -> None:
+        self.path(number).unlink(missing_ok=True)
+
+
 def describe_job(job: Job) -> dict[str, Any]:
     """Return what a checkpoint must share with the job that continues it."""
     return {

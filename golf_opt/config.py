@@ -123,7 +123,7 @@ def study_config(cfg: DictConfig, conf_dir: Path) -> StudyConfig:
     study = node["study"]
     return StudyConfig(
         name=_study_name(study["name"]),
-        folder=_folder(study["dir"]),
+        folder=_folder(node["dir"]),
         enqueue=_points(study["enqueue"], conf_dir / "points"),
         trials=check_int("trials", node["trials"], 1),
         epochs=check_int("epochs", node["epochs"], 1, 10_000),
@@ -146,7 +146,7 @@ def dashboard_config(cfg: DictConfig) -> DashboardConfig:
     """Check the composed configuration of the verb `dashboard`."""
     node = plain(cfg)
     return DashboardConfig(
-        folder=_folder(node["study"]["dir"]),
+        folder=_folder(node["dir"]),
         host=str(node["dashboard"]["host"]),
         port=check_int("dashboard.port", node["dashboard"]["port"], 0, 65_535),
         storage=_storage(node["storage"]),
@@ -170,7 +170,7 @@ def _group(name: str, node: object) -> Mapping[str, Any]:
 def _folder(value: object) -> Path:
     folder = Path(str(value))
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"study.dir is {str(value)!r}, but must be a folder, and that is a file.")
+        raise UsageError(f"dir is {str(value)!r}, but must be a folder, and that is a file.")
     return folder
 
 

@@ -27,11 +27,12 @@ from sqlalchemy import event, insert
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from golf_opt.config import StorageConfig, UsageError
+from golf_opt.config import StorageConfig, UsageError, did_you_mean
 
 PASSWORD_ENV = "GOLF_STORAGE_PASSWORD"
 FINGERPRINT = "golf_opt:fingerprint"
 STUDY_ID = "golf_opt:id"
+RECIPE = "golf_opt:recipe"  # arch, space, protocol, ...: how to run the study elsewhere
 WORKER = "worker"
 OBJECTIVES = {"test": "test accuracy", "holdout": "holdout accuracy"}  # by protocol
 SQLITE_TIMEOUT_S = 60
@@ -185,6 +186,22 @@ def open_study(
         mark(study, STUDY_ID, uuid.uuid4().hex)
         mark(study, FINGERPRINT, dict(fingerprint))
     return study, not known
+
+
+def find_study(storage: BaseStorage, name: str) -> optuna.Study:
+    """Return a study of ours by its name.
+
+    Raises:
+        UsageError: there is none of that name, or golf-opt did not make it.
+    """
+    names = optuna.get_all_study_names(storage)
+    if name not in names:
+        known = f"it must be {did_you_mean(name, names)}" if names else "there are none yet"
+        raise UsageError(f"study {name!r} is not in the storage; {known}")
+    study = optuna.load_study(study_name=name, storage=storage)
+    if RECIPE not in marks(study):
+        raise UsageError(f"study {name!r} was not made by this golf-opt; it keeps no recipe.")
+    return study
 
 
 def mark(study: optuna.Study, key: str, value: Any) -> None:

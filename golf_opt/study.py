@@ -28,7 +28,6 @@ from optuna.trial import TrialState
 from golf_opt import __version__
 from golf_opt.arch import Net, build_net
 from golf_opt.callbacks import Callback, StudyContext, TrialRun
-from golf_opt.checkpoint import load_checkpoint
 from golf_opt.config import DEFAULT_EPOCHS, StudyConfig, UsageError, check_int
 from golf_opt.data import Dataset, View, load
 from golf_opt.engines import create_engine
@@ -38,6 +37,7 @@ from golf_opt.scheduler import Scheduler
 from golf_opt.space import GridSampler, Space, build_space, sampler_seed, trial_seed
 from golf_opt.storage import (
     OBJECTIVES,
+    RECIPE,
     WORKER,
     mark,
     marks,
@@ -92,6 +92,8 @@ def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
     ):
         name = config.name or study_name(config, net, dataset)
         study, new = open_study(storage, name, fingerprint(config, net, space, view))
+        if new:
+            mark(study, RECIPE, recipe(config))
         study.pruner = pruner
         say(opening_line(study, new, config, net, view, engine))
         for number in put_back_orphans(study):
@@ -297,6 +299,22 @@ def fingerprint(config: StudyConfig, net: Net, space: Space, view: View) -> dict
     }
 
 
+def recipe(config: StudyConfig) -> dict[str, Any]:
+    """Return what it takes to run the study elsewhere, data and storage aside."""
+    return {
+        "arch": config.arch,
+        "space": config.space,
+        "sampler": config.sampler,
+        "pruner": config.pruner,
+        "protocol": config.protocol,
+        "epochs": config.epochs,
+        "trials": config.trials,
+        "seed": config.seed,
+        "data": config.data.name,
+        "version": __version__,
+    }
+
+
 def facts(config: StudyConfig, net: Net, space: Space, view: View, command: str) -> dict[str, Any]:
     """Return what the study's note tells a reader."""
     return {
@@ -388,9 +406,8 @@ def read_test(loop: StudyLoop) -> Mapping[str, Any] | None:
     for reading in readings:
         if reading["trial"] == best.number:
             return reading
-    path = loop.context.checkpoint_path(best.number)
     try:
-        state = load_checkpoint(path).state
+        state = loop.context.checkpoints.load(best.number).state
     except FileNotFoundError:
         return None  # made with callbacks.checkpoint taken out, or on another machine
     accuracy = loop.context.engine.evaluate(loop.net, state.tensors, loop.view.test)

@@ -561,7 +561,7 @@ def test_the_configuration_that_would_run_is_shown(golf: Golf, tmp_path: Path) -
         ("pruner=hyperband", "pruner.max_resource", 18),
         ("storage=memory", "storage.url", None),
         ("storage=postgres", "storage.url_env", "GOLF_STORAGE_URL"),
-        ("study.dir=elsewhere", "storage.url", "sqlite:///elsewhere/golf.db"),
+        ("dir=elsewhere", "storage.url", "sqlite:///elsewhere/golf.db"),
         ("data=fashion", "data.name", "fashion"),
         ("engine=torch", "engine.name", "torch"),
         ("~callbacks.curve", "callbacks.curve", None),

@@ -9,14 +9,14 @@ PACKAGE = Path(__file__).parents[1] / "golf_opt"
 
 # A module may import from the ranks below its own, and no other.
 RANKS = [
-    ["__init__"],
+    ["__init__", "golf.__init__"],
     ["config", "rng", "picture"],
     ["arch", "recipe", "data"],
     ["hydra_source", "space", "storage", "scheduler", "engines.base"],
     ["engines.torch", "engines.native", "checkpoint"],
     ["engines.__init__", "report"],
     ["callbacks", "dashboard"],
-    ["progress"],
+    ["progress", "golf.source"],
     ["study"],
     ["cli"],
     ["__main__"],

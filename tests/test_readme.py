@@ -47,7 +47,7 @@ def test_golf_opt_commands(golf: Callable[..., Ran], command: str) -> None:
 
 def test_make_study(tmp_path: Path) -> None:
     (command,) = commands("make study")
-    arguments = f"ARGS={' '.join(QUICK[:1] + QUICK[3:])} study.dir={tmp_path}/studies"
+    arguments = f"ARGS={' '.join(QUICK[:1] + QUICK[3:])} dir={tmp_path}/studies"
     ran = subprocess.run(
         [*shlex.split(command), *MAKE, arguments], cwd=ROOT, capture_output=True, text=True
     )
@@ -61,7 +61,7 @@ def test_make_study(tmp_path: Path) -> None:
 )
 def test_dashboards(tmp_path: Path, command: str) -> None:
     """Each prints the address it serves, and ends on SIGINT."""
-    arguments = ["dashboard", f"study.dir={tmp_path}/studies", "dashboard.port=0"]
+    arguments = ["dashboard", f"dir={tmp_path}/studies", "dashboard.port=0"]
     process = subprocess.Popen(
         [sys.executable, "-m", "golf_opt", *arguments], cwd=tmp_path, stdout=subprocess.PIPE,
         text=True, env=os.environ,

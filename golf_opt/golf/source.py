@@ -1,0 +1,98 @@
+"""Where a trained net comes from: a trial of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from golf_opt.arch import Net, build_net
+from golf_opt.callbacks import open_checkpoints
+from golf_opt.checkpoint import DamagedCheckpoint
+from golf_opt.config import UsageError
+from golf_opt.engines.base import Tensors
+from golf_opt.recipe import Candidate
+from golf_opt.report import best_trial
+from golf_opt.space import build_space
+from golf_opt.storage import RECIPE, marks
+
+
+@dataclass(frozen=True)
+class TrainedNet:
+    """A net with its weights, and what is known of how they were made."""
+
+    label: str  # such as `c4-5-4, trial 17`
+    net: Net
+    tensors: Tensors  # `weights/<parameter>` and `buffers/<buffer>`, float32
+    candidate: Candidate | None = None  # what trained it
+    seed: int | None = None
+    recipe: Mapping[str, Any] | None = None  # of the study: arch, space, protocol, epochs, ...
+    trial: FrozenTrial | None = None
+
+
+def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -> TrainedNet:
+    """Return the net of a complete trial.
+
+    Args:
+        study: as `storage.find_study` returns it.
+        folder: of the studies; it holds checkpoints/.
+        which: a trial's number, or `best`.
+
+    Raises:
+        UsageError: there is no such trial, it is not complete, or its weights were not kept.
+    """
+    trial = find_trial(study, which)
+    recipe = marks(study)[RECIPE]
+    try:
+        state = open_checkpoints(study, folder).load(trial.number).state
+    except (FileNotFoundError, DamagedCheckpoint) as error:
+        raise UsageError(
+            f"the weights of trial {trial.number} of {study.study_name} cannot be had: {error}"
+        ) from error
+    kept = {
+        name: values
+        for name, values in state.tensors.items()
+        if name.startswith(("weights/", "buffers/"))
+    }
+    return TrainedNet(
+        f"{study.study_name}, trial {trial.number}",
+        build_net(recipe["arch"]),
+        kept,
+        candidate_of(study, trial),
+        trial.user_attrs["seed"],
+        recipe,
+        trial,
+    )
+
+
+def find_trial(study: optuna.Study, which: str | int = "best") -> FrozenTrial:
+    """Return a complete trial by its number, or the best.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if which == "best":
+        best = best_trial(study)
+        if best is None:
+            raise UsageError(f"study {study.study_name!r} has no complete trial yet.")
+        return best
+    trials = study.get_trials(deepcopy=False)
+    if not isinstance(which, int) or isinstance(which, bool) or not 0 <= which < len(trials):
+        raise UsageError(
+            f"trial is {which!r}, but must be `best` or the number of a trial of "
+            f"{study.study_name!r}, which has {len(trials)}."
+        )
+    if trials[which].state != TrialState.COMPLETE:
+        state = trials[which].state.name.lower()
+        raise UsageError(f"trial {which} is {state}, but must be complete.")
+    return trials[which]
+
+
+def candidate_of(study: optuna.Study, trial: FrozenTrial) -> Candidate:
+    """Return the hyperparameters of a trial: what was tuned and what the space fixes."""
+    space = build_space(marks(study)[RECIPE]["space"])
+    return Candidate(**dict(space.fixed) | trial.params)
