@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -20,9 +20,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from golf_opt import __version__
 from golf_opt.arch import load_arch, presets, show_shape, unknown_arch
-from golf_opt.config import UsageError, dashboard_config, did_you_mean, study_config
+from golf_opt.config import UsageError, dashboard_config, did_you_mean, study_config, worker_config
 from golf_opt.hydra_source import GrammarSource
 from golf_opt.storage import PASSWORD_ENV, explain_failure, take_password
+
+if TYPE_CHECKING:
+    from golf_opt.study import Outcome
 
 PACKAGE = Path(__file__).parent
 # in a wheel the configuration lies in the package, in a checkout beside it
@@ -35,6 +38,7 @@ USAGE = """\
 golf-opt VERB key=value ...
 
   study      run a study, or go on with it:  golf-opt study arch=c4-5-4 trials=50
+  worker     run trials beside others:     golf-opt worker study=c4-5-4 storage=postgres
   dashboard  browse the studies:             golf-opt dashboard
   arch       count networks:                 golf-opt arch c4-5-4 c4-5-4-prelu
 
@@ -50,7 +54,21 @@ def study(cfg: DictConfig) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     config = study_config(cfg, CONF_DIR)
-    outcome = run_study(config, f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".strip(), say)
+    end(run_study(config, f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".strip(), say))
+
+
+def worker(cfg: DictConfig) -> None:
+    """Run trials of a study that was begun elsewhere."""
+    import optuna
+
+    from golf_opt.study import join_study
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    end(join_study(worker_config(cfg), say))
+
+
+def end(outcome: Outcome) -> None:
+    """Say the last words, and exit as the signal that ended the study asks for."""
     say(outcome.closing)
     if outcome.signal is not None:
         sys.exit(EXIT_SIGNAL + outcome.signal)
@@ -77,7 +95,11 @@ def arch(names: list[str]) -> None:
         say(f"  {'total parameters':<24} {'':>12} {net.num_params:>10}\n")
 
 
-HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {"study": study, "dashboard": dashboard}
+HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
+    "study": study,
+    "worker": worker,
+    "dashboard": dashboard,
+}
 VERBS = (*HYDRA_VERBS, "arch")
 
 

@@ -1,6 +1,7 @@
 """The study loop: ask -> lane -> step -> report and prune -> tell. Only this module steers Optuna.
 
 run_study   checks everything, opens the storage, and runs the loop
+join_study  does so for a study that was begun elsewhere
 StudyLoop   keeps the lanes full until the study has its total of trials
 """
 
@@ -29,17 +30,25 @@ from optuna.trial import TrialState
 from golf_opt import __version__
 from golf_opt.arch import Net, build_net
 from golf_opt.callbacks import Callback, StudyContext, TrialRun
-from golf_opt.config import DEFAULT_EPOCHS, StudyConfig, UsageError, check_int
+from golf_opt.config import (
+    DEFAULT_EPOCHS,
+    DataConfig,
+    StudyConfig,
+    UsageError,
+    WorkerConfig,
+    check_int,
+)
 from golf_opt.data import Dataset, View, load
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import Engine, Job, Slice
 from golf_opt.report import best_trial, closing_words
 from golf_opt.scheduler import Scheduler
-from golf_opt.space import GridSampler, Space, build_space, sampler_seed, trial_seed
+from golf_opt.space import FreshSampler, GridSampler, Space, build_space, sampler_seed, trial_seed
 from golf_opt.storage import (
     OBJECTIVES,
     RECIPE,
     WORKER,
+    find_study,
     is_reachable,
     is_shared,
     lost_trials,
@@ -86,7 +95,7 @@ def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
     net = build_net(config.arch)
     space = build_space(config.space)
     points = [space.check_point(point) for point in config.enqueue]
-    make_sampler = sampler_maker(config, space)
+    sampler = FreshSampler(sampler_maker(config, space))
     pruner = _build("pruner", config.pruner)
     callbacks = [_build(f"callbacks.{name}", node) for name, node in config.callbacks.items()]
     dataset = load(config.data)
@@ -100,21 +109,67 @@ def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
     ):
         name = config.name or study_name(config, net, dataset)
         study, new = open_study(storage, name, fingerprint(config, net, space, view))
-        mark(study, RECIPE, recipe(config))
+        mark(study, RECIPE, recipe(config, view, command))
         set_total(study, config.trials)
-        study.pruner = pruner
+        study.sampler, study.pruner = sampler, pruner
         say(opening_line(study, new, config, net, view, engine))
         for point in points:
             study.enqueue_trial(point, skip_if_exists=True)
         told = facts(config, net, space, view, command)
         context = StudyContext(study, engine, config.folder, config.trials, config.epochs, told)
-        loop = StudyLoop(context, config, net, space, view, make_sampler, callbacks, say)
+        loop = StudyLoop(context, config, net, space, view, callbacks, say)
         ended_by = loop.run()
         reading = None
         if config.protocol == "holdout" and ended_by is None:
             reading = read_test(loop)
         closing = closing_words(study, num_finished(study), config.trials, reading)
     return Outcome(closing, ended_by)
+
+
+def join_study(worker: WorkerConfig, say: Say) -> Outcome:
+    """Run trials of a study that was begun elsewhere, until it has its total.
+
+    Raises:
+        UsageError: there is no such study, its data is not the worker's, or another version of
+            golf-opt made it.
+    """
+    with opened_storage(worker.storage) as storage:
+        kept = marks(find_study(storage, worker.study))[RECIPE]
+    check_version(kept["version"], say)
+    for part in ("sampler", "pruner"):
+        check_targets(part, kept[part])
+    config = StudyConfig(
+        name=worker.study,
+        folder=worker.folder,
+        enqueue=(),
+        **{key: kept[key] for key in ("trials", "epochs", "seed", "protocol")},
+        **{key: kept[key] for key in ("arch", "space", "sampler", "pruner")},
+        callbacks=worker.callbacks,
+        storage=worker.storage,
+        data=DataConfig(kept["data"], worker.data_root),
+        engine=worker.engine,
+    )
+    return run_study(config, kept["command"], say)
+
+
+def check_version(made_by: str, say: Say) -> None:
+    """Refuse a study of another minor version; a patch is only worth a line."""
+    if made_by.split(".")[:2] != __version__.split(".")[:2]:
+        raise UsageError(
+            f"the study was begun by golf-opt {made_by}, but this is {__version__}; "
+            f"install golf-opt=={made_by} here, or go on with it from `golf-opt study` there."
+        )
+    if made_by != __version__:
+        say(f"note: the study was begun by golf-opt {made_by}, this is {__version__}")
+
+
+def check_targets(part: str, node: Any) -> None:
+    """Let a database name only classes of Optuna and of ours: it must not run what it likes."""
+    for key, value in node.items():
+        if key == "_target_" and not str(value).startswith(("optuna.", "golf_opt.")):
+            raise UsageError(f"the study's {part} is {value}; a worker takes only Optuna's own.")
+        if isinstance(value, Mapping):
+            check_targets(part, value)
 
 
 class StudyLoop:
@@ -127,7 +182,6 @@ class StudyLoop:
         net: Net,
         space: Space,
         view: View,
-        make_sampler: Callable[[int], BaseSampler],
         callbacks: Sequence[Callback],
         say: Say,
     ) -> None:
@@ -135,7 +189,6 @@ class StudyLoop:
         self._study, self._engine = context.study, context.engine
         self._config, self._space = config, space
         self.net, self.view = net, view
-        self._make_sampler = make_sampler
         self.callbacks = callbacks
         self._say = say
         self._scheduler: Scheduler[TrialRun] = Scheduler(context.engine.num_lanes)
@@ -215,7 +268,6 @@ class StudyLoop:
         trials = self._study.get_trials(deepcopy=False)
         if sum(trial.state != TrialState.WAITING for trial in trials) >= self.context.total:
             return None
-        self._study.sampler = self._make_sampler(len(trials))
         try:
             trial = self._study.ask()
         except (BudgetSpent, StorageUnreachable):
@@ -355,7 +407,7 @@ def fingerprint(config: StudyConfig, net: Net, space: Space, view: View) -> dict
     }
 
 
-def recipe(config: StudyConfig) -> dict[str, Any]:
+def recipe(config: StudyConfig, view: View, command: str) -> dict[str, Any]:
     """Return what it takes to run the study elsewhere, data and storage aside."""
     return {
         "arch": config.arch,
@@ -366,7 +418,8 @@ def recipe(config: StudyConfig) -> dict[str, Any]:
         "epochs": config.epochs,
         "trials": config.trials,
         "seed": config.seed,
-        "data": config.data.name,
+        "data": view.dataset,
+        "command": command,
         "version": __version__,
     }
 
@@ -412,11 +465,10 @@ def fallback_banner(why: str) -> str:
 
 
 def sampler_maker(config: StudyConfig, space: Space) -> Callable[[int], BaseSampler]:
-    """Return a function from the number of trials so far to the sampler for the next.
+    """Return a function from a trial's number to its sampler, seeded by it.
 
-    A fresh sampler a trial, seeded by the trial, so that a study stopped and resumed asks for the
-    same points as one that ran through (with one lane). Samplers that follow a plan over the whole
-    study, grid and quasi-Monte Carlo, keep the study's seed.
+    Samplers that follow a plan over the whole study, grid and quasi-Monte Carlo, keep the study's
+    seed.
     """
     node = config.sampler
 
