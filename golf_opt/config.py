@@ -20,6 +20,7 @@ PROTOCOLS = ("test", "holdout")
 DATASETS = ("auto", "mnist", "fashion", "digits")
 ENGINES = ("auto", "native", "torch")
 DEFAULT_EPOCHS = 18
+DASHBOARD_KEYS = ("host", "port", "write", "password_env", "password_file", "trusted_proxy")
 
 
 class UsageError(ValueError):
@@ -116,7 +117,12 @@ class DashboardConfig:
     folder: Path
     host: str
     port: int
+    write: bool
+    password_env: str  # the environment variable that holds the password
+    password_file: Path | None
+    trusted_proxy: str | None  # the address whose X-Forwarded-* headers count
     storage: StorageConfig
+    data_root: Path
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -177,12 +183,26 @@ def existing_study(name: object) -> str:
 def dashboard_config(cfg: DictConfig) -> DashboardConfig:
     """Check the composed configuration of the verb `dashboard`."""
     node = plain(cfg)
+    board = node["dashboard"]
+    check_keys("dashboard", board, DASHBOARD_KEYS)
+    file, proxy = board["password_file"], board["trusted_proxy"]
     return DashboardConfig(
         folder=_folder(node["dir"]),
-        host=str(node["dashboard"]["host"]),
-        port=check_int("dashboard.port", node["dashboard"]["port"], 0, 65_535),
+        host=str(board["host"]),
+        port=check_int("dashboard.port", board["port"], 0, 65_535),
+        write=_flag("dashboard.write", board["write"]),
+        password_env=str(board["password_env"]),
+        password_file=None if file is None else Path(str(file)),
+        trusted_proxy=None if proxy is None else str(proxy),
         storage=_storage(node["storage"]),
+        data_root=Path(node["data"]["root"]),
     )
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} is {value!r}, but must be true or false.")
+    return value
 
 
 def load_yaml(path: Path) -> Any:

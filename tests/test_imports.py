@@ -10,14 +10,14 @@ PACKAGE = Path(__file__).parents[1] / "golf_opt"
 # A module may import from the ranks below its own, and no other.
 RANKS = [
     ["__init__", "golf.__init__"],
-    ["config", "rng", "picture", "ledger", "workers"],
-    ["arch", "recipe", "data", "write_behind"],
-    ["hydra_source", "space", "storage", "scheduler", "engines.base"],
+    ["config", "rng", "bulk", "published", "ledger", "workers"],
+    ["arch", "recipe", "data", "web", "figures", "write_behind"],
+    ["hydra_source", "space", "storage", "scheduler", "engines.base", "plots"],
     ["engines.torch", "engines.native", "checkpoint"],
-    ["engines.__init__", "report"],
-    ["callbacks", "dashboard"],
-    ["progress", "golf.source"],
-    ["study"],
+    ["engines.__init__", "report", "pictures"],
+    ["callbacks"],
+    ["progress", "golf.source", "views"],
+    ["study", "dashboard"],
     ["cli"],
     ["__main__"],
 ]
