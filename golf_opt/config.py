@@ -125,6 +125,21 @@ class DashboardConfig:
     data_root: Path
 
 
+@dataclass(frozen=True)
+class ReportConfig:
+    study: str
+    folder: Path
+    storage: StorageConfig
+    data_root: Path
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    studies: tuple[str, ...]
+    folder: Path
+    storage: StorageConfig
+
+
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """Resolve a DictConfig into plain dicts and lists; a missing value is a `UsageError`."""
     try:
@@ -197,6 +212,39 @@ def dashboard_config(cfg: DictConfig) -> DashboardConfig:
         storage=_storage(node["storage"]),
         data_root=Path(node["data"]["root"]),
     )
+
+
+def report_config(cfg: DictConfig) -> ReportConfig:
+    """Check the composed configuration of the verb `report`."""
+    node = plain(cfg)
+    return ReportConfig(
+        study=_name_of_study("report", node["study"]),
+        folder=_folder(node["dir"]),
+        storage=_storage(node["storage"]),
+        data_root=Path(node["data"]["root"]),
+    )
+
+
+def compare_config(cfg: DictConfig) -> CompareConfig:
+    """Check the composed configuration of the verb `compare`."""
+    node = plain(cfg)
+    names = node["studies"]
+    if not isinstance(names, list) or len(set(map(str, names))) < 2:
+        raise UsageError(
+            f"studies is {names!r}, but must be the names of two or more; "
+            "golf-opt compare studies=[A,B]"
+        )
+    return CompareConfig(
+        studies=tuple(dict.fromkeys(map(str, names))),
+        folder=_folder(node["dir"]),
+        storage=_storage(node["storage"]),
+    )
+
+
+def _name_of_study(verb: str, name: object) -> str:
+    if name is None:
+        raise UsageError(f"study is not given; golf-opt {verb} study=NAME")
+    return str(name)
 
 
 def _flag(name: str, value: object) -> bool:

@@ -21,6 +21,7 @@ from golf_opt.published import PUBLISHED, SEED_SD, Published
 
 # Okabe and Ito's palette, told apart by colour-blind readers too
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#888888"
+PALETTE = (BLUE, ORANGE, GREEN, PINK, "#56B4E9", "#E69F00", "#000000")
 MOST_CURVES = 500
 PAUSE = timedelta(minutes=10)  # longer, and the lanes' figure starts anew
 NOISE_SDS = 2.0  # wide is the band in which a trial cannot be told from the best
@@ -85,12 +86,14 @@ class StudyView:
         return next((count for count in known if count), None)
 
 
-def study_figures(study: StudyView, others: Sequence[StudyView] = ()) -> list[Figure]:
-    """Return the figures of one study; `others` stand beside it in the one of all studies."""
+def study_figures(
+    study: StudyView, others: Sequence[StudyView] = (), records: Sequence[Published] = ()
+) -> list[Figure]:
+    """Return the figures of one study; others and records are in the one of all studies."""
     makers: tuple[Callable[[], Figure | None], ...] = (
         lambda: learning_curves(study),
         lambda: accuracy_by_parameter(study),
-        lambda: parameters_and_accuracy([study, *others]),
+        lambda: parameters_and_accuracy([study, *others], records),
         lambda: lanes_over_time(study),
     )
     return [figure for make in makers if (figure := make()) is not None]
@@ -102,7 +105,7 @@ def learning_curves(study: StudyView) -> Figure | None:
     if not shown:
         return None
     groups = (
-        ("pruned or failed", GREY, 1.0, 0.35, (TrialState.PRUNED, TrialState.FAIL)),
+        ("pruned or failed", GREY, 1.0, 0.6, (TrialState.PRUNED, TrialState.FAIL)),
         ("complete", BLUE, 1.5, 0.5, (TrialState.COMPLETE,)),
         ("running", GREEN, 2.0, 0.9, (TrialState.RUNNING, TrialState.WAITING)),
     )
@@ -117,7 +120,10 @@ def learning_curves(study: StudyView) -> Figure | None:
     total = sum(1 for trial in study.trials if trial.intermediate_values)
     part = "" if len(shown) == total else f", the best and the newest {len(shown)} of {total:,}"
     ends = [100 * trial.intermediate_values[max(trial.intermediate_values)] for trial in shown]
-    panel = Panel("epoch", f"{study.objective} (%)", series, y_range=_upper_part(ends))
+    low, top = sorted(ends)[len(ends) // 5], max(ends)  # most lines end within, the best apart
+    margin = max(0.05 * (top - low), 0.1)
+    span = max(low, top - 10.0) - margin, min(100.0, top + margin)
+    panel = Panel("epoch", f"{study.objective} (%)", series, y_range=span)
     return Figure(
         "learning-curves",
         f"Learning curves of {len(shown):,} trials{part}",
@@ -198,7 +204,9 @@ def not_told_apart(study: StudyView) -> int:
     return sum(_value(trial) >= _value(best) - NOISE_SDS * sd for trial in study.complete)
 
 
-def parameters_and_accuracy(studies: Sequence[StudyView]) -> Figure | None:
+def parameters_and_accuracy(
+    studies: Sequence[StudyView], records: Sequence[Published] = ()
+) -> Figure | None:
     """Each study's best against its number of parameters, on one data set; what others published.
 
     The line is the front: no study here has both fewer parameters and a higher accuracy.
@@ -229,6 +237,8 @@ def parameters_and_accuracy(studies: Sequence[StudyView]) -> Figure | None:
         pruned = [point for point in PUBLISHED if point.pruned]
         series.append(_points("published", dense, GREY, "square"))
         series.append(_points("published, pruned: non-zero", pruned, PINK, "diamond"))
+        if records:
+            series.append(_points("records kept here: non-zero", records, GREEN, "diamond"))
     if mine:
         series.append(_points("best of this study", mine, ORANGE, "star"))
     best = max(point.accuracy for point in rows)
@@ -243,9 +253,28 @@ def parameters_and_accuracy(studies: Sequence[StudyView]) -> Figure | None:
     return Figure(
         "parameters-and-accuracy",
         f"Parameters against accuracy on {first.data}, {len(rows)} stud{_y(len(rows))}",
-        "The best trial of each study, n = 1 seed: the luck of many trials is in it.",
+        "The best trial of each study, n = 1 seed: the luck of many trials is in it. "
+        "Squares and diamonds: what others published, and records.",
         [panel],
     )
+
+
+def best_so_far(studies: Sequence[StudyView]) -> Figure:
+    """The best objective after so many finished trials, a line a study."""
+    series = []
+    for index, study in enumerate(studies):
+        best, heights = 0.0, []
+        finished = [trial for trial in study.trials if trial.state.is_finished()]
+        for trial in finished:
+            if trial.state == TrialState.COMPLETE:
+                best = max(best, 100 * _value(trial))
+            heights.append(best or None)
+        colour = PALETTE[index % len(PALETTE)]
+        line = list(range(1, len(finished) + 1))
+        series.append(Series(study.name, line, heights, colour, line=2.5, step=True))
+    ends = [height for line in series for height in line.y if height is not None]
+    panel = Panel("finished trials", "best so far (%)", series, y_range=_upper_part(ends))
+    return Figure("best-so-far", "Best so far", "One seed a trial.", [panel])
 
 
 def lanes_over_time(study: StudyView) -> Figure | None:

@@ -21,9 +21,8 @@ from golf_opt.engines.base import Tensors
 from golf_opt.figures import BLUE, ORANGE
 from golf_opt.plots import paper, to_svg
 
-KINDS = ("learning-curve", "confusion", "mistakes", "weights")
 MOST_MISTAKES = 40
-MOST_KERNELS = 64  # of one layer
+MOST_KERNELS = 16  # of one layer, each way
 
 
 def learning_curve(title: str, accuracies: Sequence[float], losses: Sequence[float]) -> str:
@@ -114,15 +113,21 @@ def mistakes(title: str, readings: Readings) -> str:
     gap = scores.max(axis=1) - scores[np.arange(len(labels)), labels]
     wrong = np.flatnonzero(readings.guesses != labels)
     wrong = wrong[np.argsort(-gap[wrong], kind="stable")][:MOST_MISTAKES]
-    rows = max(1, -(-len(wrong) // 8))
+    across = 8
+    rows = max(1, -(-len(wrong) // across))
+    sheet = np.zeros((rows * 36, across * 32), dtype=np.uint8)  # 28 pixels, and room for words
     with paper() as new:
-        canvas = new(5.6, 0.5 + 0.8 * rows)
-        canvas.suptitle(title, fontsize=10)
-        for ax in canvas.subplots(rows, 8, squeeze=False).flat:
-            ax.set_axis_off()
-        for ax, index in zip(canvas.axes, wrong, strict=False):
-            ax.imshow(readings.split.images[index], cmap="gray_r", vmin=0, vmax=255)
-            ax.set_title(f"{labels[index]} as {readings.guesses[index]}", fontsize=8, pad=2)
+        canvas = new(5.6, 0.5 + 0.75 * rows)
+        ax = canvas.subplots()
+        for place, index in enumerate(wrong):
+            row, column = divmod(place, across)
+            top, left = row * 36 + 8, column * 32 + 2
+            sheet[top : top + 28, left : left + 28] = readings.split.images[index]
+            words = f"{labels[index]} as {readings.guesses[index]}"
+            ax.text(left + 14, top - 2, words, ha="center", fontsize=8)
+        ax.imshow(sheet, cmap="gray_r", vmin=0, vmax=255)
+        ax.set_title(title)
+        ax.set_axis_off()
         return to_svg(canvas)
 
 
@@ -133,37 +138,27 @@ def weights(title: str, net: Net, tensors: Tensors) -> str:
         values = tensors.get(f"weights/{node.name}.weight")
         if values is not None and values.ndim == 4 and not node.shared:
             layers.append((node.name, np.asarray(values)))
+    sheets = [_sheet(values) for _, values in layers]
     with paper() as new:
-        canvas = new(5.6, 0.5 + sum(_height(values) for _, values in layers) or 1.0)
-        canvas.suptitle(
-            f"{title}\nblue: below zero, red: above, each layer on its own scale", fontsize=10
-        )
-        parts = canvas.subfigures(
-            max(1, len(layers)), 1, squeeze=False,
-            height_ratios=[_height(values) for _, values in layers] or [1],
-        ).flat  # fmt: skip
-        for part, (name, values) in zip(parts, layers, strict=False):
-            _kernels(part, name, values)
+        canvas = new(max(5.6, 1.6 * len(layers)), 3.4)
+        canvas.suptitle(f"{title}. Blue below zero, red above; each layer has its own scale.")
+        widths = [max(13, sheet.shape[1]) for sheet in sheets]
+        axes = canvas.subplots(1, len(layers), squeeze=False, width_ratios=widths).flat
+        for (name, values), sheet, ax in zip(layers, sheets, axes, strict=True):
+            top = float(np.abs(values).max()) or 1.0
+            ax.imshow(sheet, cmap="RdBu_r", vmin=-top, vmax=top)
+            out, into, height, width = values.shape
+            ax.set_title(f"{name}: {out} x {into}\n{height}x{width}, up to {top:.2f}", fontsize=8)
+            ax.set_axis_off()
         return to_svg(canvas)
 
 
-def _height(values: npt.NDArray[Any]) -> float:
-    return 0.4 + 0.5 * min(len(values), 8)
-
-
-def _kernels(part: Any, name: str, values: npt.NDArray[Any]) -> None:
-    """Draw one layer's kernels [out, in, height, width] as one picture with gaps."""
-    out, into, height, width = values.shape
-    shown = values[: max(1, MOST_KERNELS // into)]
-    top = float(np.abs(values).max()) or 1.0
-    sheet = np.full((len(shown) * (height + 1) - 1, into * (width + 1) - 1), np.nan)
-    for row, column in np.ndindex(len(shown), into):
-        at = (row * (height + 1), column * (width + 1))
-        sheet[at[0] : at[0] + height, at[1] : at[1] + width] = shown[row, column]
-    ax = part.subplots()
-    ax.imshow(sheet, cmap="RdBu_r", vmin=-top, vmax=top)
-    less = f", the first {len(shown)}" if len(shown) < out else ""
-    ax.set_title(
-        f"{name}: {out} x {into} kernels of {height}x{width}{less}, largest {top:.2f}", fontsize=8
-    )
-    ax.set_axis_off()
+def _sheet(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return kernels [out, in, height, width] side by side, with gaps of one pixel."""
+    shown = values[:MOST_KERNELS, :MOST_KERNELS]
+    out, into, height, width = shown.shape
+    sheet = np.full((out * (height + 1) - 1, into * (width + 1) - 1), np.nan)
+    for row, column in np.ndindex(out, into):
+        top, left = row * (height + 1), column * (width + 1)
+        sheet[top : top + height, left : left + width] = shown[row, column]
+    return sheet

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-COLUMNS = 3  # of panels, side by side
 PAPER_SYMBOLS = {"circle": "o", "square": "s", "diamond": "D", "star": "*"}
 PAPER_STYLE = {
     "font.size": 9.0,
@@ -33,8 +32,7 @@ _one_at_a_time = threading.Lock()  # matplotlib's settings belong to the process
 
 def plotly_json(figure: Figure) -> str:
     """Return the figure as optuna-dashboard keeps Plotly's; written without importing Plotly."""
-    columns = min(COLUMNS, len(figure.panels))
-    rows = math.ceil(len(figure.panels) / columns)
+    rows, columns = grid(len(figure.panels))
     title = f"{figure.title}<br><sub>{figure.caption}</sub>"
     layout: dict[str, Any] = {
         "title": {"text": title, "font": {"size": 15}, "x": 0.02, "xanchor": "left"},
@@ -43,9 +41,8 @@ def plotly_json(figure: Figure) -> str:
         "plot_bgcolor": "white",
         "paper_bgcolor": "white",
         "font": {"color": "#222222"},
-        "height": 130 + 330 * rows,
         "hovermode": "closest",
-        "legend": {"orientation": "h", "y": -0.22 / rows, "x": 0},
+        "legend": {"orientation": "h", "y": -0.2, "x": 0},
         "shapes": [],
     }
     data: list[dict[str, Any]] = []
@@ -56,15 +53,18 @@ def plotly_json(figure: Figure) -> str:
         layout[f"xaxis{suffix}"] = {
             "title": {"text": panel.x_title},
             "type": "log" if panel.log_x else None,
-            "domain": _part(column, columns, 0.10),
+            "domain": _part(column, columns, 0.08),
             "anchor": f"y{suffix}",
             "gridcolor": "#e5e5e5",
             "zeroline": False,
+            "nticks": 10 // columns,
         }
+        if panel.log_x and columns > 1:
+            layout[f"xaxis{suffix}"] |= {"dtick": 1, "exponentformat": "power"}
         layout[f"yaxis{suffix}"] = {
             "title": {"text": panel.y_title if column == 0 else ""},
             "range": panel.y_range,
-            "domain": _part(rows - 1 - row, rows, 0.25),
+            "domain": _part(rows - 1 - row, rows, 0.22),
             "anchor": f"x{suffix}",
             "gridcolor": "#e5e5e5",
             "zeroline": False,
@@ -93,6 +93,12 @@ def plotly_json(figure: Figure) -> str:
             data.append(_trace(series, suffix) | {"showlegend": name not in legend})
             legend.add(name)
     return json.dumps({"data": data, "layout": layout}, allow_nan=False)
+
+
+def grid(panels: int) -> tuple[int, int]:
+    """Return rows and columns for so many panels: 1 x n up to three, then close to a square."""
+    columns = panels if panels < 4 else math.ceil(math.sqrt(panels))
+    return math.ceil(panels / columns), columns
 
 
 def _part(index: int, count: int, gap: float) -> list[float]:
@@ -130,8 +136,7 @@ def _trace(series: Series, suffix: str) -> dict[str, Any]:
 def svg(figure: Figure) -> str:
     """Return the figure as an SVG element: text as outlines, no script, no reference outside."""
     with paper() as new:
-        columns = min(COLUMNS, len(figure.panels))
-        rows = math.ceil(len(figure.panels) / columns)
+        rows, columns = grid(len(figure.panels))
         canvas = new(8.0, 0.6 + 2.9 * rows)
         axes = canvas.subplots(rows, columns, squeeze=False).flat
         for index, (panel, ax) in enumerate(zip(figure.panels, axes, strict=False)):
@@ -170,6 +175,8 @@ def to_svg(canvas: Canvas) -> str:
 
 
 def _draw(panel: Panel, ax: Axes, first: bool) -> None:
+    from matplotlib.ticker import LogLocator
+
     for series in panel.series:
         x: Sequence[Any] = [math.nan if value is None else value for value in series.x]
         y = [math.nan if value is None else value for value in series.y]
@@ -189,6 +196,12 @@ def _draw(panel: Panel, ax: Axes, first: bool) -> None:
         ax.axhspan(*panel.band, color="#E69F00", alpha=0.18, lw=0)
     if panel.log_x:
         ax.set_xscale("log")
+        ends = [value for series in panel.series for value in series.x if value]
+        decades = math.log10(max(ends) / min(ends)) if ends else 1.0
+        ax.xaxis.set_major_formatter("{x:g}")
+        if decades < 1.5:
+            ax.xaxis.set_minor_locator(LogLocator(subs=(2.0, 4.0, 6.0, 8.0)))
+        ax.xaxis.set_minor_formatter("{x:g}" if decades < 1.5 else "")
     if panel.y_range:
         ax.set_ylim(*panel.y_range)
     if panel.y_ticks:

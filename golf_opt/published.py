@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 SEED_SD = 0.0028  # of final test accuracy: c4-5-4, 18 epochs, the article's optimum, 24 seeds
 
@@ -29,3 +31,22 @@ PUBLISHED = (
     Published("depthwise-separable stack", 697, 99.03),
     Published("one separable block three times", 1936, 99.1),
 )
+
+
+def kept_records(folder: Path) -> list[Published]:
+    """Return our own records of MNIST in studies/records, non-zero parameters and test accuracy.
+
+    A record that cannot be read is left out here; `golf-opt verify` says what is wrong with it.
+    """
+    points = []
+    for path in sorted(folder.glob("*/*/record.json")):
+        try:
+            record = json.loads(path.read_text())
+            test, params = record["splits"]["test"], record["params"]
+            if record["data"]["name"] == "mnist":
+                label, accuracy = f"record: {record['name']}", 100 * test["correct"] / test["of"]
+                pruned = params["nz"] < params["dense"]
+                points.append(Published(label, int(params["nz"]), accuracy, pruned))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return points

@@ -34,6 +34,7 @@ from golf_opt.checkpoint import DamagedCheckpoint
 from golf_opt.data import Split, objective_split
 from golf_opt.figures import study_figures
 from golf_opt.plots import plotly_json
+from golf_opt.published import kept_records
 from golf_opt.report import best_of_all, log, percent, view_of
 from golf_opt.storage import FINGERPRINT, RECIPE, STUDY_ID
 from golf_opt.web import Environ, StartResponse
@@ -175,9 +176,10 @@ class StudyPages:
         revision, now = (len(trials), len(under_way), steps), time.monotonic()
         if shown.revision != revision and now - shown.drawn_at > FIGURES_EVERY_S:
             others = best_of_all(self._storage, but=shown.study.study_name)
+            records = kept_records(self._folder / "records")
             shown.figures = [
                 {"id": figure.key, "graph_object": plotly_json(figure)}
-                for figure in study_figures(view_of(shown.study), others)
+                for figure in study_figures(view_of(shown.study), others, records)
             ]
             shown.revision, shown.drawn_at = revision, now
         return shown.figures

@@ -10,14 +10,14 @@ PACKAGE = Path(__file__).parents[1] / "golf_opt"
 # A module may import from the ranks below its own, and no other.
 RANKS = [
     ["__init__", "golf.__init__"],
-    ["config", "rng", "bulk", "published", "ledger", "workers"],
+    ["config", "rng", "bulk", "published", "files", "ledger", "workers"],
     ["arch", "recipe", "data", "web", "figures", "write_behind"],
     ["hydra_source", "space", "storage", "scheduler", "engines.base", "plots"],
     ["engines.torch", "engines.native", "checkpoint"],
     ["engines.__init__", "report", "pictures"],
     ["callbacks"],
     ["progress", "golf.source", "views"],
-    ["study", "dashboard"],
+    ["study", "dashboard", "paper"],
     ["cli"],
     ["__main__"],
 ]
