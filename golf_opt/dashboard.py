@@ -26,6 +26,7 @@ THREADS = 8
 MOST_CONNECTIONS = 400  # fifty browsers have six each
 IDLE_S = 30  # after which a connection that says nothing is closed
 HEADER_BYTES, FORM_BYTES, UPLOAD_BYTES = 32 * 1024, 64 * 1024, 32 * 1024 * 1024
+WARM_S = 5.0  # for reading studies before the address is told; large ones go on being read
 STOP_S = 5.0  # for answers under way
 PROXY_HEADERS = {"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}
 
@@ -68,8 +69,10 @@ def serve(config: DashboardConfig, say: Callable[[str], None]) -> None:
             asyncore_use_poll=True,
             **_proxy(config.trusted_proxy),
         )
-        threading.Thread(target=pages.warm, daemon=True, name="warm").start()
         stop = Stop(server)
+        reading = threading.Thread(target=pages.warm, daemon=True, name="warm")
+        reading.start()
+        reading.join(WARM_S)  # so that the first page is there at once
         say(_address(config.host, server.effective_port, password is not None, config.write))
         if password is not None and not is_local(config.host) and not config.trusted_proxy:
             say("note: without https the password crosses the network in clear")

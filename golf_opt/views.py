@@ -9,6 +9,7 @@ A WSGI layer around the dashboard's application. It answers two kinds of request
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -80,7 +81,10 @@ class StudyPages:
     def warm(self) -> None:
         """Read every study before somebody asks for it, the newest first."""
         for frozen in reversed(self._storage.get_all_studies()):
-            self._rows(self._open(frozen._study_id))
+            with contextlib.suppress(KeyError):  # removed meanwhile
+                shown = self._open(frozen._study_id)
+                with shown.lock:
+                    self._figures(shown, self._rows(shown)[0])
 
     def _detail(
         self, study_id: int, environ: Environ, start_response: StartResponse
@@ -103,13 +107,15 @@ class StudyPages:
         if not answered[0].startswith("200"):
             start_response(*answered)
             return [body]
-        trials, rows = self._rows(shown)
+        with shown.lock:
+            trials, rows = self._rows(shown)
+            figures = self._figures(shown, trials)
         head = json.loads(body)
         del head["trials"]
         offers = self._offers(shown, trials)
         for best in head["best_trials"]:
             best["artifacts"] += _artifacts(study_id, best["trial_id"], offers[best["number"]])
-        head["plotly_graph_objects"] += self._figures(shown, trials)
+        head["plotly_graph_objects"] += figures
         data = f'{json.dumps(head)[:-1]}, "trials": [{", ".join(rows[int(after) :])}]}}'
         return _send(environ, start_response, data.encode(), "application/json")
 
@@ -252,6 +258,7 @@ class _Shown:
 
     def __init__(self, own_id: str, study: optuna.Study) -> None:
         self.own_id, self.study = own_id, study
+        self.lock = threading.Lock()  # of what is made once for everybody who asks
         self.attributes: dict[str, Any] = {}
         self.json: dict[int, tuple[tuple[str, ...], str]] = {}  # of finished trials, by number
         self.figures: list[dict[str, str]] = []
