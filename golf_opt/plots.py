@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import textwrap
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,8 @@ _one_at_a_time = threading.Lock()  # matplotlib's settings belong to the process
 def plotly_json(figure: Figure) -> str:
     """Return the figure as optuna-dashboard keeps Plotly's; written without importing Plotly."""
     rows, columns = grid(len(figure.panels))
-    title = f"{figure.title}<br><sub>{figure.caption}</sub>"
+    lines = "<br>".join(textwrap.wrap(figure.caption, 90))
+    title = f"{figure.title}<br><sub>{lines}</sub>"
     layout: dict[str, Any] = {
         "title": {"text": title, "font": {"size": 15}, "x": 0.02, "xanchor": "left"},
         "margin": {"l": 60, "r": 20, "t": 70, "b": 90},
