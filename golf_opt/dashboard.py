@@ -87,11 +87,12 @@ def _application(
 ) -> tuple[Guard, StudyPages]:
     artifacts = config.folder / "artifacts"
     artifacts.mkdir(parents=True, exist_ok=True)
-    app = optuna_dashboard.wsgi(storage, artifact_store=FileSystemArtifactStore(artifacts))
-    pages = StudyPages(app, storage, config.folder, config.data_root)
+    reader = getattr(storage, "_reader", storage)  # nothing that a worker's storage does is needed
+    app = optuna_dashboard.wsgi(reader, artifact_store=FileSystemArtifactStore(artifacts))
+    pages = StudyPages(app, reader, storage, config.folder, config.data_root)
 
     def check() -> None:
-        storage.get_all_studies()
+        reader.get_all_studies()
 
     return Guard(pages, app, password, config.write, check, say), pages
 

@@ -375,8 +375,7 @@ def _pack(spans: Sequence[Span]) -> list[tuple[str, list[Span]]]:
     """Return lanes with their worker: a trial goes to the first lane of its worker that is free."""
     lanes: list[tuple[str, list[Span]]] = []
     for span in spans:
-        worker = span[2].user_attrs.get("worker") or {}
-        name = f"{worker.get('host', '')}:{worker.get('pid', '')}"
+        name = str(span[2].user_attrs.get("worker"))
         for owner, lane in lanes:
             if owner == name and lane[-1][1] <= span[0]:
                 lane.append(span)

@@ -54,13 +54,21 @@ class StudyPages:
 
     Args:
         app: optuna-dashboard's application over `storage`.
-        storage: a cached one, as `storage.open_storage` returns it.
+        storage: what the application reads; it keeps trials in memory.
+        keeper: the same as `storage.open_storage` returned it; checkpoints are read through it.
         folder: of the studies; it holds checkpoints/.
         data_root: the folder that holds MNIST/raw/; nothing is downloaded to it from here.
     """
 
-    def __init__(self, app: Bottle, storage: BaseStorage, folder: Path, data_root: Path) -> None:
-        self._app, self._storage = app, storage
+    def __init__(
+        self,
+        app: Bottle,
+        storage: BaseStorage,
+        keeper: BaseStorage,
+        folder: Path,
+        data_root: Path,
+    ) -> None:
+        self._app, self._storage, self._keeper = app, storage, keeper
         self._folder, self._data_root = folder, data_root
         self._lock = threading.Lock()
         self._shown: dict[int, _Shown] = {}
@@ -84,7 +92,9 @@ class StudyPages:
             with contextlib.suppress(KeyError):  # removed meanwhile
                 shown = self._open(frozen._study_id)
                 with shown.lock:
-                    self._figures(shown, self._rows(shown)[0])
+                    trials = shown.study.get_trials(deepcopy=False)
+                    self._rows(shown, trials, self._offers(shown, trials))
+                    self._figures(shown, trials)
 
     def _detail(
         self, study_id: int, environ: Environ, start_response: StartResponse
@@ -108,11 +118,12 @@ class StudyPages:
             start_response(*answered)
             return [body]
         with shown.lock:
-            trials, rows = self._rows(shown)
+            trials = shown.study.get_trials(deepcopy=False)
+            offers = self._offers(shown, trials)
+            rows = self._rows(shown, trials, offers)
             figures = self._figures(shown, trials)
         head = json.loads(body)
         del head["trials"]
-        offers = self._offers(shown, trials)
         for best in head["best_trials"]:
             best["artifacts"] += _artifacts(study_id, best["trial_id"], offers[best["number"]])
         head["plotly_graph_objects"] += figures
@@ -136,13 +147,16 @@ class StudyPages:
                 name = self._storage.get_study_name_from_id(study_id)
                 study = optuna.Study(name, self._storage)
                 shown = self._shown[study_id] = _Shown(own_id, study)
+                if own_id != "None":
+                    kept = optuna.Study(name, self._keeper)
+                    shown.checkpoints = open_checkpoints(kept, self._folder)
         shown.attributes = attributes
         return shown
 
-    def _rows(self, shown: _Shown) -> tuple[list[FrozenTrial], list[str]]:
-        """Return the trials and the JSON of each, of which that of finished ones is kept."""
-        trials = shown.study.get_trials(deepcopy=False)
-        offers = self._offers(shown, trials)
+    def _rows(
+        self, shown: _Shown, trials: Sequence[FrozenTrial], offers: Sequence[tuple[str, ...]]
+    ) -> list[str]:
+        """Return the JSON of each trial, of which that of finished ones is kept."""
         noted = {int(note[1]) for key in shown.attributes if (note := TRIAL_NOTE.fullmatch(key))}
         rows = []
         for trial in trials:
@@ -156,7 +170,7 @@ class StudyPages:
             rows.append(json.dumps(row))
             if trial.state.is_finished():
                 shown.json[trial.number] = (kinds, rows[-1])
-        return trials, rows
+        return rows
 
     def _offers(self, shown: _Shown, trials: Sequence[FrozenTrial]) -> list[tuple[str, ...]]:
         """Return which pictures each trial has: the best and the newest all, others the first."""
@@ -167,10 +181,9 @@ class StudyPages:
         best = sorted(complete, key=lambda trial: trial.value or 0.0)[-BEST_SHOWN:]
         readable = self._splits.get(shown.own_id, True) is not None
         kinds = KINDS if readable else (*EVERY, "weights")
-        checkpoints = open_checkpoints(shown.study, self._folder)
-        for number in {trial.number for trial in [*best, *complete[-NEWEST_SHOWN:]]}:
-            if checkpoints.path(number).is_file():
-                offers[number] = kinds
+        wanted = {trial.number for trial in [*best, *complete[-NEWEST_SHOWN:]]}
+        for number in wanted & shown.checkpoints.numbers():
+            offers[number] = kinds
         return offers
 
     def _figures(self, shown: _Shown, trials: Sequence[FrozenTrial]) -> list[dict[str, str]]:
@@ -229,7 +242,7 @@ class StudyPages:
             title = f"trial {trial.number}: {percent(steps[-1])} after epoch {len(steps)}"
             return pictures.learning_curve(title, steps, trial.user_attrs.get("epoch_losses", []))
         net = build_net(shown.attributes[RECIPE]["arch"])
-        tensors = open_checkpoints(shown.study, self._folder).load(trial.number).state.tensors
+        tensors = shown.checkpoints.load(trial.number).state.tensors
         if kind == "weights":
             return pictures.weights(f"trial {trial.number}: {net.name}", net, tensors)
         split = self._split(shown)
@@ -260,6 +273,7 @@ class _Shown:
         self.own_id, self.study = own_id, study
         self.lock = threading.Lock()  # of what is made once for everybody who asks
         self.attributes: dict[str, Any] = {}
+        self.checkpoints: Any = None  # of a study of ours
         self.json: dict[int, tuple[tuple[str, ...], str]] = {}  # of finished trials, by number
         self.figures: list[dict[str, str]] = []
         self.revision: tuple[int, ...] = ()

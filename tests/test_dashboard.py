@@ -323,8 +323,9 @@ def test_values_grow_in_an_open_page_while_a_study_runs(browser: Any, tmp_path: 
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        wait_for(lambda: (tmp_path / "studies/checkpoints").is_dir())
+        wait_for(lambda: (tmp_path / "studies/golf.db").is_file())
         with served(tmp_path) as url:
+            wait_for(lambda: get(f"{url}api/studies")["study_summaries"])
             browser.get(f"{url}dashboard/studies/1")
             browser.execute_script("window.notReloaded = true")
 
@@ -514,19 +515,20 @@ def test_write_true_allows_edits_from_this_site_alone(tmp_path: Path, folder: Pa
         assert get(f"{url}api/studies")["study_summaries"] == []
 
 
-def test_a_study_that_takes_the_id_of_a_removed_one_is_shown_as_itself(tmp_path: Path) -> None:
+def test_a_study_that_takes_the_id_of_a_removed_one_is_shown_as_itself(
+    tmp_path: Path, folder: Path
+) -> None:
     """SQLite gives the ids of the last study and its trials out again."""
-    first = ("trials=2", "epochs=1", "study.name=first")
+    shutil.copytree(folder / "studies", tmp_path / "studies")
     program = [sys.executable, "-m", "golf_opt", *STUDY[:3], "space.batch_size=32"]
-    subprocess.run([*program, *first], cwd=tmp_path, check=True, capture_output=True)
     with served(tmp_path) as url:
-        assert len(get(f"{url}api/studies/1")["trials"]) == 2
-        optuna.delete_study(study_name="first", storage=f"sqlite:///{tmp_path}/studies/golf.db")
-        second = ("trials=1", "epochs=2", "study.name=second")
+        assert len(get(f"{url}api/studies/1")["trials"]) == 3
+        optuna.delete_study(study_name=NAME, storage=f"sqlite:///{tmp_path}/studies/golf.db")
+        second = ("trials=1", "epochs=1", "study.name=second")
         subprocess.run([*program, *second], cwd=tmp_path, check=True, capture_output=True)
         study = get(f"{url}api/studies/1")
         assert study["name"] == "second"
-        assert [len(trial["intermediate_values"]) for trial in study["trials"]] == [2]
+        assert [len(trial["intermediate_values"]) for trial in study["trials"]] == [1]
 
 
 # --- what it withstands
