@@ -20,7 +20,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from golf_opt import __version__
 from golf_opt.arch import load_arch, presets, show_shape, unknown_arch
-from golf_opt.config import UsageError, dashboard_config, did_you_mean, study_config, worker_config
+from golf_opt.config import (
+    UsageError,
+    dashboard_config,
+    did_you_mean,
+    export_config,
+    import_config,
+    list_config,
+    removal_config,
+    study_config,
+    worker_config,
+)
 from golf_opt.hydra_source import GrammarSource
 from golf_opt.storage import PASSWORD_ENV, explain_failure, take_password
 
@@ -41,6 +51,10 @@ golf-opt VERB key=value ...
   worker     run trials beside others:     golf-opt worker study=c4-5-4 storage=postgres
   dashboard  browse the studies:             golf-opt dashboard
   arch       count networks:                 golf-opt arch c4-5-4 c4-5-4-prelu
+  ls         list the studies:               golf-opt ls
+  export     write a study to files:         golf-opt export study=NAME output=FOLDER
+  import     take one into a storage:        golf-opt import input=FOLDER storage=postgres
+  rm         remove a study:                 golf-opt rm study=NAME
 
 golf-opt VERB --help lists a verb's keys, --cfg job shows what would run.
 """
@@ -81,6 +95,38 @@ def dashboard(cfg: DictConfig) -> None:
     serve(dashboard_config(cfg), say)
 
 
+def ls(cfg: DictConfig) -> None:
+    """List the studies."""
+    from golf_opt.listing import list_studies
+
+    list_studies(list_config(cfg), say)
+
+
+def rm(cfg: DictConfig) -> None:
+    """Remove a study."""
+    from golf_opt.removal import remove
+
+    if not remove(removal_config(cfg), say):
+        sys.exit(1)
+
+
+def export(cfg: DictConfig) -> None:
+    """Write a study to files."""
+    from golf_opt.transfer import export_study
+
+    export_study(export_config(cfg), say)
+
+
+def import_(cfg: DictConfig) -> None:
+    """Take an exported study into a storage."""
+    import optuna
+
+    from golf_opt.transfer import import_study
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    import_study(import_config(cfg), say)
+
+
 def arch(names: list[str]) -> None:
     """Print layer, output shape and parameters of each net, and the total."""
     if not names or names[0] in ("-h", "--help"):
@@ -99,6 +145,10 @@ HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     "study": study,
     "worker": worker,
     "dashboard": dashboard,
+    "ls": ls,
+    "rm": rm,
+    "export": export,
+    "import": import_,
 }
 VERBS = (*HYDRA_VERBS, "arch")
 

@@ -30,6 +30,7 @@ from golf_opt.workers import is_alive, this_worker
 from golf_opt.write_behind import StorageUnreachable, WriteBehindStorage
 
 PASSWORD_ENV = "GOLF_STORAGE_PASSWORD"
+PASSWORD_FILE_ENV = "GOLF_STORAGE_PASSWORD_FILE"  # names a file that holds it, as containers do
 FINGERPRINT = "golf_opt:fingerprint"
 STUDY_ID = "golf_opt:id"
 RECIPE = "golf_opt:recipe"  # arch, space, protocol, ...: how to run the study elsewhere
@@ -54,6 +55,17 @@ def opened_storage(config: StorageConfig) -> Iterator[BaseStorage]:
     finally:
         if isinstance(storage, WriteBehindStorage):
             storage.close()
+
+
+@contextlib.contextmanager
+def opened_to_read(config: StorageConfig) -> Iterator[BaseStorage]:
+    """Open the storage as it is: where SQLite has no file yet, an empty one in memory stands in."""
+    if config.url is not None and config.url.startswith("sqlite"):
+        path = storage_url(config).database or ":memory:"
+        if not path.startswith((":", "file:")) and not Path(path).exists():
+            config = StorageConfig(None, None)
+    with opened_storage(config) as storage:
+        yield storage
 
 
 def open_storage(config: StorageConfig) -> BaseStorage:
@@ -98,8 +110,27 @@ def storage_url(config: StorageConfig) -> URL:
 
 def with_password(url: URL) -> URL:
     """Return the URL with the password that was kept out of the configuration."""
-    password = os.environ.get(PASSWORD_ENV)
-    return url.set(password=password) if password and not url.password else url
+    if url.password or url.drivername.startswith("sqlite"):
+        return url
+    password = os.environ.get(PASSWORD_ENV) or _password_from_file()
+    return url.set(password=password) if password else url
+
+
+def _password_from_file() -> str | None:
+    """Return what the file named by GOLF_STORAGE_PASSWORD_FILE holds, less the newline after it."""
+    name = os.environ.get(PASSWORD_FILE_ENV)
+    if not name:
+        return None
+    try:
+        password = Path(name).read_text("utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise UsageError(
+            f"{PASSWORD_FILE_ENV} names {name}, which cannot be read: {reason}."
+        ) from error
+    if not password:
+        raise UsageError(f"{PASSWORD_FILE_ENV} names {name}, but must name a file with a password.")
+    return password
 
 
 def show_url(url: URL) -> str:
@@ -238,14 +269,23 @@ def find_study(storage: BaseStorage, name: str) -> optuna.Study:
     Raises:
         UsageError: there is none of that name, or golf-opt did not make it.
     """
+    study = find_any_study(storage, name)
+    if RECIPE not in marks(study):
+        raise UsageError(f"study {name!r} was not made by this golf-opt; it keeps no recipe.")
+    return study
+
+
+def find_any_study(storage: BaseStorage, name: str) -> optuna.Study:
+    """Return a study by its name, whoever made it.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
     names = optuna.get_all_study_names(storage)
     if name not in names:
         known = f"it must be {did_you_mean(name, names)}" if names else "there are none yet"
         raise UsageError(f"study {name!r} is not in the storage; {known}")
-    study = optuna.load_study(study_name=name, storage=storage)
-    if RECIPE not in marks(study):
-        raise UsageError(f"study {name!r} was not made by this golf-opt; it keeps no recipe.")
-    return study
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def mark(study: optuna.Study, key: str, value: Any) -> None:

@@ -16,8 +16,8 @@ RANKS = [
     ["engines.torch", "engines.native", "checkpoint"],
     ["engines.__init__", "report"],
     ["callbacks", "dashboard"],
-    ["progress", "golf.source"],
-    ["study"],
+    ["progress", "golf.source", "listing", "removal"],
+    ["study", "transfer"],
     ["cli"],
     ["__main__"],
 ]
