@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,7 +64,7 @@ def _binaries() -> Path | None:
     return next((folder for folder in folders if (folder / "initdb").is_file()), None)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]
 
@@ -87,10 +88,18 @@ def _wait_until_up(server: Server, process: subprocess.Popen[bytes], log: Path) 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
-    """Start a server in a folder of its own; skip where its binaries are missing."""
-    binaries = _binaries()
-    if binaries is None:
+    """A server of the session's own; skip where its binaries are missing."""
+    if _binaries() is None:
         pytest.skip("PostgreSQL's server binaries (initdb, postgres) are not installed")
+    with started("fsync=off") as server:
+        yield server
+
+
+@contextmanager
+def started(*settings: str) -> Iterator[Server]:
+    """Start a server in a folder of its own, with `name=value` of its configuration."""
+    binaries = _binaries()
+    assert binaries is not None, "PostgreSQL's server binaries are not installed"
     folder = Path(tempfile.mkdtemp(prefix="golf-pg-"))
     options = {"cwd": folder, **_unprivileged()}
     if "user" in options:
@@ -99,7 +108,7 @@ def postgres() -> Iterator[Server]:
     password_file.write_text(PASSWORD)
     password_file.chmod(0o644)  # the folder lets in nobody else
     run = partial(subprocess.run, check=True, capture_output=True, **options)
-    server = Server(_free_port())
+    server = Server(free_port())
     try:
         run([
             binaries / "initdb", "--pgdata=data", f"--username={USER}", "--auth=scram-sha-256",
@@ -109,7 +118,7 @@ def postgres() -> Iterator[Server]:
             process = subprocess.Popen(
                 [
                     binaries / "postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(server.port),
-                    "-k", folder, "-c", "fsync=off",
+                    "-k", folder, *(word for setting in settings for word in ("-c", setting)),
                 ],
                 stdout=file, stderr=file, **options,
             )  # fmt: skip
