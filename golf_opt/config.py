@@ -137,7 +137,7 @@ class RemovalConfig:
     study: str
     folder: Path
     yes: bool  # do not ask
-    force: bool  # whatever seems to run on another machine
+    force: bool  # whatever programs other than ours seem to run
     artifacts: bool  # remove pictures too
     storage: StorageConfig
 

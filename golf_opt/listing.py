@@ -18,8 +18,10 @@ from rich.text import Text
 
 from golf_opt.arch import build_net
 from golf_opt.config import ListConfig
+from golf_opt.ledger import Lease
 from golf_opt.report import counts, percent, show_duration
-from golf_opt.storage import FINGERPRINT, RECIPE, WORKER, is_alive, marks, opened_to_read
+from golf_opt.storage import FINGERPRINT, RECIPE, WORKER, holds, leases, marks, opened_to_read
+from golf_opt.workers import show_worker
 
 LATELY = timedelta(minutes=10)  # a worker whose last trial ended before that is not listed
 STATES = ("complete", "pruned", "fail", "running", "waiting")
@@ -80,6 +82,7 @@ def study_row(study: optuna.Study) -> StudyRow:
     recipe, fingerprint = kept.get(RECIPE), kept.get(FINGERPRINT, {})
     trials = study.get_trials(deepcopy=False)
     best = best_of(study, trials)
+    running = leases(study) if any(t.state == TrialState.RUNNING for t in trials) else []
     return StudyRow(
         study=study.study_name,
         arch=fingerprint.get("arch"),
@@ -90,7 +93,7 @@ def study_row(study: optuna.Study) -> StudyRow:
         trials=counts(study),
         best=best.value if best else None,
         best_trial=best.number if best else None,
-        workers=tuple(sorted(workers_seen(trials, datetime.now()))),
+        workers=tuple(sorted(workers_seen(trials, running, datetime.now()))),
         last_activity=max((moment for t in trials if (moment := last_moment(t))), default=None),
     )
 
@@ -104,21 +107,16 @@ def best_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> FrozenTrial |
     return max(complete, key=lambda trial: sign * (trial.value or 0.0))
 
 
-def workers_seen(trials: Sequence[FrozenTrial], now: datetime) -> set[str]:
-    """Return `host:pid` of workers that may be at work, or ended a trial lately."""
-    seen = set()
+def workers_seen(
+    trials: Sequence[FrozenTrial], running: Sequence[Lease], now: datetime
+) -> set[str]:
+    """Return `host:pid` of workers that are at a trial, or ended one lately."""
+    seen = {lease.owner for lease in running if holds(lease)}
     for trial in trials:
-        worker = trial.user_attrs.get(WORKER)
-        if not isinstance(worker, dict):
-            continue
-        if trial.state == TrialState.RUNNING:
-            lately = is_alive(worker)
-        else:
-            ended = trial.datetime_complete
-            lately = ended is not None and now - ended < LATELY
-        if lately:
-            seen.add(f"{worker['host']}:{worker['pid']}")
-    return seen
+        ended = trial.datetime_complete
+        if ended is not None and now - ended < LATELY:
+            seen.add(trial.user_attrs.get(WORKER))
+    return {show_worker(worker) for worker in seen if isinstance(worker, str)}
 
 
 def last_moment(trial: FrozenTrial) -> datetime | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,19 +11,19 @@ from typing import Any
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.trial import TrialState
 
 from golf_opt.callbacks import open_checkpoints
 from golf_opt.config import RemovalConfig, UsageError
 from golf_opt.report import counts
 from golf_opt.storage import (
     STUDY_ID,
-    WORKER,
     find_any_study,
-    is_alive,
+    holds,
+    leases,
     marks,
     opened_to_read,
 )
+from golf_opt.workers import show_worker
 
 ARTIFACT = re.compile(r"artifacts:([0-9a-f-]{36})")  # key of Optuna's attribute for a file
 
@@ -58,31 +56,27 @@ def remove(config: RemovalConfig, say: Callable[[str], None]) -> bool:
 
 
 def refuse_running(study: optuna.Study, force: bool) -> None:
-    """Raise a UsageError where a trial runs on a worker that lives.
+    """Raise a UsageError where a worker is at a trial.
 
-    A worker of another machine cannot be asked: it counts as alive, unless `force` is given.
+    A trial that runs without a lease is some other program's, which only the user can know of:
+    `force` says that it is gone.
     """
-    here, elsewhere = [], []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        worker = trial.user_attrs.get(WORKER)
-        if worker is None or worker["host"] != socket.gethostname():
-            elsewhere.append(trial.number)
-        elif is_alive(worker):
-            here.append(trial.number)
-    if here:
+    running = leases(study)
+    held = {
+        lease.number: show_worker(lease.owner) for lease in running if lease.owner and holds(lease)
+    }
+    if held:
+        shown = ", ".join(f"{number} on {worker}" for number, worker in sorted(held.items()))
         raise UsageError(
-            f"study {study.study_name!r} has trial {_list(here)} running in a process of this "
-            "machine; end that first (Ctrl-C there puts it back), then remove the study."
+            f"study {study.study_name!r} is at work: trial {shown}. End that first (Ctrl-C or "
+            "SIGTERM there puts its trials back), then remove the study."
         )
-    if elsewhere and not force:
+    unknown = sorted(lease.number for lease in running if lease.owner is None)
+    if unknown and not force:
         raise UsageError(
-            f"study {study.study_name!r} has trial {_list(elsewhere)} running on another machine, "
-            "as far as can be told; end that first, or give force=true if it is long dead."
+            f"study {study.study_name!r} has trial {', '.join(map(str, unknown))} running in a "
+            "program that keeps no lease; end it first, or give force=true if it is gone."
         )
-
-
-def _list(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, numbers))
 
 
 def confirmed(question: str, name: str) -> bool:
@@ -122,10 +116,6 @@ def remove_study(study: optuna.Study, folder: Path, artifacts: Iterable[str]) ->
             store.remove(id_)
         except ArtifactNotFound:
             continue
-    own_id = str(marks(study).get(STUDY_ID, ""))
-    if re.fullmatch(r"[0-9a-f]{32}", own_id):
-        checkpoints = open_checkpoints(study, folder)
-        for trial in study.get_trials(deepcopy=False):
-            checkpoints.delete(trial.number)
-        shutil.rmtree(folder / "checkpoints" / own_id, ignore_errors=True)
+    if re.fullmatch(r"[0-9a-f]{32}", str(marks(study).get(STUDY_ID))):
+        open_checkpoints(study, folder).delete_all()
     optuna.delete_study(study_name=study.study_name, storage=study._storage)

@@ -26,14 +26,17 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from golf_opt.config import StorageConfig, UsageError, did_you_mean
+from golf_opt.data import WRITE_ERRORS
+from golf_opt.ledger import Lease
 from golf_opt.workers import is_alive, this_worker
-from golf_opt.write_behind import StorageUnreachable, WriteBehindStorage
+from golf_opt.write_behind import LEASE_S, StorageUnreachable, WriteBehindStorage
 
 PASSWORD_ENV = "GOLF_STORAGE_PASSWORD"
 PASSWORD_FILE_ENV = "GOLF_STORAGE_PASSWORD_FILE"  # names a file that holds it, as containers do
 FINGERPRINT = "golf_opt:fingerprint"
 STUDY_ID = "golf_opt:id"
 RECIPE = "golf_opt:recipe"  # arch, space, protocol, ...: how to run the study elsewhere
+IMPORTING = "golf_opt:importing"  # the worker that fills the study; False when it is whole
 WORKER = "worker"  # the user attribute with the name of the worker that ran a trial last
 OBJECTIVES = {"test": "test accuracy", "holdout": "holdout accuracy"}  # by protocol
 SQLITE_TIMEOUT_S = 60
@@ -59,11 +62,14 @@ def opened_storage(config: StorageConfig) -> Iterator[BaseStorage]:
 
 @contextlib.contextmanager
 def opened_to_read(config: StorageConfig) -> Iterator[BaseStorage]:
-    """Open the storage as it is: where SQLite has no file yet, an empty one in memory stands in."""
-    if config.url is not None and config.url.startswith("sqlite"):
-        path = storage_url(config).database or ":memory:"
-        if not path.startswith((":", "file:")) and not Path(path).exists():
-            config = StorageConfig(None, None)
+    """Open the storage as it is: where there is no file yet, an empty one in memory stands in."""
+    url, path = config.url or "", ""
+    if url.startswith(JOURNAL):
+        path = url.removeprefix(JOURNAL)
+    elif url.startswith("sqlite"):
+        path = storage_url(config).database or ""
+    if path and not path.startswith((":", "file:")) and not Path(path).exists():
+        config = StorageConfig(None, None)
     with opened_storage(config) as storage:
         yield storage
 
@@ -209,7 +215,19 @@ def _open_server(url: URL) -> BaseStorage:
 
 def _rdb(url: URL, connect_args: dict[str, Any], **options: Any) -> RDBStorage:
     options["connect_args"] = connect_args
-    return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
+    return _TidyStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
+
+
+class _TidyStorage(RDBStorage):
+    """Optuna's storage; one that cannot be opened leaves no connection open."""
+
+    def __init__(self, url: str, engine_kwargs: dict[str, Any]) -> None:
+        try:
+            super().__init__(url, engine_kwargs)
+        except BaseException:
+            if engine := getattr(self, "engine", None):
+                engine.dispose()
+            raise
 
 
 def _explain(url: URL, error: Exception) -> str:
@@ -226,11 +244,16 @@ def _explain(url: URL, error: Exception) -> str:
     if url.password:
         reason = reason.replace(str(url.password), "***")
     lines = [line.strip() for line in reason.splitlines() if line.strip()]
-    return f"storage {shown} cannot be used: {' '.join(lines[:2]) or type(error).__name__}"
+    hint = ""
+    if re.search(r'database ".*" does not exist', reason):
+        hint = f'; create it with: CREATE DATABASE "{url.database}"'
+    return f"storage {shown} cannot be used: {' '.join(lines[:2]) or type(error).__name__}{hint}"
 
 
 def explain_failure(error: Exception) -> str | None:
-    """Return one line about a storage that failed while in use; None for any other error."""
+    """Return one line about a storage or a disk that failed while in use; None for other errors."""
+    if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
+        return f"{error.filename or 'a file'} cannot be written: {error.strerror}"
     if isinstance(error, StorageUnreachable):
         return f"storage does not answer: {' '.join(str(error).split())}"
     if not isinstance(error, (optuna.exceptions.StorageInternalError, SQLAlchemyError)):
@@ -348,6 +371,19 @@ def is_reachable(study: optuna.Study) -> bool:
     """Return whether the database answered last time."""
     storage = study._storage
     return storage.reachable if isinstance(storage, WriteBehindStorage) else True
+
+
+def leases(study: optuna.Study) -> list[Lease]:
+    """Return the trials that run elsewhere; without an owner where the storage knows of none."""
+    if isinstance(study._storage, WriteBehindStorage):
+        return study._storage.ledger.others(study._study_id)
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [Lease(trial._trial_id, trial.number, None, None) for trial in running]
+
+
+def holds(lease: Lease) -> bool:
+    """Return whether a worker is at the trial, as far as can be told from here."""
+    return lease.owner is not None and is_alive(lease.owner) and (lease.age_s or 0.0) <= LEASE_S
 
 
 def flush(study: optuna.Study) -> None:

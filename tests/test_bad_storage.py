@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -207,17 +206,20 @@ def test_weights_that_are_damaged_or_of_another_net_are_refused(golf: Golf, tmp_
     folder = tmp_path / "studies"
     with opened_storage(StorageConfig(f"sqlite:///{folder}/golf.db", None)) as storage:
         study, other = find_study(storage, "s"), find_study(storage, "other")
-        mine, theirs = (
-            folder / "checkpoints" / marks(s)[STUDY_ID] / "0.safetensors" for s in (study, other)
-        )
+        mine, theirs = marks(study)[STUDY_ID], marks(other)[STUDY_ID]
+        ledger = storage.ledger
         assert load_trained(study, folder, 0).tensors["weights/conv1.weight"].shape == (4, 1, 4, 4)
-        whole = mine.read_bytes()
-        mine.write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(UsageError, match="weights of trial 0 of s cannot be had: .* cannot be"):
+        whole = ledger.load_checkpoint(mine, 0)
+        ledger.put_checkpoint(mine, 0, whole[: len(whole) // 2])
+        with pytest.raises(
+            UsageError, match=r"weights of trial 0 of s cannot be had: .* cannot be"
+        ):
             load_trained(study, folder, 0)
-        shutil.copy(theirs, mine)
+        ledger.put_checkpoint(mine, 0, ledger.load_checkpoint(theirs, 0))
         with pytest.raises(UsageError, match="is of another trial: its net"):
             load_trained(study, folder, 0)
-        mine.unlink()
+        ledger.delete_checkpoints(mine)
         with pytest.raises(UsageError, match="weights of trial 0 of s cannot be had"):
             load_trained(study, folder, 0)
+        ledger.put_checkpoint(mine, 0, whole)
+        assert load_trained(study, folder, 0).trial.number == 0

@@ -14,7 +14,7 @@ RANKS = [
     ["arch", "recipe", "data", "write_behind"],
     ["hydra_source", "space", "storage", "scheduler", "engines.base"],
     ["engines.torch", "engines.native", "checkpoint"],
-    ["engines.__init__", "report"],
+    ["engines.__init__", "report", "archive"],
     ["callbacks", "dashboard"],
     ["progress", "golf.source", "listing", "removal"],
     ["study", "transfer"],

@@ -23,10 +23,12 @@ from conftest import Ran
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
+from sqlalchemy import insert, text
 
-from golf_opt import listing, removal, transfer
+from golf_opt import archive, listing, removal, transfer
 from golf_opt.config import ExportConfig, StorageConfig
 from golf_opt.golf.source import load_trained
+from golf_opt.ledger import LEASES
 from golf_opt.storage import (
     PASSWORD_ENV,
     PASSWORD_FILE_ENV,
@@ -37,7 +39,6 @@ from golf_opt.storage import (
     mark,
     marks,
     opened_storage,
-    this_worker,
 )
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ EVERY_STATE = [
 
 def as_rows(study: optuna.Study) -> list[str]:
     """Every field of every trial, exactly; the id is the storage's own business."""
-    rows = [transfer.describe_trial(trial) for trial in study.get_trials(deepcopy=False)]
+    rows = [archive.describe_trial(trial) for trial in study.get_trials(deepcopy=False)]
     return [repr({key: value for key, value in row.items() if key != "id"}) for row in rows]
 
 
@@ -118,6 +119,11 @@ def opened(url: str) -> Iterator[optuna.storages.BaseStorage]:
 def rows_of(url: str, name: str) -> list[str]:
     with opened(url) as storage:
         return as_rows(optuna.load_study(study_name=name, storage=storage))
+
+
+def rows_in(url: str, table: str) -> int:
+    with opened(url) as storage, storage.ledger.engine.connect() as connection:
+        return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar())
 
 
 def told(ran: Ran) -> str:
@@ -217,7 +223,7 @@ def test_a_spreadsheet_reads_the_csv(trained: Path) -> None:
 
 
 def test_what_was_running_waits(golf: Golf, here: str) -> None:
-    running = trial_of(1, TrialState.RUNNING, user_attrs={WORKER: {"host": "x", "pid": 1}})
+    running = trial_of(1, TrialState.RUNNING, user_attrs={WORKER: "x:1::0"})
     make_study(here, "s", [EVERY_STATE[0], running])
     golf("export", "study=s", "output=one")
     ran = golf("import", "input=one", "name=t")
@@ -234,12 +240,12 @@ def test_without_checkpoints_there_are_none(golf: Golf, tmp_path: Path, trained:
     ]  # fmt: skip
 
 
-def test_a_damaged_checkpoint_is_left_out_and_said(
-    golf: Golf, tmp_path: Path, trained: Path
-) -> None:
+def test_a_damaged_checkpoint_is_left_out_and_said(golf: Golf, trained: Path, here: str) -> None:
     golf("import", f"input={trained}/exported")
-    damaged = next((tmp_path / "studies" / "checkpoints").rglob("1.safetensors"))
-    damaged.write_bytes(damaged.read_bytes()[:99])
+    with opened(here) as storage:
+        own_id = marks(find_study(storage, "mine"))[STUDY_ID]
+        whole = storage.ledger.load_checkpoint(own_id, 1)
+        storage.ledger.put_checkpoint(own_id, 1, whole[:99])
     ran = golf("export", "study=mine", "output=out")
     assert ran.status == 0
     assert "left out: " in ran.out and "cannot be read as a checkpoint" in ran.out
@@ -286,6 +292,7 @@ def test_another_nets_checkpoint_undoes_the_import(
     assert golf("ls", "format=json").out == "[]\n"
     files = [path for path in (tmp_path / "studies").rglob("*") if path.is_file()]
     assert [path for path in files if not path.name.startswith("golf.db")] == []
+    assert rows_in(here, "golf_checkpoints") == rows_in(here, "trials") == 0
 
 
 @pytest.mark.parametrize(
@@ -331,10 +338,10 @@ def test_an_output_that_cannot_be_written_is_named(golf: Golf, here: str) -> Non
 
 @pytest.fixture(scope="session")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The export of a study of 150 trials."""
+    """The export of a study of 60 trials."""
     folder = tmp_path_factory.mktemp("many")
     url = f"sqlite:///{folder}/golf.db"
-    make_study(url, "s", [trial_of(number, TrialState.COMPLETE) for number in range(150)])
+    make_study(url, "s", [trial_of(number, TrialState.COMPLETE) for number in range(60)])
     config = ExportConfig("s", folder, folder / "out", True, StorageConfig(url, None))
     transfer.export_study(config, lambda line: None)
     return folder
@@ -373,7 +380,7 @@ def test_an_import_cut_short_leaves_nothing_that_counts(
         assert "is there already and was not made by golf-opt" in told(
             golf(*QUICK, "study.name=t", "trials=1")
         )
-    assert golf("import", f"input={many}/out", "name=t").out == "imported t: 150 trials\n"
+    assert golf("import", f"input={many}/out", "name=t").out == "imported t: 60 trials\n"
     assert rows_of(here, "t") == rows_of(f"sqlite:///{many}/golf.db", "s")
 
 
@@ -381,7 +388,7 @@ def test_an_import_cut_short_leaves_nothing_that_counts(
 
 
 def test_rm_takes_the_study_and_its_files_and_no_others(
-    golf: Golf, tmp_path: Path, trained: Path
+    golf: Golf, tmp_path: Path, trained: Path, here: str
 ) -> None:
     for name in ("mine", "other"):
         golf("import", f"input={trained}/exported", f"name={name}")
@@ -390,10 +397,10 @@ def test_rm_takes_the_study_and_its_files_and_no_others(
     assert golf("rm", "study=other", "yes=true").out == "removed study 'other' with 2 trials\n"
     left = sorted(path.name for path in (tmp_path / "studies" / "artifacts").iterdir())
     assert left == shared and len(left) == 3, "a picture of the study that stays was removed"
-    assert len(list((tmp_path / "studies" / "checkpoints").iterdir())) == 1
+    assert rows_in(here, "golf_checkpoints") == rows_in(here, "trials") == 2
     assert golf("rm", "study=mine", "yes=true").status == 0
     assert [p.name for p in (tmp_path / "studies" / "artifacts").iterdir()] == ["unrelated"]
-    assert list((tmp_path / "studies" / "checkpoints").iterdir()) == []
+    assert rows_in(here, "golf_checkpoints") == rows_in(here, "trials") == 0
     assert golf("ls", "format=json").out == "[]\n"
 
 
@@ -438,18 +445,60 @@ def test_rm_on_a_real_terminal(tmp_path: Path, here: str) -> None:
     assert len(rows_of(here, "s")) == 6
 
 
+WORKER_PROGRAM = """
+import sys, optuna
+from golf_opt.config import StorageConfig
+from golf_opt.storage import opened_storage
+from golf_opt.workers import show_worker, this_worker
+with opened_storage(StorageConfig(sys.argv[1], None)) as storage:
+    optuna.load_study(study_name="s", storage=storage).ask()
+    storage.flush()
+    print(show_worker(this_worker()), flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def at_work(url: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process that runs a trial of the study `s`, and its name."""
+    command = [sys.executable, "-W", "ignore", "-c", WORKER_PROGRAM, url]
+    process = subprocess.Popen(command, stdin=-1, stdout=-1, text=True)
+    try:
+        assert process.stdout is not None
+        yield process, process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_rm_refuses_while_a_worker_lives(golf: Golf, here: str) -> None:
-    dead = this_worker() | {"pid": 2**22 - 1, "born": "1"}
-    far = {"host": "elsewhere", "pid": 1, "born": "1"}
-    for name, worker in (("alive", this_worker()), ("dead", dead), ("far", far)):
-        make_study(here, name, [trial_of(0, TrialState.RUNNING, user_attrs={WORKER: worker})])
-    assert "has trial 0 running in a process of this machine" in told(
-        golf("rm", "study=alive", "yes=true", "force=true")
-    )
-    assert "running on another machine" in told(golf("rm", "study=far", "yes=true"))
-    assert golf("rm", "study=far", "yes=true", "force=true").status == 0
-    assert golf("rm", "study=dead", "yes=true").status == 0
-    assert [row["study"] for row in json.loads(golf("ls", "format=json").out)] == ["alive"]
+    make_study(here, "s", EVERY_STATE)
+    with at_work(here) as (process, worker):
+        assert f"study 's' is at work: trial 3 on {worker}. End" in told(
+            golf("rm", "study=s", "yes=true", "force=true")
+        )
+        process.kill()
+        process.wait()
+        assert golf("rm", "study=s", "yes=true").status == 0
+    assert rows_in(here, "golf_leases") == rows_in(here, "trials") == 0
+
+
+def test_rm_believes_a_machine_that_was_silent_for_a_minute(golf: Golf, here: str) -> None:
+    make_study(here, "s", [trial_of(0, TrialState.RUNNING)])
+    with opened(here) as storage, storage.ledger._begin() as connection:
+        row = {"trial_id": 1, "owner": "elsewhere:1:1:a", "beat": time.time(), "deaths": 0}
+        connection.execute(insert(LEASES), row)
+    assert "trial 0 on elsewhere:1. End" in told(golf("rm", "study=s", "yes=true"))
+    with opened(here) as storage, storage.ledger._begin() as connection:
+        connection.execute(text(f"UPDATE golf_leases SET beat = {time.time() - 61}"))
+    assert golf("rm", "study=s", "yes=true").status == 0
+
+
+def test_rm_asks_for_force_where_another_program_may_run(golf: Golf, here: str) -> None:
+    make_study(here, "s", [trial_of(0, TrialState.RUNNING)])
+    assert "a program that keeps no lease" in told(golf("rm", "study=s", "yes=true"))
+    assert golf("rm", "study=s", "yes=true", "force=true").status == 0
+    assert golf("ls", "format=json").out == "[]\n"
 
 
 def test_rm_touches_no_file_outside_its_folders(golf: Golf, tmp_path: Path, here: str) -> None:
@@ -496,30 +545,25 @@ def test_ls_tells_a_study_in_every_format(golf: Golf, trained: Path) -> None:
 
 def test_ls_counts_states_and_workers_and_knows_foreign_studies(golf: Golf, here: str) -> None:
     lately = datetime.now() - timedelta(seconds=30)
-    names = ("alive", "lately", "long ago")
-    workers = [{WORKER: this_worker() | {"host": name}} for name in names]
-    workers[0] = {WORKER: this_worker()}
-    trials = [
-        trial_of(0, TrialState.RUNNING, user_attrs=workers[0]),
-        trial_of(1, TrialState.COMPLETE, user_attrs=workers[1], datetime_complete=lately),
-        trial_of(2, TrialState.PRUNED, user_attrs=workers[2]),
-        trial_of(3, TrialState.WAITING),
-    ]
-    make_study(here, "[red]s", trials)
+    make_study(here, "s", [
+        trial_of(0, TrialState.COMPLETE, datetime_complete=lately, user_attrs={WORKER: "a:1:2:b"}),
+        trial_of(1, TrialState.PRUNED, user_attrs={WORKER: "long-ago:1:2:b"}),
+        trial_of(2, TrialState.WAITING, user_attrs={WORKER: "c:1:2:b"}),
+    ])  # fmt: skip
     with opened(here) as storage:
-        optuna.create_study(study_name="tab\tname", storage=storage, directions=["minimize"] * 2)
-    first, second = json.loads(golf("ls", "format=json").out)
-    me = this_worker()
-    pids = sorted([f"{me['host']}:{me['pid']}", f"lately:{me['pid']}"])
-    assert (first["study"], first["arch"], first["workers"]) == ("[red]s", None, pids)
-    assert first["trials"] == {
-        "running": 1, "complete": 1, "pruned": 1, "fail": 0, "waiting": 1,
+        optuna.create_study(study_name="[red]\tx", storage=storage, directions=["minimize"] * 2)
+    with at_work(here) as (_, worker):  # takes the one that waits
+        foreign, row = json.loads(golf("ls", "format=json").out)
+    assert (row["study"], row["arch"], row["workers"]) == ("s", None, sorted(["a:1", worker]))
+    assert row["trials"] == {
+        "running": 1, "complete": 1, "pruned": 1, "fail": 0, "waiting": 0,
     }  # fmt: skip
-    assert (first["best_trial"], first["last_activity"]) == (1, str(lately))
-    assert (second["study"], second["best"]) == ("tab\tname", None)
+    assert row["best_trial"] == 0 and row["last_activity"] > str(lately)
+    assert (foreign["study"], foreign["best"]) == ("[red]\tx", None)
     lines = golf("ls", "format=plain").out.splitlines()
     assert [line.count("\t") for line in lines] == [len(listing.COLUMNS) - 1] * 3
-    assert "[red]s" in golf("ls", "format=table").out
+    assert lines[1].startswith("[red]?x\t-\t")
+    assert "[red]?x" in golf("ls", "format=table").out
 
 
 def test_a_table_tells_the_time_of_a_box_whose_clock_is_ahead(here: str) -> None:

@@ -48,7 +48,7 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
     trial = find_trial(study, which)
     recipe = marks(study)[RECIPE]
     try:
-        state = open_checkpoints(study, folder).load(trial.number).state
+        state = open_checkpoints(study, folder).load(trial.number, job_of(recipe, trial)).state
     except (FileNotFoundError, DamagedCheckpoint) as error:
         raise UsageError(
             f"the weights of trial {trial.number} of {study.study_name} cannot be had: {error}"
