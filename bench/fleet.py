@@ -3,25 +3,29 @@
     python -m bench.fleet [--trials N] [--turns N]
 
 1, 8 and 32 processes share one study; the objective costs nothing, so that the storage is all there
-is to measure: ask, 4 suggestions of a random sampler, 5 reports, tell. `direct`: each process opens
-the storage as golf-opt does. `grpc`: each speaks to Optuna's gRPC proxy, which alone holds
-connections. The contestants take turns; a figure is the median over the turns. The script starts a
-PostgreSQL of its own, with its defaults (fsync on, 100 connections), and a proxy for each turn.
+is to measure: ask, 4 suggestions of a random sampler, 5 reports, tell.
+
+    golf    each process opens the storage as golf-opt does
+    optuna  each opens Optuna's own
+    grpc    each speaks to Optuna's gRPC proxy, which alone holds connections
+
+The contestants take turns; a figure is the median over the turns. The script starts a PostgreSQL of
+its own, with its defaults (fsync on, 100 connections), and a proxy for each turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import platform
+import socket
 import statistics
-import subprocess
-import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import metadata
 from typing import Any
 
@@ -33,32 +37,47 @@ from rich.table import Table
 
 from bench.report import save
 from golf_opt.config import StorageConfig
-from golf_opt.storage import PASSWORD_ENV, open_storage, take_password
-from tests.postgres import Server, free_port, started
+from golf_opt.storage import PASSWORD_ENV, opened_storage, storage_url, take_password
+from tests.postgres import PASSWORD, Server, free_port, started
 
 PROCESSES = (1, 8, 32)
-WAYS = ("direct", "grpc")
+WAYS = ("golf", "optuna", "grpc")
 REPORTS = 5
 STUDY, WARM_UP = "fleet", "warm-up"
 SAMPLE_S = 0.1  # between two counts of the connections
+GRPC = ("grpc", "optuna.storages._grpc.client", "optuna.storages._grpc.servicer")
+START_LIMIT_S = 600
+CONTEXT = multiprocessing.get_context("forkserver")  # processes that need not import again
 
 
-def connect(way: str, where: str) -> BaseStorage:
+@contextmanager
+def opened(way: str, where: str) -> Iterator[BaseStorage]:
     """Open the storage: `where` is a URL, or the port of a proxy."""
-    if way == "direct":
-        return open_storage(StorageConfig(where, None))
-    from optuna.storages import GrpcStorageProxy
+    if way == "golf":
+        with opened_storage(StorageConfig(where, None)) as storage:
+            yield storage
+    elif way == "optuna":
+        yield optuna.storages.get_storage(with_driver(where))
+    else:
+        yield optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=int(where))
 
-    return GrpcStorageProxy(host="127.0.0.1", port=int(where))
+
+def with_driver(url: str) -> str:
+    return storage_url(StorageConfig(url, None)).render_as_string(hide_password=False)
 
 
-def work(way: str, where: str, trials: int) -> None:
-    """Be one of the processes: warm up, say that we are ready, wait for a line, do the trials."""
-    storage = connect(way, where)
-    do_trials(storage, WARM_UP, 2)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    do_trials(storage, STUDY, trials)
+def quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+
+
+def work(way: str, where: str, trials: int, start: Any) -> None:
+    """Be one of the processes: warm up, wait for the others, do the trials."""
+    quiet()
+    with opened(way, where) as storage:
+        do_trials(storage, WARM_UP, 2)
+        start.wait()
+        do_trials(storage, STUDY, trials)
 
 
 def do_trials(storage: BaseStorage, name: str, trials: int) -> None:
@@ -80,37 +99,27 @@ def do_trials(storage: BaseStorage, name: str, trials: int) -> None:
 
 
 def serve(url: str, port: int) -> None:
-    """Be the proxy."""
-    from optuna.storages import run_grpc_proxy_server
-
-    run_grpc_proxy_server(open_storage(StorageConfig(url, None)), host="127.0.0.1", port=port)
-
-
-def child(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "bench.fleet", *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    """Be the proxy, as Optuna's manual has it."""
+    quiet()
+    storage = optuna.storages.get_storage(with_driver(url))
+    optuna.storages.run_grpc_proxy_server(storage, host="127.0.0.1", port=port)
 
 
 @contextmanager
 def proxy(url: str) -> Iterator[int]:
-    """Run Optuna's gRPC proxy; give its port when it answers."""
+    """Run Optuna's gRPC proxy; give its port when it listens."""
     port = free_port()
-    process = child("--serve", url, port)
+    process = CONTEXT.Process(target=serve, args=(url, port))
+    process.start()
     try:
-        for _ in range(300):
-            try:
-                optuna.get_all_study_names(connect("grpc", str(port)))
+        while process.is_alive():
+            with suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), 1):
                 break
-            except Exception:  # grpc has its own kind of error, and a private one
-                time.sleep(0.1)
+            time.sleep(0.1)
         yield port
     finally:
         process.kill()
-        process.communicate()
+        process.join()
 
 
 class Connections(threading.Thread):
@@ -132,53 +141,38 @@ class Connections(threading.Thread):
 def turn(server: Server, way: str, processes: int, trials: int) -> dict[str, float]:
     """Return trials a second, the most connections at a time, and trials that are missing."""
     database = server.create_database()
-    url, password = take_password(server.url(database))
-    os.environ[PASSWORD_ENV] = password or ""
-    storage = open_storage(StorageConfig(url, None))
-    optuna.create_study(study_name=WARM_UP, storage=storage)
-    study = optuna.create_study(study_name=STUDY, storage=storage, direction="maximize")
+    url, _ = take_password(server.url(database))
+    own = StorageConfig(url, None)
+    with opened_storage(own) as storage:
+        for name in (WARM_UP, STUDY):
+            optuna.create_study(study_name=name, storage=storage, direction="maximize")
     each = trials // processes
-    with proxy(url) if way == "grpc" else _nothing() as port:
-        where = url if way == "direct" else port
-        workers = [child("--work", way, where, each) for _ in range(processes)]
+    start = CONTEXT.Barrier(processes + 1)
+    with proxy(url) if way == "grpc" else nullcontext(url) as where:
+        workers = [
+            CONTEXT.Process(target=work, args=(way, str(where), each, start))
+            for _ in range(processes)
+        ]
         for worker in workers:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "ready\n", "a worker did not start"
-        close(storage)  # our own connections do not count
+            worker.start()
         connections = Connections(server, database)
         connections.start()
+        start.wait(START_LIMIT_S)
         began = time.perf_counter()
         for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-        for worker in workers:
-            worker.communicate()
+            worker.join()
         seconds = time.perf_counter() - began
         connections.stop.set()
         connections.join()
-    failed = sum(worker.returncode != 0 for worker in workers)
-    complete = [trial.number for trial in study.get_trials(deepcopy=False) if trial.value]
-    close(storage)
+    with opened_storage(own) as storage:
+        study = optuna.load_study(study_name=STUDY, storage=storage)
+        numbers = {trial.number for trial in study.trials if trial.value is not None}
     return {
-        "trials_per_s": len(complete) / seconds,
+        "trials_per_s": len(numbers) / seconds,
         "connections": connections.most,
-        "lost": each * processes - len(set(complete)),
-        "failed_processes": failed,
+        "lost": each * processes - len(numbers),
+        "failed_processes": sum(worker.exitcode != 0 for worker in workers),
     }
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield None
-
-
-def close(storage: BaseStorage) -> None:
-    """Give the connections back; the next call opens new ones."""
-    storage.remove_session()
-    backend = getattr(storage, "_backend", None)
-    if backend is not None:
-        backend.engine.dispose()
 
 
 def table_of(rows: list[dict[str, Any]]) -> Table:
@@ -237,17 +231,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=320, help="of a turn, all processes together")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    if options.work:
-        work(*options.work[:2], trials=int(options.work[2]))
-    elif options.serve:
-        serve(options.serve[0], int(options.serve[1]))
-    else:
-        print(save("fleet", measure(options.trials, options.turns)))
+    quiet()
+    os.environ[PASSWORD_ENV] = PASSWORD  # of every database that the server will have
+    CONTEXT.set_forkserver_preload(
+        ["bench.report", "golf_opt.storage", "rich.table", "tests.postgres", *GRPC]
+    )
+    print(save("fleet", measure(options.trials, options.turns)))
 
 
 if __name__ == "__main__":

@@ -247,6 +247,8 @@ def _explain(url: URL, error: Exception) -> str:
     hint = ""
     if re.search(r'database ".*" does not exist', reason):
         hint = f'; create it with: CREATE DATABASE "{url.database}"'
+    elif "disk I/O error" in reason:  # SQLite's, where its files cannot grow
+        hint = "; is the disk full?"
     return f"storage {shown} cannot be used: {' '.join(lines[:2]) or type(error).__name__}{hint}"
 
 

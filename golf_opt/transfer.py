@@ -68,7 +68,7 @@ def write_export(study: optuna.Study, folder: Path, config: ExportConfig, say: S
     """Write every file; return `3 trials, 3 checkpoints`."""
     trials = study.get_trials(deepcopy=False)
     write_study(folder, study, trials)
-    copy_artifacts(config.folder / "artifacts", folder / "artifacts", artifacts_of(study))
+    copy_artifacts(config.folder / "artifacts", folder / "artifacts", artifacts_of(study), [])
     kept = f"{len(trials)} trials"
     if config.checkpoints and RECIPE in marks(study):
         kept += f", {export_checkpoints(study, trials, config.folder, folder, say)} checkpoints"
@@ -98,15 +98,12 @@ def export_checkpoints(
     return written
 
 
-def copy_artifacts(source: Path, target: Path, ids: set[str]) -> list[str]:
-    """Copy the files that there are and the target lacks; return which."""
-    copied = []
+def copy_artifacts(source: Path, target: Path, ids: set[str], copied: list[str]) -> None:
+    """Copy the files that there are and the target lacks; name each in `copied`."""
     for id_ in sorted(ids):
         if (source / id_).is_file() and not (target / id_).exists():
-            target.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / id_, target / id_)
+            write_whole(target / id_, (source / id_).read_bytes())
             copied.append(id_)
-    return copied
 
 
 def import_study(config: ImportConfig, say: Say) -> None:
@@ -191,7 +188,7 @@ def fill(study: optuna.Study, exported: Exported, folder: Path, written: list[st
         import_checkpoints(study, exported, folder)
     ids = set[str]().union(*(artifact_ids(trial.system_attrs) for trial in exported.trials))
     ids |= artifact_ids(system_attrs)
-    written += copy_artifacts(exported.folder / "artifacts", folder / "artifacts", ids)
+    copy_artifacts(exported.folder / "artifacts", folder / "artifacts", ids, written)
     for key in LAST:
         if key in system_attrs:
             mark(study, key, system_attrs[key])
