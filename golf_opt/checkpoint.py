@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -90,8 +91,10 @@ def write_whole(path: Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         Path(part).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(part).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
 
 
@@ -120,7 +123,11 @@ class CheckpointFolder:
         return self.folder / f"{number}.safetensors"
 
     def save(self, trial: Trial, job: Job, checkpoint: Checkpoint) -> None:
-        write_whole(self.path(trial.number), pack(job, checkpoint))
+        self.put(trial.number, job, checkpoint)
+
+    def put(self, number: int, job: Job, checkpoint: Checkpoint) -> None:
+        """Keep the checkpoint of a trial that no worker runs."""
+        write_whole(self.path(number), pack(job, checkpoint))
 
     def load(self, number: int, job: Job | None = None) -> Checkpoint:
         """Return a trial's last checkpoint; with `job`, only one that this job wrote.
@@ -146,6 +153,9 @@ class CheckpointFolder:
     def delete(self, number: int) -> None:
         self.path(number).unlink(missing_ok=True)
 
+    def delete_all(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
 
 class CheckpointTable:
     """The checkpoints of one study in its database, so that any worker can go on with a trial.
@@ -160,8 +170,7 @@ class CheckpointTable:
         self._storage, self._study, self._folder = storage, study, folder
 
     def save(self, trial: Trial, job: Job, checkpoint: Checkpoint) -> None:
-        size = sum(tensor.nbytes for tensor in checkpoint.state.tensors.values())
-        if size > LARGEST_IN_TABLE:
+        if is_large(checkpoint):
             self._folder.save(trial, job, checkpoint)
             return
         write = partial(pack, job, checkpoint)
@@ -178,6 +187,23 @@ class CheckpointTable:
         """As `CheckpointFolder.numbers`."""
         return self._storage.ledger.checkpoint_numbers(self._study) | self._folder.numbers()
 
+    def put(self, number: int, job: Job, checkpoint: Checkpoint) -> None:
+        """As `CheckpointFolder.put`."""
+        if is_large(checkpoint):
+            self._folder.put(number, job, checkpoint)
+        else:
+            self._storage.ledger.put_checkpoint(self._study, number, pack(job, checkpoint))
+
     def delete(self, number: int) -> None:
         self._storage.delete_checkpoint(self._study, number)
         self._folder.delete(number)
+
+    def delete_all(self) -> None:
+        self._storage.ledger.delete_checkpoints(self._study)
+        self._folder.delete_all()
+
+
+def is_large(checkpoint: Checkpoint) -> bool:
+    """Return whether a checkpoint is too large for the database."""
+    size = sum(tensor.nbytes for tensor in checkpoint.state.tensors.values())
+    return size > LARGEST_IN_TABLE

@@ -25,6 +25,10 @@ from golf_opt.config import (
     compare_config,
     dashboard_config,
     did_you_mean,
+    export_config,
+    import_config,
+    list_config,
+    removal_config,
     report_config,
     study_config,
     worker_config,
@@ -51,6 +55,10 @@ golf-opt VERB key=value ...
   report     a study on one page:            golf-opt report study=c4-5-4
   compare    studies side by side:           golf-opt compare studies=[c4-5-4,c5-5-4]
   arch       count networks:                 golf-opt arch c4-5-4 c4-5-4-prelu
+  ls         list the studies:               golf-opt ls
+  export     write a study to files:         golf-opt export study=NAME output=FOLDER
+  import     take one into a storage:        golf-opt import input=FOLDER storage=postgres
+  rm         remove a study:                 golf-opt rm study=NAME
 
 golf-opt study --quiet says only what it runs and what came out.
 golf-opt VERB --help lists a verb's keys, --cfg job shows what would run.
@@ -110,6 +118,38 @@ def compare(cfg: DictConfig) -> None:
         say(str(path))
 
 
+def ls(cfg: DictConfig) -> None:
+    """List the studies."""
+    from golf_opt.listing import list_studies
+
+    list_studies(list_config(cfg), say)
+
+
+def rm(cfg: DictConfig) -> None:
+    """Remove a study."""
+    from golf_opt.removal import remove
+
+    if not remove(removal_config(cfg), say):
+        sys.exit(1)
+
+
+def export(cfg: DictConfig) -> None:
+    """Write a study to files."""
+    from golf_opt.transfer import export_study
+
+    export_study(export_config(cfg), say)
+
+
+def import_(cfg: DictConfig) -> None:
+    """Take an exported study into a storage."""
+    import optuna
+
+    from golf_opt.transfer import import_study
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    import_study(import_config(cfg), say)
+
+
 def arch(names: list[str]) -> None:
     """Print layer, output shape and parameters of each net, and the total."""
     if not names or names[0] in ("-h", "--help"):
@@ -130,6 +170,10 @@ HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     "dashboard": dashboard,
     "report": report,
     "compare": compare,
+    "ls": ls,
+    "rm": rm,
+    "export": export,
+    "import": import_,
 }
 VERBS = (*HYDRA_VERBS, "arch")
 

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 PROTOCOLS = ("test", "holdout")
 DATASETS = ("auto", "mnist", "fashion", "digits")
 ENGINES = ("auto", "native", "torch")
+LIST_FORMATS = ("auto", "table", "plain", "json")
 DEFAULT_EPOCHS = 18
 DASHBOARD_KEYS = ("host", "port", "write", "password_env", "password_file", "trusted_proxy")
 
@@ -47,6 +48,12 @@ def check_int(name: str, value: object, low: int, high: int | None = None) -> in
         raise UsageError(f"{name} is {value!r}, but must be a whole number of at least {low}{top}.")
     if value < low or (high is not None and value > high):
         raise UsageError(f"{name} is {value}, but must be at least {low}{top}.")
+    return value
+
+
+def check_flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} is {value!r}, but must be true or false.")
     return value
 
 
@@ -140,6 +147,39 @@ class CompareConfig:
     storage: StorageConfig
 
 
+@dataclass(frozen=True)
+class ListConfig:
+    format: str
+    storage: StorageConfig
+
+
+@dataclass(frozen=True)
+class RemovalConfig:
+    study: str
+    folder: Path
+    yes: bool  # do not ask
+    force: bool  # whatever programs other than ours seem to run
+    artifacts: bool  # remove pictures too
+    storage: StorageConfig
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    study: str
+    folder: Path
+    output: Path  # does not exist yet
+    checkpoints: bool
+    storage: StorageConfig
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    input: Path
+    name: str | None  # None: as it was
+    folder: Path
+    storage: StorageConfig
+
+
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """Resolve a DictConfig into plain dicts and lists; a missing value is a `UsageError`."""
     try:
@@ -205,7 +245,7 @@ def dashboard_config(cfg: DictConfig) -> DashboardConfig:
         folder=_folder(node["dir"]),
         host=str(board["host"]),
         port=check_int("dashboard.port", board["port"], 0, 65_535),
-        write=_flag("dashboard.write", board["write"]),
+        write=check_flag("dashboard.write", board["write"]),
         password_env=str(board["password_env"]),
         password_file=None if file is None else Path(str(file)),
         trusted_proxy=None if proxy is None else str(proxy),
@@ -218,7 +258,7 @@ def report_config(cfg: DictConfig) -> ReportConfig:
     """Check the composed configuration of the verb `report`."""
     node = plain(cfg)
     return ReportConfig(
-        study=_name_of_study("report", node["study"]),
+        study=existing_study(node["study"]),
         folder=_folder(node["dir"]),
         storage=_storage(node["storage"]),
         data_root=Path(node["data"]["root"]),
@@ -241,16 +281,51 @@ def compare_config(cfg: DictConfig) -> CompareConfig:
     )
 
 
-def _name_of_study(verb: str, name: object) -> str:
-    if name is None:
-        raise UsageError(f"study is not given; golf-opt {verb} study=NAME")
-    return str(name)
+def list_config(cfg: DictConfig) -> ListConfig:
+    """Check the composed configuration of the verb `ls`."""
+    node = plain(cfg)
+    return ListConfig(
+        check_choice("format", node["format"], LIST_FORMATS), _storage(node["storage"])
+    )
 
 
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise UsageError(f"{name} is {value!r}, but must be true or false.")
-    return value
+def removal_config(cfg: DictConfig) -> RemovalConfig:
+    """Check the composed configuration of the verb `rm`."""
+    node = plain(cfg)
+    return RemovalConfig(
+        study=existing_study(node["study"]),
+        folder=_folder(node["dir"]),
+        yes=check_flag("yes", node["yes"]),
+        force=check_flag("force", node["force"]),
+        artifacts=check_flag("artifacts", node["artifacts"]),
+        storage=_storage(node["storage"]),
+    )
+
+
+def export_config(cfg: DictConfig) -> ExportConfig:
+    """Check the composed configuration of the verb `export`."""
+    node = plain(cfg)
+    output = _required_path("output", node["output"], "a folder to make")
+    if output.exists():
+        raise UsageError(f"output is {str(output)!r}, but must be a folder that is not there yet.")
+    return ExportConfig(
+        study=existing_study(node["study"]),
+        folder=_folder(node["dir"]),
+        output=output,
+        checkpoints=check_flag("checkpoints", node["checkpoints"]),
+        storage=_storage(node["storage"]),
+    )
+
+
+def import_config(cfg: DictConfig) -> ImportConfig:
+    """Check the composed configuration of the verb `import`."""
+    node = plain(cfg)
+    return ImportConfig(
+        input=_required_path("input", node["input"], "a folder that golf-opt export wrote"),
+        name=_study_name(node["name"], "name"),
+        folder=_folder(node["dir"]),
+        storage=_storage(node["storage"]),
+    )
 
 
 def load_yaml(path: Path) -> Any:
@@ -274,13 +349,19 @@ def _folder(value: object) -> Path:
     return folder
 
 
-def _study_name(name: object) -> str | None:
+def _required_path(key: str, value: object, what: str) -> Path:
+    if value is None or not str(value):
+        raise UsageError(f"{key} is {value!r}, but must be {what}.")
+    return Path(str(value))
+
+
+def _study_name(name: object, key: str = "study.name") -> str | None:
     if name is None:
         return None
     text = str(name)
     if not text.strip() or len(text) > 200 or not text.isprintable():
         raise UsageError(
-            f"study.name is {text!r}, but must be 1 to 200 printable characters, not only blanks."
+            f"{key} is {text!r}, but must be 1 to 200 printable characters, not only blanks."
         )
     return text
 

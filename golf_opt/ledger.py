@@ -330,6 +330,11 @@ class Ledger:
             self._set_state(connection, lease.trial_id, state, completed)
         return state
 
+    def delete_leases(self, trial_ids: Collection[int]) -> None:
+        """Forget trials that are deleted: their ids may be given out again."""
+        with self._begin() as connection:
+            connection.execute(delete(LEASES).where(LEASES.c.trial_id.in_(trial_ids)))
+
     # --- checkpoints ---
 
     def load_checkpoint(self, study: str, number: int) -> bytes | None:
@@ -344,6 +349,12 @@ class Ledger:
         query = select(CHECKPOINTS.c.number).where(CHECKPOINTS.c.study == study)
         with self._begin() as connection:
             return set(connection.scalars(query))
+
+    def put_checkpoint(self, study: str, number: int, data: bytes) -> None:
+        """Keep the checkpoint of a trial that no worker runs."""
+        with self._begin() as connection:
+            row = {"study": study, "number": number, "data": data}
+            self._upsert(connection, CHECKPOINTS, ("study", "number"), [row])
 
     def delete_checkpoints(self, study: str, numbers: Iterable[int] | None = None) -> None:
         """Delete some of a study's checkpoints, or all."""

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from golf_opt.callbacks import Callback, TrialRun
 from golf_opt.engines.base import Slice
-from golf_opt.report import best_trial, counts, percent, show_params
+from golf_opt.report import best_trial, counts, percent, show_duration, show_params
 from golf_opt.storage import num_finished
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -174,13 +174,3 @@ def sparkline(values: Sequence[float], width: int = 16) -> str:
     low, high = min(picked), max(picked)
     steps = [round((value - low) / (high - low) * 7) if high > low else 7 for value in picked]
     return "".join(BARS[step] for step in steps)
-
-
-def show_duration(seconds: float) -> str:
-    """Return `42 s`, `3 min 5 s` or `2 h 10 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

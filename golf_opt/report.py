@@ -22,6 +22,16 @@ def percent(accuracy: float) -> str:
     return f"{100 * accuracy:.2f} %"
 
 
+def show_duration(seconds: float) -> str:
+    """Return `42 s`, `3 min 5 s` or `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
     """Return the complete trial with the highest objective, or None."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

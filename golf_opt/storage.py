@@ -27,13 +27,17 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from golf_opt.bulk import BulkStorage
 from golf_opt.config import StorageConfig, UsageError, did_you_mean
+from golf_opt.data import WRITE_ERRORS
+from golf_opt.ledger import Lease
 from golf_opt.workers import is_alive, this_worker
-from golf_opt.write_behind import StorageUnreachable, WriteBehindStorage
+from golf_opt.write_behind import LEASE_S, StorageUnreachable, WriteBehindStorage
 
 PASSWORD_ENV = "GOLF_STORAGE_PASSWORD"
+PASSWORD_FILE_ENV = "GOLF_STORAGE_PASSWORD_FILE"  # names a file that holds it, as containers do
 FINGERPRINT = "golf_opt:fingerprint"
 STUDY_ID = "golf_opt:id"
 RECIPE = "golf_opt:recipe"  # arch, space, protocol, ...: how to run the study elsewhere
+IMPORTING = "golf_opt:importing"  # the worker that fills the study; False when it is whole
 WORKER = "worker"  # the user attribute with the name of the worker that ran a trial last
 OBJECTIVES = {"test": "test accuracy", "holdout": "holdout accuracy"}  # by protocol
 SQLITE_TIMEOUT_S = 60
@@ -55,6 +59,20 @@ def opened_storage(config: StorageConfig) -> Iterator[BaseStorage]:
     finally:
         if isinstance(storage, WriteBehindStorage):
             storage.close()
+
+
+@contextlib.contextmanager
+def opened_to_read(config: StorageConfig) -> Iterator[BaseStorage]:
+    """Open the storage as it is: where there is no file yet, an empty one in memory stands in."""
+    url, path = config.url or "", ""
+    if url.startswith(JOURNAL):
+        path = url.removeprefix(JOURNAL)
+    elif url.startswith("sqlite"):
+        path = storage_url(config).database or ""
+    if path and not path.startswith((":", "file:")) and not Path(path).exists():
+        config = StorageConfig(None, None)
+    with opened_storage(config) as storage:
+        yield storage
 
 
 def open_storage(config: StorageConfig) -> BaseStorage:
@@ -99,8 +117,27 @@ def storage_url(config: StorageConfig) -> URL:
 
 def with_password(url: URL) -> URL:
     """Return the URL with the password that was kept out of the configuration."""
-    password = os.environ.get(PASSWORD_ENV)
-    return url.set(password=password) if password and not url.password else url
+    if url.password or url.drivername.startswith("sqlite"):
+        return url
+    password = os.environ.get(PASSWORD_ENV) or _password_from_file()
+    return url.set(password=password) if password else url
+
+
+def _password_from_file() -> str | None:
+    """Return what the file named by GOLF_STORAGE_PASSWORD_FILE holds, less the newline after it."""
+    name = os.environ.get(PASSWORD_FILE_ENV)
+    if not name:
+        return None
+    try:
+        password = Path(name).read_text("utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise UsageError(
+            f"{PASSWORD_FILE_ENV} names {name}, which cannot be read: {reason}."
+        ) from error
+    if not password:
+        raise UsageError(f"{PASSWORD_FILE_ENV} names {name}, but must name a file with a password.")
+    return password
 
 
 def show_url(url: URL) -> str:
@@ -179,7 +216,19 @@ def _open_server(url: URL) -> BaseStorage:
 
 def _rdb(url: URL, connect_args: dict[str, Any], **options: Any) -> RDBStorage:
     options["connect_args"] = connect_args
-    return BulkStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
+    return _TidyStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
+
+
+class _TidyStorage(BulkStorage):
+    """Optuna's storage; one that cannot be opened leaves no connection open."""
+
+    def __init__(self, url: str, engine_kwargs: dict[str, Any]) -> None:
+        try:
+            super().__init__(url, engine_kwargs)
+        except BaseException:
+            if engine := getattr(self, "engine", None):
+                engine.dispose()
+            raise
 
 
 def _explain(url: URL, error: Exception) -> str:
@@ -196,11 +245,18 @@ def _explain(url: URL, error: Exception) -> str:
     if url.password:
         reason = reason.replace(str(url.password), "***")
     lines = [line.strip() for line in reason.splitlines() if line.strip()]
-    return f"storage {shown} cannot be used: {' '.join(lines[:2]) or type(error).__name__}"
+    hint = ""
+    if re.search(r'database ".*" does not exist', reason):
+        hint = f'; create it with: CREATE DATABASE "{url.database}"'
+    elif "disk I/O error" in reason:  # SQLite's, where its files cannot grow
+        hint = "; is the disk full?"
+    return f"storage {shown} cannot be used: {' '.join(lines[:2]) or type(error).__name__}{hint}"
 
 
 def explain_failure(error: Exception) -> str | None:
-    """Return one line about a storage that failed while in use; None for any other error."""
+    """Return one line about a storage or a disk that failed while in use; None for other errors."""
+    if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
+        return f"{error.filename or 'a file'} cannot be written: {error.strerror}"
     if isinstance(error, StorageUnreachable):
         return f"storage does not answer: {' '.join(str(error).split())}"
     if not isinstance(error, (optuna.exceptions.StorageInternalError, SQLAlchemyError)):
@@ -239,14 +295,23 @@ def find_study(storage: BaseStorage, name: str) -> optuna.Study:
     Raises:
         UsageError: there is none of that name, or golf-opt did not make it.
     """
+    study = find_any_study(storage, name)
+    if RECIPE not in marks(study):
+        raise UsageError(f"study {name!r} was not made by this golf-opt; it keeps no recipe.")
+    return study
+
+
+def find_any_study(storage: BaseStorage, name: str) -> optuna.Study:
+    """Return a study by its name, whoever made it.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
     names = optuna.get_all_study_names(storage)
     if name not in names:
         known = f"it must be {did_you_mean(name, names)}" if names else "there are none yet"
         raise UsageError(f"study {name!r} is not in the storage; {known}")
-    study = optuna.load_study(study_name=name, storage=storage)
-    if RECIPE not in marks(study):
-        raise UsageError(f"study {name!r} was not made by this golf-opt; it keeps no recipe.")
-    return study
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def mark(study: optuna.Study, key: str, value: Any) -> None:
@@ -309,6 +374,19 @@ def is_reachable(study: optuna.Study) -> bool:
     """Return whether the database answered last time."""
     storage = study._storage
     return storage.reachable if isinstance(storage, WriteBehindStorage) else True
+
+
+def leases(study: optuna.Study) -> list[Lease]:
+    """Return the trials that run elsewhere; without an owner where the storage knows of none."""
+    if isinstance(study._storage, WriteBehindStorage):
+        return study._storage.ledger.others(study._study_id)
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [Lease(trial._trial_id, trial.number, None, None) for trial in running]
+
+
+def holds(lease: Lease) -> bool:
+    """Return whether a worker is at the trial, as far as can be told from here."""
+    return lease.owner is not None and is_alive(lease.owner) and (lease.age_s or 0.0) <= LEASE_S
 
 
 def flush(study: optuna.Study) -> None:

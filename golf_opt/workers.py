@@ -16,6 +16,11 @@ def this_worker() -> str:
     return f"{socket.gethostname()}:{pid}:{_born(pid) or ''}:{uuid.uuid4().hex[:8]}"
 
 
+def show_worker(worker: str) -> str:
+    """Return `host:pid`."""
+    return worker.rsplit(":", 2)[0]
+
+
 def is_alive(worker: str) -> bool:
     """Return whether a worker may still be running; one on another host may."""
     host, pid, born, _ = worker.rsplit(":", 3)

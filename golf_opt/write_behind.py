@@ -387,7 +387,7 @@ class WriteBehindStorage(BaseStorage):
         if template_trial is not None:
             with self._reaching():
                 trial_id = self._backend.create_new_trial(study_id, template_trial)
-            self._refresh(study_id, force=True)
+            self._view(study_id).read = -1e9  # before the next look, not once for every trial
             return trial_id
         view = self._view(study_id)
         with self._reaching():
@@ -541,10 +541,14 @@ class WriteBehindStorage(BaseStorage):
 
     def delete_study(self, study_id: int) -> None:
         self.flush()
-        self._reader.delete_study(study_id)
+        self._refresh(study_id, force=True)
         with self._lock:
-            view = self._views.pop(study_id, _View())
-            gone = {trial._trial_id for trial in view.trials.values()}
+            gone = {trial._trial_id for trial in self._view(study_id).trials.values()}
+        with self._reaching():
+            self._ledger.delete_leases(gone)
+            self._reader.delete_study(study_id)
+        with self._lock:
+            self._views.pop(study_id)
             self._held -= gone
             for trial_id in gone:
                 self._where.pop(trial_id, None)

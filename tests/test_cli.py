@@ -163,7 +163,7 @@ def test_bad_bounds_of_the_batch_size_are_refused(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["stdy"], "'stdy' is no verb; it must be one of arch, dashboard, study; did you mean"),
+        (["stdy"], "study; did you mean 'study'?"),
         (["arch", "c4-5-4-5-5"], "layer 10 (conv): kernel 3x3 is larger than its input 1x1"),
         (["arch", "c4-5-4", "deepml-smal"], "did you mean 'deepml-small'?"),
         (["dashboard", "dashboard.prot=1"], "did you mean 'dashboard.port'?"),

@@ -14,10 +14,10 @@ RANKS = [
     ["arch", "recipe", "data", "web", "figures", "write_behind"],
     ["hydra_source", "space", "storage", "scheduler", "engines.base", "plots"],
     ["engines.torch", "engines.native", "checkpoint"],
-    ["engines.__init__", "report", "pictures"],
+    ["engines.__init__", "report", "pictures", "archive"],
     ["callbacks"],
-    ["progress", "golf.source", "views"],
-    ["study", "dashboard", "paper"],
+    ["progress", "golf.source", "views", "listing", "removal"],
+    ["study", "dashboard", "paper", "transfer"],
     ["cli"],
     ["__main__"],
 ]

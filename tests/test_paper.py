@@ -69,7 +69,7 @@ def test_a_comparison_fits_the_terminal(
 
 def test_mistakes_are_named(golf: Callable[..., Ran]) -> None:
     for arguments, words in [
-        (("report",), "study is not given; golf-opt report study=NAME"),
+        (("report",), "study is missing; give study=NAME"),
         (("report", "study=nix"), "study 'nix' is not in the storage; there are none yet"),
         (("compare",), "studies is [], but must be the names of two or more"),
         (("compare", "studies=[a,a]"), "must be the names of two or more"),

@@ -105,6 +105,18 @@ def test_dashboards(tmp_path: Path, command: str) -> None:
     process.communicate(timeout=20)
 
 
+def test_keeping_studies(golf: Callable[..., Ran], tmp_path: Path) -> None:
+    golf("study", "data=digits", "epochs=2", "trials=1", "engine=torch", "space.batch_size=32")
+    chosen = [c for head in ("ls", "export", "import", "rm") for c in commands(f"golf-opt {head}")]
+    assert len(chosen) == 4
+    for command in chosen:
+        ran = golf(*shlex.split(command)[1:])
+        assert (ran.status, ran.err) == (0, "")
+        assert "c4-5-4@digits-2epochs" in ran.out or "copy" in ran.out
+    assert len(golf("ls").out.splitlines()) == 2
+    assert (tmp_path / "backup" / "trials.jsonl").is_file()
+
+
 @pytest.mark.parametrize(
     "target", ["study", "demo", "dashboard", "test", "check", "bench", "setup"]
 )

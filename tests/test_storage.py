@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import optuna
@@ -21,6 +22,7 @@ from golf_opt.config import StorageConfig, UsageError
 from golf_opt.ledger import LEASES
 from golf_opt.storage import (
     PASSWORD_ENV,
+    PASSWORD_FILE_ENV,
     STUDY_ID,
     WORKER,
     file_system,
@@ -40,6 +42,9 @@ from golf_opt.storage import (
 from golf_opt.workers import is_alive, this_worker
 from golf_opt.write_behind import BudgetSpent, WriteBehindStorage
 
+if TYPE_CHECKING:
+    from postgres import Server
+
 pytest_plugins = ["postgres"]
 
 NASTY = "p@ss:w/rd%?#"
@@ -55,7 +60,8 @@ Open = Callable[[], BaseStorage]
 
 @pytest.fixture(autouse=True)
 def no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(PASSWORD_ENV, raising=False)
+    for name in (PASSWORD_ENV, PASSWORD_FILE_ENV):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(
@@ -364,3 +370,68 @@ def test_a_missing_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("GOLF_STORAGE_URL", raising=False)
     with pytest.raises(UsageError, match="GOLF_STORAGE_URL is not set"):
         open_storage(StorageConfig(None, "GOLF_STORAGE_URL"))
+
+
+def in_file(folder: Path, text: str | bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = folder / "secret"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    monkeypatch.setenv(PASSWORD_FILE_ENV, str(path))
+    return path
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
+@pytest.mark.parametrize("password", [NASTY, " läng er\t", "%40", "a\\'\""])
+def test_the_password_may_be_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, password: str, end: str
+) -> None:
+    in_file(tmp_path, password + end, monkeypatch)
+    url = storage_url(StorageConfig("postgresql://u@h/d", None))
+    assert url.password == password
+    assert make_url(url.render_as_string(hide_password=False)).password == password
+
+
+def test_a_password_closer_at_hand_comes_before_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_file(tmp_path, "far", monkeypatch)
+    assert storage_url(StorageConfig("postgresql://u:near@h/d", None)).password == "near"
+    monkeypatch.setenv(PASSWORD_ENV, "nearer")
+    assert storage_url(StorageConfig("postgresql://u@h/d", None)).password == "nearer"
+    assert storage_url(StorageConfig("sqlite:///golf.db", None)).password is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("", "must name a file with a password"), ("\n", "with a password"), (b"\xff", "not UTF-8")],
+)
+def test_a_password_file_without_a_password_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | bytes, reason: str
+) -> None:
+    path = in_file(tmp_path, text, monkeypatch)
+    with pytest.raises(UsageError, match=reason) as refusal:
+        storage_url(StorageConfig("postgresql://u@h/d", None))
+    assert f"GOLF_STORAGE_PASSWORD_FILE names {path}," in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "."])
+def test_a_password_file_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(PASSWORD_FILE_ENV, str(tmp_path / name))
+    with pytest.raises(UsageError, match=r"cannot be read: (No such file|Is a directory)"):
+        storage_url(StorageConfig("postgresql://u@h/d", None))
+
+
+@pytest.mark.postgres
+def test_postgres_lets_in_the_password_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres: Server
+) -> None:
+    url, password = take_password(postgres.url(postgres.create_database()))
+    in_file(tmp_path, f"{password}\n", monkeypatch)
+    storage = open_storage(StorageConfig(url, None))
+    assert optuna.get_all_study_names(storage) == []
+    dispose(storage)
+    in_file(tmp_path, f"{password}x", monkeypatch)
+    with pytest.raises(UsageError, match="password authentication failed") as refusal:
+        open_storage(StorageConfig(url, None))
+    assert str(password) not in str(refusal.value)

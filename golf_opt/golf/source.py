@@ -14,7 +14,7 @@ from golf_opt.arch import Net, build_net
 from golf_opt.callbacks import open_checkpoints
 from golf_opt.checkpoint import DamagedCheckpoint
 from golf_opt.config import UsageError
-from golf_opt.engines.base import Tensors
+from golf_opt.engines.base import Job, Tensors
 from golf_opt.recipe import Candidate
 from golf_opt.report import best_trial
 from golf_opt.space import build_space
@@ -48,7 +48,7 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
     trial = find_trial(study, which)
     recipe = marks(study)[RECIPE]
     try:
-        state = open_checkpoints(study, folder).load(trial.number).state
+        state = open_checkpoints(study, folder).load(trial.number, job_of(recipe, trial)).state
     except (FileNotFoundError, DamagedCheckpoint) as error:
         raise UsageError(
             f"the weights of trial {trial.number} of {study.study_name} cannot be had: {error}"
@@ -94,5 +94,14 @@ def find_trial(study: optuna.Study, which: str | int = "best") -> FrozenTrial:
 
 def candidate_of(study: optuna.Study, trial: FrozenTrial) -> Candidate:
     """Return the hyperparameters of a trial: what was tuned and what the space fixes."""
-    space = build_space(marks(study)[RECIPE]["space"])
-    return Candidate(**dict(space.fixed) | trial.params)
+    return _candidate(marks(study)[RECIPE], trial)
+
+
+def job_of(recipe: Mapping[str, Any], trial: FrozenTrial) -> Job:
+    """Return what a lane trained for a trial of a study with this recipe."""
+    candidate = _candidate(recipe, trial)
+    return Job(build_net(recipe["arch"]), candidate, trial.user_attrs["seed"], recipe["epochs"])
+
+
+def _candidate(recipe: Mapping[str, Any], trial: FrozenTrial) -> Candidate:
+    return Candidate(**dict(build_space(recipe["space"]).fixed) | trial.params)

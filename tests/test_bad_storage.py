@@ -1,0 +1,227 @@
+"""Storages that are not what they should be: each costs one line, and nothing that was there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+import pytest
+from conftest import Ran
+
+from golf_opt.config import StorageConfig, UsageError
+from golf_opt.golf.source import load_trained
+from golf_opt.storage import (
+    PASSWORD_ENV,
+    PASSWORD_FILE_ENV,
+    STUDY_ID,
+    find_study,
+    marks,
+    opened_storage,
+)
+
+if TYPE_CHECKING:
+    from postgres import Server
+
+pytest_plugins = ["postgres"]
+
+Golf = Callable[..., Ran]
+QUICK = (
+    "study", "data=digits", "engine=torch", "epochs=2", "space.batch_size=32",
+    "callbacks.progress.mode=plain", "study.name=s",
+)  # fmt: skip
+SECRET = "Gehe1m"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (PASSWORD_ENV, PASSWORD_FILE_ENV, "GOLF_STORAGE_URL"):
+        monkeypatch.setenv(name, "")
+
+
+def told(ran: Ran) -> str:
+    """The one line of a command that was refused, which names no password."""
+    assert ran.status == 2, ran
+    lines = ran.err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("golf-opt: "), ran.err
+    assert SECRET not in ran.out + ran.err
+    return lines[0].removeprefix("golf-opt: ")
+
+
+# --- PostgreSQL
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("verb", ["study", "dashboard", "ls"])
+def test_a_database_that_does_not_exist_is_named(
+    golf: Golf, tmp_path: Path, postgres: Server, verb: str
+) -> None:
+    arguments = QUICK if verb == "study" else (verb, *["dashboard.port=0"][: verb == "dashboard"])
+    said = told(golf(*arguments, f"storage.url={postgres.url('nowhere')}"))
+    assert 'database "nowhere" does not exist' in said
+    assert "CREATE DATABASE" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def role(server: Server, database: str, name: str, *grants: str) -> str:
+    """Make a role with these rights in a database; return its URL."""
+    with server.connect(database) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{SECRET}'")
+        for grant in grants:
+            connection.execute(f"GRANT {grant} TO {name}")
+    return f"postgresql://{name}:{SECRET}@127.0.0.1:{server.port}/{database}"
+
+
+@pytest.mark.postgres
+def test_a_role_that_may_create_nothing_is_named(
+    golf: Golf, tmp_path: Path, postgres: Server
+) -> None:
+    database = postgres.create_database()
+    said = told(golf(*QUICK, f"storage.url={role(postgres, database, 'guest')}"))
+    assert "guest:***@127.0.0.1" in said and "permission denied for schema public" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.postgres
+def test_a_role_that_may_only_read_lists_and_is_refused_the_rest(
+    golf: Golf, tmp_path: Path, postgres: Server
+) -> None:
+    database = postgres.create_database()
+    assert golf(*QUICK, "trials=1", f"storage.url={postgres.url(database)}").status == 0
+    url = role(postgres, database, "reader", "SELECT ON ALL TABLES IN SCHEMA public")
+    listed = golf("ls", f"storage.url={url}")
+    assert (listed.status, listed.err) == (0, "") and "\ns\tc4-5-4\t807" in listed.out
+    before = golf("ls", f"storage.url={postgres.url(database)}").out
+    for command in (
+        [*QUICK, "trials=2"],
+        [*QUICK, "trials=2", "study.name=new"],
+        ["rm", "study=s", "yes=true", f"dir={tmp_path}/other"],
+    ):
+        assert "permission denied for table" in told(golf(*command, f"storage.url={url}"))
+    assert golf("ls", f"storage.url={postgres.url(database)}").out == before
+
+
+@pytest.mark.postgres
+def test_a_role_that_may_not_even_read_is_named(golf: Golf, postgres: Server) -> None:
+    database = postgres.create_database()
+    golf(*QUICK, "trials=1", f"storage.url={postgres.url(database)}")
+    url = role(postgres, database, "nobody")
+    assert "permission denied for table" in told(golf("ls", f"storage.url={url}"))
+
+
+@pytest.mark.postgres
+def test_tables_of_another_optuna_give_the_upgrade_command(
+    golf: Golf, tmp_path: Path, postgres: Server
+) -> None:
+    database = postgres.create_database()
+    url = postgres.url(database)
+    golf("ls", f"storage.url={url}")
+    with postgres.connect(database) as connection:
+        connection.execute("UPDATE version_info SET library_version = '3.0.0'")
+        connection.execute("UPDATE alembic_version SET version_num = 'v2.6.0.a'")
+    said = told(golf(*QUICK, f"storage.url={url}"))
+    assert "was made by another version of Optuna" in said
+    assert "optuna storage upgrade --storage" in said and f"/{database}" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- a disk that fills
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    if os.getuid() != 0:
+        pytest.skip("only root may mount a file system")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, text=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def resize(disk: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
+
+
+def fill(disk: Path, leave: int) -> None:
+    """Leave so many bytes of a file system."""
+    free = os.statvfs(disk)
+    (disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - leave))
+
+
+@pytest.mark.parametrize("full", ["database", "pictures"])
+def test_a_disk_that_fills_ends_the_study_and_space_lets_it_go_on(
+    golf: Golf, tmp_path: Path, small_disk: Path, full: str
+) -> None:
+    if full == "database":
+        where = (f"storage.url=sqlite:///{small_disk}/golf.db", f"dir={tmp_path}/studies")
+    else:
+        where = (f"storage.url=sqlite:///{tmp_path}/golf.db", f"dir={small_disk}")
+    assert golf(*QUICK, *where, "trials=1").status == 0
+    fill(small_disk, leave=150_000 if full == "database" else 0)
+    said = told(golf(*QUICK, *where, "trials=8"))
+    assert ("database or disk is full" if full == "database" else "No space left on device") in said
+    resize(small_disk, "64m")
+    after = golf(*QUICK, *where, "trials=8")
+    assert (after.status, after.err) == (0, "")
+    assert "8 of 8 trials finished" in after.out
+    with opened_storage(StorageConfig(where[0].split("=", 1)[1], None)) as storage:
+        trials = optuna.load_study(study_name="s", storage=storage).trials
+    assert [trial.number for trial in trials] == list(range(8))
+    assert all(t.state.name == "COMPLETE" and t.value == t.intermediate_values[2] for t in trials)
+
+
+def test_an_export_to_a_full_disk_leaves_nothing(golf: Golf, small_disk: Path) -> None:
+    golf(*QUICK, "trials=2")
+    fill(small_disk, leave=12_000)
+    said = told(golf("export", "study=s", f"output={small_disk}/out"))
+    assert said.endswith("cannot be written: No space left on device.")
+    assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+
+
+def test_an_import_to_a_full_disk_leaves_nothing(
+    golf: Golf, tmp_path: Path, small_disk: Path
+) -> None:
+    golf(*QUICK, "trials=2")
+    golf("export", "study=s", "output=out")
+    fill(small_disk, leave=4_096)  # one picture of two
+    url = f"storage.url=sqlite:///{tmp_path}/other.db"
+    said = told(golf("import", "input=out", url, f"dir={small_disk}"))
+    assert said.endswith("cannot be written: No space left on device.")
+    assert golf("ls", url, "format=json").out == "[]\n"
+    assert [path for path in small_disk.rglob("*") if path.is_file()] == [small_disk / "ballast"]
+    assert golf("import", "input=out", url).status == 0
+
+
+# --- weights that are not what they should be
+
+
+def test_weights_that_are_damaged_or_of_another_net_are_refused(golf: Golf, tmp_path: Path) -> None:
+    golf(*QUICK, "trials=1")
+    golf(*QUICK, "trials=1", "study.name=other", "arch=c8-5-4")
+    folder = tmp_path / "studies"
+    with opened_storage(StorageConfig(f"sqlite:///{folder}/golf.db", None)) as storage:
+        study, other = find_study(storage, "s"), find_study(storage, "other")
+        mine, theirs = marks(study)[STUDY_ID], marks(other)[STUDY_ID]
+        ledger = storage.ledger
+        assert load_trained(study, folder, 0).tensors["weights/conv1.weight"].shape == (4, 1, 4, 4)
+        whole = ledger.load_checkpoint(mine, 0)
+        ledger.put_checkpoint(mine, 0, whole[: len(whole) // 2])
+        with pytest.raises(UsageError, match=r"weights of trial 0 of s cannot be had: .* cannot"):
+            load_trained(study, folder, 0)
+        ledger.put_checkpoint(mine, 0, ledger.load_checkpoint(theirs, 0))
+        with pytest.raises(UsageError, match="is of another trial: its net"):
+            load_trained(study, folder, 0)
+        ledger.delete_checkpoints(mine)
+        with pytest.raises(UsageError, match="weights of trial 0 of s cannot be had"):
+            load_trained(study, folder, 0)
+        ledger.put_checkpoint(mine, 0, whole)
+        assert load_trained(study, folder, 0).trial.number == 0
