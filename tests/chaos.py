@@ -83,7 +83,7 @@ class Fleet:
         self._next = ("worker", f"study={STUDY}")
         self._common = (
             f"storage.url={storage.url}", "engine=native", "engine.lanes=1",
-            "callbacks.progress.mode=quiet", "~callbacks.note", "~callbacks.curve",
+            "callbacks.progress.mode=quiet", "~callbacks.note",
             "+callbacks.log._target_=tests.chaos.EpochLog",
         )  # fmt: skip
         self.running: list[subprocess.Popen[str]] = []

@@ -10,12 +10,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from conftest import ROOT, Ran
 
 import bench.readme
 from golf_opt import cli
+
+if TYPE_CHECKING:
+    from postgres import Server
+
+pytest_plugins = ["postgres"]
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line[2:] for line in README.splitlines() if line.startswith("$ ")]
@@ -33,7 +39,10 @@ def test_every_command_is_covered_here() -> None:
     assert COMMANDS and [c for c in COMMANDS if not c.startswith(heads)] == []
 
 
-@pytest.mark.parametrize("command", commands("golf-opt study") + commands("golf-opt arch"))
+LOCAL = [c for c in commands("golf-opt study") if "storage=postgres" not in c]
+
+
+@pytest.mark.parametrize("command", LOCAL + commands("golf-opt arch"))
 def test_golf_opt_commands(golf: Callable[..., Ran], command: str) -> None:
     arguments = shlex.split(command)[1:]
     if arguments[0] == "study" and not arguments[-1].startswith(("-", "job")):
@@ -43,6 +52,21 @@ def test_golf_opt_commands(golf: Callable[..., Ran], command: str) -> None:
     ran = golf(*arguments)
     assert ran.status == 0, ran.err
     assert ran.out
+
+
+@pytest.mark.postgres
+def test_going_on_elsewhere(
+    golf: Callable[..., Ran], postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two commands as they stand, over a small study of the name that they give."""
+    monkeypatch.setenv("GOLF_STORAGE_URL", postgres.url(postgres.create_database()))
+    (begin,) = [c for c in commands("golf-opt study") if "storage=postgres" in c]
+    (go_on,) = commands("golf-opt worker")
+    begun = golf(*shlex.split(begin)[1:], *QUICK, "study.name=c4-5-4")
+    assert begun.status == 0, begun.err
+    joined = golf(*shlex.split(go_on)[1:], "engine=torch", "engine.lanes=1")
+    assert joined.status == 0, joined.err
+    assert "1 of 1 trials finished" in joined.out
 
 
 def test_reports(golf: Callable[..., Ran]) -> None:

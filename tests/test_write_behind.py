@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 from optuna.storages import RDBStorage
 from optuna.testing.pytest_storages import StorageTestCase
+from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 
-from golf_opt.write_behind import WriteBehindStorage
+from golf_opt.write_behind import (
+    BudgetSpent,
+    StorageUnreachable,
+    WriteBehindStorage,
+    is_passing,
+)
+from tests import postgres
+
+pytest_plugins = ["postgres"]
+
+Worker = Callable[..., optuna.Study]
 
 
 class TestOptunasOwnExpectations(StorageTestCase):
@@ -18,3 +36,208 @@ class TestOptunasOwnExpectations(StorageTestCase):
         storage = WriteBehindStorage(RDBStorage(f"sqlite:///{tmp_path}/x.db"), "me")
         yield storage
         storage.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/x.db"
+    server = request.getfixturevalue("postgres")
+    return server.url(server.create_database()).replace("postgresql:", "postgresql+psycopg:")
+
+
+@pytest.fixture
+def worker(url: str) -> Iterator[Worker]:
+    """Make workers' storages on one database; ticks and silence are short."""
+    made: list[WriteBehindStorage] = []
+
+    def make(owner: str, **options: Any) -> optuna.Study:
+        options = {"tick_s": 0.05, "lease_s": 0.4} | options
+        engine = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+        storage = WriteBehindStorage(RDBStorage(url, engine_kwargs=engine), owner, **options)
+        made.append(storage)
+        return optuna.create_study(
+            study_name="s", storage=storage, direction="maximize", load_if_exists=True,
+            sampler=optuna.samplers.RandomSampler(seed=1),
+        )  # fmt: skip
+
+    yield make
+    for storage in made:
+        storage.close()
+
+
+def stored(url: str) -> list[optuna.trial.FrozenTrial]:
+    """The trials as any other program reads them."""
+    backend = RDBStorage(url)
+    try:
+        return optuna.load_study(study_name="s", storage=backend).trials
+    finally:
+        backend.remove_session()
+        backend.engine.dispose()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_reports_are_written_by_themselves(worker: Worker, url: str) -> None:
+    trial = worker("a", tick_s=0.2).ask()
+    trial.suggest_float("lr", 0, 1)
+    trial.report(0.5, 1)
+    trial.set_user_attr("seed", 7)
+    wait_until(lambda: stored(url)[0].intermediate_values == {1: 0.5})
+    (seen,) = stored(url)
+    assert (seen.params, seen.user_attrs) == (trial.params, {"seed": 7})
+    assert seen.state == TrialState.RUNNING
+
+
+def test_other_workers_trials_are_read_on_a_timer(worker: Worker) -> None:
+    one, other = worker("a"), worker("b")
+    other.ask()  # its timer runs
+    trial = one.ask()
+    one.tell(trial, 0.5)
+    wait_until(lambda: [t.value for t in other.get_trials(deepcopy=False)] == [None, 0.5])
+
+
+def test_a_silent_worker_loses_its_trial_and_what_it_says_is_dropped(
+    worker: Worker, url: str
+) -> None:
+    """The first worker hangs: it writes nothing for longer than its lease."""
+    slow, quick = worker("a", tick_s=1e6), worker("b")
+    trial = slow.ask()
+    trial.report(0.1, 1)
+    slow._storage.flush()
+    quick._storage._reachable_since -= 60  # it has seen the database for long enough
+    time.sleep(0.6)
+    ((lease, state),) = quick._storage.requeue_dead(quick._study_id)
+    assert (lease.number, state) == (0, TrialState.WAITING)
+    again = quick.ask()
+    assert again.number == 0
+    again.report(0.2, 2)
+
+    trial.report(0.9, 2)  # too late
+    slow.tell(trial, 0.9)
+    slow._storage.flush()
+    assert slow._storage.lost_trials() == {trial._trial_id} or trial._trial_id in (
+        slow._storage._lost
+    )
+    quick.tell(again, 0.3)
+    quick._storage.flush()
+    (kept,) = stored(url)
+    assert (kept.value, kept.intermediate_values) == (0.3, {1: 0.1, 2: 0.2})
+
+
+def test_a_living_worker_keeps_its_trial(worker: Worker) -> None:
+    busy, other = worker("a"), worker("b")
+    trial = busy.ask()
+    other._storage._reachable_since -= 60
+    for step in range(20):  # twice its lease
+        trial.report(0.5, step)
+        time.sleep(0.04)
+        assert other._storage.requeue_dead(other._study_id) == []
+
+
+def test_only_the_databases_clock_counts(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker whose clock is ten minutes ahead takes nobody for dead."""
+    worker("a").ask()
+    other = worker("b", lease_s=60.0)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 600)
+    other._storage._reachable_since -= 600
+    assert other._storage.requeue_dead(other._study_id) == []
+
+
+def test_after_an_outage_nobody_is_taken_for_dead_at_once(worker: Worker) -> None:
+    worker("a", tick_s=1e6).ask()
+    other = worker("b", lease_s=2.0)
+    time.sleep(0.1)
+    other._storage._lease_s = 0.05  # silent for longer than that, but seen for less
+    other._storage._reachable_since = time.monotonic() + 1
+    assert other._storage.requeue_dead(other._study_id) == []
+
+
+def test_a_trial_that_kills_its_workers_fails(worker: Worker, url: str) -> None:
+    for death in range(3):
+        assert worker(f"w{death}", tick_s=1e6).ask().number == 0
+        survivor = worker("s", is_alive=lambda owner: owner == "s", max_deaths=2)
+        ((_, state),) = survivor._storage.requeue_dead(survivor._study_id)
+        assert state == (TrialState.FAIL if death == 2 else TrialState.WAITING)
+    (trial,) = stored(url)
+    assert trial.state == TrialState.FAIL
+    assert "3 workers in a row died in it" in trial.user_attrs["fail_reason"]
+
+
+def test_progress_forgives_deaths(worker: Worker) -> None:
+    for death in range(5):
+        study = worker(f"w{death}", tick_s=1e6)
+        study.ask().report(0.5, death)
+        study._storage.flush()
+        survivor = worker("s", is_alive=lambda owner: owner == "s", max_deaths=1)
+        ((_, state),) = survivor._storage.requeue_dead(survivor._study_id)
+        assert state == TrialState.WAITING
+
+
+def test_two_workers_never_make_too_many_trials(worker: Worker, url: str) -> None:
+    studies = [worker("a"), worker("b")]
+    for study in studies:
+        study._storage.set_total(study._study_id, 5)
+    made = 0
+    with contextlib.suppress(BudgetSpent):
+        while True:
+            studies[made % 2].ask()
+            made += 1
+    assert made == 5
+    with pytest.raises(BudgetSpent):
+        studies[made % 2 - 1].ask()
+    assert [trial.number for trial in stored(url)] == list(range(5))
+
+
+def test_a_checkpoint_is_written_with_what_the_trial_reports(worker: Worker) -> None:
+    study = worker("a", tick_s=1e6)
+    trial = study.ask()
+    trial.report(0.5, 1)
+    study._storage.save_checkpoint(trial._trial_id, "id", 0, lambda: b"old")
+    study._storage.save_checkpoint(trial._trial_id, "id", 0, lambda: b"new")
+    assert study._storage.ledger.load_checkpoint("id", 0) is None
+    study._storage.flush()
+    assert study._storage.ledger.load_checkpoint("id", 0) == b"new"
+
+
+@pytest.mark.postgres
+def test_an_outage_loses_nothing() -> None:
+    """Reports and results made while the server is down are there when it is back."""
+    if not postgres.found():
+        pytest.skip("PostgreSQL's server binaries (initdb, postgres) are not installed")
+    with postgres.started() as server:
+        url = server.url(server.create_database()).replace("postgresql:", "postgresql+psycopg:")
+        backend = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        storage = WriteBehindStorage(backend, "me", tick_s=0.05)
+        study = optuna.create_study(study_name="s", storage=storage, direction="maximize")
+        trials = [study.ask(), study.ask()]
+        server.stop(signal.SIGKILL)
+        for trial in trials:
+            trial.report(0.5, 1)
+        study.tell(trials[0], 0.75)
+        wait_until(lambda: not storage.reachable)
+        with pytest.raises(StorageUnreachable):
+            study.ask()
+        assert [trial.value for trial in study.get_trials(deepcopy=False)] == [0.75, None]
+        server.start()
+        wait_until(lambda: storage.reachable)
+        storage.flush()
+        assert study.ask().number == 2
+        written = stored(url)
+        storage.close()
+    assert [trial.intermediate_values for trial in written] == [{1: 0.5}, {1: 0.5}, {}]
+    assert [trial.state.name for trial in written] == ["COMPLETE", "RUNNING", "RUNNING"]
+
+
+def test_a_full_disk_is_no_outage(tmp_path: Path) -> None:
+    """It is told to the caller instead of being waited for."""
+    full = OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+    locked = OperationalError("INSERT", {}, sqlite3.OperationalError("database is locked"))
+    assert not is_passing(full, "sqlite")
+    assert is_passing(locked, "sqlite")

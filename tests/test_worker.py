@@ -1,0 +1,169 @@
+"""golf-opt worker: goes on with a study that was begun elsewhere, or says why it must not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from conftest import Ran
+
+from golf_opt.callbacks import open_checkpoints
+from golf_opt.config import StorageConfig
+from golf_opt.storage import (
+    FINGERPRINT,
+    PASSWORD_ENV,
+    RECIPE,
+    find_study,
+    mark,
+    marks,
+    opened_storage,
+    take_password,
+)
+
+pytest_plugins = ["postgres"]
+
+Golf = Callable[..., Ran]
+COMMON = ("engine=native", "~callbacks.note")
+STUDY = (
+    "study", "arch=c4-5-4", "data=digits", "trials=2", "epochs=400", "sampler=random",
+    "pruner=none",
+)  # fmt: skip
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def config(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> StorageConfig:
+    if request.param == "sqlite":
+        return StorageConfig(f"sqlite:///{tmp_path}/golf.db", None)
+    server = request.getfixturevalue("postgres")
+    url, password = take_password(server.url(server.create_database()))
+    monkeypatch.setenv(PASSWORD_ENV, password)
+    return StorageConfig(url, None)
+
+
+@contextlib.contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`golf-opt` as a process of its own, in a folder of its own."""
+    folder.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "golf_opt", *arguments], cwd=folder, env=os.environ,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_epoch(config: StorageConfig, epoch: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with opened_storage(config) as storage:
+            if "s" in optuna.get_all_study_names(storage):
+                trials = optuna.load_study(study_name="s", storage=storage).trials
+                if any(epoch in trial.intermediate_values for trial in trials):
+                    return
+        time.sleep(0.1)
+    raise AssertionError("no trial got that far")
+
+
+def kept(config: StorageConfig, name: str) -> list[tuple[dict[int, float], dict[str, Any]]]:
+    """The values and the weights of a study's trials."""
+    with opened_storage(config) as storage:
+        study = find_study(storage, name)
+        checkpoints = open_checkpoints(study, Path("no folder"))
+        return [
+            (trial.intermediate_values, checkpoints.load(trial.number).state.tensors)
+            for trial in study.trials
+        ]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_trial_goes_on_in_another_worker_bit_for_bit(
+    golf: Golf, config: StorageConfig, tmp_path: Path, how: signal.Signals
+) -> None:
+    """From another folder and with other lanes; the checkpoint is in the database."""
+    where = f"storage.url={config.url}"
+    with started(
+        tmp_path / "laptop", *STUDY, "study.name=s", *COMMON, "engine.lanes=1", where
+    ) as laptop:
+        wait_for_epoch(config, 20)
+        begun = time.monotonic()
+        laptop.send_signal(how)
+        laptop.communicate(timeout=30)
+        if how is signal.SIGTERM:
+            assert laptop.returncode == 128 + how
+            assert time.monotonic() - begun < 10  # two seconds on a machine that is not busy
+    joined = golf("worker", "study=s", *COMMON, "engine.lanes=2", where, "dir=elsewhere")
+    assert joined.status == 0, joined.err
+    assert "2 of 2 trials finished" in joined.out
+    assert ("was left by a worker that died" in joined.out) == (how is signal.SIGKILL)
+    assert "epoch   1/400" not in joined.out.split("trial    1")[0], "the trial began again"
+    assert golf(*STUDY, "study.name=twin", *COMMON, "engine.lanes=1", where).status == 0
+    for (values, weights), (others, same) in zip(kept(config, "s"), kept(config, "twin"),
+                                                 strict=True):  # fmt: skip
+        assert values == others and len(values) == 400
+        assert weights.keys() == same.keys()
+        for name, tensor in weights.items():
+            np.testing.assert_array_equal(tensor, same[name])
+
+
+@pytest.fixture
+def begun(golf: Golf, tmp_path: Path) -> StorageConfig:
+    """A finished study `s` of one short trial."""
+    quick = ("study", "data=digits", "engine=torch", "space.batch_size=32", "epochs=1", "trials=1")
+    assert golf(*quick, "study.name=s").status == 0
+    return StorageConfig(f"sqlite:///{tmp_path}/studies/golf.db", None)
+
+
+def change(config: StorageConfig, key: str, **changed: Any) -> None:
+    with opened_storage(config) as storage:
+        study = find_study(storage, "s")
+        mark(study, key, json.loads(json.dumps(marks(study)[key])) | changed)
+
+
+@pytest.mark.parametrize(
+    ("key", "changed", "message"),
+    [
+        (FINGERPRINT, {"data": "digits (other)"}, r"data was digits \(other\) and is digits \("),
+        (RECIPE, {"version": "9.9.0"}, "begun by golf-opt 9.9.0, but this is 0"),
+        (RECIPE, {"sampler": {"_target_": "os.system"}}, "takes only Optuna's own"),
+        (RECIPE, {"pruner": {"of": {"_target_": "os.system"}}}, "takes only Optuna's own"),
+    ],
+)
+def test_a_worker_that_does_not_fit_is_refused(
+    golf: Golf, begun: StorageConfig, key: str, changed: dict[str, Any], message: str
+) -> None:
+    change(begun, key, **changed)
+    ran = golf("worker", "study=s", "engine=torch")
+    assert ran.status == 2 and ran.err.startswith("golf-opt: ") and "Traceback" not in ran.err
+    assert re.search(message, ran.err), ran.err
+
+
+def test_another_patch_version_is_only_noted(golf: Golf, begun: StorageConfig) -> None:
+    from golf_opt import __version__
+
+    older = ".".join([*__version__.split(".")[:2], "99"])
+    change(begun, RECIPE, version=older)
+    ran = golf("worker", "study=s", "engine=torch")
+    assert ran.status == 0 and f"note: the study was begun by golf-opt {older}" in ran.out
+
+
+def test_a_study_must_be_named_and_there(golf: Golf, begun: StorageConfig) -> None:
+    assert "study is missing" in golf("worker").err
+    unknown = golf("worker", "study=t")
+    assert unknown.status == 2 and "'t' is not in the storage; it must be one of s" in unknown.err
