@@ -181,9 +181,9 @@ def seed_noise(study: StudyView) -> tuple[float | None, str]:
     Trials that were given the same parameters tell it. Without them it is what was measured once
     on c4-5-4, where that is the same task; otherwise None.
     """
-    repeats: dict[str, list[float]] = defaultdict(list)
+    repeats: dict[tuple[Any, ...], list[float]] = defaultdict(list)
     for trial in study.complete:
-        repeats[repr(sorted(trial.params.items()))].append(_value(trial))
+        repeats[tuple(trial.params.items())].append(_value(trial))
     groups = [values for values in repeats.values() if len(values) > 1]
     freedom = sum(len(values) - 1 for values in groups)
     if freedom >= 4:

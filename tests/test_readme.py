@@ -99,7 +99,8 @@ def test_make_demo(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline().startswith("dashboard: http://127.0.0.1:")
     process.terminate()
-    assert process.wait(20) == 0
+    process.communicate(timeout=30)
+    assert process.returncode == 0
 
 
 def test_make_study(tmp_path: Path) -> None:
