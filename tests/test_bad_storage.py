@@ -159,15 +159,22 @@ def fill(disk: Path, leave: int) -> None:
 
 @pytest.mark.parametrize("full", ["database", "pictures"])
 def test_a_disk_that_fills_ends_the_study_and_space_lets_it_go_on(
-    golf: Golf, tmp_path: Path, small_disk: Path, full: str
+    golf: Golf,
+    golf_process: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+    small_disk: Path,
+    full: str,
 ) -> None:
+    """In a process of its own, whose end tells others that its trials are free."""
     if full == "database":
         where = (f"storage.url=sqlite:///{small_disk}/golf.db", f"dir={tmp_path}/studies")
     else:
         where = (f"storage.url=sqlite:///{tmp_path}/golf.db", f"dir={small_disk}")
     assert golf(*QUICK, *where, "trials=1").status == 0
     fill(small_disk, leave=150_000 if full == "database" else 0)
-    said = told(golf(*QUICK, *where, "trials=8"))
+    process = golf_process(*QUICK, *where, "trials=8", HYDRA_FULL_ERROR="")
+    out, err = process.communicate()
+    said = told(Ran(process.returncode, out, err))
     assert ("database or disk is full" if full == "database" else "No space left on device") in said
     resize(small_disk, "64m")
     after = golf(*QUICK, *where, "trials=8")
