@@ -38,6 +38,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 DIALECTS: Mapping[str, Any] = {"sqlite": sqlite, "postgresql": postgresql}
 CLOCKS = {
@@ -151,7 +152,12 @@ class Ledger:
     def _begin(self) -> AbstractContextManager[Connection]:
         """Begin a transaction in a database that has our tables: made when first needed."""
         if not self._has_tables:
-            OWN.create_all(self.engine)
+            try:
+                OWN.create_all(self.engine)
+            except DBAPIError as error:
+                if not is_made_meanwhile(error):
+                    raise
+                OWN.create_all(self.engine)
             self._has_tables = True
         return self.engine.begin()
 
@@ -368,6 +374,14 @@ class Ledger:
         if numbers is not None:
             here = and_(here, CHECKPOINTS.c.number.in_(list(numbers)))
         connection.execute(delete(CHECKPOINTS).where(here))
+
+
+def is_made_meanwhile(error: DBAPIError) -> bool:
+    """Return whether what was to be created exists: another worker made it at the same moment."""
+    if isinstance(error, IntegrityError):  # the same row, of a catalogue or of Optuna's versions
+        return True
+    duplicates = ("42P07", "42710")  # a table, a type
+    return getattr(error.orig, "sqlstate", "") in duplicates or "already exists" in str(error.orig)
 
 
 def _stored(time: datetime) -> datetime:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import sqlite3
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -23,12 +24,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from golf_opt.bulk import BulkStorage
 from golf_opt.config import StorageConfig, UsageError, did_you_mean
 from golf_opt.data import WRITE_ERRORS
-from golf_opt.ledger import Lease
+from golf_opt.ledger import Lease, is_made_meanwhile
 from golf_opt.workers import is_alive, this_worker
 from golf_opt.write_behind import LEASE_S, StorageUnreachable, WriteBehindStorage
 
@@ -42,6 +43,7 @@ WORKER = "worker"  # the user attribute with the name of the worker that ran a t
 OBJECTIVES = {"test": "test accuracy", "holdout": "holdout accuracy"}  # by protocol
 SQLITE_TIMEOUT_S = 60
 CONNECT_TIMEOUT_S = 10
+MEETING_PAUSES_S = (0.1, 0.3, 1.0)  # where several workers make the tables at the same moment
 STATEMENT_TIMEOUT_S = 60
 JOURNAL = "journal:"  # begins the URL of a journal file
 NETWORK_FILE_SYSTEMS = (
@@ -216,7 +218,15 @@ def _open_server(url: URL) -> BaseStorage:
 
 def _rdb(url: URL, connect_args: dict[str, Any], **options: Any) -> RDBStorage:
     options["connect_args"] = connect_args
-    return _TidyStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
+    text = url.render_as_string(hide_password=False)
+    for pause_s in MEETING_PAUSES_S:
+        try:
+            return _TidyStorage(text, options)
+        except DBAPIError as error:
+            if not is_made_meanwhile(error):
+                raise
+            time.sleep(pause_s)
+    return _TidyStorage(text, options)
 
 
 class _TidyStorage(BulkStorage):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -159,15 +161,22 @@ def fill(disk: Path, leave: int) -> None:
 
 @pytest.mark.parametrize("full", ["database", "pictures"])
 def test_a_disk_that_fills_ends_the_study_and_space_lets_it_go_on(
-    golf: Golf, tmp_path: Path, small_disk: Path, full: str
+    golf: Golf,
+    golf_process: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+    small_disk: Path,
+    full: str,
 ) -> None:
+    """In a process of its own, whose end tells others that its trials are free."""
     if full == "database":
         where = (f"storage.url=sqlite:///{small_disk}/golf.db", f"dir={tmp_path}/studies")
     else:
         where = (f"storage.url=sqlite:///{tmp_path}/golf.db", f"dir={small_disk}")
     assert golf(*QUICK, *where, "trials=1").status == 0
     fill(small_disk, leave=150_000 if full == "database" else 0)
-    said = told(golf(*QUICK, *where, "trials=8"))
+    process = golf_process(*QUICK, *where, "trials=8", HYDRA_FULL_ERROR="")
+    out, err = process.communicate()
+    said = told(Ran(process.returncode, out, err))
     assert ("database or disk is full" if full == "database" else "No space left on device") in said
     resize(small_disk, "64m")
     after = golf(*QUICK, *where, "trials=8")
@@ -225,3 +234,31 @@ def test_weights_that_are_damaged_or_of_another_net_are_refused(golf: Golf, tmp_
             load_trained(study, folder, 0)
         ledger.put_checkpoint(mine, 0, whole)
         assert load_trained(study, folder, 0).trial.number == 0
+
+
+# --- not bad at all, but empty
+
+
+@pytest.mark.parametrize("attempt", range(3))
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def test_workers_may_meet_in_an_empty_database(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, attempt: int
+) -> None:
+    """Each of them finds no tables and makes them, all at the same moment."""
+    url = f"sqlite:///{tmp_path}/golf.db"
+    if kind == "postgres":
+        server = request.getfixturevalue("postgres")
+        url = server.url(server.create_database())
+    together = threading.Barrier(8, timeout=60)
+
+    def enter() -> int:
+        together.wait()
+        with opened_storage(StorageConfig(url, None)) as storage:
+            together.wait()
+            study = optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
+            together.wait()
+            return study.ask().number
+
+    with ThreadPoolExecutor(8) as pool:
+        entered = [pool.submit(enter) for _ in range(8)]
+        assert sorted(future.result() for future in entered) == list(range(8))
