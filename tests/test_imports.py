@@ -13,7 +13,7 @@ RANKS = [
     ["config", "rng", "picture"],
     ["arch", "recipe", "data"],
     ["hydra_source", "space", "storage", "scheduler", "engines.base"],
-    ["engines.torch", "engines.native", "checkpoint"],
+    ["engines.torch", "engines.native", "checkpoint", "golf.forward"],
     ["engines.__init__", "report"],
     ["callbacks", "dashboard"],
     ["progress", "golf.source"],
