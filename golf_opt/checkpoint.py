@@ -6,8 +6,6 @@ The file is replaced as a whole, so a process that dies while writing leaves the
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from golf_opt.engines.base import EpochResult, Job, LaneState
+from golf_opt.files import replace_file
 
 FORMAT = 1
 
@@ -77,16 +76,7 @@ def save_checkpoint(path: Path, job: Job, checkpoint: Checkpoint) -> None:
         "time_s": state.time_s,
         "history": [asdict(result) for result in checkpoint.history],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = save(state.tensors, metadata={"golf_opt": json.dumps(header)})
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    replace_file(path, save(state.tensors, metadata={"golf_opt": json.dumps(header)}))
 
 
 def load_checkpoint(path: Path, job: Job | None = None) -> Checkpoint:

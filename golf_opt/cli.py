@@ -20,7 +20,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from golf_opt import __version__
 from golf_opt.arch import load_arch, presets, show_shape, unknown_arch
-from golf_opt.config import UsageError, dashboard_config, did_you_mean, study_config
+from golf_opt.config import (
+    UsageError,
+    confirm_config,
+    dashboard_config,
+    did_you_mean,
+    record_config,
+    reproduce_config,
+    study_config,
+    verify_config,
+)
 from golf_opt.hydra_source import GrammarSource
 from golf_opt.storage import PASSWORD_ENV, explain_failure, take_password
 
@@ -36,6 +45,10 @@ golf-opt VERB key=value ...
 
   study      run a study, or go on with it:  golf-opt study arch=c4-5-4 trials=50
   dashboard  browse the studies:             golf-opt dashboard
+  confirm    the best trials on fresh seeds: golf-opt confirm study=NAME top=5 seeds=10
+  record     keep a net as a record:         golf-opt record study=NAME board=article slug=NAME
+  verify     check the records:              golf-opt verify
+  reproduce  the sources' figures again:     golf-opt reproduce part=quick
   arch       count networks:                 golf-opt arch c4-5-4 c4-5-4-prelu
 
 golf-opt VERB --help lists a verb's keys, --cfg job shows what would run.
@@ -52,8 +65,7 @@ def study(cfg: DictConfig) -> None:
     config = study_config(cfg, CONF_DIR)
     outcome = run_study(config, f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".strip(), say)
     say(outcome.closing)
-    if outcome.signal is not None:
-        sys.exit(EXIT_SIGNAL + outcome.signal)
+    leave(outcome.signal)
 
 
 def dashboard(cfg: DictConfig) -> None:
@@ -61,6 +73,41 @@ def dashboard(cfg: DictConfig) -> None:
     from golf_opt.dashboard import serve
 
     serve(dashboard_config(cfg), say)
+
+
+def confirm(cfg: DictConfig) -> None:
+    """Retrain the best trials of a study on fresh seeds."""
+    from golf_opt.golf import confirm as work
+
+    leave(work.confirm(confirm_config(cfg), say))
+
+
+def record(cfg: DictConfig) -> None:
+    """Make a record of a net."""
+    from golf_opt.golf.make_record import make_record
+
+    say(f"record: {make_record(record_config(cfg))}")
+
+
+def verify(cfg: DictConfig) -> None:
+    """Verify records."""
+    from golf_opt.golf.records import verify_all
+
+    if not verify_all(verify_config(cfg), say):
+        sys.exit(1)
+
+
+def reproduce(cfg: DictConfig) -> None:
+    """Train again what the sources published."""
+    from golf_opt.golf import reproduce as work
+
+    leave(work.reproduce(reproduce_config(cfg), CONF_DIR, say))
+
+
+def leave(signal: int | None) -> None:
+    """End with the status of a shell command that a signal ended, if one did."""
+    if signal is not None:
+        sys.exit(EXIT_SIGNAL + signal)
 
 
 def arch(names: list[str]) -> None:
@@ -77,7 +124,15 @@ def arch(names: list[str]) -> None:
         say(f"  {'total parameters':<24} {'':>12} {net.num_params:>10}\n")
 
 
-HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {"study": study, "dashboard": dashboard}
+HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
+    "study": study,
+    "dashboard": dashboard,
+    "confirm": confirm,
+    "record": record,
+    "verify": verify,
+    "reproduce": reproduce,
+}
+POSITIONAL = {"verify": "path"}  # verb -> the key that a word without `=` is the value of
 VERBS = (*HYDRA_VERBS, "arch")
 
 
@@ -115,6 +170,7 @@ def main() -> None:
 
 def run_hydra(verb: str, overrides: list[str]) -> None:
     """Hand over to Hydra, which calls the verb with the composed configuration."""
+    overrides = [name_positional(verb, override) for override in overrides]
     sys.argv = [f"golf-opt {verb}", *map(hide_password, overrides)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra is to raise, `main` tells
     Plugins.instance().register(GrammarSource)
@@ -151,6 +207,14 @@ def _raised_by_hydra(error: Exception) -> bool:
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     return frame is not None and frame.tb_frame.f_globals["__name__"].split(".")[0] == "hydra"
+
+
+def name_positional(verb: str, override: str) -> str:
+    """Turn `PATH` of `golf-opt verify PATH` into the override that Hydra wants."""
+    if verb not in POSITIONAL or "=" in override or override.startswith("-"):
+        return override
+    quoted = override.replace("'", "\\'")
+    return f"{POSITIONAL[verb]}='{quoted}'"
 
 
 def hide_password(override: str) -> str:

@@ -19,6 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 PROTOCOLS = ("test", "holdout")
 DATASETS = ("auto", "mnist", "fashion", "digits")
 ENGINES = ("auto", "native", "torch")
+BOARDS = ("article", "holdout", "99")
+REPRODUCE_PARTS = ("quick", "full", "tables")  # tables: write the page, train nothing
 DEFAULT_EPOCHS = 18
 
 
@@ -47,6 +49,12 @@ def check_int(name: str, value: object, low: int, high: int | None = None) -> in
     if value < low or (high is not None and value > high):
         raise UsageError(f"{name} is {value}, but must be at least {low}{top}.")
     return value
+
+
+def check_share(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise UsageError(f"{name} is {value!r}, but must be above 0 and at most 1, such as 0.98.")
+    return float(value)
 
 
 def check_keys(name: str, node: Mapping[str, Any], allowed: Iterable[str]) -> None:
@@ -107,6 +115,59 @@ class DashboardConfig:
     storage: StorageConfig
 
 
+@dataclass(frozen=True)
+class ConfirmConfig:
+    """One run of `golf-opt confirm`."""
+
+    study: str
+    folder: Path
+    top: int  # trials, the best first
+    seeds: int  # for each
+    target: float  # accuracy in [0, 1]
+    storage: StorageConfig
+    data: DataConfig
+    engine: EngineConfig
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """One run of `golf-opt record`: a net of a study, or of a folder that pruning wrote."""
+
+    study: str | None
+    trial: str | int
+    source: Path | None
+    board: str
+    slug: str
+    how: str  # in a few words
+    folder: Path  # of the studies
+    storage: StorageConfig
+    data: DataConfig
+
+
+@dataclass(frozen=True)
+class VerifyConfig:
+    """One run of `golf-opt verify`."""
+
+    path: Path  # one record, or a folder of records
+    data: DataConfig
+
+
+@dataclass(frozen=True)
+class ReproduceConfig:
+    """One run of `golf-opt reproduce`; trainings and rows are checked where they are used."""
+
+    part: str
+    folder: Path  # results.json, README.md and figures/
+    introduction: str
+    tables: Mapping[str, str]  # key -> title
+    trainings: Mapping[str, Mapping[str, Any]]
+    rows: tuple[Mapping[str, Any], ...]
+    curves: Mapping[str, Mapping[str, Any]]
+    findings: tuple[str, ...]
+    data: DataConfig
+    engine: EngineConfig
+
+
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """Resolve a DictConfig into plain dicts and lists; a missing value is a `UsageError`."""
     try:
@@ -135,9 +196,7 @@ def study_config(cfg: DictConfig, conf_dir: Path) -> StudyConfig:
         pruner=_group("pruner", node["pruner"]),
         callbacks=node["callbacks"] or {},
         storage=_storage(node["storage"]),
-        data=DataConfig(
-            check_choice("data.name", node["data"]["name"], DATASETS), Path(node["data"]["root"])
-        ),
+        data=_data(node["data"]),
         engine=_engine(node["engine"]),
     )
 
@@ -150,6 +209,72 @@ def dashboard_config(cfg: DictConfig) -> DashboardConfig:
         host=str(node["dashboard"]["host"]),
         port=check_int("dashboard.port", node["dashboard"]["port"], 0, 65_535),
         storage=_storage(node["storage"]),
+    )
+
+
+def confirm_config(cfg: DictConfig) -> ConfirmConfig:
+    """Check the composed configuration of the verb `confirm`."""
+    node = plain(cfg)
+    return ConfirmConfig(
+        study=_existing_study(node["study"]),
+        folder=_folder(node["dir"]),
+        top=check_int("top", node["top"], 1),
+        seeds=check_int("seeds", node["seeds"], 1, 10_000),
+        target=check_share("target", node["target"]),
+        storage=_storage(node["storage"]),
+        data=_data(node["data"]),
+        engine=_engine(node["engine"]),
+    )
+
+
+def record_config(cfg: DictConfig) -> RecordConfig:
+    """Check the composed configuration of the verb `record`."""
+    node = plain(cfg)
+    if (node["study"] is None) == (node["source"] is None):
+        raise UsageError("record wants either study=NAME or source=FOLDER, one of the two.")
+    slug = str(node["slug"])
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", slug):
+        raise UsageError(
+            f"slug is {node['slug']!r}, but must be the record's short name: small letters, "
+            "digits, . and -."
+        )
+    return RecordConfig(
+        study=node["study"],
+        trial=node["trial"],
+        source=None if node["source"] is None else Path(str(node["source"])),
+        board=check_choice("board", node["board"], BOARDS),
+        slug=slug,
+        how=str(node["how"] or ""),
+        folder=_folder(node["dir"]),
+        storage=_storage(node["storage"]),
+        data=_data(node["data"]),
+    )
+
+
+def verify_config(cfg: DictConfig) -> VerifyConfig:
+    """Check the composed configuration of the verb `verify`."""
+    node = plain(cfg)
+    path = node["path"]
+    return VerifyConfig(
+        path=_folder(node["dir"]) / "records" if path is None else Path(str(path)),
+        data=_data(node["data"]),
+    )
+
+
+def reproduce_config(cfg: DictConfig) -> ReproduceConfig:
+    """Check the composed configuration of the verb `reproduce`."""
+    node = plain(cfg)
+    return ReproduceConfig(
+        part=check_choice("part", node["part"], REPRODUCE_PARTS),
+        folder=_folder(node["dir"]) / "reproduction",
+        introduction=str(node["introduction"]),
+        tables=_group("tables", node["tables"]),
+        trainings=_group("trainings", node["trainings"]),
+        rows=tuple(_group("rows", row) for row in node["rows"]),
+        curves=_group("curves", node["curves"]),
+        findings=tuple(map(str, node["findings"])),
+        data=_data(node["data"]),
+        engine=_engine(node["engine"]),
     )
 
 
@@ -172,6 +297,12 @@ def _folder(value: object) -> Path:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"dir is {str(value)!r}, but must be a folder, and that is a file.")
     return folder
+
+
+def _existing_study(name: object) -> str:
+    if name is None:
+        raise UsageError("study is None, but must be the name of a study; golf-opt ls lists them.")
+    return str(name)
 
 
 def _study_name(name: object) -> str | None:
@@ -205,6 +336,10 @@ def _points(enqueue: object, folder: Path) -> tuple[Mapping[str, Any], ...]:
 def _storage(node: Mapping[str, Any]) -> StorageConfig:
     check_keys("storage", node, ("url", "url_env"))
     return StorageConfig(url=node["url"], url_env=node.get("url_env"))
+
+
+def _data(node: Mapping[str, Any]) -> DataConfig:
+    return DataConfig(check_choice("data.name", node["name"], DATASETS), Path(node["root"]))
 
 
 def _engine(node: Mapping[str, Any]) -> EngineConfig:

@@ -12,6 +12,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from golf_opt.storage import FACTS, NOTE_SECTIONS, mark, marks
+
 
 def percent(accuracy: float) -> str:
     """Return an accuracy in [0, 1] as `97.72 %`."""
@@ -43,6 +45,14 @@ def show_params(params: Mapping[str, Any]) -> str:
 def write_note(study: optuna.Study, facts: Mapping[str, Any]) -> None:
     """Write the Markdown note that heads the study on the dashboard."""
     _dashboard_notes().save_note(study, note(study, facts))
+
+
+def add_section(study: optuna.Study, title: str, text: str) -> None:
+    """Put a section of Markdown into the study's note, in place of an earlier one of its title."""
+    kept = marks(study)
+    mark(study, NOTE_SECTIONS, kept.get(NOTE_SECTIONS, {}) | {title: text})
+    if FACTS in kept:
+        write_note(study, kept[FACTS])
 
 
 @cache
@@ -88,6 +98,8 @@ def note(study: optuna.Study, facts: Mapping[str, Any]) -> str:
             "Seeds alone move the accuracy of nets this small by about 0.3 points (one standard "
             "deviation, c4-5-4, 18 epochs): trials closer than that are not told apart.",
         ]
+    for title, text in marks(study).get(NOTE_SECTIONS, {}).items():
+        lines += ["", f"## {title}", "", text]
     return "\n".join(lines)
 
 

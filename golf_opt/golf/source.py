@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from optuna.trial import FrozenTrial, TrialState
 from golf_opt.arch import Net, build_net
 from golf_opt.callbacks import open_checkpoints
 from golf_opt.checkpoint import DamagedCheckpoint
-from golf_opt.config import UsageError
+from golf_opt.config import DataConfig, UsageError
+from golf_opt.data import View, load
 from golf_opt.engines.base import Tensors
 from golf_opt.recipe import Candidate
 from golf_opt.report import best_trial
 from golf_opt.space import build_space
-from golf_opt.storage import RECIPE, marks
+from golf_opt.storage import FINGERPRINT, RECIPE, marks
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,25 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
         recipe,
         trial,
     )
+
+
+def study_view(study: optuna.Study, data: DataConfig) -> View:
+    """Return the splits that a study's trials saw; `auto` stands for the study's own data set.
+
+    Raises:
+        UsageError: the data cannot be had, or is not what the study was made on.
+    """
+    recipe = marks(study)[RECIPE]
+    view = load(replace(data, name=recipe["data"] if data.name == "auto" else data.name)).view(
+        recipe["protocol"]
+    )
+    found, made_on = f"{view.dataset} ({view.digest})", marks(study)[FINGERPRINT]["data"]
+    if found != made_on:
+        raise UsageError(
+            f"data is {found}, but study {study.study_name!r} was made on {made_on}; "
+            f"give data={made_on.split()[0]}."
+        )
+    return view
 
 
 def find_trial(study: optuna.Study, which: str | int = "best") -> FrozenTrial:
