@@ -10,14 +10,16 @@ PACKAGE = Path(__file__).parents[1] / "golf_opt"
 # A module may import from the ranks below its own, and no other.
 RANKS = [
     ["__init__", "golf.__init__"],
-    ["config", "rng", "picture"],
+    ["config", "rng", "picture", "files", "golf.stats"],
     ["arch", "recipe", "data"],
     ["hydra_source", "space", "storage", "scheduler", "engines.base"],
     ["engines.torch", "engines.native", "checkpoint", "golf.forward"],
-    ["engines.__init__", "report"],
+    ["engines.__init__", "report", "golf.runs", "golf.reproduce_page"],
     ["callbacks", "dashboard"],
-    ["progress", "golf.source"],
-    ["study"],
+    ["progress", "golf.source", "golf.dead", "golf.judge", "golf.ranking"],
+    ["study", "golf.count", "golf.search"],
+    ["golf.prune", "golf.confirm", "golf.records"],
+    ["golf.reproduce", "golf.make_record", "golf.record_table"],
     ["cli"],
     ["__main__"],
 ]

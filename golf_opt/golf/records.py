@@ -120,7 +120,9 @@ def evaluate(net: Net, tensors: Tensors, view: View) -> dict[str, dict[str, int]
     """Return how many images of each split get their label, by an evaluator of our own."""
     return {
         name: {
-            "correct": int((logits(net, tensors, split.images).argmax(axis=1) == split.labels).sum()),
+            "correct": int(
+                (logits(net, tensors, split.images).argmax(axis=1) == split.labels).sum()
+            ),
             "of": len(split),
         }
         for name, split in splits_of(view).items()
