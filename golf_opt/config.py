@@ -164,6 +164,9 @@ class ReproduceConfig:
     tables: Mapping[str, str]  # key -> title
     trainings: Mapping[str, Mapping[str, Any]]
     rows: tuple[Mapping[str, Any], ...]
+    about_pruning: str
+    prunings: Mapping[str, Mapping[str, Any]]
+    pruned_rows: tuple[Mapping[str, Any], ...]
     curves: Mapping[str, Mapping[str, Any]]
     findings: tuple[str, ...]
     data: DataConfig
@@ -298,6 +301,9 @@ def reproduce_config(cfg: DictConfig) -> ReproduceConfig:
         tables=_group("tables", node["tables"]),
         trainings=_group("trainings", node["trainings"]),
         rows=tuple(_group("rows", row) for row in node["rows"]),
+        about_pruning=str(node["about_pruning"]),
+        prunings=_group("prunings", node["prunings"]),
+        pruned_rows=tuple(_group("pruned_rows", row) for row in node["pruned_rows"]),
         curves=_group("curves", node["curves"]),
         findings=tuple(map(str, node["findings"])),
         data=_data(node["data"]),

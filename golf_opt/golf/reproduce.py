@@ -20,16 +20,21 @@ from golf_opt import rng
 from golf_opt.arch import Net, load_arch
 from golf_opt.config import (
     ENGINES,
+    PRUNE_METHODS,
+    SCOPES,
+    PruneOptions,
     ReproduceConfig,
     UsageError,
     check_choice,
     check_int,
     check_keys,
+    check_share,
 )
 from golf_opt.data import MEAN, STD, Split, View, load
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import Job
 from golf_opt.files import replace_text
+from golf_opt.golf.prune import Pruned, Pruning
 from golf_opt.golf.reproduce_page import check_page, write_page
 from golf_opt.golf.runs import Run, Watch, train
 from golf_opt.golf.stats import points
@@ -67,8 +72,26 @@ class Training:
         }
 
 
+@dataclass(frozen=True)
+class Cut:
+    """The pruning of every net of a training that reaches the target."""
+
+    name: str
+    of: Training
+    options: PruneOptions
+
+    def signature(self, digest: str) -> dict[str, Any]:
+        options = self.options
+        return {
+            "of": self.of.signature(digest),
+            "method": options.method,
+            "target": options.target,
+            "scope": options.scope,
+        }
+
+
 class Results:
-    """results.json: by training, its signature and what each seed gave."""
+    """results.json: by training or pruning, its signature and what each seed gave."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -135,6 +158,23 @@ def parse_training(name: str, row: Mapping[str, Any], conf_dir: Path) -> Trainin
     )
 
 
+def parse_cut(name: str, row: Mapping[str, Any], trainings: Mapping[str, Training]) -> Cut:
+    """Check one row of `prunings`.
+
+    Raises:
+        UsageError: an unknown key, training or method.
+    """
+    place = f"prunings.{name}"
+    check_keys(place, row, ("of", "method", "target", "scope"))
+    of = trainings[check_choice(f"{place}.of", row["of"], trainings)]
+    options = PruneOptions(
+        method=check_choice(f"{place}.method", row["method"], PRUNE_METHODS),
+        target=check_share(f"{place}.target", row["target"]),
+        scope=check_choice(f"{place}.scope", row.get("scope", "all"), SCOPES),
+    )
+    return Cut(name, of, options)
+
+
 def seed_of(index: int) -> int:
     """Return the seed of run `index`, the same for every training."""
     return rng.derive("reproduce", index)
@@ -149,12 +189,15 @@ def reproduce(config: ReproduceConfig, conf_dir: Path, say: Say) -> int | None:
         UsageError: the table of rows has a mistake, or the data cannot be had.
     """
     trainings = [parse_training(name, row, conf_dir) for name, row in config.trainings.items()]
+    by_name = {training.name: training for training in trainings}
+    cuts = [parse_cut(name, row, by_name) for name, row in config.prunings.items()]
     check_page(config)
     results = Results(config.folder / RESULTS)
     signal = None
     if config.part != "tables":
-        signal = run_part(config, trainings, results, say)
+        signal = run_part(config, trainings, cuts, results, say)
     nets = {training.name: training.net for training in trainings}
+    nets |= {cut.name: cut.of.net for cut in cuts}
     say(write_page(config, results.content, nets))
     closing = f"written: {config.folder}/README.md, {RESULTS}, figures/"
     if signal is not None:
@@ -164,14 +207,20 @@ def reproduce(config: ReproduceConfig, conf_dir: Path, say: Say) -> int | None:
 
 
 def run_part(
-    config: ReproduceConfig, trainings: Sequence[Training], results: Results, say: Say
+    config: ReproduceConfig,
+    trainings: Sequence[Training],
+    cuts: Sequence[Cut],
+    results: Results,
+    say: Say,
 ) -> int | None:
-    """Train every seed of the part that has no result; return the signal that ended it early."""
+    """Train and prune what the part asks for and has no result; return the signal that ended it."""
     dataset = load(config.data)
     view = dataset.view("test")
     results.check_data(dataset.name)
     for training in trainings:
         results.expect(training.name, training.signature(view.digest))
+    for cut in cuts:
+        results.expect(cut.name, cut.signature(view.digest))
     jobs = {training.name: missing_jobs(training, config.part, results) for training in trainings}
     epochs = sum(job.epochs for rows in jobs.values() for _, job in rows)
     number = sum(map(len, jobs.values()))
@@ -190,7 +239,50 @@ def run_part(
                     name, index = run.key
                     results.add(name, run.job.seed, result_of(run) | {"engine": by})
                     watch.say(line_of(run, name, index))
+        for cut in cuts:
+            run_cut(config, cut, view, results, watch, lambda: stop.signal is not None)
         return stop.signal
+
+
+def run_cut(
+    config: ReproduceConfig,
+    cut: Cut,
+    view: View,
+    results: Results,
+    watch: Watch,
+    stopped: Callable[[], bool],
+) -> None:
+    """Train again the seeds of a training that reached the target, and prune each."""
+    trained, known = results.seeds(cut.of.name), results.seeds(cut.name)
+    jobs = [
+        ((cut.name, int(seed)), Job(cut.of.net, cut.of.candidate, int(seed), cut.of.epochs))
+        for seed, row in trained.items()
+        if seed not in known and row.get("accuracies", [0.0])[-1] >= cut.options.target
+    ]
+    if not jobs or stopped():
+        return
+    with contextlib.closing(create_engine(config.engine, view, cut.of.net, watch.say)) as engine:
+        for run in train(engine, jobs, stopped=stopped):
+            assert run.state is not None
+            pruning = Pruning(engine, cut.of.net, run.state.tensors, view, cut.options)
+            if all(not stopped() for _ in pruning.run()):
+                pruned = pruning.result()
+                results.add(cut.name, run.job.seed, result_of_cut(run, pruned))
+                watch.say(
+                    f"{cut.name:<28} {pruned.nz} of {pruned.count.size}, "
+                    f"test {points(pruned.test_accuracy)}"
+                )
+
+
+def result_of_cut(run: Run[Any], pruned: Pruned) -> dict[str, Any]:
+    return {
+        "nz": pruned.nz,
+        "before": run.history[-1].accuracy,
+        "test_accuracy": pruned.test_accuracy,
+        "train_accuracy": pruned.train_accuracy,
+        "evaluations": pruned.evaluations,
+        "time_s": round(pruned.time_s, 2),
+    }
 
 
 def missing_jobs(

@@ -16,6 +16,7 @@ PAGE = "README.md"
 NOT_RUN = "(not run)"
 LUCKY_SHARE = 0.25  # a figure that fewer seeds reach than this is luck
 ROW_KEYS = ("table", "system", "published", "tolerance", "of", "read")
+CUT_KEYS = ("system", "published", "of")
 Content = Mapping[str, Any]
 
 
@@ -32,12 +33,18 @@ def check_page(config: ReproduceConfig) -> None:
         check_choice(f"{place}.of", row["of"], config.trainings)
         if row.get("read", "last") not in ("last", "best"):
             check_int(f"{place}.read", row["read"], 1)
+    for index, row in enumerate(config.pruned_rows):
+        place = f"pruned_rows[{index}]"
+        check_keys(place, row, CUT_KEYS)
+        check_int(f"{place}.published", row["published"], 1)
+        check_choice(f"{place}.of", row["of"], config.prunings)
+    known = [*config.trainings, *config.prunings]
     for file, curve in config.curves.items():
         for name in curve["of"]:
             check_choice(f"curves.{file}.of", name, config.trainings)
     for text in config.findings:
         for name, _, _ in PLACEHOLDER.findall(text):
-            check_choice("findings", name, config.trainings)
+            check_choice("findings", name, known)
 
 
 def curves_of(content: Content, training: str) -> list[list[float]]:
@@ -115,6 +122,51 @@ def table(key: str, config: ReproduceConfig, content: Content, nets: Mapping[str
     return "\n".join(lines)
 
 
+def cut_values(content: Content, pruning: str, key: str) -> Spread:
+    """Return one measurement of every net of a pruning."""
+    row = content["trainings"].get(pruning, {"seeds": {}})
+    return spread([seed[key] for seed in row["seeds"].values() if key in seed])
+
+
+def verdict_on_cut(published: int, ours: Spread) -> str:
+    """Return in a sentence how a published count stands to ours."""
+    if ours.n == 0:
+        return "Not run yet."
+    fewer = sum(count <= published for count in ours.values)
+    if fewer == 0:
+        return f"Not reached: our fewest of {ours.n} is {ours.low:.0f}."
+    return f"Reached by {fewer} of our {ours.n} nets; the fewest is {ours.low:.0f}."
+
+
+CUT_HEAD = ("system", "published", "ours, mean", "sd", "fewest", "n", "test before", "test after",
+            "train after", "verdict")  # fmt: skip
+
+
+def cut_cells(row: Mapping[str, Any], content: Content) -> list[str]:
+    """Return the cells of one row of the table of prunings."""
+    counts = cut_values(content, row["of"], "nz")
+    shares = [
+        cut_values(content, row["of"], key) for key in ("before", "test_accuracy", "train_accuracy")
+    ]
+    return [
+        row["system"],
+        str(row["published"]),
+        f"{counts.mean:.0f}" if counts.n else NOT_RUN,
+        f"{counts.sd:.0f}" if counts.n > 1 else "-",
+        f"{counts.low:.0f}" if counts.n else "-",
+        str(counts.n),
+        *(points(share.mean) if share.n else "-" for share in shares),
+        verdict_on_cut(row["published"], counts),
+    ]
+
+
+def cut_table(config: ReproduceConfig, content: Content) -> str:
+    """Return the table of prunings in Markdown."""
+    lines = [f"| {' | '.join(CUT_HEAD)} |", f"|---|{'---:|' * (len(CUT_HEAD) - 2)}---|"]
+    lines += [f"| {' | '.join(cut_cells(row, content))} |" for row in config.pruned_rows]
+    return "\n".join(lines)
+
+
 PLACEHOLDER = re.compile(r"\{([\w-]+)(?:@(\w+))?\.(\w+)\}")
 
 
@@ -122,11 +174,14 @@ def fill_in(text: str, content: Content) -> str:
     """Replace `{training.mean}`, `{training@3.best}` by figures of the results.
 
     Fields are n, mean, sd, best, worst and train, the mean train accuracy. `@3` reads epoch 3,
-    `@best` each seed's best epoch.
+    `@best` each seed's best epoch. Of a pruning: n, mean and fewest parameters.
     """
 
     def figure(match: re.Match[str]) -> str:
         name, read, field = match[1], match[2] or "last", match[3]
+        if (counts := cut_values(content, name, "nz")).n:
+            of_counts = {"n": counts.n, "mean": counts.mean, "fewest": counts.low}
+            return f"{of_counts[field]:.0f}"
         ours = (
             train_accuracies(content, name) if field == "train" else measured(content, name, read)
         )
@@ -146,6 +201,9 @@ def page(config: ReproduceConfig, content: Content, nets: Mapping[str, Net]) -> 
     for key, title in config.tables.items():
         parts += [f"## {title}", table(key, config, content, nets)]
         parts += [f"![{title}](figures/{key}.png)"]
+    if config.pruned_rows:
+        parts += ["## Non-zero parameters left by pruning", config.about_pruning.strip()]
+        parts += [cut_table(config, content)]
     parts += ["## What was found"]
     parts += [fill_in(text.strip(), content) for text in config.findings]
     parts += [f"![{curve['title']}](figures/{file}.png)" for file, curve in config.curves.items()]

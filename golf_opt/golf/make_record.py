@@ -1,0 +1,194 @@
+"""Making a record: of a study's trial, or of a net that pruning wrote to a folder."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import optuna
+from omegaconf import OmegaConf
+from optuna.trial import FrozenTrial
+from safetensors.numpy import save
+
+from golf_opt import __version__
+from golf_opt.arch import Net
+from golf_opt.config import RecordConfig, UsageError
+from golf_opt.data import load
+from golf_opt.engines.base import Tensors
+from golf_opt.golf import records
+from golf_opt.golf.records import CONFIG, LOG, RECORD, SEEDS, WEIGHTS, Record
+from golf_opt.golf.source import load_trained
+from golf_opt.report import percent, show_params
+from golf_opt.storage import CONFIRMED, RECIPE, find_study, marks, opened_storage
+from golf_opt.study import git_commit
+
+WORDS = {
+    "test": "the test set guided: it chose among {seeds} trainings{pruning}",
+    "holdout": "held-out training images guided; the test set was read once, at the end",
+}
+
+
+@dataclass(frozen=True)
+class Making:
+    """A net and what a record tells of how it was made."""
+
+    net: Net
+    tensors: Tensors
+    rule: str
+    seeds: list[dict[str, Any]]  # every training, chosen or not
+    how: str
+    config: Mapping[str, Any]
+    log: Sequence[str]
+    pruned: bool = False
+
+
+def make_record(config: RecordConfig) -> Path:
+    """Write a record and verify it; return its folder.
+
+    Raises:
+        UsageError: there is no such net, or it is not up to the board, or the folder is there.
+    """
+    making = from_study(config) if config.study else from_folder(config)
+    return write_record(config, making)
+
+
+def from_study(config: RecordConfig) -> Making:
+    """Return a study's trial as something to record."""
+    assert config.study is not None
+    with opened_storage(config.storage) as storage:
+        study = find_study(storage, config.study)
+        trained = load_trained(study, config.folder, config.trial)
+        recipe, trial, candidate = trained.recipe, trained.trial, trained.candidate
+        assert recipe is not None and trial is not None and candidate is not None
+        return Making(
+            trained.net,
+            trained.tensors,
+            recipe["protocol"],
+            seeds_of(study),
+            f"{recipe['epochs']} epochs, {show_params(candidate.to_dict())}",
+            {"study": study.study_name, "trial": trial.number, "seed": trained.seed}
+            | {"recipe": dict(recipe), "candidate": candidate.to_dict()},
+            log_of(study, trial),
+        )
+
+
+def seeds_of(study: optuna.Study) -> list[dict[str, Any]]:
+    """Return every training of a study, those of its confirmation too."""
+    trials = [
+        {
+            "trial": trial.number,
+            "seed": trial.user_attrs.get("seed"),
+            "state": trial.state.name.lower(),
+            "params": trial.params,
+            "accuracy": trial.value,
+            "train_accuracy": trial.user_attrs.get("train_accuracy"),
+        }
+        for trial in study.get_trials(deepcopy=False)
+    ]
+    confirmed = [
+        {"trial": int(number), "seed": int(seed), "state": "confirmed"} | result
+        for number, results in marks(study).get(CONFIRMED, {}).items()
+        for seed, result in results.items()
+    ]
+    return trials + confirmed
+
+
+def log_of(study: optuna.Study, trial: FrozenTrial) -> list[str]:
+    """Return a trial's epochs as lines."""
+    attributes = trial.user_attrs
+    rows = zip(attributes["epoch_accuracies"], attributes["epoch_losses"], strict=True)
+    return [
+        f"study {study.study_name}, trial {trial.number}, seed {attributes['seed']}",
+        show_params(marks(study)[RECIPE]["space"] | trial.params),
+        *(
+            f"epoch {epoch:>3}  loss {loss:.5f}  accuracy {percent(accuracy)}"
+            for epoch, (accuracy, loss) in enumerate(rows, 1)
+        ),
+        f"train accuracy {percent(attributes['train_accuracy'])}",
+    ]
+
+
+def from_folder(config: RecordConfig) -> Making:
+    raise NotImplementedError
+
+
+def layers_of(net: Net) -> list[dict[str, Any]]:
+    """Return the rows that `arch.build_net` makes the same net of."""
+    rows: list[dict[str, Any]] = []
+    for node in net.nodes:
+        layer = node.layer
+        if node.shared:
+            rows.append({"kind": "reuse", "of": node.name})
+            continue
+        options = {
+            field.name: getattr(layer, field.name)
+            for field in fields(layer)
+            if field.name not in layer.fixed
+        }
+        rows.append({"kind": layer.kind, "name": node.name} | options)
+    return rows
+
+
+def write_record(config: RecordConfig, making: Making) -> Path:
+    """Write the folder of a record, whole or not at all; return it."""
+    date = datetime.date.today().isoformat()
+    folder = config.folder / "records" / config.board / f"{date}_{config.slug}"
+    if folder.exists():
+        raise UsageError(f"slug is {config.slug!r}, but {folder} is there already.")
+    part = folder.parent / f".{folder.name}" / folder.name
+    part.mkdir(parents=True)
+    try:
+        content = _write_files(config, making, part, date)
+        (part / RECORD).write_text(json.dumps(content, indent=1) + "\n")
+        _check(config, Record(part, content))
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part.parent)
+    return folder
+
+
+def _write_files(config: RecordConfig, making: Making, part: Path, date: str) -> dict[str, Any]:
+    """Write all files but record.json; return its content."""
+    net, dataset = making.net, load(config.data)
+    kept = {
+        name: values.astype("float32")
+        for name, values in making.tensors.items()
+        if name.startswith(("weights/", "buffers/"))
+    }
+    files = {
+        WEIGHTS: save(kept),
+        CONFIG: OmegaConf.to_yaml(OmegaConf.create(dict(making.config))).encode(),
+        SEEDS: (json.dumps(making.seeds, indent=1) + "\n").encode(),
+        LOG: ("\n".join(making.log) + "\n").encode(),
+    }
+    for name, data in files.items():
+        (part / name).write_bytes(data)
+    words = WORDS[making.rule].format(
+        seeds=len(making.seeds), pruning=" and said how far to prune" if making.pruned else ""
+    )
+    return {
+        "format": 1,
+        "board": config.board,
+        "date": date,
+        "name": config.slug,
+        "net": {"name": net.name, "layers": layers_of(net)},
+        "data": {"name": dataset.name, "md5": dataset.digest},
+        "params": records.count_params(net, kept),
+        "splits": records.evaluate(net, kept, dataset.view(making.rule)),
+        "protocol": {"rule": making.rule, "words": words, "seeds": len(making.seeds)},
+        "how": config.how or making.how,
+        "made_by": {"version": __version__, "git_commit": git_commit()},
+        "files": {name: records.sha256(data) for name, data in files.items()},
+    }
+
+
+def _check(config: RecordConfig, record: Record) -> None:
+    """Refuse a record that its board would."""
+    records.check_form(config.slug, record.content)
+    for fault in records.faults_of_board(record):
+        raise UsageError(f"{config.slug} is no record: {fault}.")
