@@ -20,7 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from golf_opt import __version__
 from golf_opt.arch import load_arch, presets, show_shape, unknown_arch
-from golf_opt.config import UsageError, dashboard_config, did_you_mean, study_config
+from golf_opt.config import (
+    UsageError,
+    dashboard_config,
+    did_you_mean,
+    prune_config,
+    study_config,
+)
 from golf_opt.hydra_source import GrammarSource
 from golf_opt.storage import PASSWORD_ENV, explain_failure, take_password
 
@@ -36,6 +42,7 @@ golf-opt VERB key=value ...
 
   study      run a study, or go on with it:  golf-opt study arch=c4-5-4 trials=50
   dashboard  browse the studies:             golf-opt dashboard
+  prune      prune a trained net:            golf-opt prune study=c4-5-4 method=rounds
   arch       count networks:                 golf-opt arch c4-5-4 c4-5-4-prelu
 
 golf-opt VERB --help lists a verb's keys, --cfg job shows what would run.
@@ -51,6 +58,16 @@ def study(cfg: DictConfig) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     config = study_config(cfg, CONF_DIR)
     outcome = run_study(config, f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".strip(), say)
+    say(outcome.closing)
+    if outcome.signal is not None:
+        sys.exit(EXIT_SIGNAL + outcome.signal)
+
+
+def prune(cfg: DictConfig) -> None:
+    """Prune a trained net."""
+    from golf_opt.golf.pruning import run_prune
+
+    outcome = run_prune(prune_config(cfg), f"{sys.argv[0]} {shlex.join(sys.argv[1:])}", say)
     say(outcome.closing)
     if outcome.signal is not None:
         sys.exit(EXIT_SIGNAL + outcome.signal)
@@ -77,7 +94,11 @@ def arch(names: list[str]) -> None:
         say(f"  {'total parameters':<24} {'':>12} {net.num_params:>10}\n")
 
 
-HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {"study": study, "dashboard": dashboard}
+HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
+    "study": study,
+    "dashboard": dashboard,
+    "prune": prune,
+}
 VERBS = (*HYDRA_VERBS, "arch")
 
 
