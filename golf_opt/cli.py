@@ -25,6 +25,7 @@ from golf_opt.config import (
     confirm_config,
     dashboard_config,
     did_you_mean,
+    prune_config,
     record_config,
     reproduce_config,
     study_config,
@@ -45,6 +46,7 @@ golf-opt VERB key=value ...
 
   study      run a study, or go on with it:  golf-opt study arch=c4-5-4 trials=50
   dashboard  browse the studies:             golf-opt dashboard
+  prune      prune a trained net:            golf-opt prune study=c4-5-4 method=rounds
   confirm    the best trials on fresh seeds: golf-opt confirm study=NAME top=5 seeds=10
   record     keep a net as a record:         golf-opt record study=NAME board=article slug=NAME
   verify     check the records:              golf-opt verify
@@ -64,6 +66,15 @@ def study(cfg: DictConfig) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     config = study_config(cfg, CONF_DIR)
     outcome = run_study(config, f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".strip(), say)
+    say(outcome.closing)
+    leave(outcome.signal)
+
+
+def prune(cfg: DictConfig) -> None:
+    """Prune a trained net."""
+    from golf_opt.golf.pruning import run_prune
+
+    outcome = run_prune(prune_config(cfg), f"{sys.argv[0]} {shlex.join(sys.argv[1:])}", say)
     say(outcome.closing)
     leave(outcome.signal)
 
@@ -127,6 +138,7 @@ def arch(names: list[str]) -> None:
 HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     "study": study,
     "dashboard": dashboard,
+    "prune": prune,
     "confirm": confirm,
     "record": record,
     "verify": verify,

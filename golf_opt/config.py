@@ -24,6 +24,7 @@ REPRODUCE_PARTS = ("quick", "full", "tables")  # tables: write the page, train n
 DEFAULT_EPOCHS = 18
 PRUNE_METHODS = ("index", "magnitude", "saliency", "rounds")
 SCOPES = ("weights", "all")
+SALIENCY_ORDERS = ("first", "second")
 
 
 class UsageError(ValueError):
@@ -54,8 +55,8 @@ def check_int(name: str, value: object, low: int, high: int | None = None) -> in
 
 
 def check_share(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise UsageError(f"{name} is {value!r}, but must be above 0 and at most 1, such as 0.98.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise UsageError(f"{name} is {value!r}, but must be a share above 0 and below 1.")
     return float(value)
 
 
@@ -171,6 +172,16 @@ class ReproduceConfig:
     findings: tuple[str, ...]
     data: DataConfig
     engine: EngineConfig
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """The trained net that a verb works on: a trial of a study, or a file of weights."""
+
+    study: str | None
+    trial: str | int  # `best` or a number
+    weights: Path | None
+    arch: Mapping[str, Any] | None  # of `weights`
 
 
 @dataclass(frozen=True)
@@ -308,6 +319,75 @@ def reproduce_config(cfg: DictConfig) -> ReproduceConfig:
         findings=tuple(map(str, node["findings"])),
         data=_data(node["data"]),
         engine=_engine(node["engine"]),
+    )
+
+
+def source_config(node: Mapping[str, Any]) -> SourceConfig:
+    """Check `study= trial=` and `weights= arch=`, of which a verb takes one pair."""
+    study, weights, trial, arch = node["study"], node["weights"], node["trial"], node.get("arch")
+    if (study is None) == (weights is None):
+        given = "both are" if study is not None else "neither is"
+        raise UsageError(
+            f"study and weights name the net, and {given} given; give one: study=NAME, or "
+            "weights=FILE arch=NAME."
+        )
+    if (weights is None) != (arch is None):
+        need = "arch is missing; weights=FILE needs the arch=NAME that it was trained as"
+        raise UsageError(f"{need}." if arch is None else "arch is given, but a study has its own.")
+    if trial != "best":
+        check_int("trial", trial, 0)
+    return SourceConfig(
+        None if study is None else str(study),
+        trial,
+        None if weights is None else Path(str(weights)),
+        None if arch is None else _group("arch", arch),
+    )
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """One run of `golf-opt prune`."""
+
+    source: SourceConfig
+    options: PruneOptions
+    folder: Path
+    storage: StorageConfig
+    data: DataConfig
+    engine: EngineConfig
+
+
+def prune_config(cfg: DictConfig) -> PruneConfig:
+    """Check the composed configuration of the verb `prune`."""
+    node = plain(cfg)
+    return PruneConfig(
+        source=source_config(node),
+        options=_prune_options(node),
+        folder=_folder(node["dir"]),
+        storage=_storage(node["storage"]),
+        data=_data(node["data"]),
+        engine=_engine(node["engine"]),
+    )
+
+
+def _prune_options(node: Mapping[str, Any]) -> PruneOptions:
+    rounds = node["rounds"]
+    check_keys("rounds", rounds, RoundOptions.__dataclass_fields__)
+    epochs = check_int("rounds.epochs", rounds["epochs"], 1, 10_000)
+    return PruneOptions(
+        method=check_choice("method", node["method"], PRUNE_METHODS),
+        target=check_share("target", node["target"]),
+        rule=check_choice("rule", node["rule"], PROTOCOLS),
+        scope=check_choice("scope", node["scope"], SCOPES),
+        seed=check_int("seed", node["seed"], 0, 2**63 - 1),
+        order=check_choice("order", node["order"], SALIENCY_ORDERS),
+        rounds=RoundOptions(
+            share=check_share("rounds.share", rounds["share"]),
+            epochs=epochs,
+            max_epochs=check_int("rounds.max_epochs", rounds["max_epochs"], epochs, 10_000),
+            variants=check_int("rounds.variants", rounds["variants"], 1, 1000),
+            lr=check_share("rounds.lr", rounds["lr"]),
+            batch_size=check_int("rounds.batch_size", rounds["batch_size"], 1, 65_536),
+        ),
     )
 
 
