@@ -97,7 +97,7 @@ def record(cfg: DictConfig) -> None:
     """Make a record of a net."""
     from golf_opt.golf.make_record import make_record
 
-    say(f"record: {make_record(record_config(cfg))}")
+    say(f"record: {make_record(record_config(cfg), CONF_DIR)}")
 
 
 def verify(cfg: DictConfig) -> None:

@@ -134,11 +134,11 @@ class ConfirmConfig:
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """One run of `golf-opt record`: a net of a study, or of a folder that pruning wrote."""
+    """One run of `golf-opt record`: a study's trial, or what pruning made of one."""
 
     study: str | None
     trial: str | int
-    source: Path | None
+    source: Path | None  # a folder that pruning wrote
     board: str
     slug: str
     how: str  # in a few words
@@ -271,8 +271,8 @@ def confirm_config(cfg: DictConfig) -> ConfirmConfig:
 def record_config(cfg: DictConfig) -> RecordConfig:
     """Check the composed configuration of the verb `record`."""
     node = plain(cfg)
-    if (node["study"] is None) == (node["source"] is None):
-        raise UsageError("record wants either study=NAME or source=FOLDER, one of the two.")
+    if node["study"] is None and node["source"] is None:
+        raise UsageError("study and source are None; give study=NAME, or source=FOLDER study=NAME.")
     slug = str(node["slug"])
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", slug):
         raise UsageError(
@@ -283,7 +283,7 @@ def record_config(cfg: DictConfig) -> RecordConfig:
         study=node["study"],
         trial=node["trial"],
         source=None if node["source"] is None else Path(str(node["source"])),
-        board=check_choice("board", node["board"], BOARDS),
+        board=check_choice("board", str(node["board"]), BOARDS),  # 99 comes as a number
         slug=slug,
         how=str(node["how"] or ""),
         folder=_folder(node["dir"]),

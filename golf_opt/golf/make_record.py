@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import shutil
@@ -16,13 +17,15 @@ from optuna.trial import FrozenTrial
 from safetensors.numpy import save
 
 from golf_opt import __version__
-from golf_opt.arch import Net
+from golf_opt.arch import Net, load_arch
 from golf_opt.config import RecordConfig, UsageError
 from golf_opt.data import load
 from golf_opt.engines.base import Tensors
 from golf_opt.golf import records
+from golf_opt.golf.pruned import PrunedFolder
 from golf_opt.golf.records import CONFIG, LOG, RECORD, SEEDS, WEIGHTS, Record
-from golf_opt.golf.source import load_trained
+from golf_opt.golf.source import candidate_of, find_trial, load_trained
+from golf_opt.golf.weights import read_weights
 from golf_opt.report import percent, show_params
 from golf_opt.storage import CONFIRMED, RECIPE, find_study, marks, opened_storage
 from golf_opt.study import git_commit
@@ -47,34 +50,80 @@ class Making:
     pruned: bool = False
 
 
-def make_record(config: RecordConfig) -> Path:
-    """Write a record and verify it; return its folder.
+def make_record(config: RecordConfig, conf_dir: Path) -> Path:
+    """Write a record and return its folder.
 
     Raises:
         UsageError: there is no such net, or it is not up to the board, or the folder is there.
     """
-    making = from_study(config) if config.study else from_folder(config)
+    with contextlib.ExitStack() as stack:
+        study = None
+        if config.study is not None:
+            storage = stack.enter_context(opened_storage(config.storage))
+            study = find_study(storage, config.study)
+        if config.source is not None:
+            making = from_folder(config, conf_dir, study)
+        else:
+            assert study is not None
+            making = from_study(config, study)
     return write_record(config, making)
 
 
-def from_study(config: RecordConfig) -> Making:
+def from_study(config: RecordConfig, study: optuna.Study) -> Making:
     """Return a study's trial as something to record."""
-    assert config.study is not None
-    with opened_storage(config.storage) as storage:
-        study = find_study(storage, config.study)
-        trained = load_trained(study, config.folder, config.trial)
-        recipe, trial, candidate = trained.recipe, trained.trial, trained.candidate
-        assert recipe is not None and trial is not None and candidate is not None
-        return Making(
-            trained.net,
-            trained.tensors,
-            recipe["protocol"],
-            seeds_of(study),
-            f"{recipe['epochs']} epochs, {show_params(candidate.to_dict())}",
-            {"study": study.study_name, "trial": trial.number, "seed": trained.seed}
-            | {"recipe": dict(recipe), "candidate": candidate.to_dict()},
-            log_of(study, trial),
+    trained = load_trained(study, config.folder, config.trial)
+    recipe, trial, candidate = trained.recipe, trained.trial, trained.candidate
+    assert recipe is not None and trial is not None and candidate is not None
+    return Making(
+        trained.net,
+        trained.tensors,
+        recipe["protocol"],
+        seeds_of(study),
+        f"{recipe['epochs']} epochs, {show_params(trial.params)}",
+        {"study": study.study_name, "trial": trial.number, "seed": trained.seed}
+        | {"recipe": dict(recipe), "candidate": candidate.to_dict()},
+        log_of(study, trial),
+    )
+
+
+def from_folder(config: RecordConfig, conf_dir: Path, study: optuna.Study | None) -> Making:
+    """Return what pruning wrote to a folder as something to record.
+
+    Raises:
+        UsageError: the pruning is not finished, or was of a trial of a study that is not given.
+    """
+    assert config.source is not None
+    folder = PrunedFolder(config.source)
+    summary = folder.finished()
+    if summary is None:
+        raise UsageError(f"source is {str(config.source)!r}, but must be a finished pruning.")
+    number = summary["trial"]
+    if number is not None and study is None:
+        raise UsageError(
+            f"study is None, but must be the one that {summary['source']} is of: the record tells "
+            "of all its trainings."
         )
+    net = load_arch(summary["arch"], conf_dir)
+    tensors, _ = read_weights(folder.weights, net)
+    seeds: list[dict[str, Any]] = [{"source": summary["source"]}]
+    before: list[str] = []
+    made: dict[str, Any] = {key: summary[key] for key in ("source", "options", "command")}
+    if study is not None:
+        trial = find_trial(study, number)
+        seeds, before = seeds_of(study), log_of(study, trial)
+        made["recipe"] = dict(marks(study)[RECIPE])
+        made["candidate"] = summary["trained_with"]
+    method, epochs = summary["options"]["method"], summary["trained_epochs"]
+    return Making(
+        net,
+        tensors,
+        summary["options"]["rule"],
+        seeds,
+        f"{epochs} epochs, then pruned by {method}" if epochs else f"pruned by {method}",
+        made,
+        [*before, *map(json.dumps, summary["log"])],
+        pruned=True,
+    )
 
 
 def seeds_of(study: optuna.Study) -> list[dict[str, Any]]:
@@ -104,17 +153,13 @@ def log_of(study: optuna.Study, trial: FrozenTrial) -> list[str]:
     rows = zip(attributes["epoch_accuracies"], attributes["epoch_losses"], strict=True)
     return [
         f"study {study.study_name}, trial {trial.number}, seed {attributes['seed']}",
-        show_params(marks(study)[RECIPE]["space"] | trial.params),
+        show_params(candidate_of(study, trial).to_dict()),
         *(
             f"epoch {epoch:>3}  loss {loss:.5f}  accuracy {percent(accuracy)}"
             for epoch, (accuracy, loss) in enumerate(rows, 1)
         ),
         f"train accuracy {percent(attributes['train_accuracy'])}",
     ]
-
-
-def from_folder(config: RecordConfig) -> Making:
-    raise NotImplementedError
 
 
 def layers_of(net: Net) -> list[dict[str, Any]]:
