@@ -29,7 +29,8 @@ def commands(head: str) -> list[str]:
 
 
 def test_every_command_is_covered_here() -> None:
-    heads = ("make study", "make test", "make dashboard", "make bench", "golf-opt ")
+    heads = ("make study", "make test", "make dashboard", "make bench", "make reproduce",
+             "make records", "golf-opt ")  # fmt: skip
     assert COMMANDS and [c for c in COMMANDS if not c.startswith(heads)] == []
 
 
@@ -72,7 +73,9 @@ def test_dashboards(tmp_path: Path, command: str) -> None:
     process.communicate(timeout=20)
 
 
-@pytest.mark.parametrize("target", ["study", "dashboard", "test", "check", "bench", "setup"])
+@pytest.mark.parametrize(
+    "target", ["study", "dashboard", "test", "check", "bench", "setup", "reproduce", "records"]
+)
 def test_make_targets_exist_and_help_names_them(target: str) -> None:
     dry = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert dry.returncode == 0, dry.stderr

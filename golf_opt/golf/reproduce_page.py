@@ -14,6 +14,7 @@ from golf_opt.golf.stats import Spread, points, spread
 
 PAGE = "README.md"
 NOT_RUN = "(not run)"
+ENOUGH_FOR_SD = 6  # seeds; fewer say little of their spread
 LUCKY_SHARE = 0.25  # a figure that fewer seeds reach than this is luck
 ROW_KEYS = ("table", "system", "published", "tolerance", "of", "read")
 CUT_KEYS = ("system", "published", "of")
@@ -81,7 +82,9 @@ def verdict(published: float | None, ours: Spread, tolerance: float = 0.0) -> st
         return "No figure was published."
     reached = ours.reaching(published - tolerance)
     if reached == 0:
-        far = f", {(published - ours.mean) / ours.sd:.1f} sd above our mean" if ours.n > 1 else ""
+        far = ""
+        if ours.n >= ENOUGH_FOR_SD:
+            far = f", and {(published - ours.mean) / ours.sd:.1f} sd above our mean"
         return f"Not reached: our best of {ours.n} is {points(ours.high)}{far}."
     if published + tolerance < ours.low:
         return f"Too low: our worst of {ours.n} has {points(ours.low)}."
@@ -94,7 +97,8 @@ def row_cells(row: Mapping[str, Any], content: Content, nets: Mapping[str, Net])
     """Return the cells of one row of a table."""
     published = row["published"]
     ours = measured(content, row["of"], row.get("read", "last"))
-    train = train_accuracies(content, row["of"])
+    at_end = row.get("read", "last") == "last"  # the train accuracy is known after the last epoch
+    train = train_accuracies(content, row["of"]) if at_end else spread([])
     share = None if published is None else published / 100
     tolerance = row.get("tolerance", 0.0)
     about = "about " if tolerance else ""
@@ -277,6 +281,7 @@ def draw_curves(curve: Mapping[str, Any], content: Content) -> Any:
             axes.plot(range(1, len(means) + 1), means, color=color, linewidth=2, label=name)
     for label, at in (curve.get("published") or {}).items():
         axes.plot(at["epochs"], at["accuracies"], "x", markersize=9, markeredgewidth=2, label=label)
+    axes.set_ylim(bottom=curve.get("from"))
     axes.set_xlabel("epoch")
     axes.set_ylabel("test accuracy, %")
     axes.set_title(curve["title"])
