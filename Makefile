@@ -1,5 +1,6 @@
 # Two commands on a fresh machine: `make study ARCH=c4-5-4` and `make test`. Each sets up .venv.
 ARCH   ?= c4-5-4
+STUDY  ?= $(ARCH)
 TRIALS ?=
 EPOCHS ?=
 PART   ?=
@@ -9,7 +10,7 @@ PYTHON ?= python3
 GOLF := .venv/bin/golf-opt
 SETUP := .venv/.installed
 
-.PHONY: help setup study dashboard test check reproduce records bench clean
+.PHONY: help setup study worker dashboard test check reproduce records bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -29,6 +30,9 @@ $(SETUP): pyproject.toml constraints.txt
 
 study: $(SETUP) ## Run a study of ARCH up to TRIALS trials, or go on with it
 	@$(GOLF) study arch=$(ARCH) $(if $(TRIALS),trials=$(TRIALS)) $(if $(EPOCHS),epochs=$(EPOCHS)) $(ARGS)
+
+worker: $(SETUP) ## Run trials of STUDY beside its other workers
+	@$(GOLF) worker study=$(STUDY) $(ARGS)
 
 dashboard: $(SETUP) ## Browse the studies at http://127.0.0.1:8080/
 	@$(GOLF) dashboard $(ARGS)

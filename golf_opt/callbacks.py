@@ -11,7 +11,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,15 @@ from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 
 from golf_opt import picture, report
-from golf_opt.checkpoint import Checkpoint, CheckpointFolder, DamagedCheckpoint
+from golf_opt.checkpoint import (
+    Checkpoint,
+    CheckpointFolder,
+    CheckpointTable,
+    DamagedCheckpoint,
+)
 from golf_opt.engines.base import Engine, EpochResult, Job, LaneState, Slice
 from golf_opt.storage import STUDY_ID, marks
+from golf_opt.write_behind import WriteBehindStorage
 
 NOTE_EVERY_S = 3.0
 
@@ -64,13 +70,17 @@ class StudyContext:
         return FileSystemArtifactStore(path)
 
     @cached_property
-    def checkpoints(self) -> CheckpointFolder:
+    def checkpoints(self) -> CheckpointFolder | CheckpointTable:
         return open_checkpoints(self.study, self.folder)
 
 
-def open_checkpoints(study: optuna.Study, folder: Path) -> CheckpointFolder:
+def open_checkpoints(study: optuna.Study, folder: Path) -> CheckpointFolder | CheckpointTable:
     """Return a study's checkpoints; the study's own id keeps those of a deleted one away."""
-    return CheckpointFolder(folder / "checkpoints" / str(marks(study)[STUDY_ID]))
+    study_id = str(marks(study)[STUDY_ID])
+    files = CheckpointFolder(folder / "checkpoints" / study_id)
+    if isinstance(study._storage, WriteBehindStorage):
+        return CheckpointTable(study._storage, study_id, files)
+    return files
 
 
 class Callback:
@@ -116,7 +126,8 @@ class Pruning(Callback):
 class Checkpointing(Callback):
     """Saves every epoch, and where an interrupted trial stands; goes on from there.
 
-    The file of a complete trial stays: its weights are what one golfs with.
+    Where it costs next to nothing, in the database, it saves every slice. The checkpoint of a
+    complete trial stays, without the optimiser's moments: its weights are what one golfs with.
     """
 
     def on_trial_start(self, run: TrialRun) -> None:
@@ -130,6 +141,10 @@ class Checkpointing(Callback):
             run.history = list(checkpoint.history)
             run.epoch = checkpoint.state.epoch + 1
 
+    def on_slice(self, run: TrialRun, done: Slice) -> None:
+        if self.context.checkpoints.every_slice and done.result is None and done.error is None:
+            self._save(run)
+
     def on_epoch_end(self, run: TrialRun) -> None:
         self._save(run)
 
@@ -137,13 +152,17 @@ class Checkpointing(Callback):
         self._save(run)
 
     def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
-        if state != TrialState.COMPLETE:
+        if state == TrialState.COMPLETE:
+            self._save(run, ("weights/", "buffers/"))
+        else:
             self.context.checkpoints.delete(run.number)
 
-    def _save(self, run: TrialRun) -> None:
+    def _save(self, run: TrialRun, kinds: tuple[str, ...] = ("",)) -> None:
         state = self.context.engine.state(run.lane)
+        kept = {name: values for name, values in state.tensors.items() if name.startswith(kinds)}
+        state = replace(state, tensors=kept)
         checkpoint = Checkpoint(state, tuple(run.history), self.context.engine.name)
-        self.context.checkpoints.save(run.number, run.job, checkpoint)
+        self.context.checkpoints.save(run.trial, run.job, checkpoint)
 
 
 class LearningCurve(Callback):

@@ -1,6 +1,7 @@
-"""A trial on disk: one safetensors file, its tensors and, in the header, where the trial stands.
+"""Where a trial stands: its tensors and, in the header, its epochs, as one safetensors file.
 
-The file is replaced as a whole, so a process that dies while writing leaves the file before it.
+Kept in the study's database, or in a folder: there a file is replaced as a whole, so a process
+that dies while writing leaves the file before it.
 """
 
 from __future__ import annotations
@@ -8,16 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from optuna.trial import Trial
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from golf_opt.engines.base import EpochResult, Job, LaneState
 from golf_opt.files import replace_file
+from golf_opt.write_behind import WriteBehindStorage
 
 FORMAT = 1
+LARGEST_IN_TABLE = 1 << 20  # bytes of tensors
 
 
 class DamagedCheckpoint(ValueError):
@@ -33,26 +38,6 @@ class Checkpoint:
     engine: str
 
 
-class CheckpointFolder:
-    """The checkpoints of one study, a file a trial."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def path(self, number: int) -> Path:
-        return self.folder / f"{number}.safetensors"
-
-    def save(self, number: int, job: Job, checkpoint: Checkpoint) -> None:
-        save_checkpoint(self.path(number), job, checkpoint)
-
-    def load(self, number: int, job: Job | None = None) -> Checkpoint:
-        """Return a trial's last checkpoint; raises as `load_checkpoint` does."""
-        return load_checkpoint(self.path(number), job)
-
-    def delete(self, number: int) -> None:
-        self.path(number).unlink(missing_ok=True)
-
-
 def describe_job(job: Job) -> dict[str, Any]:
     """Return what a checkpoint must share with the job that continues it."""
     return {
@@ -63,8 +48,8 @@ def describe_job(job: Job) -> dict[str, Any]:
     }
 
 
-def save_checkpoint(path: Path, job: Job, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint, whole or not at all."""
+def pack(job: Job, checkpoint: Checkpoint) -> bytes:
+    """Return the checkpoint as the bytes of a safetensors file."""
     state = checkpoint.state
     header = {
         "format": FORMAT,
@@ -76,35 +61,100 @@ def save_checkpoint(path: Path, job: Job, checkpoint: Checkpoint) -> None:
         "time_s": state.time_s,
         "history": [asdict(result) for result in checkpoint.history],
     }
-    replace_file(path, save(state.tensors, metadata={"golf_opt": json.dumps(header)}))
+    return save(state.tensors, metadata={"golf_opt": json.dumps(header)})
 
 
-def load_checkpoint(path: Path, job: Job | None = None) -> Checkpoint:
-    """Read a checkpoint; with `job`, only one that this job wrote.
+def unpack(name: str, data: bytes, job: Job | None = None) -> Checkpoint:
+    """Return the checkpoint of some bytes; with `job`, only one that this job wrote.
 
     Raises:
-        FileNotFoundError: there is none.
-        DamagedCheckpoint: it cannot be read, or is of another job.
+        DamagedCheckpoint: `name` cannot be read, or is of another job.
     """
-    if not path.is_file():
-        raise FileNotFoundError(path)
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})["golf_opt"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return _from_header(path, header, tensors, job)
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
-        raise DamagedCheckpoint(f"{path} cannot be read as a checkpoint: {error}") from error
+        tensors = load(data)
+        size = int.from_bytes(data[:8], "little")  # of the JSON that a safetensors file begins with
+        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["golf_opt"])
+        return _from_header(name, header, tensors, job)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DamagedCheckpoint):
+            raise
+        raise DamagedCheckpoint(f"{name} cannot be read as a checkpoint: {error}") from error
 
 
 def _from_header(
-    path: Path, header: dict[str, Any], tensors: dict[str, Any], job: Job | None
+    name: str, header: dict[str, Any], tensors: dict[str, Any], job: Job | None
 ) -> Checkpoint:
     if job is not None and header["job"] != json.loads(json.dumps(describe_job(job))):
         wrong = [key for key, value in describe_job(job).items() if header["job"].get(key) != value]
-        raise DamagedCheckpoint(f"{path} is of another trial: its {', '.join(wrong)} differs.")
+        raise DamagedCheckpoint(f"{name} is of another trial: its {', '.join(wrong)} differs.")
     history: Sequence[dict[str, Any]] = header["history"]
     state = LaneState(
         tensors, header["epoch"], header["step"], header["loss_sum"], header["time_s"]
     )
     return Checkpoint(state, tuple(EpochResult(**row) for row in history), header["engine"])
+
+
+class CheckpointFolder:
+    """The checkpoints of one study, a file a trial."""
+
+    every_slice = False  # a file for every epoch is enough
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number}.safetensors"
+
+    def save(self, trial: Trial, job: Job, checkpoint: Checkpoint) -> None:
+        replace_file(self.path(trial.number), pack(job, checkpoint))
+
+    def load(self, number: int, job: Job | None = None) -> Checkpoint:
+        """Return a trial's last checkpoint; with `job`, only one that this job wrote.
+
+        Raises:
+            FileNotFoundError: there is none.
+            DamagedCheckpoint: it cannot be read, or is of another job.
+        """
+        path = self.path(number)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise DamagedCheckpoint(f"{path} cannot be read as a checkpoint: {error}") from error
+        return unpack(str(path), data, job)
+
+    def delete(self, number: int) -> None:
+        self.path(number).unlink(missing_ok=True)
+
+
+class CheckpointTable:
+    """The checkpoints of one study in its database, so that any worker can go on with a trial.
+
+    They are written with what the trial reports, in the same transaction. Nets too large for that,
+    and what was saved before, are in the folder.
+    """
+
+    every_slice = True
+
+    def __init__(self, storage: WriteBehindStorage, study: str, folder: CheckpointFolder) -> None:
+        self._storage, self._study, self._folder = storage, study, folder
+
+    def save(self, trial: Trial, job: Job, checkpoint: Checkpoint) -> None:
+        size = sum(tensor.nbytes for tensor in checkpoint.state.tensors.values())
+        if size > LARGEST_IN_TABLE:
+            self._folder.save(trial, job, checkpoint)
+            return
+        write = partial(pack, job, checkpoint)
+        self._storage.save_checkpoint(trial._trial_id, self._study, trial.number, write)
+
+    def load(self, number: int, job: Job | None = None) -> Checkpoint:
+        """As `CheckpointFolder.load`."""
+        data = self._storage.ledger.load_checkpoint(self._study, number)
+        if data is None:
+            return self._folder.load(number, job)
+        return unpack(f"the checkpoint of trial {number}", data, job)
+
+    def delete(self, number: int) -> None:
+        self._storage.delete_checkpoint(self._study, number)
+        self._folder.delete(number)

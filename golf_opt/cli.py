@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -30,9 +30,13 @@ from golf_opt.config import (
     reproduce_config,
     study_config,
     verify_config,
+    worker_config,
 )
 from golf_opt.hydra_source import GrammarSource
 from golf_opt.storage import PASSWORD_ENV, explain_failure, take_password
+
+if TYPE_CHECKING:
+    from golf_opt.study import Outcome
 
 PACKAGE = Path(__file__).parent
 # in a wheel the configuration lies in the package, in a checkout beside it
@@ -45,6 +49,7 @@ USAGE = """\
 golf-opt VERB key=value ...
 
   study      run a study, or go on with it:  golf-opt study arch=c4-5-4 trials=50
+  worker     run trials beside others:     golf-opt worker study=c4-5-4 storage=postgres
   dashboard  browse the studies:             golf-opt dashboard
   prune      prune a trained net:            golf-opt prune study=c4-5-4 method=rounds
   confirm    the best trials on fresh seeds: golf-opt confirm study=NAME top=5 seeds=10
@@ -65,7 +70,21 @@ def study(cfg: DictConfig) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     config = study_config(cfg, CONF_DIR)
-    outcome = run_study(config, f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".strip(), say)
+    end(run_study(config, f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".strip(), say))
+
+
+def worker(cfg: DictConfig) -> None:
+    """Run trials of a study that was begun elsewhere."""
+    import optuna
+
+    from golf_opt.study import join_study
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    end(join_study(worker_config(cfg), say))
+
+
+def end(outcome: Outcome) -> None:
+    """Say the last words, and exit as the signal that ended the study asks for."""
     say(outcome.closing)
     leave(outcome.signal)
 
@@ -137,6 +156,7 @@ def arch(names: list[str]) -> None:
 
 HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     "study": study,
+    "worker": worker,
     "dashboard": dashboard,
     "prune": prune,
     "confirm": confirm,

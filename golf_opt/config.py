@@ -111,6 +111,18 @@ class StudyConfig:
 
 
 @dataclass(frozen=True)
+class WorkerConfig:
+    """One run of `golf-opt worker`; the rest is kept with the study."""
+
+    study: str
+    folder: Path
+    data_root: Path
+    callbacks: Mapping[str, Any]
+    storage: StorageConfig
+    engine: EngineConfig
+
+
+@dataclass(frozen=True)
 class DashboardConfig:
     folder: Path
     host: str
@@ -240,6 +252,26 @@ def study_config(cfg: DictConfig, conf_dir: Path) -> StudyConfig:
         data=_data(node["data"]),
         engine=_engine(node["engine"]),
     )
+
+
+def worker_config(cfg: DictConfig) -> WorkerConfig:
+    """Check the composed configuration of the verb `worker`."""
+    node = plain(cfg)
+    return WorkerConfig(
+        study=existing_study(node["study"]),
+        folder=_folder(node["dir"]),
+        data_root=Path(node["data"]["root"]),
+        callbacks=node["callbacks"] or {},
+        storage=_storage(node["storage"]),
+        engine=_engine(node["engine"]),
+    )
+
+
+def existing_study(name: object) -> str:
+    """Return the name of a study that must be given."""
+    if name is None:
+        raise UsageError("study is missing; give study=NAME, as `golf-opt ls` lists them.")
+    return _study_name(name) or ""
 
 
 def dashboard_config(cfg: DictConfig) -> DashboardConfig:

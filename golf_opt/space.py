@@ -9,7 +9,7 @@ batch_size: 14                                          fixed
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.trial import FrozenTrial
 
 from golf_opt import rng
 from golf_opt.config import UsageError, check_choice, check_int, check_keys, did_you_mean
@@ -219,6 +220,34 @@ class GridSampler(optuna.samplers.GridSampler):
 
     def after_trial(self, *args: Any, **kwargs: Any) -> None:
         """Optuna's would stop `Study.optimize`, which is not running."""
+
+
+class FreshSampler(optuna.samplers.BaseSampler):
+    """A new sampler for every trial, made from the trial's number.
+
+    So a study stopped and resumed asks for the same points as one that ran through (with one lane),
+    and two workers never ask for the same point.
+    """
+
+    def __init__(self, make: Callable[[int], optuna.samplers.BaseSampler]) -> None:
+        self._make = make
+        self._sampler = make(0)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._sampler = self._make(trial.number)
+        self._sampler.before_trial(study, trial)
+
+    def infer_relative_search_space(self, *args: Any) -> dict[str, BaseDistribution]:
+        return self._sampler.infer_relative_search_space(*args)
+
+    def sample_relative(self, *args: Any) -> dict[str, Any]:
+        return self._sampler.sample_relative(*args)
+
+    def sample_independent(self, *args: Any) -> Any:
+        return self._sampler.sample_independent(*args)
+
+    def after_trial(self, *args: Any) -> None:
+        self._sampler.after_trial(*args)
 
 
 def grid_sampler(space: Space, seed: int, points: Mapping[str, int] | int) -> GridSampler:

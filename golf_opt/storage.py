@@ -1,4 +1,4 @@
-"""Where studies are kept: SQLite, Postgres or any Optuna URL; fingerprints; workers that died.
+"""Where studies are kept: SQLite, Postgres or any Optuna URL; and what makes a study the same.
 
 A URL in the configuration has no password: `cli` moves it to the environment before Hydra sees
 it, and `with_password` puts it back for the one call that needs it.
@@ -7,27 +7,27 @@ it, and `with_password` puts it back for the one call that needs it.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
-import socket
 import sqlite3
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import optuna
-from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._rdb.models import TrialUserAttributeModel
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from sqlalchemy import event, insert
+from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from golf_opt.config import StorageConfig, UsageError, did_you_mean
+from golf_opt.workers import is_alive, this_worker
+from golf_opt.write_behind import StorageUnreachable, WriteBehindStorage
 
 PASSWORD_ENV = "GOLF_STORAGE_PASSWORD"
 FINGERPRINT = "golf_opt:fingerprint"
@@ -36,10 +36,16 @@ RECIPE = "golf_opt:recipe"  # arch, space, protocol, ...: how to run the study e
 FACTS = "golf_opt:facts"  # what the study's note tells
 NOTE_SECTIONS = "golf_opt:note_sections"  # what else is in the note, in Markdown by title
 CONFIRMED = "golf_opt:confirmed"  # {trial: {seed: result}}, see golf/confirm.py
-WORKER = "worker"
+WORKER = "worker"  # the user attribute with the name of the worker that ran a trial last
 OBJECTIVES = {"test": "test accuracy", "holdout": "holdout accuracy"}  # by protocol
 SQLITE_TIMEOUT_S = 60
 CONNECT_TIMEOUT_S = 10
+STATEMENT_TIMEOUT_S = 60
+JOURNAL = "journal:"  # begins the URL of a journal file
+NETWORK_FILE_SYSTEMS = (
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs",
+    "fuse.glusterfs", "afs",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -49,10 +55,8 @@ def opened_storage(config: StorageConfig) -> Iterator[BaseStorage]:
     try:
         yield storage
     finally:
-        backend = getattr(storage, "_backend", storage)
-        if isinstance(backend, RDBStorage):
-            backend.remove_session()
-            backend.engine.dispose()
+        if isinstance(storage, WriteBehindStorage):
+            storage.close()
 
 
 def open_storage(config: StorageConfig) -> BaseStorage:
@@ -63,6 +67,8 @@ def open_storage(config: StorageConfig) -> BaseStorage:
     """
     if config.url is None and config.url_env is None:
         return optuna.storages.InMemoryStorage()
+    if config.url is not None and config.url.startswith(JOURNAL):
+        return _open_journal(Path(config.url.removeprefix(JOURNAL)))
     url = storage_url(config)
     try:
         return _open_sqlite(url) if url.drivername.startswith("sqlite") else _open_server(url)
@@ -115,27 +121,62 @@ def take_password(text: str) -> tuple[str, str | None]:
     return match["head"] + match["tail"], unquote(match["password"])
 
 
+def _open_journal(path: Path) -> BaseStorage:
+    """Optuna's log of operations, for one worker."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        backend = JournalFileBackend(str(path))
+        return JournalStorage(backend)
+    except OSError as error:
+        raise UsageError(f"storage {JOURNAL}{path} cannot be used: {error}") from error
+
+
 def _open_sqlite(url: URL) -> BaseStorage:
-    """WAL lets the dashboard read while trials write; NORMAL is safe with it and much faster."""
+    """WAL lets the dashboard read while trials write; NORMAL is safe with it and much faster.
+
+    WAL keeps its index in shared memory, which machines do not share: on a network file system the
+    file is locked as a whole instead, and every write waits for the disk.
+    """
+    wal = True
     if url.database and url.database != ":memory:" and not url.database.startswith("file:"):
         path = Path(url.database)
         path.parent.mkdir(parents=True, exist_ok=True)
+        wal = file_system(path) not in NETWORK_FILE_SYSTEMS
         with sqlite3.connect(path, timeout=SQLITE_TIMEOUT_S) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA journal_mode={'WAL' if wal else 'TRUNCATE'}")
         connection.close()
-    storage = _rdb(url, {"timeout": SQLITE_TIMEOUT_S})
-    event.listen(storage.engine, "connect", _relax_sync)
-    storage.engine.dispose()  # so that every connection passes the listener
-    return optuna.storages.get_storage(storage)
+    backend = _rdb(url, {"timeout": SQLITE_TIMEOUT_S})
+    if wal:
+        event.listen(backend.engine, "connect", _relax_sync)
+        backend.engine.dispose()  # so that every connection passes the listener
+    return WriteBehindStorage(backend, this_worker(), is_alive)
 
 
 def _relax_sync(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
+def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """Return the type of the file system that a path is on, such as `ext4` or `nfs4`; or ``."""
+    place = path.absolute()
+    found = (0, "")
+    with contextlib.suppress(OSError):
+        for line in mounts.read_text().splitlines():
+            _, mounted, kind, *_ = line.split()
+            if place.is_relative_to(mounted):
+                found = max(found, (len(mounted), kind))
+    return found[1]
+
+
 def _open_server(url: URL) -> BaseStorage:
-    connect = {"connect_timeout": CONNECT_TIMEOUT_S} if "psycopg" in url.drivername else {}
-    return optuna.storages.get_storage(_rdb(url, connect, pool_pre_ping=True))
+    pool: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 2}
+    if url.get_backend_name() != "postgresql":
+        return optuna.storages.get_storage(_rdb(url, {}, **pool))
+    connect = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "options": f"-c statement_timeout={1000 * STATEMENT_TIMEOUT_S}",
+    }
+    return WriteBehindStorage(_rdb(url, connect, **pool), this_worker(), is_alive)
 
 
 def _rdb(url: URL, connect_args: dict[str, Any], **options: Any) -> RDBStorage:
@@ -162,6 +203,8 @@ def _explain(url: URL, error: Exception) -> str:
 
 def explain_failure(error: Exception) -> str | None:
     """Return one line about a storage that failed while in use; None for any other error."""
+    if isinstance(error, StorageUnreachable):
+        return f"storage does not answer: {' '.join(str(error).split())}"
     if not isinstance(error, (optuna.exceptions.StorageInternalError, SQLAlchemyError)):
         return None
     cause = error.__cause__ or error
@@ -188,6 +231,7 @@ def open_study(
             study.set_metric_names([fingerprint["objective"]])
         mark(study, STUDY_ID, uuid.uuid4().hex)
         mark(study, FINGERPRINT, dict(fingerprint))
+        flush(study)
     return study, not known
 
 
@@ -252,50 +296,39 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return rows
 
 
-def set_attributes(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
-    """Set user attributes that the trial does not have yet: one transaction for all of them.
-
-    Optuna has one for each, which for the dozen of a trial takes longer than a third of an epoch.
-    """
-    backend = getattr(trial.storage, "_backend", None)
-    known = trial.user_attrs
-    if not isinstance(backend, RDBStorage) or known.keys() & attributes.keys():
-        for key, value in attributes.items():
-            trial.set_user_attr(key, value)
-        return
-    rows = [
-        {"trial_id": trial._trial_id, "key": key, "value_json": json.dumps(value)}
-        for key, value in attributes.items()
-    ]
-    with backend.engine.begin() as connection:
-        connection.execute(insert(TrialUserAttributeModel), rows)
-    trial._cached_frozen_trial.user_attrs.update(attributes)
+def set_total(study: optuna.Study, total: int) -> None:
+    """Let no worker make more than `total` trials of the study."""
+    if isinstance(study._storage, WriteBehindStorage):
+        study._storage.set_total(study._study_id, total)
 
 
-def this_worker() -> dict[str, Any]:
-    """Return what identifies this process on its host, even after its number is used again."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
+def is_shared(study: optuna.Study) -> bool:
+    """Return whether other workers may run trials of the study."""
+    return isinstance(study._storage, WriteBehindStorage)
 
 
-def _born(pid: int) -> str | None:
-    """When a process started, where the system says so (/proc/PID/stat, field 22)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except OSError:
-        return None
+def is_reachable(study: optuna.Study) -> bool:
+    """Return whether the database answered last time."""
+    storage = study._storage
+    return storage.reachable if isinstance(storage, WriteBehindStorage) else True
 
 
-def is_alive(worker: Mapping[str, Any]) -> bool:
-    """Return whether a worker may still be running; one on another host may."""
-    if worker["host"] != socket.gethostname():
-        return True
-    try:
-        os.kill(worker["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return worker["born"] is None or _born(worker["pid"]) == worker["born"]
+def flush(study: optuna.Study) -> None:
+    """Write what waits to be written."""
+    if isinstance(study._storage, WriteBehindStorage):
+        study._storage.flush()
+
+
+def settle(study: optuna.Study, stopped: Callable[[], bool]) -> None:
+    """Write what waits to be written, however long that takes, unless `stopped`."""
+    if isinstance(study._storage, WriteBehindStorage):
+        study._storage.settle(stopped)
+
+
+def lost_trials(study: optuna.Study) -> set[int]:
+    """Return ids of trials that other workers took over: this one was silent for too long."""
+    storage = study._storage
+    return storage.lost_trials() if isinstance(storage, WriteBehindStorage) else set()
 
 
 def put_back(study: optuna.Study, trial_id: int) -> None:
@@ -303,15 +336,18 @@ def put_back(study: optuna.Study, trial_id: int) -> None:
     study._storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
-def put_back_orphans(study: optuna.Study) -> list[int]:
-    """Put back the trials that dead processes of this host left running; return their numbers."""
-    orphans = []
+def requeue_dead(study: optuna.Study) -> list[tuple[int, TrialState]]:
+    """Put back the trials of dead workers; return their numbers and their states now."""
+    storage = study._storage
+    if isinstance(storage, WriteBehindStorage):
+        return [(lease.number, state) for lease, state in storage.requeue_dead(study._study_id)]
+    requeued = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         worker = trial.user_attrs.get(WORKER)
         if worker is not None and not is_alive(worker):
             put_back(study, trial._trial_id)
-            orphans.append(trial.number)
-    return orphans
+            requeued.append((trial.number, TrialState.WAITING))
+    return requeued
 
 
 def num_finished(study: optuna.Study) -> int:

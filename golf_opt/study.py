@@ -1,6 +1,7 @@
 """The study loop: ask -> lane -> step -> report and prune -> tell. Only this module steers Optuna.
 
 run_study   checks everything, opens the storage, and runs the loop
+join_study  does so for a study that was begun elsewhere
 StudyLoop   keeps the lanes full until the study has its total of trials
 """
 
@@ -11,6 +12,7 @@ import inspect
 import platform
 import signal
 import subprocess
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,29 +30,44 @@ from optuna.trial import TrialState
 from golf_opt import __version__
 from golf_opt.arch import Net, build_net
 from golf_opt.callbacks import Callback, StudyContext, TrialRun
-from golf_opt.config import DEFAULT_EPOCHS, StudyConfig, UsageError, check_int
+from golf_opt.config import (
+    DEFAULT_EPOCHS,
+    DataConfig,
+    StudyConfig,
+    UsageError,
+    WorkerConfig,
+    check_int,
+)
 from golf_opt.data import Dataset, View, load
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import Engine, Job, Slice
 from golf_opt.report import best_trial, closing_words
 from golf_opt.scheduler import Scheduler
-from golf_opt.space import GridSampler, Space, build_space, sampler_seed, trial_seed
+from golf_opt.space import FreshSampler, GridSampler, Space, build_space, sampler_seed, trial_seed
 from golf_opt.storage import (
     FACTS,
     OBJECTIVES,
     RECIPE,
     WORKER,
+    find_study,
+    is_reachable,
+    is_shared,
+    lost_trials,
     mark,
     marks,
     num_finished,
     open_study,
     opened_storage,
     put_back,
-    put_back_orphans,
-    set_attributes,
-    this_worker,
+    requeue_dead,
+    set_total,
+    settle,
 )
+from golf_opt.workers import this_worker
+from golf_opt.write_behind import BudgetSpent, StorageUnreachable
 
+IDLE_S = 0.2  # between two looks at trials that other workers run
+TEND_S = 1.0  # between two looks at the workers themselves
 TEST_READINGS = "golf_opt:test_readings"
 Say = Callable[[str], None]
 
@@ -79,7 +96,7 @@ def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
     net = build_net(config.arch)
     space = build_space(config.space)
     points = [space.check_point(point) for point in config.enqueue]
-    make_sampler = sampler_maker(config, space)
+    sampler = FreshSampler(sampler_maker(config, space))
     pruner = _build("pruner", config.pruner)
     callbacks = [_build(f"callbacks.{name}", node) for name, node in config.callbacks.items()]
     dataset = load(config.data)
@@ -93,24 +110,68 @@ def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
     ):
         name = config.name or study_name(config, net, dataset)
         study, new = open_study(storage, name, fingerprint(config, net, space, view))
-        if new:
-            mark(study, RECIPE, recipe(config))
-        study.pruner = pruner
+        mark(study, RECIPE, recipe(config, view, command))
+        set_total(study, config.trials)
+        study.sampler, study.pruner = sampler, pruner
         say(opening_line(study, new, config, net, view, engine))
-        for number in put_back_orphans(study):
-            say(f"trial {number} was left by a process that died; it goes on from its checkpoint")
         for point in points:
             study.enqueue_trial(point, skip_if_exists=True)
         told = facts(config, net, space, view, command)
         mark(study, FACTS, told)
         context = StudyContext(study, engine, config.folder, config.trials, config.epochs, told)
-        loop = StudyLoop(context, config, net, space, view, make_sampler, callbacks)
+        loop = StudyLoop(context, config, net, space, view, callbacks, say)
         ended_by = loop.run()
         reading = None
         if config.protocol == "holdout" and ended_by is None:
             reading = read_test(loop)
         closing = closing_words(study, num_finished(study), config.trials, reading)
     return Outcome(closing, ended_by)
+
+
+def join_study(worker: WorkerConfig, say: Say) -> Outcome:
+    """Run trials of a study that was begun elsewhere, until it has its total.
+
+    Raises:
+        UsageError: there is no such study, its data is not the worker's, or another version of
+            golf-opt made it.
+    """
+    with opened_storage(worker.storage) as storage:
+        kept = marks(find_study(storage, worker.study))[RECIPE]
+    check_version(kept["version"], say)
+    for part in ("sampler", "pruner"):
+        check_targets(part, kept[part])
+    config = StudyConfig(
+        name=worker.study,
+        folder=worker.folder,
+        enqueue=(),
+        **{key: kept[key] for key in ("trials", "epochs", "seed", "protocol")},
+        **{key: kept[key] for key in ("arch", "space", "sampler", "pruner")},
+        callbacks=worker.callbacks,
+        storage=worker.storage,
+        data=DataConfig(kept["data"], worker.data_root),
+        engine=worker.engine,
+    )
+    return run_study(config, kept["command"], say)
+
+
+def check_version(made_by: str, say: Say) -> None:
+    """Refuse a study of another minor version; a patch is only worth a line."""
+    if made_by.split(".")[:2] != __version__.split(".")[:2]:
+        raise UsageError(
+            f"the study was begun by golf-opt {made_by}, but this is {__version__}; "
+            f"install golf-opt=={made_by} here, or go on with it from `golf-opt study` there."
+        )
+    if made_by != __version__:
+        say(f"note: the study was begun by golf-opt {made_by}, this is {__version__}")
+
+
+def check_targets(part: str, node: Any) -> None:
+    """Let a database name only classes of Optuna and of ours: it must not run what it likes."""
+    for key, value in node.items():
+        if key == "_target_" and not str(value).startswith(("optuna.", "golf_opt.")):
+            raise UsageError(f"the study's {part} is {value}; a worker takes only Optuna's own.")
+        if isinstance(value, Mapping):
+            check_targets(part, value)
 
 
 class StudyLoop:
@@ -123,18 +184,19 @@ class StudyLoop:
         net: Net,
         space: Space,
         view: View,
-        make_sampler: Callable[[int], BaseSampler],
         callbacks: Sequence[Callback],
+        say: Say,
     ) -> None:
         self.context = context
         self._study, self._engine = context.study, context.engine
         self._config, self._space = config, space
         self.net, self.view = net, view
-        self._make_sampler = make_sampler
         self.callbacks = callbacks
+        self._say = say
         self._scheduler: Scheduler[TrialRun] = Scheduler(context.engine.num_lanes)
-        self._finished = num_finished(self._study)
         self._told: list[TrialRun] = []  # finished, and callbacks not yet told so
+        self._tended = -1e9  # when other workers were last looked after
+        self._reachable = True
         self._provenance = provenance(context.engine) | {
             "protocol": config.protocol,
             "num_params": net.num_params,
@@ -145,14 +207,17 @@ class StudyLoop:
     def run(self) -> int | None:
         """Run until the total is reached; return the signal that ended it earlier, or None."""
         with stop_on_signals() as stop:
+            self._tend()
             self._call("on_study_start")
             try:
                 while stop.signal is None and self._fill():
                     for run in self._told:  # after the lanes are full again: it can wait
                         self._call("on_trial_told", run)
                     self._told.clear()
-                    for done in self._engine.step():
+                    for done in self._step():
                         self._advance(done)
+                    self._tend()
+                settle(self._study, lambda: stop.signal is not None)
             finally:
                 self._put_back_all()
                 for run in self._told:
@@ -161,26 +226,66 @@ class StudyLoop:
         return stop.signal
 
     def _fill(self) -> bool:
-        """Give every free lane a trial; return whether any lane is busy."""
+        """Give every free lane a trial; return whether there is anything left to do or to await."""
         while placed := self._scheduler.fill(self._take):
             for lane, run in placed:
                 self._engine.start(lane, run.job, run.resume)
                 if len(run.history) == run.job.epochs:  # killed between its last epoch and its tell
                     self._report(run)
-        return bool(self._scheduler.busy)
+        if self._scheduler.busy:
+            return True
+        return is_shared(self._study) and num_finished(self._study) < self.context.total
+
+    def _step(self) -> list[Slice]:
+        """Let the lanes work; where none has a trial, wait for those of other workers."""
+        if self._scheduler.busy:
+            return self._engine.step()
+        time.sleep(IDLE_S)
+        return []
+
+    def _tend(self) -> None:
+        """Put back trials of dead workers, and leave those that were taken from this one."""
+        if time.monotonic() - self._tended < TEND_S:
+            return
+        self._tended = time.monotonic()
+        with contextlib.suppress(StorageUnreachable):
+            for number, state in requeue_dead(self._study):
+                what = "failed" if state == TrialState.FAIL else "goes on from its checkpoint"
+                self._say(f"trial {number} was left by a worker that died; it {what}")
+        lost = lost_trials(self._study)
+        for lane, run in self._scheduler.busy:
+            if run.trial._trial_id in lost:
+                self._leave(lane)
+                self._say(f"trial {run.number} was taken over by another worker")
+        if self._reachable != is_reachable(self._study):
+            self._reachable = not self._reachable
+            self._say(
+                "storage answers again; what was kept is written"
+                if self._reachable
+                else "storage does not answer; trials go on and what they report is kept"
+            )
 
     def _take(self, lane: int) -> TrialRun | None:
         """Ask for the next trial, or None when the total is under way."""
-        if self._finished + len(self._scheduler.busy) >= self.context.total:
+        trials = self._study.get_trials(deepcopy=False)
+        if sum(trial.state != TrialState.WAITING for trial in trials) >= self.context.total:
             return None
-        self._study.sampler = self._make_sampler(len(self._study.get_trials(deepcopy=False)))
-        trial = self._study.ask()
+        try:
+            trial = self._study.ask()
+        except (BudgetSpent, StorageUnreachable):
+            return None
         seed = trial_seed(self._config.seed, trial.number)
-        set_attributes(trial, {WORKER: this_worker(), "seed": seed} | self._provenance)
+        attributes = {WORKER: this_worker(), "seed": seed} | self._provenance
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
         candidate = self._space.suggest(trial)
         job = Job(self.net, candidate, seed, self._config.epochs)
         run = TrialRun(trial, job, lane)
         self._call("on_trial_start", run)
+        reported = trial._cached_frozen_trial.intermediate_values
+        for result in run.history:  # of a worker that died between its checkpoint and its report
+            if result.epoch not in reported:
+                trial.report(result.accuracy, result.epoch)
         return run
 
     def _advance(self, done: Slice) -> None:
@@ -208,14 +313,17 @@ class StudyLoop:
                 self._finish(run, TrialState.COMPLETE)
 
     def _finish(self, run: TrialRun, state: TrialState) -> None:
-        set_attributes(run.trial, self._measures(run, state))
+        for key, measure in self._measures(run, state).items():
+            run.trial.set_user_attr(key, measure)
         self._call("on_trial_end", run, state)
         value = run.history[-1].accuracy if state == TrialState.COMPLETE else None
         self._study.tell(run.trial, value, state, skip_if_finished=True)
-        self._engine.stop(run.lane)
-        self._scheduler.release(run.lane)
-        self._finished += 1
+        self._leave(run.lane)
         self._told.append(run)
+
+    def _leave(self, lane: int) -> None:
+        self._engine.stop(lane)
+        self._scheduler.release(lane)
 
     def _measures(self, run: TrialRun, state: TrialState) -> dict[str, Any]:
         """Return what a finished trial stores beside its parameters and its objective."""
@@ -235,9 +343,9 @@ class StudyLoop:
         """Return the trials in flight to the queue; the next run goes on with them."""
         for lane, run in self._scheduler.busy:
             self._call("on_interrupt", run)
-            self._engine.stop(lane)
-            self._scheduler.release(lane)
-            put_back(self._study, run.trial._trial_id)
+            self._leave(lane)
+            with contextlib.suppress(StorageUnreachable):  # `close` tries once more
+                put_back(self._study, run.trial._trial_id)
 
     def _call(self, event: str, *args: Any) -> None:
         for callback in self.callbacks:
@@ -301,7 +409,7 @@ def fingerprint(config: StudyConfig, net: Net, space: Space, view: View) -> dict
     }
 
 
-def recipe(config: StudyConfig) -> dict[str, Any]:
+def recipe(config: StudyConfig, view: View, command: str) -> dict[str, Any]:
     """Return what it takes to run the study elsewhere, data and storage aside."""
     return {
         "arch": config.arch,
@@ -312,7 +420,8 @@ def recipe(config: StudyConfig) -> dict[str, Any]:
         "epochs": config.epochs,
         "trials": config.trials,
         "seed": config.seed,
-        "data": config.data.name,
+        "data": view.dataset,
+        "command": command,
         "version": __version__,
     }
 
@@ -358,11 +467,10 @@ def fallback_banner(why: str) -> str:
 
 
 def sampler_maker(config: StudyConfig, space: Space) -> Callable[[int], BaseSampler]:
-    """Return a function from the number of trials so far to the sampler for the next.
+    """Return a function from a trial's number to its sampler, seeded by it.
 
-    A fresh sampler a trial, seeded by the trial, so that a study stopped and resumed asks for the
-    same points as one that ran through (with one lane). Samplers that follow a plan over the whole
-    study, grid and quasi-Monte Carlo, keep the study's seed.
+    Samplers that follow a plan over the whole study, grid and quasi-Monte Carlo, keep the study's
+    seed.
     """
     node = config.sampler
 

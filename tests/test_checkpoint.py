@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from conftest import net
 
-from golf_opt.checkpoint import Checkpoint, DamagedCheckpoint, load_checkpoint, save_checkpoint
+from golf_opt.checkpoint import Checkpoint, CheckpointFolder, DamagedCheckpoint, pack
 from golf_opt.engines.base import EpochResult, Job, LaneState, initial_weights
+from golf_opt.files import replace_file
 from golf_opt.recipe import Candidate
 
 JOB = Job(net("c4-5-4"), Candidate(14, 8e-4), seed=5, epochs=18)
@@ -19,10 +20,16 @@ CHECKPOINT = Checkpoint(
 )
 
 
+def saved(folder: Path) -> CheckpointFolder:
+    checkpoints = CheckpointFolder(folder)
+    replace_file(checkpoints.path(0), pack(JOB, CHECKPOINT))
+    return checkpoints
+
+
 def test_round_trip_is_exact(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "0.safetensors"
-    save_checkpoint(path, JOB, CHECKPOINT)
-    loaded = load_checkpoint(path, JOB)
+    checkpoints = saved(tmp_path / "deep")
+    path = checkpoints.path(0)
+    loaded = checkpoints.load(0, JOB)
     assert (loaded.history, loaded.engine) == (CHECKPOINT.history, "torch")
     assert replace(loaded.state, tensors={}) == replace(CHECKPOINT.state, tensors={})
     for name, tensor in CHECKPOINT.state.tensors.items():
@@ -40,20 +47,20 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     ],
 )
 def test_another_trials_checkpoint_is_refused(tmp_path: Path, job: Job, what: str) -> None:
-    save_checkpoint(tmp_path / "x", JOB, CHECKPOINT)
+    checkpoints = saved(tmp_path)
     with pytest.raises(DamagedCheckpoint, match=f"of another trial: its {what} differs"):
-        load_checkpoint(tmp_path / "x", job)
+        checkpoints.load(0, job)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, -1])
 def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
-    path = tmp_path / "x"
-    save_checkpoint(path, JOB, CHECKPOINT)
+    checkpoints = saved(tmp_path)
+    path = checkpoints.path(0)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DamagedCheckpoint, match="cannot be read as a checkpoint"):
-        load_checkpoint(path, JOB)
+        checkpoints.load(0, JOB)
 
 
 def test_a_missing_file_is_told_apart(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        load_checkpoint(tmp_path / "x", JOB)
+        CheckpointFolder(tmp_path).load(0, JOB)

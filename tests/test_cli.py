@@ -582,7 +582,7 @@ def test_every_group_lists_its_choices_in_the_help(golf: Golf) -> None:
         "sampler: cmaes, gp, grid, qmc, random, tpe",
         "pruner: hyperband, median, none, percentile, successive_halving",
         "space: article, wide",
-        "storage: memory, postgres, sqlite",
+        "storage: journal, memory, postgres, sqlite",
         "golf-opt study arch=c4-5-4 trials=50",
     ):
         assert line in ran.out

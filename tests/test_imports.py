@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).parents[1] / "golf_opt"
 # A module may import from the ranks below its own, and no other.
 RANKS = [
     ["__init__", "golf.__init__"],
-    ["config", "rng", "picture", "files", "golf.stats"],
-    ["arch", "recipe", "data"],
+    ["config", "rng", "picture", "files", "ledger", "workers", "golf.stats"],
+    ["arch", "recipe", "data", "write_behind"],
     ["hydra_source", "space", "storage", "scheduler", "engines.base"],
     ["engines.torch", "engines.native", "checkpoint", "golf.forward"],
     ["engines.__init__", "report", "golf.runs", "golf.reproduce_page"],

@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import optuna
 import pytest
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
-from sqlalchemy import text
+from sqlalchemy import text, update
 from sqlalchemy.engine import make_url
 
 from golf_opt.config import StorageConfig, UsageError
+from golf_opt.ledger import LEASES
 from golf_opt.storage import (
     PASSWORD_ENV,
     STUDY_ID,
     WORKER,
-    is_alive,
+    file_system,
+    flush,
+    is_shared,
     marks,
     num_finished,
     open_storage,
     open_study,
     put_back,
-    put_back_orphans,
+    requeue_dead,
+    set_total,
     show_url,
     storage_url,
     take_password,
-    this_worker,
 )
+from golf_opt.workers import is_alive, this_worker
+from golf_opt.write_behind import BudgetSpent, WriteBehindStorage
 
 pytest_plugins = ["postgres"]
 
@@ -55,13 +58,17 @@ def no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(PASSWORD_ENV, raising=False)
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture(
+    params=["memory", "journal", "sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+)
 def config(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> StorageConfig:
     """The configuration of an empty storage of each kind."""
     if request.param == "memory":
         return StorageConfig(None, None)
+    if request.param == "journal":
+        return StorageConfig(f"journal:{tmp_path}/new/journal.log", None)
     if request.param == "sqlite":
         return StorageConfig(f"sqlite:///{tmp_path}/new/golf.db", None)
     server = request.getfixturevalue("postgres")
@@ -87,9 +94,8 @@ def open_(config: StorageConfig) -> Iterator[Open]:
 
 
 def dispose(storage: BaseStorage) -> None:
-    if backend := getattr(storage, "_backend", None):
-        backend.scoped_session.remove()
-        backend.engine.dispose()
+    if isinstance(storage, WriteBehindStorage):
+        storage.close()
 
 
 @pytest.fixture
@@ -167,15 +173,15 @@ def test_finished_trials_are_complete_pruned_and_failed_ones(study: optuna.Study
 
 
 WORKER_PROGRAM = """
-import json, sys
-from golf_opt.storage import this_worker
-print(json.dumps(this_worker()), flush=True)
+import sys
+from golf_opt.workers import this_worker
+print(this_worker(), flush=True)
 sys.stdin.read()
 """
 
 
 @pytest.fixture(scope="module")
-def workers() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def workers() -> Iterator[tuple[str, str]]:
     """A process of this host that has ended, and one that goes on."""
     processes = [
         subprocess.Popen(
@@ -186,38 +192,91 @@ def workers() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         )
         for _ in range(2)
     ]
-    dead, alive = (json.loads(process.stdout.readline()) for process in processes)
+    dead, alive = (process.stdout.readline().strip() for process in processes)
     processes[0].communicate()
     yield dead, alive
     processes[1].communicate()
 
 
+def elsewhere(worker: str) -> str:
+    return f"elsewhere:{worker.partition(':')[2]}"
+
+
+def hand_over(study: optuna.Study, trial: optuna.Trial, worker: str) -> None:
+    """Let the storage believe that another worker runs a trial."""
+    trial.set_user_attr(WORKER, worker)
+    flush(study)
+    if isinstance(storage := study._storage, WriteBehindStorage):
+        with storage._backend.engine.begin() as connection:
+            connection.execute(
+                update(LEASES).where(LEASES.c.trial_id == trial._trial_id).values(owner=worker)
+            )
+
+
 def test_only_trials_of_dead_local_workers_go_back(
-    study: optuna.Study, workers: tuple[dict[str, Any], dict[str, Any]]
+    study: optuna.Study, workers: tuple[str, str]
 ) -> None:
     dead, alive = workers
-    for worker in (dead, alive, this_worker(), dead | {"host": "elsewhere"}, None):
-        trial = study.ask()
-        if worker is not None:
-            trial.set_user_attr(WORKER, worker)
+    for worker in (dead, alive, this_worker(), elsewhere(dead)):
+        hand_over(study, study.ask(), worker)
+    study.ask()
     study.tell(study.ask(), 0.5)
-    assert put_back_orphans(study) == [0]
+    assert requeue_dead(study) == [(0, TrialState.WAITING)]
     assert [trial.state.name for trial in study.trials] == [
         "WAITING", "RUNNING", "RUNNING", "RUNNING", "RUNNING", "COMPLETE",
     ]  # fmt: skip
-    assert put_back_orphans(study) == []
+    assert requeue_dead(study) == []
+
+
+def test_no_more_trials_than_the_total(open_: Open, study: optuna.Study) -> None:
+    """Enqueued ones count, a trial put back does not count twice."""
+    if not is_shared(study):
+        return  # its one worker counts for itself
+    set_total(study, 3)
+    study.enqueue_trial({"lr": 0.5})
+    first = study.ask()
+    assert study.ask().number == 1
+    put_back(study, first._trial_id)
+    assert study.ask().number == 0
+    assert study.ask().number == 2
+    with pytest.raises(BudgetSpent):
+        study.ask()
+    assert len(study.trials) == 3
 
 
 def test_a_worker_is_not_taken_for_another_that_got_its_number() -> None:
-    me = this_worker()
-    assert me["pid"] == os.getpid()
-    assert is_alive(me)
-    if me["born"] is not None:
-        assert not is_alive(me | {"born": "1"})
+    host, pid, born, tag = this_worker().rsplit(":", 3)
+    assert int(pid) == os.getpid()
+    assert is_alive(this_worker())
+    if born:
+        assert not is_alive(f"{host}:{pid}:1:{tag}")
 
 
 def test_a_worker_of_another_user_is_alive() -> None:
-    assert is_alive(this_worker() | {"pid": 1, "born": None})
+    host, _, _, tag = this_worker().rsplit(":", 3)
+    assert is_alive(f"{host}:1::{tag}")
+
+
+def test_a_network_file_system_is_told_by_its_mount(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"/dev/a / ext4 rw 0 0\nserver:/x {tmp_path}/far nfs4 rw 0 0\n")
+    assert file_system(tmp_path / "far" / "golf.db", mounts) == "nfs4"
+    assert file_system(tmp_path / "near.db", mounts) == "ext4"
+    assert file_system(tmp_path / "near.db", tmp_path / "missing") == ""
+
+
+def test_sqlite_on_a_network_file_system_does_without_wal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("golf_opt.storage.file_system", lambda _: "nfs4")
+    storage = open_storage(StorageConfig(f"sqlite:///{tmp_path}/golf.db", None))
+    with storage._backend.engine.connect() as connection:
+        values = [
+            connection.execute(text(f"PRAGMA {name}")).scalar()
+            for name in ("journal_mode", "synchronous")
+        ]
+    dispose(storage)
+    assert values == ["truncate", 2] or values == ["delete", 2]
 
 
 def test_sqlite_is_in_wal_mode_with_relaxed_syncs(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from conftest import Ran
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
-from golf_opt.callbacks import Callback, TrialRun
-from golf_opt.storage import FINGERPRINT, STUDY_ID, marks
+from golf_opt.callbacks import Callback, TrialRun, open_checkpoints
+from golf_opt.config import StorageConfig
+from golf_opt.storage import FINGERPRINT, find_study, marks, opened_storage
 
 Golf = Callable[..., Ran]
 Start = Callable[..., subprocess.Popen[str]]
@@ -132,7 +133,7 @@ def test_an_interrupted_trial_goes_on_and_ends_as_if_it_had_not_been(
     study = load(tmp_path, "s")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
     if how is signal.SIGKILL:
-        assert "was left by a process that died" in rest.out
+        assert "was left by a worker that died" in rest.out
 
     assert values(study) == values(twin)
     for trial, other in zip(study.trials, twin.trials, strict=True):
@@ -180,8 +181,12 @@ def test_a_bad_trial_is_pruned_and_leaves_no_checkpoint(golf: Golf, tmp_path: Pa
     study = load(tmp_path, "s")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED"]
     assert list(study.trials[1].intermediate_values) == [1, 2]  # the first after the warm-up
-    checkpoints = tmp_path / "studies" / "checkpoints" / marks(study)[STUDY_ID]
-    assert [file.name for file in checkpoints.iterdir()] == ["0.safetensors"]
+    config = StorageConfig(f"sqlite:///{tmp_path}/studies/golf.db", None)
+    with opened_storage(config) as storage:
+        checkpoints = open_checkpoints(find_study(storage, "s"), tmp_path / "studies")
+        assert {name.split("/")[0] for name in checkpoints.load(0).state.tensors} == {"weights"}
+        with pytest.raises(FileNotFoundError):
+            checkpoints.load(1)
     assert "(1 pruned)" in ran.out
 
 
@@ -236,8 +241,10 @@ def test_a_damaged_checkpoint_only_costs_its_epochs(
     wait_for_epoch(tmp_path, 1)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
-    for file in (tmp_path / "studies" / "checkpoints").rglob("*.safetensors"):
-        file.write_bytes(file.read_bytes()[:99])
+    with contextlib.closing(sqlite3.connect(tmp_path / "studies" / "golf.db")) as database:
+        cut = database.execute("UPDATE golf_checkpoints SET data = substr(data, 1, 99)")
+        assert cut.rowcount >= 1
+        database.commit()
     assert golf(*LONG).status == 0
     trials = load(tmp_path, "s").trials
     assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]

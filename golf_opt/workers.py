@@ -1,0 +1,39 @@
+"""Workers: processes that run trials, on this host or another, and whether they still do."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def this_worker() -> str:
+    """Return a name for this process that no other has, even one with its number later on."""
+    pid = os.getpid()
+    return f"{socket.gethostname()}:{pid}:{_born(pid) or ''}:{uuid.uuid4().hex[:8]}"
+
+
+def is_alive(worker: str) -> bool:
+    """Return whether a worker may still be running; one on another host may."""
+    host, pid, born, _ = worker.rsplit(":", 3)
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return not born or _born(int(pid)) == born
+
+
+def _born(pid: int) -> str | None:
+    """When a process started, where the system says so (/proc/PID/stat, field 22)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]  # a zombie does nothing any more
