@@ -235,7 +235,7 @@ def test_a_trial_becomes_a_record(
         (("board=article", "slug=x"), "study and source are None"),
         (("study=x", "board=silver", "slug=x"), "board is 'silver', but must be one of"),
         (("study=x", "board=99", "slug=Not this"), "slug is 'Not this', but must be"),
-        (("source=nowhere", "board=99", "slug=x"), "must be a finished pruning"),
+        (("source=nowhere", "board=99", "slug=x"), "must be a folder that pruning wrote"),
     ],
 )
 def test_mistakes(

@@ -90,13 +90,16 @@ def from_folder(config: RecordConfig, conf_dir: Path, study: optuna.Study | None
     """Return what pruning wrote to a folder as something to record.
 
     Raises:
-        UsageError: the pruning is not finished, or was of a trial of a study that is not given.
+        UsageError: it is no such folder, or was of a trial of a study that is not given.
     """
     assert config.source is not None
     folder = PrunedFolder(config.source)
-    summary = folder.finished()
-    if summary is None:
-        raise UsageError(f"source is {str(config.source)!r}, but must be a finished pruning.")
+    try:  # one that was stopped will do: its weights keep the target too
+        summary = json.loads(folder.summary.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"source is {str(config.source)!r}, but must be a folder that pruning wrote: {error}"
+        ) from error
     number = summary["trial"]
     if number is not None and study is None:
         raise UsageError(
@@ -107,7 +110,8 @@ def from_folder(config: RecordConfig, conf_dir: Path, study: optuna.Study | None
     tensors, _ = read_weights(folder.weights, net)
     seeds: list[dict[str, Any]] = [{"source": summary["source"]}]
     before: list[str] = []
-    made: dict[str, Any] = {key: summary[key] for key in ("source", "options", "command")}
+    facts = ("source", "options", "command", "finished")
+    made: dict[str, Any] = {key: summary[key] for key in facts}
     if study is not None:
         trial = find_trial(study, number)
         seeds, before = seeds_of(study), log_of(study, trial)

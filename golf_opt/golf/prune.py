@@ -23,12 +23,12 @@ from golf_opt.arch import Net
 from golf_opt.config import PruneOptions, UsageError
 from golf_opt.data import Split, View
 from golf_opt.engines.base import Engine, Tensors
-from golf_opt.engines.native.engine import NativeEngine, unpack
+from golf_opt.engines.native.engine import unpack
 from golf_opt.golf.count import Count, count, num_nonzero
 from golf_opt.golf.dead import fold, shrink
 from golf_opt.golf.judge import Judge, allowed_errors, flatten
 from golf_opt.golf.ranking import Ranking, by_index, by_magnitude, by_saliency, in_scope
-from golf_opt.golf.rounds import rounds
+from golf_opt.golf.rounds import Rounds
 from golf_opt.golf.search import Standing, passes
 from golf_opt.report import percent
 
@@ -105,6 +105,8 @@ class Pruning:
 
     def run(self) -> Generator[Standing]:
         """Prune; yield after every candidate, so that the caller can show, save and stop."""
+        if self.standing.finished:
+            return
         if self.standing.stage == "rounds":
             for _ in self._rounds():
                 yield self.standing
@@ -147,29 +149,32 @@ class Pruning:
         return unpack(standing.weights, "weights", self.net.parameters) | standing.buffers
 
     def _rounds(self) -> Iterator[None]:
-        standing, options = self.standing, self.options
-        rankings = [by_magnitude(self.net)]
-        if isinstance(self.engine, NativeEngine):
-            rankings.append(self._saliency())
-        spent_s, started = standing.time_s, time.monotonic()
-        steps = rounds(self.engine, self.net, standing, rankings, self._scope, options)
-        with contextlib.closing(steps):
-            for _ in steps:
-                standing.time_s = spent_s + time.monotonic() - started
-                yield
+        standing, view = self.standing, self.view
+        rounds = Rounds(
+            self.engine, self.net, view.train, len(view.objective), self._scope, self.options
+        )
+        with contextlib.closing(rounds.run(standing)) as steps:
+            yield from self._timed(steps)
         standing.stage = "passes"
 
     def _passes(self) -> Iterator[None]:
         standing, options = self.standing, self.options
-        before, spent_s, started = standing.evaluations, standing.time_s, time.monotonic()
         guide = self.view.objective
         judge = Judge(self.engine, self.net, standing.buffers, guide, options.target)
         once = options.method == "index"
         with contextlib.closing(judge):
-            for _ in passes(standing, judge, self._ranking(), self._scope, once):
-                standing.evaluations = before + judge.evaluations
-                standing.time_s = spent_s + time.monotonic() - started
-                yield
+            steps = passes(standing, judge, self._ranking(), self._scope, once)
+            yield from self._timed(steps)
+
+    def _timed(self, steps: Iterator[None]) -> Iterator[None]:
+        """Go through the steps, adding the time they take to the standing's."""
+        while True:
+            started = time.monotonic()
+            ended = next(steps, StopIteration)
+            self.standing.time_s += time.monotonic() - started
+            if ended is StopIteration:
+                return
+            yield
 
     def _ranking(self) -> Ranking:
         options = self.options
