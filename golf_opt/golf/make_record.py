@@ -36,6 +36,9 @@ WORDS = {
 }
 
 
+LOCAL_KEYS = ("dir=", "data.root=", "storage")
+
+
 @dataclass(frozen=True)
 class Making:
     """A net and what a record tells of how it was made."""
@@ -130,6 +133,17 @@ def from_folder(config: RecordConfig, conf_dir: Path, study: optuna.Study | None
     )
 
 
+def portable(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a net was made with, without the places of this machine in its commands."""
+    rows: dict[str, Any] = {
+        key: portable(value) if key == "recipe" else value for key, value in made.items()
+    }
+    if "command" in rows:
+        words = rows["command"].split()
+        rows["command"] = " ".join(word for word in words if not word.startswith(LOCAL_KEYS))
+    return rows
+
+
 def seeds_of(study: optuna.Study) -> list[dict[str, Any]]:
     """Return every training of a study, those of its confirmation too."""
     trials = [
@@ -211,7 +225,7 @@ def _write_files(config: RecordConfig, making: Making, part: Path, date: str) ->
     }
     files = {
         WEIGHTS: save(kept),
-        CONFIG: OmegaConf.to_yaml(OmegaConf.create(dict(making.config))).encode(),
+        CONFIG: OmegaConf.to_yaml(OmegaConf.create(portable(making.config))).encode(),
         SEEDS: (json.dumps(making.seeds, indent=1) + "\n").encode(),
         LOG: ("\n".join(making.log) + "\n").encode(),
     }
