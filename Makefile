@@ -10,7 +10,7 @@ PYTHON ?= python3
 GOLF := .venv/bin/golf-opt
 SETUP := .venv/.installed
 
-.PHONY: help setup study worker dashboard test check reproduce records bench clean
+.PHONY: help setup study worker dashboard test check reproduce records bench bench-storage clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -56,6 +56,9 @@ bench: $(SETUP) .venv/.bench ## Measure the engines and a study against PyTorch;
 	@.venv/bin/python -m bench.engines $(ARGS)
 	@.venv/bin/python -m bench.lanes
 	@.venv/bin/python -m bench.study
+
+bench-storage: $(SETUP) .venv/.bench ## Measure the storage against plain Optuna's
+	@.venv/bin/python -W ignore -m bench.storage $(ARGS)
 
 .venv/.bench: $(SETUP)
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -61,11 +61,28 @@ class _View:
     """What this worker knows of one study."""
 
     trials: dict[int, FrozenTrial] = field(default_factory=dict)  # by number, in order
+    finished: dict[tuple[TrialState, ...], list[FrozenTrial]] = field(default_factory=dict)
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
     directions: list[StudyDirection] | None = None
     total: int | None = None
     read: float = -1e9  # when other workers' trials were last read
     pause_s: float = REFRESH_S  # until they are read again
+
+    def put(self, trial: FrozenTrial) -> None:
+        """Take a trial in, in place of what was known of it."""
+        before = self.trials.get(trial.number)
+        if trial.state.is_finished() or (before is not None and before.state.is_finished()):
+            self.finished.clear()
+        self.trials[trial.number] = trial
+
+    def in_states(self, states: Container[TrialState]) -> list[FrozenTrial]:
+        """Return the trials in some states; pruners ask for the finished ones at every report."""
+        key = tuple(state for state in TrialState if state in states)
+        if not all(state.is_finished() for state in key):
+            return [trial for trial in self.trials.values() if trial.state in key]
+        if key not in self.finished:
+            self.finished[key] = [trial for trial in self.trials.values() if trial.state in key]
+        return list(self.finished[key])
 
 
 class WriteBehindStorage(BaseStorage):
@@ -304,8 +321,11 @@ class WriteBehindStorage(BaseStorage):
             trials = self._reader.get_all_trials(study_id, deepcopy=False)
         with self._lock:
             for trial in trials:
-                self._place(study_id, trial)
-            view.trials = dict(sorted(view.trials.items()))
+                if view.trials.get(trial.number) is not trial:
+                    self._place(study_id, trial)
+            if list(view.trials) != sorted(view.trials):
+                view.trials = dict(sorted(view.trials.items()))
+                view.finished.clear()
             view.read = time.monotonic()
             view.pause_s = max(REFRESH_S, (view.read - started) / REFRESH_SHARE)
 
@@ -320,7 +340,7 @@ class WriteBehindStorage(BaseStorage):
         older = before is not None and before.state.is_finished() and not trial.state.is_finished()
         if older and trial_id not in self._lost:
             return  # read before what this worker told was written
-        view.trials[trial.number] = trial
+        view.put(trial)
 
     def _known(self, trial_id: int) -> FrozenTrial:
         """Return a trial as the view has it; one that is not there is read."""
@@ -357,7 +377,7 @@ class WriteBehindStorage(BaseStorage):
         trial = copy.copy(self._views[study_id].trials[number])
         for name, value in changed.items():
             setattr(trial, name, value)
-        self._views[study_id].trials[number] = trial
+        self._views[study_id].put(trial)
 
     # --- trials ---
 
@@ -382,7 +402,7 @@ class WriteBehindStorage(BaseStorage):
         )  # fmt: skip
         with self._lock:
             self._where[trial_id] = (study_id, number)
-            view.trials[number] = trial
+            view.put(trial)
             self._held.add(trial_id)
         self._start()
         return trial_id
@@ -416,14 +436,14 @@ class WriteBehindStorage(BaseStorage):
 
     def _take(self, trial_id: int) -> bool:
         """Make a waiting trial a running one of this worker's."""
-        study_id, number = self._where[trial_id]
+        study_id, _ = self._where[trial_id]
         self.flush()  # what this process said of it while it waited
         with self._reaching():
             if not self._ledger.take(study_id, trial_id, self._view(study_id).total):
                 return False
         trial = self._read(trial_id)
         with self._lock:
-            self._views[study_id].trials[number] = trial
+            self._views[study_id].put(trial)
             self._held.add(trial_id)
             self._lost.discard(trial_id)
         self._start()
@@ -502,9 +522,7 @@ class WriteBehindStorage(BaseStorage):
         elif self._thread is None:  # no one reads on a timer
             self._refresh(study_id)
         with self._lock:
-            trials = list(view.trials.values())
-        if states is not None:
-            trials = [trial for trial in trials if trial.state in states]
+            trials = list(view.trials.values()) if states is None else view.in_states(states)
         return copy.deepcopy(trials) if deepcopy else trials
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:

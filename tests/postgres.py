@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,11 +24,27 @@ PASSWORD = "Gehe1m@ss:w/rd%?#&="  # every character that means something in a UR
 START_TIMEOUT_S = 30
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
-    """A running server that lets USER in with PASSWORD, by SCRAM."""
+    """A server that lets USER in with PASSWORD, by SCRAM."""
 
     port: int
+    command: list[str | Path]
+    options: dict[str, object]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, again after a stop, and wait until it answers."""
+        with self.log.open("ab") as file:
+            self.process = subprocess.Popen(self.command, stdout=file, stderr=file, **self.options)
+        _wait_until_up(self, self.process, self.log)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it: SIGINT is PostgreSQL's fast shutdown, SIGKILL a crash."""
+        assert self.process is not None
+        self.process.send_signal(how)
+        self.process.wait(timeout=30)
 
     def url(self, database: str = "postgres", password: str | None = PASSWORD) -> str:
         """Return the URL as SQLAlchemy writes it, its password percent-encoded."""
@@ -63,7 +80,12 @@ def _binaries() -> Path | None:
     return next((folder for folder in folders if (folder / "initdb").is_file()), None)
 
 
-def _free_port() -> int:
+def found() -> bool:
+    """Whether PostgreSQL's server is installed."""
+    return _binaries() is not None
+
+
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]
 
@@ -87,10 +109,18 @@ def _wait_until_up(server: Server, process: subprocess.Popen[bytes], log: Path) 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
-    """Start a server in a folder of its own; skip where its binaries are missing."""
-    binaries = _binaries()
-    if binaries is None:
+    """A server of the session's own; skip where its binaries are missing."""
+    if not found():
         pytest.skip("PostgreSQL's server binaries (initdb, postgres) are not installed")
+    with started("fsync=off") as server:
+        yield server
+
+
+@contextmanager
+def started(*settings: str) -> Iterator[Server]:
+    """Start a server in a folder of its own, with `name=value` of its configuration."""
+    binaries = _binaries()
+    assert binaries is not None, "PostgreSQL's server binaries are not installed"
     folder = Path(tempfile.mkdtemp(prefix="golf-pg-"))
     options = {"cwd": folder, **_unprivileged()}
     if "user" in options:
@@ -99,25 +129,21 @@ def postgres() -> Iterator[Server]:
     password_file.write_text(PASSWORD)
     password_file.chmod(0o644)  # the folder lets in nobody else
     run = partial(subprocess.run, check=True, capture_output=True, **options)
-    server = Server(_free_port())
+    port = free_port()
+    command = [
+        binaries / "postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(port),
+        "-k", folder, *(word for setting in settings for word in ("-c", setting)),
+    ]  # fmt: skip
+    server = Server(port, command, options, log)
     try:
         run([
             binaries / "initdb", "--pgdata=data", f"--username={USER}", "--auth=scram-sha-256",
             f"--pwfile={password_file}", "--encoding=UTF8", "--no-locale", "--no-sync",
         ])  # fmt: skip
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                [
-                    binaries / "postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(server.port),
-                    "-k", folder, "-c", "fsync=off",
-                ],
-                stdout=file, stderr=file, **options,
-            )  # fmt: skip
+        server.start()
         try:
-            _wait_until_up(server, process, log)
             yield server
         finally:
-            process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
-            process.wait(timeout=30)
+            server.stop()
     finally:
         shutil.rmtree(folder)
