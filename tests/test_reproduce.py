@@ -40,12 +40,7 @@ def config_of(folder: Path, **changes: Any) -> ReproduceConfig:
         tables={"A": "Title"},
         trainings={
             "whole": {**SMALL, "seeds": {"quick": 2, "full": 3}},
-            "cut-down": {
-                **SMALL,
-                "train_images": 200,
-                "raw": True,
-                "seeds": {"quick": 1, "full": 1},
-            },
+            "cut-down": {**SMALL, "train_images": 200, "raw": True, "seeds": ONE},
         },
         rows=(
             {"table": "A", "system": "first", "published": 98.0, "of": "whole"},
@@ -158,10 +153,10 @@ def test_verdicts(published: float | None, values: list[float], begins: str) -> 
 def test_a_rounded_figure_has_its_tolerance() -> None:
     assert verdict(0.99, spread([0.987]), 0.005).startswith("Holds")
     assert verdict(0.50, spread([0.515]), 0.02).startswith("Holds")
-    assert verdict_on_cut(575, spread([560, 600])) == (
+    assert verdict_on_cut(575, spread([560, 600]), 4) == (
         "Reached by 1 of our 2 nets; the fewest is 560."
     )
-    assert verdict_on_cut(575, spread([590.0])) == "Not reached: our fewest of 1 is 590."
+    assert verdict_on_cut(575, spread([590.0]), 4) == "Not reached: our fewest of 1 is 590."
 
 
 def test_placeholders_of_what_was_not_run() -> None:
@@ -213,8 +208,10 @@ def test_every_row_was_run(committed: ReproduceConfig) -> None:
         assert kept["signature"] == json.loads(json.dumps(wanted)), name
         seeds = {str(reproduce.seed_of(index)) for index in range(training.seeds["quick"])}
         assert seeds <= kept["seeds"].keys(), name
-    for name in committed.prunings:
-        assert content["trainings"][name]["seeds"], name
+    for name, row in committed.prunings.items():  # every net that had the target was pruned
+        trained = content["trainings"][row["of"]]["seeds"]
+        reached = {s for s, r in trained.items() if r["accuracies"][-1] >= row["target"]}
+        assert reached <= content["trainings"][name]["seeds"].keys(), name
     for row in committed.rows:
         assert measured(content, row["of"], row.get("read", "last")).n, row["system"]
 

@@ -14,6 +14,7 @@ from golf_opt.golf.stats import Spread, points, spread
 
 PAGE = "README.md"
 NOT_RUN = "(not run)"
+NOT_YET = "Not run yet."
 ENOUGH_FOR_SD = 6  # seeds; fewer say little of their spread
 LUCKY_SHARE = 0.25  # a figure that fewer seeds reach than this is luck
 ROW_KEYS = ("table", "system", "published", "tolerance", "of", "read")
@@ -77,7 +78,7 @@ def train_accuracies(content: Content, training: str) -> Spread:
 def verdict(published: float | None, ours: Spread, tolerance: float = 0.0) -> str:
     """Return in a sentence how a published accuracy, in [0, 1], stands to ours."""
     if ours.n == 0:
-        return "Not run yet."
+        return NOT_YET
     if published is None:
         return "No figure was published."
     reached = ours.reaching(published - tolerance)
@@ -132,10 +133,10 @@ def cut_values(content: Content, pruning: str, key: str) -> Spread:
     return spread([seed[key] for seed in row["seeds"].values() if key in seed])
 
 
-def verdict_on_cut(published: int, ours: Spread) -> str:
-    """Return in a sentence how a published count stands to ours."""
+def verdict_on_cut(published: int, ours: Spread, trained: int) -> str:
+    """Return in a sentence how a published count stands to ours, of so many trained nets."""
     if ours.n == 0:
-        return "Not run yet."
+        return f"None of our {trained} nets had the target to begin with." if trained else NOT_YET
     fewer = sum(count <= published for count in ours.values)
     if fewer == 0:
         return f"Not reached: our fewest of {ours.n} is {ours.low:.0f}."
@@ -146,7 +147,7 @@ CUT_HEAD = ("system", "published", "ours, mean", "sd", "fewest", "n", "test befo
             "train after", "verdict")  # fmt: skip
 
 
-def cut_cells(row: Mapping[str, Any], content: Content) -> list[str]:
+def cut_cells(row: Mapping[str, Any], trained_as: str, content: Content) -> list[str]:
     """Return the cells of one row of the table of prunings."""
     counts = cut_values(content, row["of"], "nz")
     shares = [
@@ -155,19 +156,21 @@ def cut_cells(row: Mapping[str, Any], content: Content) -> list[str]:
     return [
         row["system"],
         str(row["published"]),
-        f"{counts.mean:.0f}" if counts.n else NOT_RUN,
+        f"{counts.mean:.0f}" if counts.n else "-",
         f"{counts.sd:.0f}" if counts.n > 1 else "-",
         f"{counts.low:.0f}" if counts.n else "-",
         str(counts.n),
         *(points(share.mean) if share.n else "-" for share in shares),
-        verdict_on_cut(row["published"], counts),
+        verdict_on_cut(row["published"], counts, len(curves_of(content, trained_as))),
     ]
 
 
 def cut_table(config: ReproduceConfig, content: Content) -> str:
     """Return the table of prunings in Markdown."""
     lines = [f"| {' | '.join(CUT_HEAD)} |", f"|---|{'---:|' * (len(CUT_HEAD) - 2)}---|"]
-    lines += [f"| {' | '.join(cut_cells(row, content))} |" for row in config.pruned_rows]
+    for row in config.pruned_rows:
+        cells = cut_cells(row, config.prunings[row["of"]]["of"], content)
+        lines += [f"| {' | '.join(cells)} |"]
     return "\n".join(lines)
 
 
