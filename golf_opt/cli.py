@@ -202,7 +202,7 @@ def main() -> None:
 
 def run_hydra(verb: str, overrides: list[str]) -> None:
     """Hand over to Hydra, which calls the verb with the composed configuration."""
-    overrides = [name_positional(verb, override) for override in overrides]
+    overrides = name_positional(verb, overrides)
     sys.argv = [f"golf-opt {verb}", *map(hide_password, overrides)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra is to raise, `main` tells
     Plugins.instance().register(GrammarSource)
@@ -241,12 +241,12 @@ def _raised_by_hydra(error: Exception) -> bool:
     return frame is not None and frame.tb_frame.f_globals["__name__"].split(".")[0] == "hydra"
 
 
-def name_positional(verb: str, override: str) -> str:
-    """Turn `PATH` of `golf-opt verify PATH` into the override that Hydra wants."""
-    if verb not in POSITIONAL or "=" in override or override.startswith("-"):
-        return override
-    quoted = override.replace("'", "\\'")
-    return f"{POSITIONAL[verb]}='{quoted}'"
+def name_positional(verb: str, arguments: list[str]) -> list[str]:
+    """Turn the PATH of `golf-opt verify PATH ...` into the override that Hydra wants."""
+    if verb not in POSITIONAL or not arguments or "=" in arguments[0] or arguments[0][:1] == "-":
+        return arguments
+    quoted = arguments[0].replace("'", "\\'")
+    return [f"{POSITIONAL[verb]}='{quoted}'", *arguments[1:]]
 
 
 def hide_password(override: str) -> str:

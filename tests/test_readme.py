@@ -63,6 +63,19 @@ def test_prune_commands(golf: Callable[..., Ran], tmp_path: Path, command: str) 
     assert "non-zero parameters of 820" in ran.out
 
 
+VERBS = ("confirm", "record", "verify", "reproduce")
+NEW = [command for verb in VERBS for command in commands(f"golf-opt {verb}")]
+
+
+@pytest.mark.parametrize("command", NEW)
+def test_commands_of_trained_nets_compose(golf: Callable[..., Ran], command: str) -> None:
+    """What they do is tested beside their modules; every key of the README is one of theirs."""
+    ran = golf(*shlex.split(command)[1:], "--cfg", "job")
+    assert ran.status == 0, ran.err
+    for override in shlex.split(command)[3:]:
+        assert f"{override.partition('=')[0]}: " in ran.out
+
+
 def test_make_study(tmp_path: Path) -> None:
     (command,) = commands("make study")
     arguments = f"ARGS={' '.join(QUICK[:1] + QUICK[3:])} dir={tmp_path}/studies"
