@@ -10,7 +10,7 @@ PYTHON ?= python3
 GOLF := .venv/bin/golf-opt
 SETUP := .venv/.installed
 
-.PHONY: help setup study worker dashboard test check reproduce records bench bench-storage clean
+.PHONY: help setup study worker demo dashboard test check reproduce records bench bench-storage clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -34,6 +34,11 @@ study: $(SETUP) ## Run a study of ARCH up to TRIALS trials, or go on with it
 worker: $(SETUP) ## Run trials of STUDY beside its other workers
 	@$(GOLF) worker study=$(STUDY) $(ARGS)
 
+demo: $(SETUP) ## Two small studies of bundled digits, a minute or two, then the dashboard
+	@$(GOLF) study arch=c4-5-4 data=digits trials=20 epochs=12 dir=studies/demo
+	@$(GOLF) study arch=c3-4-4 data=digits trials=12 epochs=12 dir=studies/demo
+	@$(GOLF) dashboard dir=studies/demo $(ARGS)
+
 dashboard: $(SETUP) ## Browse the studies at http://127.0.0.1:8080/
 	@$(GOLF) dashboard $(ARGS)
 
@@ -56,6 +61,7 @@ bench: $(SETUP) .venv/.bench ## Measure the engines and a study against PyTorch;
 	@.venv/bin/python -m bench.engines $(ARGS)
 	@.venv/bin/python -m bench.lanes
 	@.venv/bin/python -m bench.study
+	@.venv/bin/python -m bench.dashboard
 
 bench-storage: $(SETUP) .venv/.bench ## Measure the storage against plain Optuna's
 	@.venv/bin/python -W ignore -m bench.storage $(ARGS)

@@ -8,7 +8,6 @@ the thread of the study loop.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 
-from golf_opt import picture, report
+from golf_opt import report
 from golf_opt.checkpoint import (
     Checkpoint,
     CheckpointFolder,
@@ -58,16 +56,10 @@ class StudyContext:
 
     study: optuna.Study
     engine: Engine
-    folder: Path  # artifacts/ and checkpoints/ are in it
+    folder: Path  # checkpoints/ is in it
     total: int  # trials
     epochs: int  # of each
     facts: Mapping[str, Any]  # arch, num_params, data, protocol, space, command
-
-    @property
-    def artifacts(self) -> FileSystemArtifactStore:
-        path = self.folder / "artifacts"
-        path.mkdir(parents=True, exist_ok=True)
-        return FileSystemArtifactStore(path)
 
     @cached_property
     def checkpoints(self) -> CheckpointFolder | CheckpointTable:
@@ -163,25 +155,6 @@ class Checkpointing(Callback):
         state = replace(state, tensors=kept)
         checkpoint = Checkpoint(state, tuple(run.history), self.context.engine.name)
         self.context.checkpoints.save(run.trial, run.job, checkpoint)
-
-
-class LearningCurve(Callback):
-    """Gives every finished trial a picture of its epochs, shown by the dashboard."""
-
-    def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
-        if not run.history:
-            return
-        accuracies = [result.accuracy for result in run.history]
-        title = (
-            f"trial {run.number}: {report.percent(accuracies[-1])} after epoch {len(accuracies)}"
-        )
-        drawing = picture.learning_curve(title, accuracies, [r.loss for r in run.history])
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"learning-curve-{run.number}.svg"
-            path.write_text(drawing)
-            upload_artifact(
-                artifact_store=self.context.artifacts, file_path=str(path), study_or_trial=run.trial
-            )
 
 
 class StudyNote(Callback):

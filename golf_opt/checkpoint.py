@@ -124,6 +124,11 @@ class CheckpointFolder:
             raise DamagedCheckpoint(f"{path} cannot be read as a checkpoint: {error}") from error
         return unpack(str(path), data, job)
 
+    def numbers(self) -> set[int]:
+        """Return the numbers of the trials that have one."""
+        stems = (path.stem for path in self.folder.glob("*.safetensors"))
+        return {int(stem) for stem in stems if stem.isdecimal()}
+
     def delete(self, number: int) -> None:
         self.path(number).unlink(missing_ok=True)
 
@@ -154,6 +159,10 @@ class CheckpointTable:
         if data is None:
             return self._folder.load(number, job)
         return unpack(f"the checkpoint of trial {number}", data, job)
+
+    def numbers(self) -> set[int]:
+        """As `CheckpointFolder.numbers`."""
+        return self._storage.ledger.checkpoint_numbers(self._study) | self._folder.numbers()
 
     def delete(self, number: int) -> None:
         self._storage.delete_checkpoint(self._study, number)

@@ -22,11 +22,13 @@ from golf_opt import __version__
 from golf_opt.arch import load_arch, presets, show_shape, unknown_arch
 from golf_opt.config import (
     UsageError,
+    compare_config,
     confirm_config,
     dashboard_config,
     did_you_mean,
     prune_config,
     record_config,
+    report_config,
     reproduce_config,
     study_config,
     verify_config,
@@ -51,6 +53,8 @@ golf-opt VERB key=value ...
   study      run a study, or go on with it:  golf-opt study arch=c4-5-4 trials=50
   worker     run trials beside others:     golf-opt worker study=c4-5-4 storage=postgres
   dashboard  browse the studies:             golf-opt dashboard
+  report     a study on one page:            golf-opt report study=c4-5-4
+  compare    studies side by side:           golf-opt compare studies=[c4-5-4,c5-5-4]
   prune      prune a trained net:            golf-opt prune study=c4-5-4 method=rounds
   confirm    the best trials on fresh seeds: golf-opt confirm study=NAME top=5 seeds=10
   record     keep a net as a record:         golf-opt record study=NAME board=article slug=NAME
@@ -58,6 +62,7 @@ golf-opt VERB key=value ...
   reproduce  the sources' figures again:     golf-opt reproduce part=quick
   arch       count networks:                 golf-opt arch c4-5-4 c4-5-4-prelu
 
+golf-opt study --quiet says only what it runs and what came out.
 golf-opt VERB --help lists a verb's keys, --cfg job shows what would run.
 """
 
@@ -140,6 +145,24 @@ def leave(signal: int | None) -> None:
         sys.exit(EXIT_SIGNAL + signal)
 
 
+def report(cfg: DictConfig) -> None:
+    """Write a study's report."""
+    from golf_opt.paper import write_report
+
+    for path in write_report(report_config(cfg)):
+        say(str(path))
+
+
+def compare(cfg: DictConfig) -> None:
+    """Print studies side by side, and write the same with figures."""
+    from golf_opt.paper import in_terminal, write_comparison
+
+    table, paths = write_comparison(compare_config(cfg))
+    in_terminal(table)
+    for path in paths:
+        say(str(path))
+
+
 def arch(names: list[str]) -> None:
     """Print layer, output shape and parameters of each net, and the total."""
     if not names or names[0] in ("-h", "--help"):
@@ -158,6 +181,8 @@ HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     "study": study,
     "worker": worker,
     "dashboard": dashboard,
+    "report": report,
+    "compare": compare,
     "prune": prune,
     "confirm": confirm,
     "record": record,
@@ -202,6 +227,7 @@ def main() -> None:
 
 def run_hydra(verb: str, overrides: list[str]) -> None:
     """Hand over to Hydra, which calls the verb with the composed configuration."""
+    overrides = ["callbacks.progress.mode=quiet" if o == "--quiet" else o for o in overrides]
     overrides = name_positional(verb, overrides)
     sys.argv = [f"golf-opt {verb}", *map(hide_password, overrides)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra is to raise, `main` tells

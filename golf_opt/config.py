@@ -25,6 +25,7 @@ DEFAULT_EPOCHS = 18
 PRUNE_METHODS = ("index", "magnitude", "saliency", "rounds")
 SCOPES = ("weights", "all")
 SALIENCY_ORDERS = ("first", "second")
+DASHBOARD_KEYS = ("host", "port", "write", "password_env", "password_file", "trusted_proxy")
 
 
 class UsageError(ValueError):
@@ -127,6 +128,26 @@ class DashboardConfig:
     folder: Path
     host: str
     port: int
+    write: bool
+    password_env: str  # the environment variable that holds the password
+    password_file: Path | None
+    trusted_proxy: str | None  # the address whose X-Forwarded-* headers count
+    storage: StorageConfig
+    data_root: Path
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    study: str
+    folder: Path
+    storage: StorageConfig
+    data_root: Path
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    studies: tuple[str, ...]
+    folder: Path
     storage: StorageConfig
 
 
@@ -277,10 +298,45 @@ def existing_study(name: object) -> str:
 def dashboard_config(cfg: DictConfig) -> DashboardConfig:
     """Check the composed configuration of the verb `dashboard`."""
     node = plain(cfg)
+    board = node["dashboard"]
+    check_keys("dashboard", board, DASHBOARD_KEYS)
+    file, proxy = board["password_file"], board["trusted_proxy"]
     return DashboardConfig(
         folder=_folder(node["dir"]),
-        host=str(node["dashboard"]["host"]),
-        port=check_int("dashboard.port", node["dashboard"]["port"], 0, 65_535),
+        host=str(board["host"]),
+        port=check_int("dashboard.port", board["port"], 0, 65_535),
+        write=_flag("dashboard.write", board["write"]),
+        password_env=str(board["password_env"]),
+        password_file=None if file is None else Path(str(file)),
+        trusted_proxy=None if proxy is None else str(proxy),
+        storage=_storage(node["storage"]),
+        data_root=Path(node["data"]["root"]),
+    )
+
+
+def report_config(cfg: DictConfig) -> ReportConfig:
+    """Check the composed configuration of the verb `report`."""
+    node = plain(cfg)
+    return ReportConfig(
+        study=_name_of_study("report", node["study"]),
+        folder=_folder(node["dir"]),
+        storage=_storage(node["storage"]),
+        data_root=Path(node["data"]["root"]),
+    )
+
+
+def compare_config(cfg: DictConfig) -> CompareConfig:
+    """Check the composed configuration of the verb `compare`."""
+    node = plain(cfg)
+    names = node["studies"]
+    if not isinstance(names, list) or len(set(map(str, names))) < 2:
+        raise UsageError(
+            f"studies is {names!r}, but must be the names of two or more; "
+            "golf-opt compare studies=[A,B]"
+        )
+    return CompareConfig(
+        studies=tuple(dict.fromkeys(map(str, names))),
+        folder=_folder(node["dir"]),
         storage=_storage(node["storage"]),
     )
 
@@ -289,7 +345,7 @@ def confirm_config(cfg: DictConfig) -> ConfirmConfig:
     """Check the composed configuration of the verb `confirm`."""
     node = plain(cfg)
     return ConfirmConfig(
-        study=_existing_study(node["study"]),
+        study=_name_of_study("confirm", node["study"]),
         folder=_folder(node["dir"]),
         top=check_int("top", node["top"], 1),
         seeds=check_int("seeds", node["seeds"], 1, 10_000),
@@ -422,6 +478,18 @@ def _prune_options(node: Mapping[str, Any]) -> PruneOptions:
     )
 
 
+def _name_of_study(verb: str, name: object) -> str:
+    if name is None:
+        raise UsageError(f"study is not given; golf-opt {verb} study=NAME")
+    return str(name)
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} is {value!r}, but must be true or false.")
+    return value
+
+
 def load_yaml(path: Path) -> Any:
     """Read a YAML file of ours; one that cannot be parsed is named."""
     try:
@@ -441,12 +509,6 @@ def _folder(value: object) -> Path:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"dir is {str(value)!r}, but must be a folder, and that is a file.")
     return folder
-
-
-def _existing_study(name: object) -> str:
-    if name is None:
-        raise UsageError("study is None, but must be the name of a study; golf-opt ls lists them.")
-    return str(name)
 
 
 def _study_name(name: object) -> str | None:

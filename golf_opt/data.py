@@ -223,3 +223,22 @@ def _digits() -> Dataset:
         whole.take("test", np.sort(order[:cut])),
     )
     return Dataset("digits", train, test, hashlib.md5(images.tobytes()).hexdigest())
+
+
+def objective_split(name: str, root: Path, protocol: str, digest: str) -> Split | None:
+    """Return the split that a study's objective was measured on, or None; downloads nothing.
+
+    Args:
+        name: mnist, fashion or digits.
+        root: the folder that holds MNIST/raw/.
+        protocol: test or holdout.
+        digest: of the study's view; other data than that is none.
+    """
+    folder = root / TORCHVISION_CLASSES.get(name, "") / "raw"
+    if name != "digits" and not all((folder / file).is_file() for file in IDX_SHAPES):
+        return None
+    try:
+        view = load(DataConfig(name, root)).view(protocol)
+    except UsageError:
+        return None
+    return view.objective if view.digest == digest else None

@@ -339,6 +339,12 @@ class Ledger:
             data: bytes | None = connection.scalar(select(CHECKPOINTS.c.data).where(here))
         return data
 
+    def checkpoint_numbers(self, study: str) -> set[int]:
+        """Return the numbers of the study's trials that have a checkpoint here."""
+        query = select(CHECKPOINTS.c.number).where(CHECKPOINTS.c.study == study)
+        with self._begin() as connection:
+            return set(connection.scalars(query))
+
     def delete_checkpoints(self, study: str, numbers: Iterable[int] | None = None) -> None:
         """Delete some of a study's checkpoints, or all."""
         with self._begin() as connection:

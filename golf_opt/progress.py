@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -16,6 +17,7 @@ from golf_opt.engines.base import Slice
 from golf_opt.report import best_trial, counts, percent, show_params
 from golf_opt.storage import num_finished
 
+BARS = "▁▂▃▄▅▆▇█"
 REFRESH_PER_S = 4
 PLAIN_LINE_EVERY_S = 10.0  # in a long trial; every finished trial has a line anyway
 WORDS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -34,7 +36,8 @@ class Progress(Callback):
         self._live: Live | None = None
         self._runs: dict[int, TrialRun] = {}
         self._said = 0.0  # when the last plain line was printed
-        self._best = "none yet"
+        self._best: FrozenTrial | None = None
+        self._heights: list[float] = []  # the best so far, after each complete trial
         self._tally: dict[str, int] = {}
         self._finished = 0
         self._epochs_done = 0.0  # in this session, fractions included
@@ -45,6 +48,8 @@ class Progress(Callback):
     def on_study_start(self) -> None:
         self._started = time.monotonic()
         self._count()
+        for trial in self.context.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            self._climb(trial.value or 0.0)
         if self._mode == "live":
             self._live = Live(
                 console=self._console,
@@ -67,6 +72,8 @@ class Progress(Callback):
 
     def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
         self._trials_ended += 1
+        if state == TrialState.COMPLETE:
+            self._climb(run.history[-1].accuracy)
         self._epochs_saved += run.job.epochs - len(run.history)
         if self._mode in ("plain", "live"):
             last = percent(run.history[-1].accuracy) if run.history else "-"
@@ -96,9 +103,10 @@ class Progress(Callback):
         study = self.context.study
         self._finished = num_finished(study)
         self._tally = counts(study)
-        best = best_trial(study)
-        if best is not None and best.value is not None:
-            self._best = f"{percent(best.value)} (trial {best.number})"
+        self._best = best_trial(study)
+
+    def _climb(self, value: float) -> None:
+        self._heights.append(max([value, *self._heights[-1:]]))
 
     def _render(self) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0))
@@ -111,13 +119,29 @@ class Progress(Callback):
                 str(run.number),
                 f"{run.epoch - 1 + run.progress:.1f}/{run.job.epochs}",
                 accuracy,
-                show_params(run.trial.params),
+                Text(show_params(run.trial.params), overflow="ellipsis", no_wrap=True),
             )
-        status = (
-            f"{self._finished}/{self.context.total} trials, {self._tally.get('pruned', 0)} pruned"
-            f"   best {self._best}   {self._time_left()}"
+        lines = [Text(words, overflow="ellipsis", no_wrap=True) for words in self._status()]
+        lines[0].stylize("bold")
+        return Group(*lines, table)
+
+    def _status(self) -> list[str]:
+        """Return what stands above the table: how far the study is, and the best so far."""
+        elapsed_min = (time.monotonic() - self._started) / 60
+        rate = f"{self._trials_ended / elapsed_min:.1f}/min" if self._trials_ended else "-/min"
+        pruned = self._tally.get("pruned", 0) / max(1, self._finished)
+        first = (
+            f"{self._finished}/{self.context.total} trials  {rate}  pruned {100 * pruned:.0f} %  "
+            f"{self._time_left()}"
         )
-        return Group(Text(status, style="bold", overflow="ellipsis", no_wrap=True), table)
+        best = self._best
+        if best is None or best.value is None:
+            return [first, "best: none yet"]
+        line = f"{sparkline(self._heights)}  " if self._console.encoding.startswith("utf") else ""
+        return [
+            first,
+            f"best {percent(best.value)}  {line}trial {best.number}  {show_params(best.params)}",
+        ]
 
     def _time_left(self) -> str:
         """Estimate from this session's epochs a second and epochs a trial."""
@@ -139,6 +163,17 @@ _COLUMNS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("accuracy", {"justify": "right", "min_width": 8}),
     ("parameters", {"overflow": "ellipsis", "ratio": 1}),
 )
+
+
+def sparkline(values: Sequence[float], width: int = 16) -> str:
+    """Return the values as a row of bars, evenly picked where there are more than fit."""
+    if not values:
+        return ""
+    count = min(width, len(values))
+    picked = [values[(i + 1) * len(values) // count - 1] for i in range(count)]
+    low, high = min(picked), max(picked)
+    steps = [round((value - low) / (high - low) * 7) if high > low else 7 for value in picked]
+    return "".join(BARS[step] for step in steps)
 
 
 def show_duration(seconds: float) -> str:

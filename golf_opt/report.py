@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -10,9 +10,11 @@ from types import ModuleType
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from golf_opt.storage import FACTS, NOTE_SECTIONS, mark, marks
+from golf_opt.figures import NOISE_SDS, StudyView, not_told_apart, seed_noise
+from golf_opt.storage import FACTS, FINGERPRINT, NOTE_SECTIONS, RECIPE, mark, marks
 
 
 def percent(accuracy: float) -> str:
@@ -24,6 +26,62 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
     """Return the complete trial with the highest objective, or None."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return max(complete, key=lambda trial: trial.value or 0.0, default=None)
+
+
+def view_of(study: optuna.Study) -> StudyView:
+    """Return a study of ours as figures need it."""
+    return _view(study.study_name, marks(study), study.get_trials(deepcopy=False))
+
+
+def best_of_all(storage: BaseStorage, but: str) -> list[StudyView]:
+    """Return every study of ours but one, each with its best trial alone."""
+    views = []
+    for frozen in storage.get_all_studies():
+        if frozen.study_name == but or RECIPE not in frozen.system_attrs:
+            continue
+        try:
+            best = storage.get_best_trial(frozen._study_id)
+        except ValueError:  # no trial is complete
+            continue
+        views.append(_view(frozen.study_name, frozen.system_attrs, [best]))
+    return views
+
+
+def _view(name: str, kept: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> StudyView:
+    fingerprint = kept[FINGERPRINT]
+    return StudyView(
+        name=name,
+        data=fingerprint["data"].partition(" ")[0],
+        protocol=fingerprint["protocol"],
+        objective=fingerprint["objective"],
+        epochs=fingerprint["epochs"],
+        trials=trials,
+    )
+
+
+def log(trial: FrozenTrial) -> str:
+    """Return a trial as a log that a person reads: what it was, and a line for each epoch."""
+    attributes = trial.user_attrs
+    start, end = trial.datetime_start, trial.datetime_complete
+    lines = [
+        f"trial {trial.number}: {trial.state.name.lower()}",
+        f"parameters  {show_params(trial.params) or 'none tuned'}",
+        f"seed        {attributes.get('seed', '-')}",
+        f"engine      {attributes.get('engine', '-')} on {attributes.get('device', '-')}",
+        f"started     {start:%Y-%m-%d %H:%M:%S}" if start else "started     -",
+        f"ended       {end:%Y-%m-%d %H:%M:%S}" if end else "ended       -",
+        "",
+        "epoch  accuracy     loss",
+    ]
+    losses = dict(enumerate(attributes.get("epoch_losses", []), 1))
+    for epoch, accuracy in sorted(trial.intermediate_values.items()):
+        loss = f"{losses[epoch]:8.4f}" if epoch in losses else "       -"
+        lines.append(f"{epoch:>5}  {percent(accuracy):>8}  {loss}")
+    if "train_accuracy" in attributes and attributes["train_accuracy"] is not None:
+        lines.append(f"\ntrain accuracy at the end  {percent(attributes['train_accuracy'])}")
+    if "fail_reason" in attributes:
+        lines.append(f"\nfailed: {attributes['fail_reason']}")
+    return "\n".join(lines) + "\n"
 
 
 def counts(study: optuna.Study) -> dict[str, int]:
@@ -95,12 +153,26 @@ def note(study: optuna.Study, facts: Mapping[str, Any]) -> str:
             f"Best so far: **{percent(best.value)}**{beside} (trial {best.number}, n = 1 seed): "
             f"`{show_params(best.params) or 'no tuned parameters'}`",
             "",
-            "Seeds alone move the accuracy of nets this small by about 0.3 points (one standard "
-            "deviation, c4-5-4, 18 epochs): trials closer than that are not told apart.",
+            noise_words(view_of(study)),
         ]
     for title, text in marks(study).get(NOTE_SECTIONS, {}).items():
         lines += ["", f"## {title}", "", text]
     return "\n".join(lines)
+
+
+def noise_words(study: StudyView) -> str:
+    """Say how many trials cannot be told from the best one, by what is known of seed noise."""
+    sd, source = seed_noise(study)
+    if sd is None:
+        return source
+    alike, all_of_them = not_told_apart(study), len(study.complete)
+    if alike < 2:
+        return f"Seed noise: {source}. No other trial is within {NOISE_SDS:g} sd of the best."
+    return (
+        f"**{alike} of {all_of_them} complete trials cannot be told apart:** they lie within "
+        f"{NOISE_SDS:g} sd of seed noise below the best ({source}). Which of them is really best "
+        "takes more seeds."
+    )
 
 
 PROTOCOL_WORDS = {

@@ -25,6 +25,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from golf_opt.bulk import BulkStorage
 from golf_opt.config import StorageConfig, UsageError, did_you_mean
 from golf_opt.workers import is_alive, this_worker
 from golf_opt.write_behind import StorageUnreachable, WriteBehindStorage
@@ -181,7 +182,7 @@ def _open_server(url: URL) -> BaseStorage:
 
 def _rdb(url: URL, connect_args: dict[str, Any], **options: Any) -> RDBStorage:
     options["connect_args"] = connect_args
-    return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
+    return BulkStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
 
 
 def _explain(url: URL, error: Exception) -> str:

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode, urlsplit
+from xml.etree import ElementTree
 
+import optuna
+import optuna_dashboard
 import pytest
+
+from golf_opt import report
+from golf_opt.web import READ_RULES
 
 NAME = "seen"
 STUDY = (
     "study", "data=digits", "engine=torch", "trials=3", "epochs=2", "space.batch_size=32",
     f"study.name={NAME}",
 )  # fmt: skip
-WAIT_S = 30
+WAIT_S = 40
+PASSWORD = "a password of this test"
+FIGURES = {"learning-curves", "accuracy-by-parameter", "parameters-and-accuracy", "lanes-over-time"}
+FIGURE = "user-defined-plot:{}"  # its id in the page
+PICTURES = ["learning-curve.svg", "log.txt", "confusion.svg", "mistakes.svg", "weights.svg"]
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +50,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
     """Start `golf-opt dashboard ARGS...`."""
     return subprocess.Popen(
         [sys.executable, "-m", "golf_opt", "dashboard", *arguments],
         cwd=folder,
+        env=os.environ | env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -52,12 +70,25 @@ def end(process: subprocess.Popen[str]) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def url(folder: Path) -> Iterator[str]:
     """The address that a running dashboard printed."""
-    process = start(folder, "dashboard.port=0")
+    with served(folder) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def served(folder: Path, *arguments: str, **env: str) -> Iterator[str]:
+    process = start(folder, "dashboard.port=0", *arguments, **env)
     try:
         line = process.stdout.readline()
         yield re.search(r"http://127\.0\.0\.1:\d+/", line)[0]
     finally:
         end(process)
+
+
+@pytest.fixture(scope="module")
+def locked(folder: Path) -> Iterator[str]:
+    """The address of a dashboard with a password, of which another process knows the proxy."""
+    with served(folder, "dashboard.trusted_proxy=127.0.0.1", GOLF_DASHBOARD_PASSWORD=PASSWORD) as a:
+        yield a
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +134,40 @@ def get(url: str) -> Any:
         return json.load(answer)
 
 
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def ask(
+    url: str, path: str, method: str = "GET", body: str | None = None, **headers: str
+) -> Answer:
+    """Send one request as it is, and follow nothing."""
+    place = urlsplit(url)
+    connection = HTTPConnection(place.hostname, place.port, timeout=WAIT_S)
+    with contextlib.closing(connection):
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, named)
+        answer = connection.getresponse()
+        return Answer(answer.status, answer.headers, answer.read())
+
+
+def log_in(url: str, password: str, **headers: str) -> Answer:
+    kind = "application/x-www-form-urlencoded"
+    form = urlencode({"password": password, "next": "/dashboard/studies/1"})
+    return ask(url, "/login", "POST", form, Content_Type=kind, **headers)
+
+
+def artifact_paths(url: str, number: int) -> dict[str, str]:
+    trial = get(f"{url}api/studies/1")["trials"][number]
+    return {
+        row["filename"]: f"/artifacts/1/{trial['trial_id']}/{row['artifact_id']}"
+        for row in trial["artifacts"]
+    }
+
+
 def test_the_api_has_the_study_its_trials_and_its_note(url: str) -> None:
     (summary,) = get(f"{url}api/studies")["study_summaries"]
     assert (summary["study_name"], summary["directions"]) == (NAME, ["maximize"])
@@ -111,13 +176,40 @@ def test_the_api_has_the_study_its_trials_and_its_note(url: str) -> None:
     assert study["has_intermediate_values"]
     assert "# c4-5-4: 807 parameters" in study["note"]["body"]
     assert len(study["trials"]) == 3
-    for number, trial in enumerate(study["trials"]):
+    for trial in study["trials"]:
         steps = trial["intermediate_values"]
         assert [step["step"] for step in steps] == [1, 2]
         assert trial["values"] == [steps[1]["value"]]
-        (artifact,) = trial["artifacts"]
-        assert artifact["filename"].startswith(f"learning-curve-{number}.")
-        assert artifact["mimetype"].startswith("image/")
+        assert [artifact["filename"] for artifact in trial["artifacts"]] == PICTURES
+    assert {figure["id"] for figure in study["plotly_graph_objects"]} == FIGURES
+    (best,) = study["best_trials"]
+    assert best["artifacts"] == study["trials"][best["number"]]["artifacts"]
+
+
+def test_a_part_of_the_trials_is_what_the_page_asks_for_when_it_has_the_others(url: str) -> None:
+    whole = get(f"{url}api/studies/1")["trials"]
+    assert get(f"{url}api/studies/1?after=2")["trials"] == whole[2:]
+    assert get(f"{url}api/studies/1?after=99")["trials"] == []
+    assert ask(url, "/api/studies/1?after=-1").status == 400
+    assert ask(url, "/api/studies/7").status == 404
+
+
+def test_pictures_are_drawn_when_asked_for(url: str) -> None:
+    """Every kind is an answer of its type; nothing of them was written."""
+    for filename, path in artifact_paths(url, 0).items():
+        answer = ask(url, path)
+        assert answer.status == 200
+        if filename == "log.txt":
+            assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+            assert b"epoch  accuracy" in answer.body
+        else:
+            assert answer.headers["Content-Type"].startswith("image/svg+xml")
+            assert ElementTree.fromstring(answer.body).tag.endswith("svg")
+            assert len(answer.body) > 3000
+        assert "sandbox" in answer.headers["Content-Security-Policy"]
+        assert "Access-Control-Allow-Origin" not in answer.headers
+    other = path.replace("/artifacts/1/1/", "/artifacts/1/2/")
+    assert ask(url, other).status == 404
 
 
 @pytest.mark.browser
@@ -134,6 +226,9 @@ def test_the_study_page_plots_history_and_intermediate_values(browser: Any, url:
     browser.get(f"{url}dashboard/studies/1")
     history = wait(browser, lambda browser: points(browser, "plot-history"))
     assert [trial["values"][0] for trial in trials] in history
+    for key in FIGURES:
+        assert wait(browser, lambda browser, key=key: points(browser, FIGURE.format(key))), key
+    assert "Learning curves of 3 trials" in text(browser)
     curves = wait(browser, lambda browser: points(browser, "graph-intermediate-values"))
     assert curves == [[step["value"] for step in trial["intermediate_values"]] for trial in trials]
     assert browser.find_element("css selector", "#plot-history svg").size["width"] > 300
@@ -156,11 +251,11 @@ def test_the_note_says_what_the_study_is(browser: Any, url: str) -> None:
 def test_the_trial_page_shows_its_steps_and_its_learning_curve(browser: Any, url: str) -> None:
     trial = get(f"{url}api/studies/1")["trials"][0]
     browser.get(f"{url}dashboard/studies/1/trials?numbers=0")
-    picture = wait(browser, lambda browser: browser.find_elements("tag name", "img"))[0]
-    wait(browser, lambda _: picture.get_property("complete"))
-    assert "/artifacts/1/1/" in picture.get_attribute("src")
-    assert picture.get_property("naturalWidth") > 300
-    assert picture.get_property("naturalHeight") > 200
+    wait(browser, lambda browser: len(browser.find_elements("tag name", "img")) == 4)
+    for picture in browser.find_elements("tag name", "img"):
+        wait(browser, lambda _, picture=picture: picture.get_property("naturalWidth") > 300)
+        assert "/artifacts/1/1/" in picture.get_attribute("src")
+        assert picture.get_property("naturalHeight") > 100
     page = text(browser)
     assert "Intermediate Values" in page
     for step in trial["intermediate_values"]:
@@ -203,8 +298,331 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_host_is_named(tmp_path: Path) -> None:
-    process = start(tmp_path, "dashboard.port=0", "dashboard.host=no-such-host.invalid")
+    host = "dashboard.host=no-such-host.invalid"
+    process = start(tmp_path, "dashboard.port=0", host, GOLF_DASHBOARD_PASSWORD=PASSWORD)
     _, err = process.communicate(timeout=WAIT_S)
     assert process.returncode == 2
     assert err.startswith("golf-opt: dashboard cannot listen on no-such-host.invalid:0: ")
     assert len(err.splitlines()) == 1
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    until = time.monotonic() + WAIT_S
+    while time.monotonic() < until:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("it did not happen")
+
+
+@pytest.mark.browser
+def test_values_grow_in_an_open_page_while_a_study_runs(browser: Any, tmp_path: Path) -> None:
+    command = ("study", "data=digits", "engine=torch", "trials=400", "epochs=40", "engine.lanes=2")
+    study = subprocess.Popen(
+        [sys.executable, "-m", "golf_opt", *command, "space.batch_size=32", "pruner=none"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: (tmp_path / "studies/golf.db").is_file())
+        with served(tmp_path) as url:
+            wait_for(lambda: get(f"{url}api/studies")["study_summaries"])
+            browser.get(f"{url}dashboard/studies/1")
+            browser.execute_script("window.notReloaded = true")
+
+            def drawn(key: str) -> int:
+                return sum(len(line) for line in points(browser, key))
+
+            first = wait(browser, lambda _: drawn("graph-intermediate-values"))
+            curves = wait(browser, lambda _: drawn(FIGURE.format("learning-curves")))
+            wait(browser, lambda _: drawn("graph-intermediate-values") > first)
+            wait(browser, lambda _: drawn(FIGURE.format("learning-curves")) > curves)
+            assert browser.execute_script("return window.notReloaded") is True
+    finally:
+        study.terminate()
+        study.wait(WAIT_S)
+
+
+# --- who may come in
+
+
+def test_without_the_password_nothing_is_told(locked: str, url: str) -> None:
+    picture = artifact_paths(url, 0)["confusion.svg"]
+    for path in ("/", "/dashboard", "/api/studies", "/api/studies/1", "/csv/1", picture,
+                 "/static/bundle.js", "/api/meta", "/favicon.ico", "/nothing"):  # fmt: skip
+        answer = ask(locked, path)
+        assert answer.status == 401, path
+        assert json.loads(answer.body) == {"reason": "log in"}
+        page = ask(locked, path, Accept="text/html")
+        assert (page.status, page.headers["Location"][:13]) == (303, "/login?next=/")
+    assert ask(locked, "/healthz").status == 200
+
+
+def test_the_password_opens_a_session_that_can_be_ended(locked: str) -> None:
+    answer = log_in(locked, PASSWORD)
+    assert (answer.status, answer.headers["Location"]) == (303, "/dashboard/studies/1")
+    cookie = answer.headers["Set-Cookie"]
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+    session = cookie.split(";")[0]
+    assert ask(locked, "/api/studies", Cookie=session).status == 200
+    assert ask(locked, "/api/studies", Cookie=session + "x").status == 401
+    assert ask(locked, "/logout", "POST", Cookie=session).status == 303
+    assert ask(locked, "/api/studies", Cookie=session).status == 401
+
+
+def test_a_program_gives_the_password_as_a_token(locked: str) -> None:
+    assert ask(locked, "/api/studies", Authorization=f"Bearer {PASSWORD}").status == 200
+    wrong = {"X_Forwarded_For": "192.0.2.1"}
+    assert ask(locked, "/api/studies", Authorization="Bearer no", **wrong).status == 401
+
+
+def test_behind_a_proxy_with_https_the_cookie_is_secure(locked: str) -> None:
+    answer = log_in(
+        locked, PASSWORD, X_Forwarded_Proto="https", X_Forwarded_Host="golf.example.org",
+        Origin="https://golf.example.org",
+    )  # fmt: skip
+    assert answer.status == 303
+    assert re.match(r"__Host-golf=\S+; .*; Secure$", answer.headers["Set-Cookie"])
+
+
+def test_five_wrong_guesses_lock_an_address_and_no_other(locked: str) -> None:
+    """The address is the proxy's word here, because the proxy is trusted."""
+    guesses = [log_in(locked, "guess", X_Forwarded_For="192.0.2.7").status for _ in range(6)]
+    assert guesses == [401] * 5 + [429]
+    assert log_in(locked, PASSWORD, X_Forwarded_For="192.0.2.7").status == 429
+    token = {"Authorization": f"Bearer {PASSWORD}", "X_Forwarded_For": "192.0.2.7"}
+    assert ask(locked, "/api/studies", **token).status == 429
+    assert log_in(locked, PASSWORD, X_Forwarded_For="192.0.2.8").status == 303
+
+
+def test_a_login_from_another_site_is_refused(locked: str) -> None:
+    assert log_in(locked, PASSWORD, Origin="http://evil.example").status == 403
+    assert log_in(locked, PASSWORD, Origin="null").status == 403
+    assert log_in(locked, PASSWORD, Sec_Fetch_Site="cross-site").status == 403
+
+
+@pytest.mark.parametrize("target", ["//evil.example/", "/\\evil.example", "https://evil.example/"])
+def test_a_login_leads_to_this_site_alone(locked: str, target: str) -> None:
+    form = urlencode({"password": PASSWORD, "next": target})
+    answer = ask(locked, "/login", "POST", form)
+    assert (answer.status, answer.headers["Location"]) == (303, "/")
+
+
+@pytest.mark.browser
+def test_logging_in_with_a_browser(browser: Any, locked: str) -> None:
+    browser.delete_all_cookies()
+    browser.get(f"{locked}dashboard/studies/1")
+    field = wait(browser, lambda browser: browser.find_element("id", "password"))
+    assert NAME not in text(browser)
+    field.send_keys("not the password")
+    field.submit()
+    wait(browser, lambda browser: "That is not the password." in text(browser))
+    browser.find_element("id", "password").send_keys(PASSWORD)
+    browser.find_element("id", "password").submit()
+    wait(browser, lambda browser: NAME in text(browser))
+    assert wait(browser, lambda browser: points(browser, "plot-history"))
+    assert browser.current_url == f"{locked}dashboard/studies/1"
+    assert browser.execute_script("return document.cookie") == ""
+    browser.delete_all_cookies()
+
+
+def test_an_address_that_others_reach_needs_a_password(tmp_path: Path) -> None:
+    process = start(tmp_path, "dashboard.port=0", "dashboard.host=0.0.0.0")
+    out, err = process.communicate(timeout=WAIT_S)
+    assert (process.returncode, out) == (2, "")
+    assert "others can reach" in err and "GOLF_DASHBOARD_PASSWORD" in err
+    assert len(err.splitlines()) == 1 and list(tmp_path.rglob("*")) == []
+
+
+def test_a_short_password_and_a_file_that_others_read_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("too short\n")
+    file.chmod(0o600)
+    process = start(tmp_path, "dashboard.port=0", f"dashboard.password_file={file}")
+    _, err = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 2 and "at least 12" in err and "too short" not in err
+    file.write_text(PASSWORD)
+    file.chmod(0o644)
+    process = start(tmp_path, "dashboard.port=0", f"dashboard.password_file={file}")
+    _, err = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 2 and f"chmod 600 {file}" in err
+
+
+def test_without_a_password_only_local_names_are_answered(url: str) -> None:
+    """So that a site cannot point its own name at this machine and read the studies."""
+    port = urlsplit(url).port
+    assert ask(url, "/api/studies", Host=f"localhost:{port}").status == 200
+    assert ask(url, "/api/studies", Host=f"evil.example:{port}").status == 403
+    assert ask(url, "/api/studies", Host="").status == 403
+
+
+# --- what they may do
+
+
+def requests_of_every_rule() -> list[tuple[str, str, str]]:
+    """Method, rule and a path for each route of optuna-dashboard's own table."""
+    app = optuna_dashboard.wsgi(optuna.storages.InMemoryStorage())
+    fill = {"int": "1", "path": "bundle.js", "": "slice"}
+
+    def path(rule: str) -> str:
+        rule = re.sub(r"<:re:.*?>(?=$|/)", "", rule)
+        rule = re.sub(r"<\w+:re:[^>]*>", "00000000-0000-0000-0000-000000000000", rule)
+        return re.sub(r"<\w+(?::(\w+))?>", lambda match: fill[match[1] or ""], rule)
+
+    return [(route.method, route.rule, path(route.rule)) for route in app.routes]
+
+
+@pytest.mark.parametrize(("method", "rule", "path"), requests_of_every_rule())
+def test_read_only_refuses_every_write_of_the_route_table(
+    url: str, folder: Path, method: str, rule: str, path: str
+) -> None:
+    body = json.dumps({"study_name": "new", "directions": ["maximize"], "version": 999, "body": ""})
+    before = dump(folder)
+    answer = ask(
+        url, path, method, body if method != "GET" else None, Content_Type="application/json"
+    )
+    if method == "GET":
+        assert (answer.status == 404) == (rule not in READ_RULES or "<artifact_id" in rule), answer
+    else:
+        assert answer.status == 403
+        assert "read-only" in json.loads(answer.body)["reason"]
+    assert dump(folder) == before
+
+
+def dump(folder: Path) -> list[str]:
+    with contextlib.closing(sqlite3.connect(folder / "studies/golf.db")) as connection:
+        return list(connection.iterdump())
+
+
+def test_other_methods_are_refused(url: str) -> None:
+    for method in ("PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND"):
+        assert ask(url, "/api/studies", method).status in (400, 403), method
+    assert ask(url, "/api/studies", "HEAD").status == 200
+
+
+def test_write_true_allows_edits_from_this_site_alone(tmp_path: Path, folder: Path) -> None:
+    shutil.copytree(folder / "studies", tmp_path / "studies")
+    note = json.dumps({"version": 999, "body": "mine"})
+    with served(tmp_path, "dashboard.write=true") as url:
+        place = urlsplit(url).netloc
+        version = get(f"{url}api/studies/1")["note"]["version"]
+        note = json.dumps({"version": version + 1, "body": "mine"})
+        arguments = ("/api/studies/1/note", "PUT", note)
+        kind = {"Content_Type": "application/json"}
+        assert ask(url, *arguments, Origin="http://evil.example", **kind).status == 403
+        assert ask(url, *arguments, Origin=f"http://{place}", **kind).status == 204
+        assert get(f"{url}api/studies/1")["note"]["body"] == "mine"
+        assert ask(url, "/api/studies/1", "DELETE", "{}", **kind).status == 204
+        assert get(f"{url}api/studies")["study_summaries"] == []
+
+
+def test_a_study_that_takes_the_id_of_a_removed_one_is_shown_as_itself(
+    tmp_path: Path, folder: Path
+) -> None:
+    """SQLite gives the ids of the last study and its trials out again."""
+    shutil.copytree(folder / "studies", tmp_path / "studies")
+    program = [sys.executable, "-m", "golf_opt", *STUDY[:3], "space.batch_size=32"]
+    with served(tmp_path) as url:
+        assert len(get(f"{url}api/studies/1")["trials"]) == 3
+        optuna.delete_study(study_name=NAME, storage=f"sqlite:///{tmp_path}/studies/golf.db")
+        second = ("trials=1", "epochs=1", "study.name=second")
+        subprocess.run([*program, *second], cwd=tmp_path, check=True, capture_output=True)
+        study = get(f"{url}api/studies/1")
+        assert study["name"] == "second"
+        assert [len(trial["intermediate_values"]) for trial in study["trials"]] == [1]
+
+
+# --- what it withstands
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/artifacts/1/1/../../../golf.db",
+        "/artifacts/1/1/..%2f..%2fgolf.db",
+        "/artifacts/1/..%2f..%2f..%2fgolf.db",
+        "/artifacts/1/1/%2e%2e%2f%2e%2e%2fgolf.db",
+        "/artifacts/1/1//etc/passwd",
+        "/static/../../_app.py",
+        "/static/..%2f..%2f_app.py",
+        "/static/%2fetc%2fpasswd",
+    ],
+)
+def test_no_path_leads_out(url: str, path: str) -> None:
+    answer = ask(url, path)
+    assert answer.status in (403, 404)
+    assert b"SQLite" not in answer.body and b"root:" not in answer.body
+
+
+@pytest.mark.browser
+def test_script_in_names_notes_and_attributes_is_text(browser: Any, tmp_path: Path) -> None:
+    evil = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
+    storage = optuna.storages.get_storage(f"sqlite:///{tmp_path}/golf.db")
+    study = optuna.create_study(study_name=evil, storage=storage, direction="maximize")
+    study.set_user_attr(evil, evil)
+    report._dashboard_notes().save_note(study, f"{evil}\n\n[x](javascript:window.hit=1)\n\n{evil}")
+    trial = study.ask()
+    trial.suggest_categorical(evil, [evil, "b"])
+    trial.set_user_attr(evil, evil)
+    study.tell(trial, 1.0)
+    storage._backend.engine.dispose()
+    with served(tmp_path, f"dir={tmp_path}") as url:
+        for page in ("", "/studies/1", "/studies/1/note", "/studies/1/trials?numbers=0",
+                     "/studies/1/trialTable"):  # fmt: skip
+            browser.get(f"{url}dashboard{page}")
+            wait(browser, lambda browser: "onerror" in text(browser))
+            time.sleep(0.5)
+            assert browser.execute_script("return window.hit") is None, page
+
+
+def test_requests_that_are_too_large_are_refused(url: str) -> None:
+    assert ask(url, "/login", "POST", "x" * 100_000).status == 413
+    assert ask(url, "/api/studies", Cookie="x" * 40_000).status == 431
+    assert ask(url, "/healthz").status == 200
+
+
+def test_slow_clients_keep_nobody_waiting(url: str) -> None:
+    place = urlsplit(url)
+    slow = []
+    for _ in range(60):
+        client = socket.create_connection((place.hostname, place.port))
+        client.sendall(b"GET /api/studies HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+        slow.append(client)
+    begin = time.monotonic()
+    assert ask(url, "/api/studies").status == 200
+    assert time.monotonic() - begin < 5
+    for client in slow:
+        client.close()
+
+
+def test_fifty_clients_at_once_get_what_they_ask_for(url: str) -> None:
+    paths = ["/api/studies", "/api/studies/1", "/dashboard", *artifact_paths(url, 1).values()]
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda i: ask(url, paths[i % len(paths)]), range(200)))
+    assert {answer.status for answer in answers} == {200}
+    same = {answer.body for answer in answers[1 :: len(paths)]}
+    assert len(same) == 1
+
+
+def test_an_answer_under_way_is_sent_before_the_server_ends(folder: Path) -> None:
+    process = start(folder, "dashboard.port=0")
+    url = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
+    place = urlsplit(url)
+    with socket.create_connection((place.hostname, place.port)) as client:
+        client.sendall(b"GET /static/bundle.js HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        got = len(client.recv(1024))
+        process.terminate()
+        client.settimeout(WAIT_S)
+        while part := client.recv(1 << 20):
+            got += len(part)
+    _, err = process.communicate(timeout=WAIT_S)
+    assert (process.returncode, err) == (0, "")
+    assert got > 6_000_000
+
+
+def test_healthz_tells_when_the_storage_is_gone(tmp_path: Path, folder: Path) -> None:
+    shutil.copytree(folder / "studies", tmp_path / "studies")
+    with served(tmp_path) as url:
+        assert ask(url, "/healthz").status == 200
+        with contextlib.closing(sqlite3.connect(tmp_path / "studies/golf.db")) as connection:
+            connection.execute("ALTER TABLE studies RENAME TO gone")
+        assert ask(url, "/healthz").status == 503

@@ -32,8 +32,8 @@ def commands(head: str) -> list[str]:
 
 
 def test_every_command_is_covered_here() -> None:
-    heads = ("make study", "make test", "make dashboard", "make bench", "make reproduce",
-             "make records", "golf-opt ")  # fmt: skip
+    heads = ("make study", "make test", "make dashboard", "make demo", "make bench",
+             "make reproduce", "make records", "golf-opt ")  # fmt: skip
     assert COMMANDS and [c for c in COMMANDS if not c.startswith(heads)] == []
 
 
@@ -76,6 +76,39 @@ def test_commands_of_trained_nets_compose(golf: Callable[..., Ran], command: str
         assert f"{override.partition('=')[0]}: " in ran.out
 
 
+def test_reports(golf: Callable[..., Ran]) -> None:
+    """`report` and `compare` as they stand, over two studies of the names that they give."""
+    for arch in ("c4-5-4", "c5-5-4"):
+        assert golf("study", f"arch={arch}", f"study.name={arch}", *QUICK).status == 0
+    for command in [*commands("golf-opt report"), *commands("golf-opt compare")]:
+        ran = golf(*shlex.split(command)[1:])
+        assert ran.status == 0, ran.err
+        assert [Path(line).is_file() for line in ran.out.splitlines()[-2:]] == [True, True]
+
+
+def test_make_demo(tmp_path: Path) -> None:
+    """Less of it, and the address that it ends with."""
+    shown = subprocess.run(
+        ["make", "-n", "demo", *MAKE], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    *studies, dashboard = shown.stdout.splitlines()
+    assert len(studies) == 2
+    for line in studies:
+        arguments = shlex.split(line)[3:] + list(QUICK) + [f"dir={tmp_path}"]
+        subprocess.run(
+            [sys.executable, "-m", "golf_opt", *arguments], cwd=tmp_path, check=True,
+            capture_output=True,
+        )  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "golf_opt", *shlex.split(dashboard)[3:], f"dir={tmp_path}",
+         "dashboard.port=0"], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("dashboard: http://127.0.0.1:")
+    process.terminate()
+    assert process.wait(20) == 0
+
+
 def test_make_study(tmp_path: Path) -> None:
     (command,) = commands("make study")
     arguments = f"ARGS={' '.join(QUICK[:1] + QUICK[3:])} dir={tmp_path}/studies"
@@ -104,7 +137,8 @@ def test_dashboards(tmp_path: Path, command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["study", "dashboard", "test", "check", "bench", "setup", "reproduce", "records"]
+    "target",
+    ["study", "demo", "dashboard", "test", "check", "bench", "setup", "reproduce", "records"],
 )
 def test_make_targets_exist_and_help_names_them(target: str) -> None:
     dry = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)

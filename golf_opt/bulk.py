@@ -1,0 +1,115 @@
+"""Reads many trials of a database at once: a select a table instead of Optuna's object a row.
+
+A study of 5,000 trials with 18 epochs each is 250,000 of those objects: five seconds before it can
+go on, or the dashboard can show it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Container
+from functools import lru_cache
+from typing import Any
+
+from optuna.distributions import json_to_distribution
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import ColumnElement, Connection, Table, or_, select
+
+MOST_IDS = 500  # named in one statement; databases have limits
+STUDIES, TRIALS = models.StudyModel.__table__, models.TrialModel.__table__
+Rows = dict[int, dict[Any, tuple[Any, ...]]]  # by trial id, then by the row's key
+
+_distribution = lru_cache(maxsize=1024)(json_to_distribution)
+
+
+class BulkStorage(RDBStorage):
+    """Optuna's storage in a database, with a faster way to read a study's trials."""
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """Return the study's trials with an id above the limit, or among those included, by id.
+
+        Raises:
+            KeyError: there is no such study.
+        """
+        included = {number for number in included_trial_ids if number <= trial_id_greater_than}
+        if states is not None or len(included) > MOST_IDS:
+            return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
+        wanted = (TRIALS.c.study_id == study_id) & or_(
+            TRIALS.c.trial_id > trial_id_greater_than, TRIALS.c.trial_id.in_(included)
+        )
+        with self.engine.connect() as connection:
+            study = select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id)
+            if connection.execute(study).first() is None:
+                raise KeyError(f"there is no study {study_id}")
+            return _trials(connection, wanted)
+
+
+def _trials(connection: Connection, wanted: ColumnElement[bool]) -> list[FrozenTrial]:
+    """Read the trials first: whatever belongs to one that is finished was written before that."""
+    columns = ("trial_id", "number", "state", "datetime_start", "datetime_complete")
+    query = select(*(TRIALS.c[column] for column in columns))
+    heads = connection.execute(query.where(wanted).order_by(TRIALS.c.trial_id)).all()
+    if not heads:
+        return []
+
+    def rows(model: Any, *columns: str) -> Rows:
+        return _rows(connection, wanted, model.__table__, columns)
+
+    params = rows(models.TrialParamModel, "param_name", "param_value", "distribution_json")
+    values = rows(models.TrialValueModel, "objective", "value", "value_type")
+    steps = rows(
+        models.TrialIntermediateValueModel,
+        *("step", "intermediate_value", "intermediate_value_type"),
+    )
+    user = rows(models.TrialUserAttributeModel, "key", "value_json")
+    system = rows(models.TrialSystemAttributeModel, "key", "value_json")
+    to_value = models.TrialValueModel.stored_repr_to_value
+    to_step = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
+    trials = []
+    for owner, number, state, start, complete in heads:
+        distributions = {name: _distribution(text) for name, (_, text) in params[owner].items()}
+        trials.append(
+            FrozenTrial(
+                number=number,
+                state=state,
+                value=None,
+                values=[to_value(*row) for _, row in sorted(values[owner].items())] or None,
+                datetime_start=start,
+                datetime_complete=complete,
+                params={
+                    name: distributions[name].to_external_repr(value)
+                    for name, (value, _) in params[owner].items()
+                },
+                distributions=distributions,
+                user_attrs={key: json.loads(text) for key, (text,) in user[owner].items()},
+                system_attrs={key: json.loads(text) for key, (text,) in system[owner].items()},
+                intermediate_values={step: to_step(*row) for step, row in steps[owner].items()},
+                trial_id=owner,
+            )
+        )
+    return trials
+
+
+def _rows(
+    connection: Connection, wanted: ColumnElement[bool], table: Table, columns: tuple[str, ...]
+) -> Rows:
+    """Return the rest of each row by its trial and its first column, in the table's own order."""
+    query = (
+        select(table.c.trial_id, *(table.c[column] for column in columns))
+        .join(TRIALS, TRIALS.c.trial_id == table.c.trial_id)
+        .where(wanted)
+        .order_by(*table.primary_key)
+    )
+    found: Rows = defaultdict(dict)
+    for owner, key, *rest in connection.execute(query):
+        found[owner][key] = tuple(rest)
+    return found

@@ -1,0 +1,153 @@
+"""Figures of studies and pictures of trials: what is in them, and that any text may be."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from conftest import net
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from golf_opt import pictures
+from golf_opt.data import Split
+from golf_opt.engines.base import initial_weights
+from golf_opt.figures import (
+    StudyView,
+    best_so_far,
+    lanes_over_time,
+    learning_curves,
+    not_told_apart,
+    parameters_and_accuracy,
+    seed_noise,
+    study_figures,
+)
+from golf_opt.plots import plotly_json, svg
+from golf_opt.published import SEED_SD, Published
+
+NOON = datetime(2026, 1, 1, 12)
+
+
+def trial(
+    number: int,
+    curve: list[float],
+    state: TrialState = TrialState.COMPLETE,
+    lr: float = 1e-3,
+    span: tuple[float, float] | None = None,
+) -> FrozenTrial:
+    """A trial with this learning curve, in training from one second after noon to another."""
+    made = create_trial(
+        state=state,
+        value=curve[-1] if state == TrialState.COMPLETE else None,
+        params={"lr": lr},
+        distributions={"lr": FloatDistribution(1e-5, 1e-1, log=True)},
+        user_attrs={"num_params": 807},
+        intermediate_values=dict(enumerate(curve, 1)),
+    )
+    begin, end = span or (number, number + 1)
+    made.number, made.datetime_start = number, NOON + timedelta(seconds=begin)
+    made.datetime_complete = NOON + timedelta(seconds=end) if state.is_finished() else None
+    return made
+
+
+def view(*trials: FrozenTrial, name: str = "s", data: str = "mnist") -> StudyView:
+    return StudyView(name, data, "test", "test accuracy", 2, trials)
+
+
+def test_the_best_curve_stands_out_and_pruned_ones_are_faint() -> None:
+    study = view(
+        trial(0, [0.8, 0.9]), trial(1, [0.7], TrialState.PRUNED), trial(2, [0.85, 0.95]),
+        trial(3, [0.6], TrialState.RUNNING),
+    )  # fmt: skip
+    figure = learning_curves(study)
+    lines = {line.name: line for line in figure.panels[0].series}
+    assert list(lines) == ["pruned or failed (1)", "complete (1)", "running (1)", "best: trial 2"]
+    assert lines["best: trial 2"].y == [85, 95, None]
+    assert lines["pruned or failed (1)"].line < lines["best: trial 2"].line
+    assert lines["pruned or failed (1)"].opacity < 1
+    low, high = figure.panels[0].y_range
+    assert low < 90 and 95 < high <= 100
+
+
+def test_many_trials_make_no_endless_figure() -> None:
+    trials = [trial(0, [0.99]), *(trial(i, [0.9]) for i in range(1, 700))]
+    figure = learning_curves(view(*trials))
+    assert sum(len(line.y) for line in figure.panels[0].series) == 2 * 500
+    assert "the best and the newest 500 of 700" in figure.title
+
+
+def test_seed_noise_is_measured_where_points_were_repeated() -> None:
+    values = [0.970, 0.972, 0.974, 0.976, 0.978]
+    sd, source = seed_noise(view(*(trial(i, [v]) for i, v in enumerate(values))))
+    assert sd == pytest.approx(np.std(values, ddof=1))
+    assert "measured on 5 trials" in source
+    once = [trial(i, [v], lr=10 ** -(i + 1)) for i, v in enumerate(values[:3])]
+    assert seed_noise(view(*once))[0] == SEED_SD
+    assert seed_noise(view(*once, data="digits"))[0] is None
+    assert not_told_apart(view(*once)) == 3
+    assert not_told_apart(view(*once, trial(3, [0.99], lr=0.05))) == 1
+
+
+def test_the_front_has_nobody_who_is_beaten_twice() -> None:
+    def other(name: str, count: int, accuracy: float) -> StudyView:
+        made = trial(0, [accuracy])
+        made.user_attrs["num_params"] = count
+        return view(made, name=name)
+
+    studies = [other("mine", 807, 0.97), other("worse", 900, 0.96), other("better", 1000, 0.98)]
+    studies.append(view(trial(0, [1.0]), name="digits", data="digits"))
+    record = Published("record: tiny", 300, 98.0)
+    figure = parameters_and_accuracy(studies, [record])
+    lines = {line.name: line for line in figure.panels[0].series}
+    assert list(lines["front of the studies"].x) == [807, 1000]
+    assert list(lines["best of this study"].y) == [97]
+    assert list(lines["records kept here: non-zero"].labels) == ["record: tiny"]
+    assert 575 in lines["published, pruned: non-zero"].x
+
+
+def test_lanes_are_put_together_from_when_trials_ran() -> None:
+    spans = [(0, 4), (0, 2), (2, 4), (4, 6), (4, 5)]
+    study = view(*(trial(i, [0.9], span=span) for i, span in enumerate(spans)))
+    figure = lanes_over_time(study)
+    assert figure.title == "Lanes over time: 2, busy 92 % of it"
+    assert set(figure.panels[0].series[0].y) == {0, 1, None}
+    later = trial(5, [0.9], span=(10_000, 10_001))
+    assert lanes_over_time(view(*study.trials, later)).title.startswith("Lanes over time: 1,")
+
+
+def test_a_study_without_trials_has_no_figures() -> None:
+    assert study_figures(view()) == []
+    assert len(study_figures(view(trial(0, [0.5], TrialState.RUNNING)))) == 2
+
+
+@pytest.mark.parametrize("name", ["a <b> & $x_1$ \\frac", "日本 ☂", "x" * 200])
+def test_any_name_can_be_drawn(name: str) -> None:
+    failed = trial(2, [0.9, float("nan")], TrialState.FAIL)
+    study = view(trial(0, [0.9]), trial(1, [0.91, 0.92], lr=1e-2), failed, name=name)
+    for figure in [*study_figures(study), best_so_far([study])]:
+        drawn = json.loads(plotly_json(figure))
+        assert drawn["data"] and drawn["layout"]["title"]["text"].startswith(figure.title)
+        with np.testing.suppress_warnings() as quiet:
+            quiet.filter(UserWarning)  # a letter that the font lacks is a box
+            assert ElementTree.fromstring(svg(figure)).tag.endswith("svg")
+
+
+def test_pictures_of_a_net_count_its_mistakes() -> None:
+    rng = np.random.default_rng(0)
+    split = Split("test", rng.integers(0, 256, (60, 28, 28)).astype(np.uint8), np.arange(60) % 10)
+    model = net("c4-5-4")
+    tensors = initial_weights(model, 3)
+    readings = pictures.read(model, tensors, split)
+    assert readings.scores.shape == (60, 10)
+    assert readings.accuracy == (readings.scores.argmax(1) == np.arange(60) % 10).mean()
+    for drawn in (
+        pictures.confusion("t", readings),
+        pictures.mistakes("t", readings),
+        pictures.weights("t", model, tensors),
+        pictures.learning_curve("t", [0.5], []),
+    ):
+        assert ElementTree.fromstring(drawn).tag.endswith("svg")
+        assert "<script" not in drawn and "http-equiv" not in drawn

@@ -1,0 +1,88 @@
+"""What `golf-opt study` looks like in a real pseudo-terminal, in a file, without colour."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Ran
+
+from golf_opt.progress import sparkline
+
+STUDY = ("study", "data=digits", "engine=torch", "trials=4", "epochs=6", "space.batch_size=32")
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+def in_terminal(folder: Path, columns: int, *more: str, **env: str) -> str:
+    """Run the study in a pseudo-terminal of so many columns; return all that it wrote there."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "golf_opt", *STUDY, f"study.name=wide{columns}", *more],
+        cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs,
+        env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "", "LINES": ""} | env,
+    )  # fmt: skip
+    os.close(theirs)
+    written = b""
+    while True:
+        try:
+            part = os.read(ours, 65_536)
+        except OSError:  # Linux: everybody else has closed it
+            break
+        if not part:
+            break
+        written += part
+    os.close(ours)
+    assert process.wait(60) == 0
+    return written.decode()
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_the_live_view_fits_its_terminal(tmp_path: Path, columns: int) -> None:
+    written = in_terminal(tmp_path, columns)
+    assert "\x1b[" in written
+    lines = [line.strip("\r") for line in CONTROL.sub("", written).splitlines()]
+    live = [
+        line for line in lines if re.match(r"\d/4 trials  |best[: ]+\d|lane  trial|   \d  ", line)
+    ]
+    assert len(live) >= 8
+    assert max(map(len, live)) <= columns
+    status = [line for line in live if "/4 trials" in line]
+    assert re.match(r"\d/4 trials  (-|[\d.]+)/min  pruned \d+ %  .+ left", status[-1])
+    best = [line for line in live if line.startswith("best ") and "none" not in line]
+    assert re.match(r"best \d\d\.\d\d %  [▁▂▃▄▅▆▇█]+  trial \d  lr=", best[-1])
+    assert sum(" complete " in line or " pruned " in line for line in lines) >= 4
+    assert any(line.startswith("study wide") and "4 of 4 trials" in line for line in lines)
+
+
+def test_no_color_is_obeyed(tmp_path: Path) -> None:
+    written = in_terminal(tmp_path, 80, NO_COLOR="1")
+    assert re.search(r"\x1b\[[\d;]*3[0-7]m", written) is None
+
+
+def test_a_file_gets_plain_lines(golf: Callable[..., Ran]) -> None:
+    ran = golf(*STUDY, "study.name=file")
+    assert ran.status == 0 and "\x1b" not in ran.out and "\r" not in ran.out
+    assert len(re.findall(r"^trial +\d  epoch +\d/6 ", ran.out, re.MULTILINE)) >= 4
+
+
+def test_quiet_says_what_runs_and_what_came_out(golf: Callable[..., Ran]) -> None:
+    ran = golf(*STUDY, "study.name=quiet", "--quiet")
+    assert ran.status == 0 and "trial    " not in ran.out
+    assert ran.out.startswith("quiet: 807 parameters") and "\nbest test accuracy" in ran.out
+
+
+def test_sparklines() -> None:
+    assert sparkline([]) == ""
+    assert sparkline([0.5]) == "█"
+    assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
+    assert sparkline(list(range(160))) == "▁▁▂▂▃▃▄▄▅▅▆▆▇▇██"
