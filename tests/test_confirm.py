@@ -163,12 +163,12 @@ def test_interrupted_and_gone_on_with(
     tmp_path: Path,
 ) -> None:
     """SIGINT keeps what is finished; the same command trains only the rest."""
-    make_study(golf, tmp_path, "epochs=6")
-    arguments = ("confirm", f"study={NAME}", "top=3", "seeds=4", f"dir={tmp_path}", "engine=torch",
+    make_study(golf, tmp_path, "epochs=4")
+    arguments = ("confirm", f"study={NAME}", "top=2", "seeds=3", f"dir={tmp_path}", "engine=torch",
                  "engine.lanes=1")  # fmt: skip
     process = golf_process(*arguments)
     assert process.stdout is not None
-    assert "12 to train" in process.stdout.readline()
+    assert "6 to train" in process.stdout.readline()
     assert "seed" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -176,11 +176,11 @@ def test_interrupted_and_gone_on_with(
     assert "the same command goes on" in out and "Traceback" not in err
     with opened_storage(config_of(tmp_path).storage) as storage:
         kept = _accuracies(find_study(storage, NAME))
-    assert 1 <= len(kept) < 12
+    assert 1 <= len(kept) < 6
     ran = golf(*arguments)
-    assert ran.status == 0 and f"; {12 - len(kept)} to train" in ran.out
+    assert ran.status == 0 and f"; {6 - len(kept)} to train" in ran.out
     with opened_storage(config_of(tmp_path).storage) as storage:
-        assert len(_accuracies(find_study(storage, NAME))) == 12
+        assert len(_accuracies(find_study(storage, NAME))) == 6
 
 
 @pytest.mark.parametrize(

@@ -269,7 +269,7 @@ def draw_rows(title: str, rows: Sequence[Mapping[str, Any]], content: Content) -
 
 def draw_curves(curve: Mapping[str, Any], content: Content) -> Any:
     """Return a figure of mean test accuracy by epoch, each seed thin, published points on top."""
-    figure = _figure(4.5)
+    figure = _figure(5.5)
     axes = figure.add_subplot()
     for index, name in enumerate(curve["of"]):
         color = f"C{index}"
@@ -282,12 +282,14 @@ def draw_curves(curve: Mapping[str, Any], content: Content) -> Any:
         if curves:
             means = [100 * sum(column) / len(column) for column in zip(*curves, strict=True)]
             axes.plot(range(1, len(means) + 1), means, color=color, linewidth=2, label=name)
-    for label, at in (curve.get("published") or {}).items():
-        axes.plot(at["epochs"], at["accuracies"], "x", markersize=9, markeredgewidth=2, label=label)
+    for marker, (label, at) in zip("x+1234", (curve.get("published") or {}).items(), strict=False):
+        axes.plot(at["epochs"], at["accuracies"], marker, color="black", markersize=9,
+                  markeredgewidth=2, label=label)  # fmt: skip
     axes.set_ylim(bottom=curve.get("from"))
     axes.set_xlabel("epoch")
     axes.set_ylabel("test accuracy, %")
     axes.set_title(curve["title"])
     axes.grid(alpha=0.3)
-    axes.legend(loc="best")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     return figure
