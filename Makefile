@@ -3,13 +3,14 @@ ARCH   ?= c4-5-4
 STUDY  ?= $(ARCH)
 TRIALS ?=
 EPOCHS ?=
+PART   ?=
 ARGS   ?=
 PYTHON ?= python3
 
 GOLF := .venv/bin/golf-opt
 SETUP := .venv/.installed
 
-.PHONY: help setup study worker demo dashboard test check bench bench-storage clean
+.PHONY: help setup study worker demo dashboard test check reproduce records bench bench-storage clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -48,6 +49,13 @@ check: $(SETUP) ## Lint, check formatting and types
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
+
+reproduce: $(SETUP) ## Train again what the sources published; PART=full for more seeds
+	@$(GOLF) reproduce $(if $(PART),part=$(PART)) $(ARGS)
+
+records: $(SETUP) ## Verify all records and write the table of README.md
+	@$(GOLF) verify $(ARGS)
+	@.venv/bin/python -m golf_opt.golf.record_table --write
 
 bench: $(SETUP) .venv/.bench ## Measure the engines and a study against PyTorch; writes bench/results/
 	@.venv/bin/python -m bench.engines $(ARGS)

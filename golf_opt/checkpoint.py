@@ -7,9 +7,7 @@ that dies while writing leaves the file before it.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from golf_opt.engines.base import EpochResult, Job, LaneState
+from golf_opt.files import replace_file
 from golf_opt.write_behind import WriteBehindStorage
 
 FORMAT = 1
@@ -83,21 +82,6 @@ def unpack(name: str, data: bytes, job: Job | None = None) -> Checkpoint:
         raise DamagedCheckpoint(f"{name} cannot be read as a checkpoint: {error}") from error
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(part).replace(path)
-    except BaseException as error:
-        Path(part).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename = str(path)
-        raise
-
-
 def _from_header(
     name: str, header: dict[str, Any], tensors: dict[str, Any], job: Job | None
 ) -> Checkpoint:
@@ -127,7 +111,7 @@ class CheckpointFolder:
 
     def put(self, number: int, job: Job, checkpoint: Checkpoint) -> None:
         """Keep the checkpoint of a trial that no worker runs."""
-        write_whole(self.path(number), pack(job, checkpoint))
+        replace_file(self.path(number), pack(job, checkpoint))
 
     def load(self, number: int, job: Job | None = None) -> Checkpoint:
         """Return a trial's last checkpoint; with `job`, only one that this job wrote.

@@ -23,14 +23,19 @@ from golf_opt.arch import load_arch, presets, show_shape, unknown_arch
 from golf_opt.config import (
     UsageError,
     compare_config,
+    confirm_config,
     dashboard_config,
     did_you_mean,
     export_config,
     import_config,
     list_config,
+    prune_config,
+    record_config,
     removal_config,
     report_config,
+    reproduce_config,
     study_config,
+    verify_config,
     worker_config,
 )
 from golf_opt.hydra_source import GrammarSource
@@ -54,6 +59,11 @@ golf-opt VERB key=value ...
   dashboard  browse the studies:             golf-opt dashboard
   report     a study on one page:            golf-opt report study=c4-5-4
   compare    studies side by side:           golf-opt compare studies=[c4-5-4,c5-5-4]
+  prune      prune a trained net:            golf-opt prune study=c4-5-4 method=rounds
+  confirm    the best trials on fresh seeds: golf-opt confirm study=NAME top=5 seeds=10
+  record     keep a net as a record:         golf-opt record study=NAME board=article slug=NAME
+  verify     check the records:              golf-opt verify
+  reproduce  the sources' figures again:     golf-opt reproduce part=quick
   arch       count networks:                 golf-opt arch c4-5-4 c4-5-4-prelu
   ls         list the studies:               golf-opt ls
   export     write a study to files:         golf-opt export study=NAME output=FOLDER
@@ -89,8 +99,16 @@ def worker(cfg: DictConfig) -> None:
 def end(outcome: Outcome) -> None:
     """Say the last words, and exit as the signal that ended the study asks for."""
     say(outcome.closing)
-    if outcome.signal is not None:
-        sys.exit(EXIT_SIGNAL + outcome.signal)
+    leave(outcome.signal)
+
+
+def prune(cfg: DictConfig) -> None:
+    """Prune a trained net."""
+    from golf_opt.golf.pruning import run_prune
+
+    outcome = run_prune(prune_config(cfg), f"{sys.argv[0]} {shlex.join(sys.argv[1:])}", say)
+    say(outcome.closing)
+    leave(outcome.signal)
 
 
 def dashboard(cfg: DictConfig) -> None:
@@ -98,6 +116,41 @@ def dashboard(cfg: DictConfig) -> None:
     from golf_opt.dashboard import serve
 
     serve(dashboard_config(cfg), say)
+
+
+def confirm(cfg: DictConfig) -> None:
+    """Retrain the best trials of a study on fresh seeds."""
+    from golf_opt.golf import confirm as work
+
+    leave(work.confirm(confirm_config(cfg), say))
+
+
+def record(cfg: DictConfig) -> None:
+    """Make a record of a net."""
+    from golf_opt.golf.make_record import make_record
+
+    say(f"record: {make_record(record_config(cfg), CONF_DIR)}")
+
+
+def verify(cfg: DictConfig) -> None:
+    """Verify records."""
+    from golf_opt.golf.records import verify_all
+
+    if not verify_all(verify_config(cfg), say):
+        sys.exit(1)
+
+
+def reproduce(cfg: DictConfig) -> None:
+    """Train again what the sources published."""
+    from golf_opt.golf import reproduce as work
+
+    leave(work.reproduce(reproduce_config(cfg), CONF_DIR, say))
+
+
+def leave(signal: int | None) -> None:
+    """End with the status of a shell command that a signal ended, if one did."""
+    if signal is not None:
+        sys.exit(EXIT_SIGNAL + signal)
 
 
 def report(cfg: DictConfig) -> None:
@@ -174,7 +227,13 @@ HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     "rm": rm,
     "export": export,
     "import": import_,
+    "prune": prune,
+    "confirm": confirm,
+    "record": record,
+    "verify": verify,
+    "reproduce": reproduce,
 }
+POSITIONAL = {"verify": "path"}  # verb -> the key that a word without `=` is the value of
 VERBS = (*HYDRA_VERBS, "arch")
 
 
@@ -213,6 +272,7 @@ def main() -> None:
 def run_hydra(verb: str, overrides: list[str]) -> None:
     """Hand over to Hydra, which calls the verb with the composed configuration."""
     overrides = ["callbacks.progress.mode=quiet" if o == "--quiet" else o for o in overrides]
+    overrides = name_positional(verb, overrides)
     sys.argv = [f"golf-opt {verb}", *map(hide_password, overrides)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra is to raise, `main` tells
     Plugins.instance().register(GrammarSource)
@@ -249,6 +309,14 @@ def _raised_by_hydra(error: Exception) -> bool:
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     return frame is not None and frame.tb_frame.f_globals["__name__"].split(".")[0] == "hydra"
+
+
+def name_positional(verb: str, arguments: list[str]) -> list[str]:
+    """Turn the PATH of `golf-opt verify PATH ...` into the override that Hydra wants."""
+    if verb not in POSITIONAL or not arguments or "=" in arguments[0] or arguments[0][:1] == "-":
+        return arguments
+    quoted = arguments[0].replace("'", "\\'")
+    return [f"{POSITIONAL[verb]}='{quoted}'", *arguments[1:]]
 
 
 def hide_password(override: str) -> str:

@@ -20,7 +20,12 @@ PROTOCOLS = ("test", "holdout")
 DATASETS = ("auto", "mnist", "fashion", "digits")
 ENGINES = ("auto", "native", "torch")
 LIST_FORMATS = ("auto", "table", "plain", "json")
+BOARDS = ("article", "holdout", "99")
+REPRODUCE_PARTS = ("quick", "full", "tables")  # tables: write the page, train nothing
 DEFAULT_EPOCHS = 18
+PRUNE_METHODS = ("index", "magnitude", "saliency", "rounds")
+SCOPES = ("weights", "all")
+SALIENCY_ORDERS = ("first", "second")
 DASHBOARD_KEYS = ("host", "port", "write", "password_env", "password_file", "trusted_proxy")
 
 
@@ -55,6 +60,12 @@ def check_flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise UsageError(f"{name} is {value!r}, but must be true or false.")
     return value
+
+
+def check_share(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise UsageError(f"{name} is {value!r}, but must be a share above 0 and below 1.")
+    return float(value)
 
 
 def check_keys(name: str, node: Mapping[str, Any], allowed: Iterable[str]) -> None:
@@ -180,6 +191,97 @@ class ImportConfig:
     storage: StorageConfig
 
 
+@dataclass(frozen=True)
+class ConfirmConfig:
+    """One run of `golf-opt confirm`."""
+
+    study: str
+    folder: Path
+    top: int  # trials, the best first
+    seeds: int  # for each
+    target: float  # accuracy in [0, 1]
+    storage: StorageConfig
+    data: DataConfig
+    engine: EngineConfig
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """One run of `golf-opt record`: a study's trial, or what pruning made of one."""
+
+    study: str | None
+    trial: str | int
+    source: Path | None  # a folder that pruning wrote
+    board: str
+    slug: str
+    how: str  # in a few words
+    folder: Path  # of the studies
+    storage: StorageConfig
+    data: DataConfig
+
+
+@dataclass(frozen=True)
+class VerifyConfig:
+    """One run of `golf-opt verify`."""
+
+    path: Path  # one record, or a folder of records
+    data: DataConfig
+
+
+@dataclass(frozen=True)
+class ReproduceConfig:
+    """One run of `golf-opt reproduce`; trainings and rows are checked where they are used."""
+
+    part: str
+    folder: Path  # results.json, README.md and figures/
+    introduction: str
+    tables: Mapping[str, str]  # key -> title
+    trainings: Mapping[str, Mapping[str, Any]]
+    rows: tuple[Mapping[str, Any], ...]
+    about_pruning: str
+    prunings: Mapping[str, Mapping[str, Any]]
+    pruned_rows: tuple[Mapping[str, Any], ...]
+    curves: Mapping[str, Mapping[str, Any]]
+    findings: tuple[str, ...]
+    data: DataConfig
+    engine: EngineConfig
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """The trained net that a verb works on: a trial of a study, or a file of weights."""
+
+    study: str | None
+    trial: str | int  # `best` or a number
+    weights: Path | None
+    arch: Mapping[str, Any] | None  # of `weights`
+
+
+@dataclass(frozen=True)
+class RoundOptions:
+    """How `method=rounds` goes about it: see `golf.rounds`."""
+
+    share: float = 0.04  # of the survivors, removed in a round; halved where no variant succeeds
+    epochs: int = 6  # of fine-tuning in a round
+    variants: int = 6  # other choices of what to remove, side by side in all lanes
+    patience: int = 4  # rounds without success before the share is halved
+    lr: float = 2e-3  # of Adam at the start of each fine-tuning; cosine to zero
+    batch_size: int = 32
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """What to prune, how far and by which rule."""
+
+    method: str = "magnitude"
+    target: float = 0.98  # accuracy on the guide that is kept
+    rule: str = "test"  # the guide: the test set, or held-out training images
+    scope: str = "all"  # `weights`: of convolutions and linear layers alone
+    seed: int = 0
+    order: str = "second"  # of `method=saliency`
+    rounds: RoundOptions = RoundOptions()
+
+
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """Resolve a DictConfig into plain dicts and lists; a missing value is a `UsageError`."""
     try:
@@ -208,9 +310,7 @@ def study_config(cfg: DictConfig, conf_dir: Path) -> StudyConfig:
         pruner=_group("pruner", node["pruner"]),
         callbacks=node["callbacks"] or {},
         storage=_storage(node["storage"]),
-        data=DataConfig(
-            check_choice("data.name", node["data"]["name"], DATASETS), Path(node["data"]["root"])
-        ),
+        data=_data(node["data"]),
         engine=_engine(node["engine"]),
     )
 
@@ -286,6 +386,143 @@ def list_config(cfg: DictConfig) -> ListConfig:
     node = plain(cfg)
     return ListConfig(
         check_choice("format", node["format"], LIST_FORMATS), _storage(node["storage"])
+    )
+
+
+def confirm_config(cfg: DictConfig) -> ConfirmConfig:
+    """Check the composed configuration of the verb `confirm`."""
+    node = plain(cfg)
+    return ConfirmConfig(
+        study=existing_study(node["study"]),
+        folder=_folder(node["dir"]),
+        top=check_int("top", node["top"], 1),
+        seeds=check_int("seeds", node["seeds"], 1, 10_000),
+        target=check_share("target", node["target"]),
+        storage=_storage(node["storage"]),
+        data=_data(node["data"]),
+        engine=_engine(node["engine"]),
+    )
+
+
+def record_config(cfg: DictConfig) -> RecordConfig:
+    """Check the composed configuration of the verb `record`."""
+    node = plain(cfg)
+    if node["study"] is None and node["source"] is None:
+        raise UsageError("study and source are None; give study=NAME, or source=FOLDER study=NAME.")
+    slug = str(node["slug"])
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", slug):
+        raise UsageError(
+            f"slug is {node['slug']!r}, but must be the record's short name: small letters, "
+            "digits, . and -."
+        )
+    return RecordConfig(
+        study=node["study"],
+        trial=node["trial"],
+        source=None if node["source"] is None else Path(str(node["source"])),
+        board=check_choice("board", str(node["board"]), BOARDS),  # 99 comes as a number
+        slug=slug,
+        how=str(node["how"] or ""),
+        folder=_folder(node["dir"]),
+        storage=_storage(node["storage"]),
+        data=_data(node["data"]),
+    )
+
+
+def verify_config(cfg: DictConfig) -> VerifyConfig:
+    """Check the composed configuration of the verb `verify`."""
+    node = plain(cfg)
+    path = node["path"]
+    return VerifyConfig(
+        path=_folder(node["dir"]) / "records" if path is None else Path(str(path)),
+        data=_data(node["data"]),
+    )
+
+
+def reproduce_config(cfg: DictConfig) -> ReproduceConfig:
+    """Check the composed configuration of the verb `reproduce`."""
+    node = plain(cfg)
+    return ReproduceConfig(
+        part=check_choice("part", node["part"], REPRODUCE_PARTS),
+        folder=_folder(node["dir"]) / "reproduction",
+        introduction=str(node["introduction"]),
+        tables=_group("tables", node["tables"]),
+        trainings=_group("trainings", node["trainings"]),
+        rows=tuple(_group("rows", row) for row in node["rows"]),
+        about_pruning=str(node["about_pruning"]),
+        prunings=_group("prunings", node["prunings"]),
+        pruned_rows=tuple(_group("pruned_rows", row) for row in node["pruned_rows"]),
+        curves=_group("curves", node["curves"]),
+        findings=tuple(map(str, node["findings"])),
+        data=_data(node["data"]),
+        engine=_engine(node["engine"]),
+    )
+
+
+def source_config(node: Mapping[str, Any]) -> SourceConfig:
+    """Check `study= trial=` and `weights= arch=`, of which a verb takes one pair."""
+    study, weights, trial, arch = node["study"], node["weights"], node["trial"], node.get("arch")
+    if (study is None) == (weights is None):
+        given = "both are" if study is not None else "neither is"
+        raise UsageError(
+            f"study and weights name the net, and {given} given; give one: study=NAME, or "
+            "weights=FILE arch=NAME."
+        )
+    if (weights is None) != (arch is None):
+        need = "arch is missing; weights=FILE needs the arch=NAME that it was trained as"
+        raise UsageError(f"{need}." if arch is None else "arch is given, but a study has its own.")
+    if trial != "best":
+        check_int("trial", trial, 0)
+    return SourceConfig(
+        None if study is None else str(study),
+        trial,
+        None if weights is None else Path(str(weights)),
+        None if arch is None else _group("arch", arch),
+    )
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """One run of `golf-opt prune`."""
+
+    source: SourceConfig
+    options: PruneOptions
+    folder: Path
+    storage: StorageConfig
+    data: DataConfig
+    engine: EngineConfig
+
+
+def prune_config(cfg: DictConfig) -> PruneConfig:
+    """Check the composed configuration of the verb `prune`."""
+    node = plain(cfg)
+    return PruneConfig(
+        source=source_config(node),
+        options=_prune_options(node),
+        folder=_folder(node["dir"]),
+        storage=_storage(node["storage"]),
+        data=_data(node["data"]),
+        engine=_engine(node["engine"]),
+    )
+
+
+def _prune_options(node: Mapping[str, Any]) -> PruneOptions:
+    rounds = node["rounds"]
+    check_keys("rounds", rounds, RoundOptions.__dataclass_fields__)
+    return PruneOptions(
+        method=check_choice("method", node["method"], PRUNE_METHODS),
+        target=check_share("target", node["target"]),
+        rule=check_choice("rule", node["rule"], PROTOCOLS),
+        scope=check_choice("scope", node["scope"], SCOPES),
+        seed=check_int("seed", node["seed"], 0, 2**63 - 1),
+        order=check_choice("order", node["order"], SALIENCY_ORDERS),
+        rounds=RoundOptions(
+            share=check_share("rounds.share", rounds["share"]),
+            epochs=check_int("rounds.epochs", rounds["epochs"], 1, 10_000),
+            variants=check_int("rounds.variants", rounds["variants"], 1, 1000),
+            patience=check_int("rounds.patience", rounds["patience"], 1, 1000),
+            lr=check_share("rounds.lr", rounds["lr"]),
+            batch_size=check_int("rounds.batch_size", rounds["batch_size"], 1, 65_536),
+        ),
     )
 
 
@@ -386,6 +623,10 @@ def _points(enqueue: object, folder: Path) -> tuple[Mapping[str, Any], ...]:
 def _storage(node: Mapping[str, Any]) -> StorageConfig:
     check_keys("storage", node, ("url", "url_env"))
     return StorageConfig(url=node["url"], url_env=node.get("url_env"))
+
+
+def _data(node: Mapping[str, Any]) -> DataConfig:
+    return DataConfig(check_choice("data.name", node["name"], DATASETS), Path(node["root"]))
 
 
 def _engine(node: Mapping[str, Any]) -> EngineConfig:

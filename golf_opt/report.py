@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.figures import NOISE_SDS, StudyView, not_told_apart, seed_noise
-from golf_opt.storage import FINGERPRINT, RECIPE, marks
+from golf_opt.storage import FACTS, FINGERPRINT, NOTE_SECTIONS, RECIPE, mark, marks
 
 
 def percent(accuracy: float) -> str:
@@ -115,6 +115,14 @@ def write_note(study: optuna.Study, facts: Mapping[str, Any]) -> None:
     _dashboard_notes().save_note(study, note(study, facts))
 
 
+def add_section(study: optuna.Study, title: str, text: str) -> None:
+    """Put a section of Markdown into the study's note, in place of an earlier one of its title."""
+    kept = marks(study)
+    mark(study, NOTE_SECTIONS, kept.get(NOTE_SECTIONS, {}) | {title: text})
+    if FACTS in kept:
+        write_note(study, kept[FACTS])
+
+
 @cache
 def _dashboard_notes() -> ModuleType:
     """Load optuna-dashboard's module for notes without the rest of it, which takes two seconds."""
@@ -157,6 +165,8 @@ def note(study: optuna.Study, facts: Mapping[str, Any]) -> str:
             "",
             noise_words(view_of(study)),
         ]
+    for title, text in marks(study).get(NOTE_SECTIONS, {}).items():
+        lines += ["", f"## {title}", "", text]
     return "\n".join(lines)
 
 

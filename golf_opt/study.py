@@ -45,6 +45,7 @@ from golf_opt.report import best_trial, closing_words
 from golf_opt.scheduler import Scheduler
 from golf_opt.space import FreshSampler, GridSampler, Space, build_space, sampler_seed, trial_seed
 from golf_opt.storage import (
+    FACTS,
     OBJECTIVES,
     RECIPE,
     WORKER,
@@ -116,6 +117,7 @@ def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
         for point in points:
             study.enqueue_trial(point, skip_if_exists=True)
         told = facts(config, net, space, view, command)
+        mark(study, FACTS, told)
         context = StudyContext(study, engine, config.folder, config.trials, config.epochs, told)
         loop = StudyLoop(context, config, net, space, view, callbacks, say)
         ended_by = loop.run()

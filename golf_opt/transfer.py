@@ -19,8 +19,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.archive import Exported, checkpoint_path, read_export, write_study
 from golf_opt.callbacks import open_checkpoints
-from golf_opt.checkpoint import DamagedCheckpoint, pack, unpack, write_whole
+from golf_opt.checkpoint import DamagedCheckpoint, pack, unpack
 from golf_opt.config import ExportConfig, ImportConfig, UsageError
+from golf_opt.files import replace_file
 from golf_opt.golf.source import job_of
 from golf_opt.removal import artifact_ids, artifacts_of, remove_study
 from golf_opt.storage import (
@@ -93,7 +94,7 @@ def export_checkpoints(
         except DamagedCheckpoint as damage:
             say(f"left out: {damage}")
             continue
-        write_whole(checkpoint_path(target, trial.number), pack(job, checkpoint))
+        replace_file(checkpoint_path(target, trial.number), pack(job, checkpoint))
         written += 1
     return written
 
@@ -102,7 +103,7 @@ def copy_artifacts(source: Path, target: Path, ids: set[str], copied: list[str])
     """Copy the files that there are and the target lacks; name each in `copied`."""
     for id_ in sorted(ids):
         if (source / id_).is_file() and not (target / id_).exists():
-            write_whole(target / id_, (source / id_).read_bytes())
+            replace_file(target / id_, (source / id_).read_bytes())
             copied.append(id_)
 
 

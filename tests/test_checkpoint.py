@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from conftest import net
 
-from golf_opt.checkpoint import Checkpoint, CheckpointFolder, DamagedCheckpoint, pack, write_whole
+from golf_opt.checkpoint import Checkpoint, CheckpointFolder, DamagedCheckpoint, pack
 from golf_opt.engines.base import EpochResult, Job, LaneState, initial_weights
+from golf_opt.files import replace_file
 from golf_opt.recipe import Candidate
 
 JOB = Job(net("c4-5-4"), Candidate(14, 8e-4), seed=5, epochs=18)
@@ -21,7 +22,7 @@ CHECKPOINT = Checkpoint(
 
 def saved(folder: Path) -> CheckpointFolder:
     checkpoints = CheckpointFolder(folder)
-    write_whole(checkpoints.path(0), pack(JOB, CHECKPOINT))
+    replace_file(checkpoints.path(0), pack(JOB, CHECKPOINT))
     return checkpoints
 
 

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import ROOT, Ran
+import torch
+from conftest import ROOT, Ran, net
 
 import bench.readme
 from golf_opt import cli
+from golf_opt.engines.native import compiler
+from golf_opt.engines.torch import TorchNet
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -35,7 +38,8 @@ def commands(head: str) -> list[str]:
 
 
 def test_every_command_is_covered_here() -> None:
-    heads = ("make study", "make test", "make dashboard", "make demo", "make bench", "golf-opt ")
+    heads = ("make study", "make test", "make dashboard", "make demo", "make bench",
+             "make reproduce", "make records", "golf-opt ")  # fmt: skip
     assert COMMANDS and [c for c in COMMANDS if not c.startswith(heads)] == []
 
 
@@ -67,6 +71,33 @@ def test_going_on_elsewhere(
     joined = golf(*shlex.split(go_on)[1:], "engine=torch", "engine.lanes=1")
     assert joined.status == 0, joined.err
     assert "1 of 1 trials finished" in joined.out
+
+
+@pytest.mark.parametrize("command", commands("golf-opt prune"))
+def test_prune_commands(golf: Callable[..., Ran], tmp_path: Path, command: str) -> None:
+    torch.save(dict(TorchNet(net("c4-5-4-prelu")).tensors()), tmp_path / "net.pt")
+    for name, protocol in (("c4-5-4-prelu", "test"), ("careful", "holdout")):
+        golf("study", "arch=c4-5-4-prelu", *QUICK, f"study.name={name}", f"protocol={protocol}")
+    quick = ("data=digits", "target=0.05", "rounds.share=0.9", "rounds.epochs=1")
+    arguments = [a for a in shlex.split(command)[1:] if not a.startswith("target=")]
+    if "method=saliency" in arguments and compiler() is None:
+        pytest.skip("no C++ compiler, and PyTorch's engine gives no gradients")
+    ran = golf(*arguments, *quick)
+    assert ran.status == 0, ran.err
+    assert "non-zero parameters of 820" in ran.out
+
+
+VERBS = ("confirm", "record", "verify", "reproduce")
+NEW = [command for verb in VERBS for command in commands(f"golf-opt {verb}")]
+
+
+@pytest.mark.parametrize("command", NEW)
+def test_commands_of_trained_nets_compose(golf: Callable[..., Ran], command: str) -> None:
+    """What they do is tested beside their modules; every key of the README is one of theirs."""
+    ran = golf(*shlex.split(command)[1:], "--cfg", "job")
+    assert ran.status == 0, ran.err
+    for override in shlex.split(command)[3:]:
+        assert f"{override.partition('=')[0]}: " in ran.out
 
 
 def test_reports(golf: Callable[..., Ran]) -> None:
@@ -143,7 +174,8 @@ def test_keeping_studies(golf: Callable[..., Ran], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["study", "demo", "dashboard", "test", "check", "bench", "setup"]
+    "target",
+    ["study", "demo", "dashboard", "test", "check", "bench", "setup", "reproduce", "records"],
 )
 def test_make_targets_exist_and_help_names_them(target: str) -> None:
     dry = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)

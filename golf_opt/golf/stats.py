@@ -1,0 +1,62 @@
+"""What n seeds gave: mean, standard deviation, confidence interval, range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Measurements of one thing on n seeds. Of a single one, sd and interval are NaN."""
+
+    values: tuple[float, ...]
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def sd(self) -> float:
+        """The sample standard deviation, with n - 1."""
+        return float(np.std(self.values, ddof=1)) if self.n > 1 else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the mean, by Student's t."""
+        if self.n < 2:
+            return math.nan, math.nan
+        from scipy.special import stdtrit  # a second less than scipy.stats takes to import
+
+        half = float(stdtrit(self.n - 1, (1 + CONFIDENCE) / 2)) * self.sd / math.sqrt(self.n)
+        return self.mean - half, self.mean + half
+
+    @property
+    def low(self) -> float:
+        return min(self.values)
+
+    @property
+    def high(self) -> float:
+        return max(self.values)
+
+    def reaching(self, target: float) -> int:
+        """How many of the values are at least `target`."""
+        return sum(value >= target for value in self.values)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(tuple(values))
+
+
+def points(accuracy: float) -> str:
+    """Return an accuracy or a difference of two, in [0, 1], as `97.72`; NaN as a dash."""
+    return "-" if math.isnan(accuracy) else f"{100 * accuracy:.2f}"
