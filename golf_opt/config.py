@@ -20,6 +20,8 @@ PROTOCOLS = ("test", "holdout")
 DATASETS = ("auto", "mnist", "fashion", "digits")
 ENGINES = ("auto", "native", "torch")
 DEFAULT_EPOCHS = 18
+PRUNE_METHODS = ("index", "magnitude", "saliency", "rounds")
+SCOPES = ("weights", "all")
 
 
 class UsageError(ValueError):
@@ -117,6 +119,31 @@ class DashboardConfig:
     host: str
     port: int
     storage: StorageConfig
+
+
+@dataclass(frozen=True)
+class RoundOptions:
+    """How `method=rounds` goes about it: see `golf.rounds`."""
+
+    share: float = 0.05  # of the survivors, removed at the first step
+    epochs: int = 8  # of fine-tuning at the first step
+    variants: int = 4  # tried side by side
+    lr: float = 2e-3  # at the start of each fine-tuning; cosine to zero
+    batch_size: int = 32
+    max_epochs: int = 64
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """What to prune, how far and by which rule."""
+
+    method: str = "magnitude"
+    target: float = 0.98  # accuracy on the guide that is kept
+    rule: str = "test"  # the guide: the test set, or held-out training images
+    scope: str = "all"  # `weights`: of convolutions and linear layers alone
+    seed: int = 0
+    order: str = "second"  # of `method=saliency`
+    rounds: RoundOptions = RoundOptions()
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -16,8 +16,9 @@ RANKS = [
     ["engines.torch", "engines.native", "checkpoint"],
     ["engines.__init__", "report"],
     ["callbacks", "dashboard"],
-    ["progress", "golf.source"],
-    ["study"],
+    ["progress", "golf.source", "golf.dead", "golf.judge", "golf.ranking"],
+    ["study", "golf.count", "golf.search"],
+    ["golf.prune"],
     ["cli"],
     ["__main__"],
 ]

@@ -344,6 +344,17 @@ class NativeEngine:
         after = unpack(buffers, "buffers", net.buffers)
         return float(loss), unpack(gradients, "gradients", net.parameters) | after
 
+    def counter(
+        self, net: Net, tensors: Mapping[str, npt.NDArray[Any]]
+    ) -> Callable[[Floats, Split], int]:
+        """Return a function of flat weights and a split: how many images get their label.
+
+        The weights are those of `net.parameters` in order, padded with zeros to whole vectors. It
+        has memory of its own, so that each thread can have one.
+        """
+        _, buffers, evaluator = self._evaluation(net, tensors)
+        return lambda weights, split: evaluator.correct(weights, buffers, _Images.of(split), NEVER)
+
     # --- a lane ---
 
     def _kernel(self, net: Net, images: int) -> Library:

@@ -1,0 +1,191 @@
+"""What pruning left without effect: channels that reach nothing, channels that are constant.
+
+clear    zeroes what cannot change the output; exact
+fold     also moves constant channels into the biases behind them; equal but for rounding
+shrink   cuts out the channels that neither of them left alive: a smaller net, the same function
+
+A channel starts in a convolution, depthwise ones aside, or in a linear layer, and goes through
+whatever works on each channel by itself up to the next of those. Tensors that several nodes share
+are left as they are: what one use does not need another may.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from golf_opt import arch
+from golf_opt.arch import Net, Node, build_net
+from golf_opt.engines.base import Tensors
+
+Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[Any]
+
+
+def clear(net: Net, tensors: Tensors) -> Tensors:
+    """Return the tensors with zeros where a weight cannot change the output."""
+    cleared = {name: values.copy() for name, values in tensors.items()}
+    for node, needed, _ in _backward(net, cleared):
+        if node.name not in _tied(net):
+            for parameter in node.parameters:
+                cleared[f"weights/{parameter.name}"][~needed] = 0
+    return cleared
+
+
+def fold(net: Net, tensors: Tensors) -> Tensors:
+    """Return the tensors with constant channels folded into biases, and cleared."""
+    folded = clear(net, tensors)
+    values = np.full(arch.INPUT_SHAPE[0], np.nan)
+    for node in net.nodes:
+        values = _constants(node, values, folded, write=node.name not in _tied(net))
+    return clear(net, folded)
+
+
+def shrink(net: Net, tensors: Tensors) -> tuple[Net, Tensors]:
+    """Return the net without its dead channels, and its tensors; the same net if there are none.
+
+    A layer keeps one channel at least.
+    """
+    if _tied(net):
+        return net, tensors
+    keeps: dict[str, tuple[Mask, Mask]] = {}  # node -> channels of its output, of its input
+    keep = np.ones(arch.NUM_CLASSES, dtype=bool)
+    for node in reversed(net.nodes):
+        after, keep = keep, _reads(node, keep, tensors) if _is_dense(node) else keep
+        if not keep.any() or node is net.nodes[0]:
+            keep = np.arange(len(keep)) == 0
+        keeps[node.name] = after, keep
+    if all(after.all() for after, _ in keeps.values()):
+        return net, tensors
+    widths = [int(keeps[node.name][0].sum()) for node in net.nodes if _is_dense(node)]
+    small = build_net({"name": _name(net, widths[:-1]), "layers": _rows(net, keeps)})
+    return small, _cut(net, small, tensors, keeps)
+
+
+def _tied(net: Net) -> set[str]:
+    return {node.name for node in net.nodes if node.shared}
+
+
+def _is_dense(node: Node) -> bool:
+    """Whether every output channel reads every input channel."""
+    return isinstance(node.layer, (arch.Conv, arch.Linear)) and not _is_depthwise(node)
+
+
+def _is_depthwise(node: Node) -> bool:
+    return isinstance(node.layer, arch.Depthwise)
+
+
+def _by_channel(node: Node, weight: Floats) -> Floats:
+    """Return a dense weight as a view [outputs, input channels, positions]."""
+    return weight.reshape(len(weight), node.input_shape[0], -1)
+
+
+def _weight(node: Node, tensors: Tensors, name: str = "weight") -> Floats | None:
+    return tensors.get(f"weights/{node.name}.{name}")
+
+
+def _reads(node: Node, needed: Mask, tensors: Tensors) -> Mask:
+    """Return which input channels the needed output channels depend on."""
+    weight = _weight(node, tensors)
+    if weight is None or isinstance(node.layer, arch.PReLU):
+        return needed
+    if _is_dense(node):
+        return np.asarray(_by_channel(node, weight)[needed].any(axis=(0, 2)))
+    alive: Mask = weight.reshape(len(weight), -1).any(axis=1)
+    return needed & alive
+
+
+def _backward(net: Net, tensors: Tensors) -> Iterator[tuple[Node, Mask, Mask]]:
+    """Yield each node from the last, with the output and the input channels that have an effect."""
+    needed = np.ones(arch.NUM_CLASSES, dtype=bool)
+    for node in reversed(net.nodes):
+        reads = _reads(node, needed, tensors)
+        yield node, needed, reads
+        needed = reads
+
+
+def _constants(node: Node, values: Floats, tensors: Tensors, write: bool) -> Floats:
+    """Return the constant of each output channel, nan where it varies, from those of the inputs.
+
+    With `write`, constants that a layer with a bias reads are moved into that bias.
+    """
+    layer = node.layer
+    weight, bias = _weight(node, tensors), _weight(node, tensors, "bias")
+    match layer:
+        case arch.ReLU():
+            return np.maximum(values, 0)
+        case arch.LeakyReLU():
+            return np.where(values < 0, layer.slope * values, values)
+        case arch.PReLU():
+            assert weight is not None
+            return np.where(values < 0, weight * values, values)
+        case arch.BatchNorm():
+            assert weight is not None and bias is not None
+            mean, var = (tensors[f"buffers/{node.name}.running_{kind}"] for kind in ("mean", "var"))
+            scaled = (values - mean) / np.sqrt(var + layer.EPS) * weight + bias
+            return np.where(weight == 0, bias, scaled)
+        case arch.Conv() | arch.Linear():
+            assert weight is not None
+            return _fold_into(node, values, weight, bias, write)
+    return values
+
+
+def _fold_into(
+    node: Node, values: Floats, weight: Floats, bias: Floats | None, write: bool
+) -> Floats:
+    """Fold the constants that a convolution or linear layer reads; return those it gives."""
+    reads = weight.reshape(len(weight), -1, 1) if _is_depthwise(node) else None
+    by_channel = _by_channel(node, weight) if reads is None else reads
+    padded = isinstance(node.layer, arch.Conv) and node.layer.pad > 0
+    for channel in np.flatnonzero(~np.isnan(values)) if write else ():
+        rows = np.array([channel]) if _is_depthwise(node) else np.arange(len(weight))
+        at = (rows, slice(None)) if _is_depthwise(node) else (rows, channel)
+        constant = float(values[channel])
+        if constant != 0 and (padded or bias is None):
+            continue  # a constant with zeros around it is none; and it needs a bias to move to
+        if bias is not None:
+            sums = by_channel[at].reshape(len(rows), -1).sum(axis=1, dtype=np.float64)
+            bias[rows] += (sums * constant).astype(np.float32)
+        by_channel[at] = 0
+    given = np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
+    varies = weight.reshape(len(weight), -1).any(axis=1)
+    return np.where(varies, np.nan, given)
+
+
+def _rows(net: Net, keeps: dict[str, tuple[Mask, Mask]]) -> list[dict[str, Any]]:
+    """Return the layers of the smaller net, as `build_net` takes them."""
+    rows = []
+    for node, row in zip(net.nodes, net.describe(), strict=True):
+        options = {k: v for k, v in row.items() if k not in ("shared", *node.layer.fixed)}
+        width = "features" if isinstance(node.layer, arch.Linear) else "channels"
+        if _is_dense(node):
+            options[width] = int(keeps[node.name][0].sum())
+        rows.append(options)
+    return rows
+
+
+def _cut(net: Net, small: Net, tensors: Tensors, keeps: dict[str, tuple[Mask, Mask]]) -> Tensors:
+    """Return the tensors without the channels that are gone."""
+    cut: Tensors = {}
+    shapes = {p.name: p.shape for p in (*small.parameters, *small.buffers)}
+    for node in net.nodes:
+        after, before = keeps[node.name]
+        kinds = [("weights", p) for p in node.parameters] + [("buffers", b) for b in node.buffers]
+        for kind, parameter in kinds:
+            values = tensors[f"{kind}/{parameter.name}"]
+            if _is_dense(node) and parameter.name.endswith(".weight"):
+                values = _by_channel(node, values)[:, before]
+            values = values[after].reshape(shapes[parameter.name])
+            cut[f"{kind}/{parameter.name}"] = np.ascontiguousarray(values)
+    return cut
+
+
+def _name(net: Net, widths: list[int]) -> str:
+    """Return `c4-5-3-prelu` for a net of the grammar, `<name>-shrunk` for others."""
+    if arch.parse_grammar(net.name) is None:
+        return f"{net.name}-shrunk"
+    return "c" + "-".join(map(str, widths)) + re.sub(r"^c\d+(-\d+)*", "", net.name)
