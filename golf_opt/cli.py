@@ -20,7 +20,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from golf_opt import __version__
 from golf_opt.arch import load_arch, presets, show_shape, unknown_arch
-from golf_opt.config import UsageError, dashboard_config, did_you_mean, study_config, worker_config
+from golf_opt.config import (
+    UsageError,
+    dashboard_config,
+    did_you_mean,
+    prune_config,
+    study_config,
+    worker_config,
+)
 from golf_opt.hydra_source import GrammarSource
 from golf_opt.storage import PASSWORD_ENV, explain_failure, take_password
 
@@ -40,6 +47,7 @@ golf-opt VERB key=value ...
   study      run a study, or go on with it:  golf-opt study arch=c4-5-4 trials=50
   worker     run trials beside others:     golf-opt worker study=c4-5-4 storage=postgres
   dashboard  browse the studies:             golf-opt dashboard
+  prune      prune a trained net:            golf-opt prune study=c4-5-4 method=rounds
   arch       count networks:                 golf-opt arch c4-5-4 c4-5-4-prelu
 
 golf-opt VERB --help lists a verb's keys, --cfg job shows what would run.
@@ -74,6 +82,16 @@ def end(outcome: Outcome) -> None:
         sys.exit(EXIT_SIGNAL + outcome.signal)
 
 
+def prune(cfg: DictConfig) -> None:
+    """Prune a trained net."""
+    from golf_opt.golf.pruning import run_prune
+
+    outcome = run_prune(prune_config(cfg), f"{sys.argv[0]} {shlex.join(sys.argv[1:])}", say)
+    say(outcome.closing)
+    if outcome.signal is not None:
+        sys.exit(EXIT_SIGNAL + outcome.signal)
+
+
 def dashboard(cfg: DictConfig) -> None:
     """Serve optuna-dashboard."""
     from golf_opt.dashboard import serve
@@ -99,6 +117,7 @@ HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     "study": study,
     "worker": worker,
     "dashboard": dashboard,
+    "prune": prune,
 }
 VERBS = (*HYDRA_VERBS, "arch")
 

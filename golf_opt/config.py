@@ -22,6 +22,7 @@ ENGINES = ("auto", "native", "torch")
 DEFAULT_EPOCHS = 18
 PRUNE_METHODS = ("index", "magnitude", "saliency", "rounds")
 SCOPES = ("weights", "all")
+SALIENCY_ORDERS = ("first", "second")
 
 
 class UsageError(ValueError):
@@ -122,6 +123,16 @@ class DashboardConfig:
 
 
 @dataclass(frozen=True)
+class SourceConfig:
+    """The trained net that a verb works on: a trial of a study, or a file of weights."""
+
+    study: str | None
+    trial: str | int  # `best` or a number
+    weights: Path | None
+    arch: Mapping[str, Any] | None  # of `weights`
+
+
+@dataclass(frozen=True)
 class RoundOptions:
     """How `method=rounds` goes about it: see `golf.rounds`."""
 
@@ -174,9 +185,7 @@ def study_config(cfg: DictConfig, conf_dir: Path) -> StudyConfig:
         pruner=_group("pruner", node["pruner"]),
         callbacks=node["callbacks"] or {},
         storage=_storage(node["storage"]),
-        data=DataConfig(
-            check_choice("data.name", node["data"]["name"], DATASETS), Path(node["data"]["root"])
-        ),
+        data=_data(node["data"]),
         engine=_engine(node["engine"]),
     )
 
@@ -210,6 +219,81 @@ def dashboard_config(cfg: DictConfig) -> DashboardConfig:
         port=check_int("dashboard.port", node["dashboard"]["port"], 0, 65_535),
         storage=_storage(node["storage"]),
     )
+
+
+def source_config(node: Mapping[str, Any]) -> SourceConfig:
+    """Check `study= trial=` and `weights= arch=`, of which a verb takes one pair."""
+    study, weights, trial, arch = node["study"], node["weights"], node["trial"], node.get("arch")
+    if (study is None) == (weights is None):
+        given = "both are" if study is not None else "neither is"
+        raise UsageError(
+            f"study and weights name the net, and {given} given; give one: study=NAME, or "
+            "weights=FILE arch=NAME."
+        )
+    if (weights is None) != (arch is None):
+        need = "arch is missing; weights=FILE needs the arch=NAME that it was trained as"
+        raise UsageError(f"{need}." if arch is None else "arch is given, but a study has its own.")
+    if trial != "best":
+        check_int("trial", trial, 0)
+    return SourceConfig(
+        None if study is None else str(study),
+        trial,
+        None if weights is None else Path(str(weights)),
+        None if arch is None else _group("arch", arch),
+    )
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """One run of `golf-opt prune`."""
+
+    source: SourceConfig
+    options: PruneOptions
+    folder: Path
+    storage: StorageConfig
+    data: DataConfig
+    engine: EngineConfig
+
+
+def prune_config(cfg: DictConfig) -> PruneConfig:
+    """Check the composed configuration of the verb `prune`."""
+    node = plain(cfg)
+    return PruneConfig(
+        source=source_config(node),
+        options=_prune_options(node),
+        folder=_folder(node["dir"]),
+        storage=_storage(node["storage"]),
+        data=_data(node["data"]),
+        engine=_engine(node["engine"]),
+    )
+
+
+def _prune_options(node: Mapping[str, Any]) -> PruneOptions:
+    rounds = node["rounds"]
+    check_keys("rounds", rounds, RoundOptions.__dataclass_fields__)
+    epochs = check_int("rounds.epochs", rounds["epochs"], 1, 10_000)
+    return PruneOptions(
+        method=check_choice("method", node["method"], PRUNE_METHODS),
+        target=_share("target", node["target"]),
+        rule=check_choice("rule", node["rule"], PROTOCOLS),
+        scope=check_choice("scope", node["scope"], SCOPES),
+        seed=check_int("seed", node["seed"], 0, 2**63 - 1),
+        order=check_choice("order", node["order"], SALIENCY_ORDERS),
+        rounds=RoundOptions(
+            share=_share("rounds.share", rounds["share"]),
+            epochs=epochs,
+            max_epochs=check_int("rounds.max_epochs", rounds["max_epochs"], epochs, 10_000),
+            variants=check_int("rounds.variants", rounds["variants"], 1, 1000),
+            lr=_share("rounds.lr", rounds["lr"]),
+            batch_size=check_int("rounds.batch_size", rounds["batch_size"], 1, 65_536),
+        ),
+    )
+
+
+def _share(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise UsageError(f"{name} is {value!r}, but must be a share above 0 and below 1.")
+    return float(value)
 
 
 def load_yaml(path: Path) -> Any:
@@ -264,6 +348,10 @@ def _points(enqueue: object, folder: Path) -> tuple[Mapping[str, Any], ...]:
 def _storage(node: Mapping[str, Any]) -> StorageConfig:
     check_keys("storage", node, ("url", "url_env"))
     return StorageConfig(url=node["url"], url_env=node.get("url_env"))
+
+
+def _data(node: Mapping[str, Any]) -> DataConfig:
+    return DataConfig(check_choice("data.name", node["name"], DATASETS), Path(node["root"]))
 
 
 def _engine(node: Mapping[str, Any]) -> EngineConfig:

@@ -10,15 +10,18 @@ PACKAGE = Path(__file__).parents[1] / "golf_opt"
 # A module may import from the ranks below its own, and no other.
 RANKS = [
     ["__init__", "golf.__init__"],
-    ["config", "rng", "picture", "ledger", "workers"],
+    ["config", "rng", "picture", "files", "ledger", "workers"],
     ["arch", "recipe", "data", "write_behind"],
     ["hydra_source", "space", "storage", "scheduler", "engines.base"],
     ["engines.torch", "engines.native", "checkpoint"],
     ["engines.__init__", "report"],
     ["callbacks", "dashboard"],
-    ["progress", "golf.source", "golf.dead", "golf.judge", "golf.ranking"],
-    ["study", "golf.count", "golf.search"],
+    ["progress", "golf.weights", "golf.dead", "golf.judge", "golf.ranking"],
+    ["study", "golf.source", "golf.count", "golf.search"],
+    ["golf.rounds"],
     ["golf.prune"],
+    ["golf.pruned"],
+    ["golf.pruning"],
     ["cli"],
     ["__main__"],
 ]

@@ -95,8 +95,7 @@ def _reads(node: Node, needed: Mask, tensors: Tensors) -> Mask:
         return needed
     if _is_dense(node):
         return np.asarray(_by_channel(node, weight)[needed].any(axis=(0, 2)))
-    alive: Mask = weight.reshape(len(weight), -1).any(axis=1)
-    return needed & alive
+    return needed & np.asarray(weight.reshape(len(weight), -1).any(axis=1))
 
 
 def _backward(net: Net, tensors: Tensors) -> Iterator[tuple[Node, Mask, Mask]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,12 @@ from golf_opt.arch import Net
 from golf_opt.config import PruneOptions, UsageError
 from golf_opt.data import Split, View
 from golf_opt.engines.base import Engine, Tensors
-from golf_opt.engines.native.engine import unpack
+from golf_opt.engines.native.engine import NativeEngine, unpack
 from golf_opt.golf.count import Count, count, num_nonzero
 from golf_opt.golf.dead import fold, shrink
 from golf_opt.golf.judge import Judge, allowed_errors, flatten
 from golf_opt.golf.ranking import Ranking, by_index, by_magnitude, by_saliency, in_scope
+from golf_opt.golf.rounds import rounds
 from golf_opt.golf.search import Standing, passes
 from golf_opt.report import percent
 
@@ -87,6 +88,7 @@ class Pruning:
         self.engine, self.net, self.view, self.options = engine, net, view, options
         self.size_before = num_nonzero(net, tensors)
         self.standing = standing or self._start(tensors)
+        self._scope = in_scope(net, options.scope)
 
     def _start(self, tensors: Tensors) -> Standing:
         guide, target = self.view.objective, self.options.target
@@ -101,8 +103,11 @@ class Pruning:
         stage = "rounds" if self.options.method == "rounds" else "passes"
         return Standing(flatten(self.net, tensors), buffers, accuracy, stage)
 
-    def run(self) -> Iterator[Standing]:
+    def run(self) -> Generator[Standing]:
         """Prune; yield after every candidate, so that the caller can show, save and stop."""
+        if self.standing.stage == "rounds":
+            for _ in self._rounds():
+                yield self.standing
         for _ in self._passes():
             yield self.standing
         self.standing.finished = True
@@ -113,17 +118,13 @@ class Pruning:
         standing = self.standing
         tensors = self._folded(self.tensors(standing))
         small, small_tensors = shrink(self.net, tensors)
-        masks = {
-            f"masks/{p.name}": (tensors[f"weights/{p.name}"] != 0).astype(np.float32)
-            for p in self.net.parameters
-        }
         counted = count(self.net, tensors)
         guide, test = self.view.objective, self.view.test
         accuracy = self.engine.evaluate(self.net, tensors, guide)
         smaller = small is not self.net and self._same(small, small_tensors, accuracy)
         return Pruned(
             net=self.net,
-            tensors=tensors | masks,
+            tensors=tensors | masks(self.net, tensors),
             count=counted,
             removed=self.size_before - counted.nz,
             guide=guide.name,
@@ -145,14 +146,27 @@ class Pruning:
         """Return `weights/...` and `buffers/...` of a standing."""
         return unpack(standing.weights, "weights", self.net.parameters) | standing.buffers
 
+    def _rounds(self) -> Iterator[None]:
+        standing, options = self.standing, self.options
+        rankings = [by_magnitude(self.net)]
+        if isinstance(self.engine, NativeEngine):
+            rankings.append(self._saliency())
+        spent_s, started = standing.time_s, time.monotonic()
+        steps = rounds(self.engine, self.net, standing, rankings, self._scope, options)
+        with contextlib.closing(steps):
+            for _ in steps:
+                standing.time_s = spent_s + time.monotonic() - started
+                yield
+        standing.stage = "passes"
+
     def _passes(self) -> Iterator[None]:
         standing, options = self.standing, self.options
-        judge = Judge(self.engine, self.net, standing.buffers, self.view.objective, options.target)
-        scope = in_scope(self.net, options.scope)
-        steps = passes(standing, judge, self._ranking(), scope, once=options.method == "index")
         before, spent_s, started = standing.evaluations, standing.time_s, time.monotonic()
+        guide = self.view.objective
+        judge = Judge(self.engine, self.net, standing.buffers, guide, options.target)
+        once = options.method == "index"
         with contextlib.closing(judge):
-            for _ in steps:
+            for _ in passes(standing, judge, self._ranking(), self._scope, once):
                 standing.evaluations = before + judge.evaluations
                 standing.time_s = spent_s + time.monotonic() - started
                 yield
@@ -161,16 +175,12 @@ class Pruning:
         options = self.options
         if options.method == "index":
             return by_index
-        if options.method == "saliency":
-            return by_saliency(
-                self.engine,
-                self.net,
-                self.standing.buffers,
-                self.view.train,
-                options.order,
-                options.seed,
-            )
-        return by_magnitude(self.net)
+        return self._saliency() if options.method == "saliency" else by_magnitude(self.net)
+
+    def _saliency(self) -> Ranking:
+        train, options = self.view.train, self.options
+        buffers = self.standing.buffers
+        return by_saliency(self.engine, self.net, buffers, train, options.order, options.seed)
 
     def _folded(self, tensors: Tensors) -> Tensors:
         """Fold constant channels, unless rounding costs an image or nothing is gained."""
@@ -199,6 +209,14 @@ def prune(
         if report is not None:
             report(standing)
     return pruning.result()
+
+
+def masks(net: Net, tensors: Tensors) -> Tensors:
+    """Return `masks/...`, one where a weight is not zero."""
+    return {
+        f"masks/{p.name}": (tensors[f"weights/{p.name}"] != 0).astype(np.float32)
+        for p in net.parameters
+    }
 
 
 def _errors(accuracy: float, split: Split) -> int:

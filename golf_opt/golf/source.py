@@ -1,4 +1,4 @@
-"""Where a trained net comes from: a trial of a study."""
+"""Where a trained net comes from: a trial of a study, or a file of weights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from optuna.trial import FrozenTrial, TrialState
 from golf_opt.arch import Net, build_net
 from golf_opt.callbacks import open_checkpoints
 from golf_opt.checkpoint import DamagedCheckpoint
-from golf_opt.config import UsageError
+from golf_opt.config import SourceConfig, StorageConfig, UsageError
 from golf_opt.engines.base import Tensors
+from golf_opt.golf.weights import read_weights
 from golf_opt.recipe import Candidate
 from golf_opt.report import best_trial
 from golf_opt.space import build_space
-from golf_opt.storage import RECIPE, marks
+from golf_opt.storage import RECIPE, find_study, marks, opened_storage
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class TrainedNet:
     seed: int | None = None
     recipe: Mapping[str, Any] | None = None  # of the study: arch, space, protocol, epochs, ...
     trial: FrozenTrial | None = None
+    notes: tuple[str, ...] = ()  # what a user should know of how it was read
 
 
 def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -> TrainedNet:
@@ -67,6 +69,31 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
         recipe,
         trial,
     )
+
+
+def load_file(path: Path, net: Net) -> TrainedNet:
+    """Return a net with the weights of a file; see `weights.read_weights`.
+
+    Raises:
+        UsageError: the file cannot be read, holds code, or does not fit the net.
+    """
+    tensors, renamed = read_weights(path, net)
+    notes = (f"names differ, matched by order: {', '.join(renamed)}",) if renamed else ()
+    return TrainedNet(f"{path.name} as {net.name}", net, tensors, notes=notes)
+
+
+def load_source(source: SourceConfig, storage: StorageConfig, folder: Path) -> TrainedNet:
+    """Return the net that `study= trial=` or `weights= arch=` name.
+
+    Raises:
+        UsageError: it cannot be had.
+    """
+    if source.weights is not None:
+        assert source.arch is not None
+        return load_file(source.weights, build_net(source.arch))
+    assert source.study is not None
+    with opened_storage(storage) as opened:
+        return load_trained(find_study(opened, source.study), folder, source.trial)
 
 
 def find_trial(study: optuna.Study, which: str | int = "best") -> FrozenTrial:
