@@ -136,12 +136,12 @@ class SourceConfig:
 class RoundOptions:
     """How `method=rounds` goes about it: see `golf.rounds`."""
 
-    share: float = 0.05  # of the survivors, removed at the first step
-    epochs: int = 8  # of fine-tuning at the first step
-    variants: int = 4  # tried side by side
-    lr: float = 2e-3  # at the start of each fine-tuning; cosine to zero
+    share: float = 0.04  # of the survivors, removed in a round; halved where no variant succeeds
+    epochs: int = 6  # of fine-tuning in a round
+    variants: int = 6  # other choices of what to remove, side by side in all lanes
+    patience: int = 2  # rounds without success before the share is halved
+    lr: float = 2e-3  # of Adam at the start of each fine-tuning; cosine to zero
     batch_size: int = 32
-    max_epochs: int = 64
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,6 @@ def prune_config(cfg: DictConfig) -> PruneConfig:
 def _prune_options(node: Mapping[str, Any]) -> PruneOptions:
     rounds = node["rounds"]
     check_keys("rounds", rounds, RoundOptions.__dataclass_fields__)
-    epochs = check_int("rounds.epochs", rounds["epochs"], 1, 10_000)
     return PruneOptions(
         method=check_choice("method", node["method"], PRUNE_METHODS),
         target=_share("target", node["target"]),
@@ -281,9 +280,9 @@ def _prune_options(node: Mapping[str, Any]) -> PruneOptions:
         order=check_choice("order", node["order"], SALIENCY_ORDERS),
         rounds=RoundOptions(
             share=_share("rounds.share", rounds["share"]),
-            epochs=epochs,
-            max_epochs=check_int("rounds.max_epochs", rounds["max_epochs"], epochs, 10_000),
+            epochs=check_int("rounds.epochs", rounds["epochs"], 1, 10_000),
             variants=check_int("rounds.variants", rounds["variants"], 1, 1000),
+            patience=check_int("rounds.patience", rounds["patience"], 1, 1000),
             lr=_share("rounds.lr", rounds["lr"]),
             batch_size=check_int("rounds.batch_size", rounds["batch_size"], 1, 65_536),
         ),

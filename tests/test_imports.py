@@ -17,7 +17,7 @@ RANKS = [
     ["engines.__init__", "report"],
     ["callbacks", "dashboard"],
     ["progress", "golf.weights", "golf.dead", "golf.judge", "golf.ranking"],
-    ["study", "golf.source", "golf.count", "golf.search"],
+    ["study", "golf.source", "golf.count", "golf.search", "golf.surgeon"],
     ["golf.rounds"],
     ["golf.prune"],
     ["golf.pruned"],

@@ -23,12 +23,12 @@ from golf_opt.arch import Net
 from golf_opt.config import PruneOptions, UsageError
 from golf_opt.data import Split, View
 from golf_opt.engines.base import Engine, Tensors
-from golf_opt.engines.native.engine import NativeEngine, unpack
+from golf_opt.engines.native.engine import unpack
 from golf_opt.golf.count import Count, count, num_nonzero
 from golf_opt.golf.dead import fold, shrink
 from golf_opt.golf.judge import Judge, allowed_errors, flatten
 from golf_opt.golf.ranking import Ranking, by_index, by_magnitude, by_saliency, in_scope
-from golf_opt.golf.rounds import rounds
+from golf_opt.golf.rounds import Rounds
 from golf_opt.golf.search import Standing, passes
 from golf_opt.report import percent
 
@@ -147,13 +147,12 @@ class Pruning:
         return unpack(standing.weights, "weights", self.net.parameters) | standing.buffers
 
     def _rounds(self) -> Iterator[None]:
-        standing, options = self.standing, self.options
-        rankings = [by_magnitude(self.net)]
-        if isinstance(self.engine, NativeEngine):
-            rankings.append(self._saliency())
+        standing, view = self.standing, self.view
+        rounds = Rounds(
+            self.engine, self.net, view.train, len(view.objective), self._scope, self.options
+        )
         spent_s, started = standing.time_s, time.monotonic()
-        steps = rounds(self.engine, self.net, standing, rankings, self._scope, options)
-        with contextlib.closing(steps):
+        with contextlib.closing(rounds.run(standing)) as steps:
             for _ in steps:
                 standing.time_s = spent_s + time.monotonic() - started
                 yield

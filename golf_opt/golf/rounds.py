@@ -1,9 +1,12 @@
 """Rounds: remove a few percent, fine-tune the survivors, keep what reaches the target, again.
 
-A round tries several variants side by side, in all lanes: other shares, other rankings, other
-seeds. The one with the fewest survivors that reaches the target is where the next round begins.
-Where none does, the round is undone, and the next takes a smaller step and trains longer. A round
-is a pure function of where it begins, so that one that was stopped is simply begun again.
+Fine-tuning the same survivors gives nearly the same accuracy whatever the seed; what is removed
+decides. So a round tries several choices side by side, in all lanes: by the optimal brain surgeon
+on other images and with other damping, and by magnitude. The one with the highest accuracy on the
+guide is where the next round begins. Where none reaches the target the round is undone; after a
+few of those the share is halved, down to one weight.
+
+A round is a pure function of where it begins, so one that was stopped is simply begun again.
 """
 
 from __future__ import annotations
@@ -17,90 +20,151 @@ import numpy.typing as npt
 from golf_opt import rng
 from golf_opt.arch import Net
 from golf_opt.config import PruneOptions
+from golf_opt.data import Split
 from golf_opt.engines.base import Engine, Job, LaneState, Tensors
-from golf_opt.engines.native.engine import unpack
+from golf_opt.engines.native.engine import NativeEngine, unpack
+from golf_opt.golf import surgeon
 from golf_opt.golf.dead import clear
-from golf_opt.golf.judge import Floats, flatten
-from golf_opt.golf.ranking import Ranking
+from golf_opt.golf.judge import Floats, allowed_errors, flatten
+from golf_opt.golf.ranking import by_magnitude
 from golf_opt.golf.search import Standing
 from golf_opt.recipe import Candidate
 
-STEPS = (1.0, 1.6, 0.6, 1.0)  # of the level's share, by variant
-SMALLER, LONGER = 0.5, 2  # from one level of the ladder to the next
+DAMPING = 1e-4
+DAMPINGS = (10**-4.5, 1e-2)  # of the varied surgeon, on half of the images
+MAGNITUDE_EVERY = 3  # variants; the others are the surgeon's
+NOISE = 0.3  # log-normal, on the ranking by magnitude after its first variant
 
 
 @dataclass
 class Variant:
     """One way to go through a round: what survives, and what training made of it."""
 
-    nz: int
     start: LaneState
     job: Job
     accuracy: float = -1.0  # the best of its epochs on the guide
-    train_loss: float = np.inf
     tensors: Tensors = field(default_factory=dict)  # of that epoch
 
 
-def ladder(options: PruneOptions) -> list[tuple[float, int]]:
-    """Return the levels, each the share to remove and the epochs of fine-tuning."""
-    share, epochs = options.rounds.share, options.rounds.epochs
-    levels = [(share, epochs)]
-    while epochs < options.rounds.max_epochs:
-        share, epochs = share * SMALLER, min(epochs * LONGER, options.rounds.max_epochs)
-        levels.append((share, epochs))
-    return levels
+class Rounds:
+    """The rounds of one pruning.
 
+    Args:
+        engine: trains on `train` and measures on the guide.
+        net: the net.
+        train: its training images.
+        num_guide: how many images the guide has.
+        scope: which of the flat weights may go.
+        options: what to do.
+    """
 
-def rounds(
-    engine: Engine,
-    net: Net,
-    standing: Standing,
-    rankings: list[Ranking],
-    scope: npt.NDArray[np.bool_],
-    options: PruneOptions,
-) -> Generator[None]:
-    """Go down the ladder; yields several times a second, but the standing changes by rounds."""
-    levels = ladder(options)
-    while standing.level < len(levels):
-        share, epochs = levels[standing.level]
-        ranked = [ranking(standing.weights) for ranking in rankings]
-        variants = [
-            _variant(net, standing, ranked[i % len(ranked)], scope, options, i, share, epochs)
-            for i in range(options.rounds.variants)
-        ]
-        yield from train(engine, variants)
-        _close_round(net, standing, variants, options, epochs)
-        yield
+    def __init__(
+        self,
+        engine: Engine,
+        net: Net,
+        train: Split,
+        num_guide: int,
+        scope: npt.NDArray[np.bool_],
+        options: PruneOptions,
+    ) -> None:
+        self._engine, self._net, self._train = engine, net, train
+        self._scope, self._options = scope, options
+        self._num_guide = num_guide
+        self._least = num_guide - allowed_errors(options.target, num_guide)
 
+    def run(self, standing: Standing) -> Generator[None]:
+        """Go on until single weights fail; yields several times a second.
 
-def _variant(
-    net: Net,
-    standing: Standing,
-    ranks: npt.NDArray[np.float64],
-    scope: npt.NDArray[np.bool_],
-    options: PruneOptions,
-    index: int,
-    share: float,
-    epochs: int,
-) -> Variant:
-    """Remove the least of the ranking, and whatever loses its effect thereby."""
-    weights = standing.weights.copy()
-    size = len(scope)
-    alive = np.flatnonzero(scope & (weights[:size] != 0))
-    step = max(1, round(share * STEPS[index % len(STEPS)] * len(alive)))
-    weights[alive[np.argsort(ranks[alive], kind="stable")[:step]]] = 0
-    tensors = clear(net, unpack(weights, "weights", net.parameters) | standing.buffers)
-    weights = flatten(net, tensors)
-    keep = (weights != 0).astype(np.float32)
-    keep[:size][~scope] = 1  # what may not go may become anything, zero or not
-    seed = rng.derive(options.seed, "round", standing.turn, "variant", index)
-    candidate = Candidate(options.rounds.batch_size, options.rounds.lr, schedule="cosine")
-    start = LaneState(tensors | unpack(keep, "masks", net.parameters), 0, 0, 0.0, 0.0)
-    return Variant(int(np.count_nonzero(weights)), start, Job(net, candidate, seed, epochs))
+        The standing changes at the end of a round alone.
+        """
+        while (step := self._step(standing)) > 0:
+            variants = self._variants(standing, step)
+            yield from train(self._engine, variants)
+            self._close(standing, variants)
+            yield
+
+    def _step(self, standing: Standing) -> int:
+        """Return how many weights to remove; 0 when even one was too many."""
+        removable = np.count_nonzero(standing.weights[: len(self._scope)][self._scope])
+        wanted = self._options.rounds.share * removable
+        last = standing.level > 0 and wanted * 2.0 ** (1 - standing.level) <= 1
+        if removable <= 1 or last:
+            return 0
+        return max(1, round(wanted * 2.0**-standing.level))
+
+    def _variants(self, standing: Standing, step: int) -> list[Variant]:
+        each = self._gradients(standing)
+        variants = []
+        for index in range(self._options.rounds.variants):
+            key = rng.derive(self._options.seed, "round", standing.turn, "variant", index)
+            if each is None or index % MAGNITUDE_EVERY == MAGNITUDE_EVERY - 1:
+                first = index < MAGNITUDE_EVERY
+                weights = self._by_magnitude(standing, step, None if first else key)
+            else:
+                weights = self._by_surgeon(standing, step, each, None if index == 0 else key)
+            variants.append(self._variant(standing, weights, key))
+        return variants
+
+    def _gradients(self, standing: Standing) -> Floats | None:
+        """Return what the surgeon needs; None where it cannot work."""
+        if not isinstance(self._engine, NativeEngine) or standing.nz > surgeon.LARGEST:
+            return None
+        tensors = unpack(standing.weights, "weights", self._net.parameters) | standing.buffers
+        key = rng.derive(self._options.seed, "round", standing.turn)
+        return surgeon.gradients(self._engine, self._net, tensors, self._train, key)
+
+    def _by_surgeon(self, standing: Standing, step: int, each: Floats, key: int | None) -> Floats:
+        damping = DAMPING
+        if key is not None:
+            each = each[rng.permutation(key, len(each))[: len(each) // 2]]
+            low, high = np.log(DAMPINGS)
+            damping = float(np.exp(low + (high - low) * rng.uniform(key, 1)[0]))
+        return surgeon.remove(standing.weights, self._scope, each, step, damping)
+
+    def _by_magnitude(self, standing: Standing, step: int, key: int | None) -> Floats:
+        weights = standing.weights.copy()
+        ranks = by_magnitude(self._net)(weights)
+        if key is not None:
+            ranks = ranks * np.exp(NOISE * np.random.default_rng(key).normal(size=len(ranks)))
+        alive = np.flatnonzero(self._scope & (weights[: len(self._scope)] != 0))
+        weights[alive[np.argsort(ranks[alive], kind="stable")[:step]]] = 0
+        return weights
+
+    def _variant(self, standing: Standing, weights: Floats, key: int) -> Variant:
+        """Return the variant to train, without what has lost its effect."""
+        net, options = self._net, self._options.rounds
+        tensors = clear(net, unpack(weights, "weights", net.parameters) | standing.buffers)
+        keep = (flatten(net, tensors) != 0).astype(np.float32)
+        keep[: len(self._scope)][~self._scope] = 1  # these may become anything, zero or not
+        start = LaneState(tensors | unpack(keep, "masks", net.parameters), 0, 0, 0.0, 0.0)
+        candidate = Candidate(options.batch_size, options.lr, schedule="cosine")
+        return Variant(start, Job(net, candidate, key, options.epochs))
+
+    def _close(self, standing: Standing, variants: list[Variant]) -> None:
+        """Take up the best variant, if it reaches the target."""
+        tried = [[_survivors(self._net, variant), variant.accuracy] for variant in variants]
+        best = max(variants, key=lambda variant: variant.accuracy)
+        standing.turn += 1
+        if round(best.accuracy * self._num_guide) >= self._least:
+            standing.weights = flatten(self._net, best.tensors)
+            standing.buffers = {k: v for k, v in best.tensors.items() if k.startswith("buffers/")}
+            standing.accuracy, standing.failures = best.accuracy, 0
+        else:
+            standing.failures += 1
+            if standing.failures == self._options.rounds.patience:
+                standing.level, standing.failures = standing.level + 1, 0
+        standing.log.append(
+            {
+                "round": standing.turn,
+                "tried": tried,
+                "nz": standing.nz,
+                "accuracy": standing.accuracy,
+            }
+        )
 
 
 def train(engine: Engine, variants: list[Variant]) -> Iterator[None]:
-    """Train the variants in all lanes, each keeping the best of its epochs."""
+    """Train the variants in all lanes, keeping the best epoch of each; yields as lanes report."""
     waiting = list(reversed(variants))
     busy: dict[int, Variant] = {}
     try:
@@ -110,13 +174,11 @@ def train(engine: Engine, variants: list[Variant]) -> Iterator[None]:
                     busy[lane] = waiting.pop()
                     engine.start(lane, busy[lane].job, busy[lane].start)
             for part in engine.step():
-                variant = busy[part.lane]
-                if part.result is not None and part.result.accuracy > variant.accuracy:
-                    variant.accuracy = part.result.accuracy
-                    variant.train_loss = part.result.loss
+                variant, result = busy[part.lane], part.result
+                if result is not None and result.accuracy > variant.accuracy:
+                    variant.accuracy = result.accuracy
                     variant.tensors = engine.state(part.lane).tensors
-                over = part.result is not None and part.result.epoch == variant.job.epochs
-                if over or part.error is not None:
+                if part.error is not None or (result and result.epoch == variant.job.epochs):
                     engine.stop(part.lane)
                     del busy[part.lane]
             yield
@@ -125,29 +187,6 @@ def train(engine: Engine, variants: list[Variant]) -> Iterator[None]:
             engine.stop(lane)
 
 
-def _close_round(
-    net: Net, standing: Standing, variants: list[Variant], options: PruneOptions, epochs: int
-) -> None:
-    """Take up the best variant that reached the target, or step down the ladder."""
-    reached = [v for v in variants if v.accuracy >= options.target]
-    best = min(reached, key=lambda v: (v.nz, -v.accuracy), default=None)
-    standing.turn += 1
-    if best is None:
-        standing.level += 1
-    else:
-        standing.weights = _survivors(net, best)
-        standing.buffers = {k: v for k, v in best.tensors.items() if k.startswith("buffers/")}
-        standing.accuracy = best.accuracy
-    standing.log.append(
-        {
-            "round": standing.turn,
-            "epochs": epochs,
-            "tried": [[v.nz, v.accuracy] for v in variants],
-            "nz": standing.nz,
-            "accuracy": standing.accuracy,
-        }
-    )
-
-
-def _survivors(net: Net, variant: Variant) -> Floats:
-    return flatten(net, variant.tensors)
+def _survivors(net: Net, variant: Variant) -> int:
+    tensors = variant.tensors or variant.start.tensors
+    return int(np.count_nonzero(flatten(net, tensors)))

@@ -344,6 +344,41 @@ class NativeEngine:
         after = unpack(buffers, "buffers", net.buffers)
         return float(loss), unpack(gradients, "gradients", net.parameters) | after
 
+    def gradients_of_each(
+        self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], split: Split
+    ) -> Floats:
+        """Return the gradient of the loss on each image by itself, [n, size of the net] float32.
+
+        Batch normalisation takes the image's own statistics.
+        """
+        kernel = self._kernel(net, self._images or images_wide(1, self._width))
+        data = _Images.of(split)
+        weights = pack(tensors, "weights", net.parameters, kernel.padded_params)
+        order = np.arange(len(data), dtype=np.uint32)
+        keys = np.zeros(len(dropout_nodes(net)) + 1, dtype=np.uint32)
+
+        def part(images: npt.NDArray[np.uint32]) -> Floats:
+            rows = aligned(len(images) * kernel.padded_params).reshape(len(images), -1)
+            workspace = aligned(kernel.workspace_bytes(1), np.uint8)
+            buffers = pack(tensors, "buffers", net.buffers, _size(net.buffers))
+            for row, image in zip(rows, images, strict=True):
+                kernel.gradients(
+                    data.images.ctypes.data,
+                    data.labels.ctypes.data,
+                    1,
+                    weights.ctypes.data,
+                    buffers.ctypes.data,
+                    keys.ctypes.data,
+                    0.0,
+                    order[image:].ctypes.data,
+                    workspace.ctypes.data,
+                    row.ctypes.data,
+                )
+            return rows[:, : net.num_params]
+
+        with ThreadPoolExecutor(self.num_lanes) as pool:
+            return np.concatenate(list(pool.map(part, np.array_split(order, self.num_lanes))))
+
     def counter(
         self, net: Net, tensors: Mapping[str, npt.NDArray[Any]]
     ) -> Callable[[Floats, Split], int]:

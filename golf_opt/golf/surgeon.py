@@ -1,0 +1,67 @@
+"""The optimal brain surgeon: which weight can go at the least loss if the others make up for it.
+
+Hassibi, Stork, "Second order derivatives for network pruning", 1992. With the Hessian H of the
+loss, removing weight q costs w_q^2 / (2 [H^-1]_qq), and -w_q / [H^-1]_qq H^-1 e_q is what the
+others are to change by. H is Fisher's information: the mean of g g^T over images, g the gradient
+for a label drawn from what the net itself believes. Nets this small have room for all of H.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from golf_opt import rng
+from golf_opt.arch import Net
+from golf_opt.data import Split
+from golf_opt.engines.base import Tensors
+from golf_opt.engines.native.engine import NativeEngine
+from golf_opt.golf.judge import Floats
+
+IMAGES = 4096  # that the information is measured on
+LARGEST = 4096  # survivors; more would take minutes and gigabytes
+
+
+def gradients(engine: NativeEngine, net: Net, tensors: Tensors, train: Split, key: int) -> Floats:
+    """Return a gradient for each of IMAGES training images, [images, size of the net]."""
+    chosen = rng.permutation(rng.derive(key, "images"), len(train))[:IMAGES]
+    images = train.images[chosen]
+    scores = engine.logits(net, tensors, images).astype(np.float64)
+    belief = np.exp(scores - scores.max(axis=1, keepdims=True))
+    share = belief.cumsum(axis=1) / belief.sum(axis=1, keepdims=True)
+    draw = rng.uniform(rng.derive(key, "labels"), len(images))[:, None]
+    labels = (share > draw).argmax(axis=1).astype(np.uint8)
+    return engine.gradients_of_each(net, tensors, Split("believed", images, labels))
+
+
+def remove(
+    weights: Floats, scope: npt.NDArray[np.bool_], each: Floats, step: int, damping: float
+) -> Floats:
+    """Return flat weights with `step` of them gone, the others making up for it.
+
+    Args:
+        weights: flat; those that are zero stay zero.
+        scope: which may go, [size of the net].
+        each: gradients of images, [images, size of the net].
+        step: how many to remove, one after the other.
+        damping: added to the diagonal of the information.
+    """
+    alive = np.flatnonzero(weights[: len(scope)])
+    rows = each[:, alive].astype(np.float64)
+    information = rows.T @ rows / len(rows) + damping * np.eye(len(alive))
+    inverse = np.linalg.inv(information)
+    left = weights[alive].astype(np.float64)
+    may_go = scope[alive].copy()
+    gone = np.zeros(len(alive), dtype=bool)
+    for _ in range(min(step, int(may_go.sum()))):
+        cost = np.where(may_go, left**2 / np.maximum(np.diag(inverse), 1e-30), np.inf)
+        worst = int(np.argmin(cost))
+        column = inverse[:, worst] / inverse[worst, worst]
+        left -= left[worst] * column
+        inverse -= np.outer(column, inverse[worst])
+        inverse[worst], inverse[:, worst] = 0, 0
+        may_go[worst], gone[worst] = False, True
+        left[gone] = 0
+    after = weights.copy()
+    after[alive] = left
+    return after
