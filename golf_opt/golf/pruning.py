@@ -215,6 +215,6 @@ def _log_line(row: dict[str, Any]) -> str:
     if "pass" in row:
         head = f"pass {row['pass']:>4}  {row['removed']:>4} removed"
     else:
-        tried = ", ".join(f"{nz}: {percent(accuracy)}" for nz, accuracy in row["tried"])
-        head = f"round {row['round']:>3}  {row['epochs']} epochs  tried {tried}"
+        tried = " ".join(f"{nz}:{100 * accuracy:.2f}" for nz, accuracy in row["tried"])
+        head = f"round {row['round']:>3}  tried {tried}"
     return f"{head}  {row['nz']:>6} non-zero  {percent(row['accuracy'])}"
