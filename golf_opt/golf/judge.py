@@ -50,7 +50,6 @@ class Judge:
     def __init__(
         self, engine: Engine, net: Net, tensors: Tensors, split: Split, target: float
     ) -> None:
-        self.evaluations = 0
         self.split, self.allowed = split, allowed_errors(target, len(split))
         self._engine, self._net = engine, net
         self._buffers = {k: v for k, v in tensors.items() if k.startswith("buffers/")}
@@ -63,7 +62,6 @@ class Judge:
 
     def passes(self, weights: Floats) -> bool:
         """Return whether the target is kept with these flat weights."""
-        self.evaluations += 1
         errors = 0
         for chunk in self._chunks:
             errors += self._errors(weights, chunk)
@@ -73,7 +71,6 @@ class Judge:
 
     def accuracy(self, weights: Floats) -> float:
         """Return the share of the guide's images that get their label."""
-        self.evaluations += 1
         return 1 - sum(self._errors(weights, chunk) for chunk in self._chunks) / len(self.split)
 
     def sort(self, weights: Floats) -> None:

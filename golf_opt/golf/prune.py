@@ -105,6 +105,8 @@ class Pruning:
 
     def run(self) -> Generator[Standing]:
         """Prune; yield after every candidate, so that the caller can show, save and stop."""
+        if self.standing.finished:
+            return
         if self.standing.stage == "rounds":
             for _ in self._rounds():
                 yield self.standing
@@ -151,24 +153,28 @@ class Pruning:
         rounds = Rounds(
             self.engine, self.net, view.train, len(view.objective), self._scope, self.options
         )
-        spent_s, started = standing.time_s, time.monotonic()
         with contextlib.closing(rounds.run(standing)) as steps:
-            for _ in steps:
-                standing.time_s = spent_s + time.monotonic() - started
-                yield
+            yield from self._timed(steps)
         standing.stage = "passes"
 
     def _passes(self) -> Iterator[None]:
         standing, options = self.standing, self.options
-        before, spent_s, started = standing.evaluations, standing.time_s, time.monotonic()
         guide = self.view.objective
         judge = Judge(self.engine, self.net, standing.buffers, guide, options.target)
         once = options.method == "index"
         with contextlib.closing(judge):
-            for _ in passes(standing, judge, self._ranking(), self._scope, once):
-                standing.evaluations = before + judge.evaluations
-                standing.time_s = spent_s + time.monotonic() - started
-                yield
+            steps = passes(standing, judge, self._ranking(), self._scope, once)
+            yield from self._timed(steps)
+
+    def _timed(self, steps: Iterator[None]) -> Iterator[None]:
+        """Go through the steps, adding the time they take to the standing's."""
+        while True:
+            started = time.monotonic()
+            ended = next(steps, StopIteration)
+            self.standing.time_s += time.monotonic() - started
+            if ended is StopIteration:
+                return
+            yield
 
     def _ranking(self) -> Ranking:
         options = self.options

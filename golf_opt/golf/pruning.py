@@ -22,7 +22,7 @@ from golf_opt.golf.source import TrainedNet, load_source
 from golf_opt.report import percent
 from golf_opt.study import fallback_banner, provenance, stop_on_signals
 
-SAVE_EVERY_S = 5.0
+SAVE_EVERY_S = 2.0
 PLAIN_LINE_EVERY_S = 10.0
 Say = Callable[[str], None]
 
@@ -70,12 +70,12 @@ def run_prune(config: PruneConfig, command: str, say: Say) -> Outcome:
 
 def _work(pruning: Pruning, folder: PrunedFolder, facts: dict[str, Any]) -> int | None:
     """Prune to the end, showing and saving; return the signal that ended it earlier, or None."""
-    saved = time.monotonic()
+    saved = -SAVE_EVERY_S  # the first candidate is saved: whoever looks finds a folder
     steps = pruning.run()
     with stop_on_signals() as stop, PruneProgress() as shown, contextlib.closing(steps):
         for standing in steps:
             shown.show(standing)
-            if stop.signal is not None or time.monotonic() - saved > SAVE_EVERY_S:
+            if stop.signal is not None or time.monotonic() - saved >= SAVE_EVERY_S:
                 folder.save(pruning.net, standing, facts)
                 saved = time.monotonic()
             if stop.signal is not None and not standing.finished:

@@ -33,7 +33,7 @@ class Standing:
     removed: int = 0  # in this pass
     level: int = 0  # on the ladder of the rounds
     failures: int = 0  # rounds without success on this level
-    evaluations: int = 0  # by the judge
+    evaluations: int = 0  # of the guide by the judge, those that it cut short too
     time_s: float = 0.0
     finished: bool = False
     log: list[dict[str, Any]] = field(default_factory=list)
@@ -61,6 +61,7 @@ def passes(
         for _ in _pass(standing, judge):
             yield
         standing.accuracy = judge.accuracy(standing.weights)
+        standing.evaluations += 1
         standing.log.append(
             {
                 "pass": standing.turn,
@@ -87,6 +88,7 @@ def _pass(standing: Standing, judge: Judge) -> Iterator[None]:
     while standing.at < len(standing.order):
         index = standing.order[standing.at]
         before, weights[index] = weights[index], 0
+        standing.evaluations += 1
         if judge.passes(weights):
             standing.removed += 1
             if standing.removed % SORT_EVERY == 0:
