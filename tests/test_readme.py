@@ -12,10 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Ran
+import torch
+from conftest import ROOT, Ran, net
 
 import bench.readme
 from golf_opt import cli
+from golf_opt.engines.native import compiler
+from golf_opt.engines.torch import TorchNet
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line[2:] for line in README.splitlines() if line.startswith("$ ")]
@@ -43,6 +46,20 @@ def test_golf_opt_commands(golf: Callable[..., Ran], command: str) -> None:
     ran = golf(*arguments)
     assert ran.status == 0, ran.err
     assert ran.out
+
+
+@pytest.mark.parametrize("command", commands("golf-opt prune"))
+def test_prune_commands(golf: Callable[..., Ran], tmp_path: Path, command: str) -> None:
+    torch.save(dict(TorchNet(net("c4-5-4-prelu")).tensors()), tmp_path / "net.pt")
+    for name, protocol in (("c4-5-4-prelu", "test"), ("careful", "holdout")):
+        golf("study", "arch=c4-5-4-prelu", *QUICK, f"study.name={name}", f"protocol={protocol}")
+    quick = ("data=digits", "target=0.05", "rounds.share=0.9", "rounds.epochs=1")
+    arguments = [a for a in shlex.split(command)[1:] if not a.startswith("target=")]
+    if "method=saliency" in arguments and compiler() is None:
+        pytest.skip("no C++ compiler, and PyTorch's engine gives no gradients")
+    ran = golf(*arguments, *quick)
+    assert ran.status == 0, ran.err
+    assert "non-zero parameters of 820" in ran.out
 
 
 def test_make_study(tmp_path: Path) -> None:
