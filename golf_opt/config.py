@@ -139,7 +139,7 @@ class RoundOptions:
     share: float = 0.04  # of the survivors, removed in a round; halved where no variant succeeds
     epochs: int = 6  # of fine-tuning in a round
     variants: int = 6  # other choices of what to remove, side by side in all lanes
-    patience: int = 2  # rounds without success before the share is halved
+    patience: int = 4  # rounds without success before the share is halved
     lr: float = 2e-3  # of Adam at the start of each fine-tuning; cosine to zero
     batch_size: int = 32
 

@@ -33,7 +33,7 @@ from golf_opt.recipe import Candidate
 DAMPING = 1e-4
 DAMPINGS = (10**-4.5, 1e-2)  # of the varied surgeon, on half of the images
 MAGNITUDE_EVERY = 3  # variants; the others are the surgeon's
-NOISE = 0.3  # log-normal, on the ranking by magnitude after its first variant
+NOISE = 0.3  # log-normal, on magnitudes, of all but the first variant of each kind
 
 
 @dataclass
@@ -114,21 +114,25 @@ class Rounds:
         return surgeon.gradients(self._engine, self._net, tensors, self._train, key)
 
     def _by_surgeon(self, standing: Standing, step: int, each: Floats, key: int | None) -> Floats:
-        damping = DAMPING
-        if key is not None:
-            each = each[rng.permutation(key, len(each))[: len(each) // 2]]
-            low, high = np.log(DAMPINGS)
-            damping = float(np.exp(low + (high - low) * rng.uniform(key, 1)[0]))
-        return surgeon.remove(standing.weights, self._scope, each, step, damping)
+        if key is None:
+            return surgeon.remove(standing.weights, self._scope, each, step, DAMPING)
+        half = each[rng.permutation(key, len(each))[: len(each) // 2]]
+        low, high = np.log(DAMPINGS)
+        damping = float(np.exp(low + (high - low) * rng.uniform(key, 1)[0]))
+        prejudice = self._noise(key) ** 2  # the cost goes with the square
+        return surgeon.remove(standing.weights, self._scope, half, step, damping, prejudice)
 
     def _by_magnitude(self, standing: Standing, step: int, key: int | None) -> Floats:
         weights = standing.weights.copy()
         ranks = by_magnitude(self._net)(weights)
         if key is not None:
-            ranks = ranks * np.exp(NOISE * np.random.default_rng(key).normal(size=len(ranks)))
+            ranks = ranks * self._noise(key)
         alive = np.flatnonzero(self._scope & (weights[: len(self._scope)] != 0))
         weights[alive[np.argsort(ranks[alive], kind="stable")[:step]]] = 0
         return weights
+
+    def _noise(self, key: int) -> npt.NDArray[np.float64]:
+        return np.exp(NOISE * np.random.default_rng(key).normal(size=len(self._scope)))
 
     def _variant(self, standing: Standing, weights: Floats, key: int) -> Variant:
         """Return the variant to train, without what has lost its effect."""

@@ -35,7 +35,12 @@ def gradients(engine: NativeEngine, net: Net, tensors: Tensors, train: Split, ke
 
 
 def remove(
-    weights: Floats, scope: npt.NDArray[np.bool_], each: Floats, step: int, damping: float
+    weights: Floats,
+    scope: npt.NDArray[np.bool_],
+    each: Floats,
+    step: int,
+    damping: float,
+    prejudice: npt.NDArray[np.float64] | None = None,
 ) -> Floats:
     """Return flat weights with `step` of them gone, the others making up for it.
 
@@ -45,6 +50,7 @@ def remove(
         each: gradients of images, [images, size of the net].
         step: how many to remove, one after the other.
         damping: added to the diagonal of the information.
+        prejudice: factors of the cost, [size of the net], for other choices nearly as good.
     """
     alive = np.flatnonzero(weights[: len(scope)])
     rows = each[:, alive].astype(np.float64)
@@ -52,15 +58,16 @@ def remove(
     inverse = np.linalg.inv(information)
     left = weights[alive].astype(np.float64)
     may_go = scope[alive].copy()
+    factor = 1.0 if prejudice is None else prejudice[alive]
     gone = np.zeros(len(alive), dtype=bool)
     for _ in range(min(step, int(may_go.sum()))):
-        cost = np.where(may_go, left**2 / np.maximum(np.diag(inverse), 1e-30), np.inf)
-        worst = int(np.argmin(cost))
-        column = inverse[:, worst] / inverse[worst, worst]
-        left -= left[worst] * column
-        inverse -= np.outer(column, inverse[worst])
-        inverse[worst], inverse[:, worst] = 0, 0
-        may_go[worst], gone[worst] = False, True
+        cost = factor * left**2 / np.maximum(np.diag(inverse), 1e-30)
+        least = int(np.argmin(np.where(may_go, cost, np.inf)))
+        column = inverse[:, least] / inverse[least, least]
+        left -= left[least] * column
+        inverse -= np.outer(column, inverse[least])
+        inverse[least], inverse[:, least] = 0, 0
+        may_go[least], gone[least] = False, True
         left[gone] = 0
     after = weights.copy()
     after[alive] = left
