@@ -134,7 +134,7 @@ def test_a_judge_that_looks_at_hard_images_first_judges_the_same(
         if turn % 10 == 0:
             judge.sort(flat)
         accuracy = engine.evaluate(NET, unflat(weights), small_view.test)
-        assert judge.accuracy(weights) == pytest.approx(accuracy)
+        assert judge.accuracy(weights) == accuracy
         assert judge.passes(weights) == (accuracy >= 0.8)
         verdicts.append(accuracy >= 0.8)
     assert set(verdicts) == {True, False}

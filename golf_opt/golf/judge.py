@@ -71,7 +71,8 @@ class Judge:
 
     def accuracy(self, weights: Floats) -> float:
         """Return the share of the guide's images that get their label."""
-        return 1 - sum(self._errors(weights, chunk) for chunk in self._chunks) / len(self.split)
+        errors = sum(self._errors(weights, chunk) for chunk in self._chunks)
+        return (len(self.split) - errors) / len(self.split)
 
     def sort(self, weights: Floats) -> None:
         """Put the images first that the net with these weights is wrong about, or nearly."""
