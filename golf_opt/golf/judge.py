@@ -1,8 +1,8 @@
 """The judge of a pruning: does a net with these weights still reach the target on the guide?
 
 A search asks thousands of times. So the images that the net is least sure of come first: a
-candidate that errs too often is refused after a few percent of the images. Each chunk is shared out to
-all lanes. Every accepted candidate was seen on all images.
+candidate that errs too often is refused after a few percent of the images. Each chunk is shared
+out to all lanes. Every accepted candidate was seen on all images.
 """
 
 from __future__ import annotations
