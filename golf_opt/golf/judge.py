@@ -1,8 +1,8 @@
 """The judge of a pruning: does a net with these weights still reach the target on the guide?
 
 A search asks thousands of times. So the images that the net is least sure of come first: a
-candidate that errs too often is refused after a tenth of the images. Each chunk is shared out to
-all lanes. Every accepted candidate was seen on all images.
+candidate that errs too often is refused after a few percent of the images. Each chunk is shared
+out to all lanes. Every accepted candidate was seen on all images.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from golf_opt.engines.base import Engine, Tensors
 from golf_opt.engines.native.engine import NativeEngine, pack, unpack
 
 Floats = npt.NDArray[np.float32]
-FIRST_SHARE = 10  # the images that are looked at first: one in so many
+CUTS = (0.04, 0.2)  # after these shares of the images, the hardest first, it may give up
 VECTOR = 64  # floats; a multiple of any machine's, so that every kernel can read the flat weights
 
 
@@ -84,10 +84,8 @@ class Judge:
         own = scores[index, self.split.labels]
         scores[index, self.split.labels] = -np.inf
         order = np.argsort(own - scores.max(axis=1), kind="stable")
-        first = len(order) // FIRST_SHARE
-        self._chunks = [
-            self.split.take(self.split.name, part) for part in (order[:first], order[first:])
-        ]
+        parts = np.split(order, [round(share * len(order)) for share in CUTS])
+        self._chunks = [self.split.take(self.split.name, part) for part in parts]
 
     def _errors(self, weights: Floats, split: Split) -> int:
         if self._native is None:
