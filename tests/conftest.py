@@ -15,6 +15,7 @@ import pytest
 from golf_opt import cli
 from golf_opt.arch import Net, build_net, load_arch
 from golf_opt.data import Split, View
+from golf_opt.engines.base import Tensors, initial_weights
 
 ROOT = Path(__file__).parents[1]
 
@@ -83,6 +84,36 @@ def net(name: str) -> Net:
 def tiny_net(*layers: dict[str, object]) -> Net:
     """A net of these layers and the closing linear layer."""
     return build_net({"name": "tiny", "layers": [*layers, {"kind": "linear", "features": 10}]})
+
+
+def every_layer_net() -> Net:
+    """A net with every kind of layer, one of them used twice."""
+    return tiny_net(
+        {"kind": "conv", "channels": 3, "kernel": 5, "stride": 2},
+        {"kind": "batch_norm"},
+        {"kind": "prelu"},
+        {"kind": "depthwise", "kernel": 3, "padding": "same", "name": "spatial"},
+        {"kind": "max_pool", "size": 3},
+        {"kind": "pointwise", "channels": 3, "bias": False},
+        {"kind": "leaky_relu", "slope": 0.1},
+        {"kind": "reuse", "of": "spatial"},
+        {"kind": "global_avg_pool"},
+        {"kind": "dropout", "p": 0.3},
+        {"kind": "linear", "features": 12},
+        {"kind": "relu"},
+    )
+
+
+def random_tensors(of: Net, seed: int = 3) -> Tensors:
+    """Weights wide enough for scores that depend on the image; no two numbers are the same."""
+    tensors, rng = initial_weights(of, seed), np.random.default_rng(seed)
+    for name, values in tensors.items():
+        if values.ndim == 1:
+            drawn = rng.uniform(0.2, 1.2, values.shape)
+        else:
+            drawn = rng.uniform(-3, 3, values.shape) / np.sqrt(values[0].size)
+        tensors[name] = drawn.astype(np.float32)
+    return tensors
 
 
 @pytest.fixture(scope="session")

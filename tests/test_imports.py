@@ -13,7 +13,7 @@ RANKS = [
     ["config", "rng", "picture", "files", "ledger", "workers"],
     ["arch", "recipe", "data", "write_behind"],
     ["hydra_source", "space", "storage", "scheduler", "engines.base"],
-    ["engines.torch", "engines.native", "checkpoint"],
+    ["engines.torch", "engines.native", "checkpoint", "golf.forward"],
     ["engines.__init__", "report"],
     ["callbacks", "dashboard"],
     ["progress", "golf.weights", "golf.dead", "golf.judge", "golf.ranking"],
