@@ -23,7 +23,9 @@ from golf_opt.arch import load_arch, presets, show_shape, unknown_arch
 from golf_opt.config import (
     UsageError,
     dashboard_config,
+    deploy_config,
     did_you_mean,
+    interpret_config,
     prune_config,
     study_config,
     worker_config,
@@ -48,6 +50,8 @@ golf-opt VERB key=value ...
   worker     run trials beside others:     golf-opt worker study=c4-5-4 storage=postgres
   dashboard  browse the studies:             golf-opt dashboard
   prune      prune a trained net:            golf-opt prune study=c4-5-4 method=rounds
+  interpret  look inside a trained net:      golf-opt interpret study=c4-5-4
+  deploy     write it as C, ONNX, weights:   golf-opt deploy study=c4-5-4 format=c
   arch       count networks:                 golf-opt arch c4-5-4 c4-5-4-prelu
 
 golf-opt VERB --help lists a verb's keys, --cfg job shows what would run.
@@ -99,6 +103,20 @@ def dashboard(cfg: DictConfig) -> None:
     serve(dashboard_config(cfg), say)
 
 
+def interpret(cfg: DictConfig) -> None:
+    """Draw what a trained net has learned."""
+    from golf_opt.golf import interpret as work
+
+    work.interpret(interpret_config(cfg), say)
+
+
+def deploy(cfg: DictConfig) -> None:
+    """Write a trained net for other programs."""
+    from golf_opt.golf import deploy as work
+
+    work.deploy(deploy_config(cfg), say)
+
+
 def arch(names: list[str]) -> None:
     """Print layer, output shape and parameters of each net, and the total."""
     if not names or names[0] in ("-h", "--help"):
@@ -118,6 +136,8 @@ HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     "worker": worker,
     "dashboard": dashboard,
     "prune": prune,
+    "interpret": interpret,
+    "deploy": deploy,
 }
 VERBS = (*HYDRA_VERBS, "arch")
 

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 PROTOCOLS = ("test", "holdout")
 DATASETS = ("auto", "mnist", "fashion", "digits")
 ENGINES = ("auto", "native", "torch")
+DEPLOY_FORMATS = ("c", "onnx", "safetensors")
 DEFAULT_EPOCHS = 18
 PRUNE_METHODS = ("index", "magnitude", "saliency", "rounds")
 SCOPES = ("weights", "all")
@@ -130,6 +131,25 @@ class SourceConfig:
     trial: str | int  # `best` or a number
     weights: Path | None
     arch: Mapping[str, Any] | None  # of `weights`
+
+
+@dataclass(frozen=True)
+class DeployConfig:
+    source: SourceConfig
+    folder: Path
+    storage: StorageConfig
+    format: str
+    output: Path | None  # None: in the folder, named after the net
+
+
+@dataclass(frozen=True)
+class InterpretConfig:
+    source: SourceConfig
+    folder: Path
+    storage: StorageConfig
+    data: DataConfig
+    protocol: str | None  # which images to look at; None: the study's
+    steps: int  # of gradient ascent
 
 
 @dataclass(frozen=True)
@@ -293,6 +313,35 @@ def _share(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
         raise UsageError(f"{name} is {value!r}, but must be a share above 0 and below 1.")
     return float(value)
+
+
+def deploy_config(cfg: DictConfig) -> DeployConfig:
+    """Check the composed configuration of the verb `deploy`."""
+    node = plain(cfg)
+    output = None if node["output"] is None else Path(str(node["output"]))
+    if output is not None and output.is_dir():
+        raise UsageError(f"output is {str(output)!r}, but must be a file, and that is a folder.")
+    return DeployConfig(
+        source=source_config(node),
+        folder=_folder(node["dir"]),
+        storage=_storage(node["storage"]),
+        format=check_choice("format", node["format"], DEPLOY_FORMATS),
+        output=output,
+    )
+
+
+def interpret_config(cfg: DictConfig) -> InterpretConfig:
+    """Check the composed configuration of the verb `interpret`."""
+    node = plain(cfg)
+    protocol = node["protocol"]
+    return InterpretConfig(
+        source=source_config(node),
+        folder=_folder(node["dir"]),
+        storage=_storage(node["storage"]),
+        data=_data(node["data"]),
+        protocol=None if protocol is None else check_choice("protocol", protocol, PROTOCOLS),
+        steps=check_int("steps", node["steps"], 1, 10_000),
+    )
 
 
 def load_yaml(path: Path) -> Any:

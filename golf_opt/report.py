@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -16,6 +17,11 @@ from optuna.trial import FrozenTrial, TrialState
 def percent(accuracy: float) -> str:
     """Return an accuracy in [0, 1] as `97.72 %`."""
     return f"{100 * accuracy:.2f} %"
+
+
+def slug(label: str) -> str:
+    """Return a label as a name for files: `c4-5-4, trial 17` as `c4-5-4-trial-17`."""
+    return re.sub(r"[^\w.@-]+", "-", label).strip("-.") or "net"
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
