@@ -218,6 +218,15 @@ def test_attaching_the_same_name_replaces(tmp_path: Path) -> None:
     assert len(list((tmp_path / "artifacts").iterdir())) == 2
     assert (tmp_path / "artifacts" / rows["a.png"]).read_bytes() == b"two"
 
+    from optuna_dashboard.artifact._backend import list_trial_artifacts
+
+    system = study._storage.get_study_system_attrs(study._study_id)
+    listed = list_trial_artifacts(system, {}, study.trials[0])
+    assert {row["filename"]: row["mimetype"] for row in listed} == {
+        "a.png": "image/png",
+        "b.html": "text/html",
+    }
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
