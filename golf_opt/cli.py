@@ -25,9 +25,11 @@ from golf_opt.config import (
     compare_config,
     confirm_config,
     dashboard_config,
+    deploy_config,
     did_you_mean,
     export_config,
     import_config,
+    interpret_config,
     list_config,
     prune_config,
     record_config,
@@ -64,6 +66,8 @@ golf-opt VERB key=value ...
   record     keep a net as a record:         golf-opt record study=NAME board=article slug=NAME
   verify     check the records:              golf-opt verify
   reproduce  the sources' figures again:     golf-opt reproduce part=quick
+  interpret  look inside a trained net:      golf-opt interpret study=c4-5-4
+  deploy     write it as C, ONNX, weights:   golf-opt deploy study=c4-5-4 format=c
   arch       count networks:                 golf-opt arch c4-5-4 c4-5-4-prelu
   ls         list the studies:               golf-opt ls
   export     write a study to files:         golf-opt export study=NAME output=FOLDER
@@ -203,6 +207,20 @@ def import_(cfg: DictConfig) -> None:
     import_study(import_config(cfg), say)
 
 
+def interpret(cfg: DictConfig) -> None:
+    """Draw what a trained net has learned."""
+    from golf_opt.golf import interpret as work
+
+    work.interpret(interpret_config(cfg), say)
+
+
+def deploy(cfg: DictConfig) -> None:
+    """Write a trained net for other programs."""
+    from golf_opt.golf import deploy as work
+
+    work.deploy(deploy_config(cfg), say)
+
+
 def arch(names: list[str]) -> None:
     """Print layer, output shape and parameters of each net, and the total."""
     if not names or names[0] in ("-h", "--help"):
@@ -232,6 +250,8 @@ HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     "record": record,
     "verify": verify,
     "reproduce": reproduce,
+    "interpret": interpret,
+    "deploy": deploy,
 }
 POSITIONAL = {"verify": "path"}  # verb -> the key that a word without `=` is the value of
 VERBS = (*HYDRA_VERBS, "arch")

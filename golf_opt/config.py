@@ -22,6 +22,7 @@ ENGINES = ("auto", "native", "torch")
 LIST_FORMATS = ("auto", "table", "plain", "json")
 BOARDS = ("article", "holdout", "99")
 REPRODUCE_PARTS = ("quick", "full", "tables")  # tables: write the page, train nothing
+DEPLOY_FORMATS = ("c", "onnx", "safetensors")
 DEFAULT_EPOCHS = 18
 PRUNE_METHODS = ("index", "magnitude", "saliency", "rounds")
 SCOPES = ("weights", "all")
@@ -255,6 +256,25 @@ class SourceConfig:
     trial: str | int  # `best` or a number
     weights: Path | None
     arch: Mapping[str, Any] | None  # of `weights`
+
+
+@dataclass(frozen=True)
+class DeployConfig:
+    source: SourceConfig
+    folder: Path
+    storage: StorageConfig
+    format: str
+    output: Path | None  # None: in the folder, named after the net
+
+
+@dataclass(frozen=True)
+class InterpretConfig:
+    source: SourceConfig
+    folder: Path
+    storage: StorageConfig
+    data: DataConfig
+    protocol: str | None  # which images to look at; None: the study's
+    steps: int  # of gradient ascent
 
 
 @dataclass(frozen=True)
@@ -562,6 +582,35 @@ def import_config(cfg: DictConfig) -> ImportConfig:
         name=_study_name(node["name"], "name"),
         folder=_folder(node["dir"]),
         storage=_storage(node["storage"]),
+    )
+
+
+def deploy_config(cfg: DictConfig) -> DeployConfig:
+    """Check the composed configuration of the verb `deploy`."""
+    node = plain(cfg)
+    output = None if node["output"] is None else Path(str(node["output"]))
+    if output is not None and output.is_dir():
+        raise UsageError(f"output is {str(output)!r}, but must be a file, and that is a folder.")
+    return DeployConfig(
+        source=source_config(node),
+        folder=_folder(node["dir"]),
+        storage=_storage(node["storage"]),
+        format=check_choice("format", node["format"], DEPLOY_FORMATS),
+        output=output,
+    )
+
+
+def interpret_config(cfg: DictConfig) -> InterpretConfig:
+    """Check the composed configuration of the verb `interpret`."""
+    node = plain(cfg)
+    protocol = node["protocol"]
+    return InterpretConfig(
+        source=source_config(node),
+        folder=_folder(node["dir"]),
+        storage=_storage(node["storage"]),
+        data=_data(node["data"]),
+        protocol=None if protocol is None else check_choice("protocol", protocol, PROTOCOLS),
+        steps=check_int("steps", node["steps"], 1, 10_000),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -30,6 +31,11 @@ def show_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def slug(label: str) -> str:
+    """Return a label as a name for files: `c4-5-4, trial 17` as `c4-5-4-trial-17`."""
+    return re.sub(r"[^\w.@-]+", "-", label).strip("-.") or "net"
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:

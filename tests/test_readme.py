@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from conftest import ROOT, Ran, net
+from conftest import ROOT, Ran, net, random_tensors
+from safetensors.numpy import save_file
 
 import bench.readme
 from golf_opt import cli
@@ -132,6 +133,17 @@ def test_make_demo(tmp_path: Path) -> None:
     process.terminate()
     process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("command", commands("golf-opt interpret") + commands("golf-opt deploy"))
+def test_commands_on_a_trained_net(golf: Callable[..., Ran], tmp_path: Path, command: str) -> None:
+    save_file(random_tensors(net("c4-5-4-prelu")), tmp_path / "pruned.safetensors")
+    golf("study", "arch=c4-5-4-prelu", "study.name=c4-5-4-prelu", *QUICK)
+    verb, *arguments = shlex.split(command)[1:]
+    if verb == "interpret":
+        arguments = [a for a in arguments if "steps" not in a] + ["data=digits", "steps=1"]
+    ran = golf(verb, *arguments)
+    assert ran.status == 0, ran.err
 
 
 def test_make_study(tmp_path: Path) -> None:

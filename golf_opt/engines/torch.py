@@ -124,8 +124,9 @@ class TorchNet(nn.Module):
             {node.name: _layer(node, i) for i, node in enumerate(net.nodes) if not node.shared}
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        for node in self.net.nodes:
+    def forward(self, x: Tensor, until: int | None = None) -> Tensor:
+        """Return the output of the first `until` nodes, or of all."""
+        for node in self.net.nodes[:until]:
             if isinstance(node.layer, arch.Linear):
                 x = x.flatten(1)
             x = self.layers[node.name](x)
@@ -143,9 +144,14 @@ class TorchNet(nn.Module):
         return [layer for layer in self.layers.values() if isinstance(layer, CounterDropout)]
 
 
-def build_module(net: Net) -> TorchNet:
-    """Return the net as a torch module."""
-    return TorchNet(net)
+def build_module(net: Net, tensors: Mapping[str, npt.NDArray[Any]] | None = None) -> TorchNet:
+    """Return the net as a torch module, with these `weights/...` and `buffers/...` if given."""
+    module = TorchNet(net)
+    if tensors is not None:
+        with torch.no_grad():
+            for name, tensor in module.tensors().items():
+                tensor.copy_(torch.from_numpy(np.array(tensors[name])))
+    return module
 
 
 def build_optimizer(
@@ -252,11 +258,7 @@ class TorchEngine:
         return ((images.to(self._dtype) / 255) - MEAN) / STD, labels
 
     def _module(self, net: Net, tensors: Mapping[str, npt.NDArray[Any]]) -> TorchNet:
-        module = build_module(net).to(self._device, self._dtype)
-        with torch.no_grad():
-            for name, tensor in module.tensors().items():
-                tensor.copy_(torch.from_numpy(np.array(tensors[name])))
-        return module
+        return build_module(net, tensors).to(self._device, self._dtype)
 
     def _new_lane(self, job: Job, state: LaneState | None) -> _Lane:
         tensors = state.tensors if state else initial_weights(job.net, job.seed)

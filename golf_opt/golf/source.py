@@ -80,7 +80,8 @@ def load_file(path: Path, net: Net) -> TrainedNet:
     """
     tensors, renamed = read_weights(path, net)
     notes = (f"names differ, matched by order: {', '.join(renamed)}",) if renamed else ()
-    return TrainedNet(f"{path.name} as {net.name}", net, tensors, notes=notes)
+    shown = "/".join(path.resolve().parts[-2:])  # of a pruned net, the folder's name tells more
+    return TrainedNet(f"{shown} as {net.name}", net, tensors, notes=notes)
 
 
 def load_source(source: SourceConfig, storage: StorageConfig, folder: Path) -> TrainedNet:
