@@ -253,8 +253,8 @@ def main() -> None:
         result |= compare_studies(root, Path(name))
         console.print(
             f"a study with a polled dashboard: {100 * result['slower_by_the_clock']:+.1f} % by the "
-            f"clock, {100 * result['study_cpu_more']:+.1f} % of its own processor time; a poll takes "
-            f"{1000 * result['poll_cpu_s']:.0f} ms, "
+            f"clock, {100 * result['study_cpu_more']:+.1f} % of its own processor time; a poll "
+            f"takes {1000 * result['poll_cpu_s']:.0f} ms, "
             f"{100 * result['server_share_of_the_cores']:.2f} % of the cores"
         )
     console.print(f"{save('dashboard', {'machine': machine(), **result})}")

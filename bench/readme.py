@@ -52,10 +52,10 @@ def section() -> str:
         "evaluation, half of that Python starting.",
         "",
         f"With a study of {board['trials']:,} trials the dashboard's page is there "
-        f"{board['first_load_ratio']:.0f} times faster than `optuna-dashboard URL` has it once both "
-        f"listen, {board['from_start_ratio']:.1f} times faster counted from the command, and a "
-        f"refresh is {board['refresh_ratio']:.1f} times faster. An open page costs a running study "
-        f"{100 * board['server_share_of_the_cores']:.1f} % of the cores.",
+        f"{board['first_load_ratio']:.0f} times faster than `optuna-dashboard URL` has it once "
+        f"both listen, {board['from_start_ratio']:.1f} times faster counted from the command, and "
+        f"a refresh is {board['refresh_ratio']:.1f} times faster. An open page costs a running "
+        f"study {100 * board['server_share_of_the_cores']:.1f} % of the cores.",
         "",
     ]
     return "\n".join(lines)
