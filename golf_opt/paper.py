@@ -37,11 +37,18 @@ from golf_opt.report import (
     show_params,
     view_of,
 )
-from golf_opt.storage import FINGERPRINT, RECIPE, differences, find_study, marks, opened_storage
+from golf_opt.storage import (
+    FINGERPRINT,
+    NOTE_SECTIONS,
+    RECIPE,
+    differences,
+    find_study,
+    marks,
+    opened_storage,
+)
+from golf_opt.study import TEST_READINGS
 
 TOP = 10  # trials in the table
-TEST_READINGS = "golf_opt:test_readings"
-NOTE_SECTIONS = "golf_opt:note_sections"
 
 
 @dataclass(frozen=True)
