@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import optuna
 import pytest
 from conftest import Ran
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
 from golf_opt.config import StorageConfig, UsageError
 from golf_opt.golf.source import load_trained
@@ -135,13 +136,13 @@ def test_tables_of_another_optuna_give_the_upgrade_command(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB."""
+    """A file system of 8 MB."""
     if os.getuid() != 0:
         pytest.skip("only root may mount a file system")
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True, text=True
     )
     if mounted.returncode != 0:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
@@ -159,7 +160,7 @@ def fill(disk: Path, leave: int) -> None:
     (disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - leave))
 
 
-@pytest.mark.parametrize("full", ["database", "pictures"])
+@pytest.mark.parametrize("full", ["database", "checkpoints"])
 def test_a_disk_that_fills_ends_the_study_and_space_lets_it_go_on(
     golf: Golf,
     golf_process: Callable[..., subprocess.Popen[str]],
@@ -172,6 +173,7 @@ def test_a_disk_that_fills_ends_the_study_and_space_lets_it_go_on(
         where = (f"storage.url=sqlite:///{small_disk}/golf.db", f"dir={tmp_path}/studies")
     else:
         where = (f"storage.url=sqlite:///{tmp_path}/golf.db", f"dir={small_disk}")
+        where += ("arch=c80-80-80", "engine=native")  # too large for the database
     assert golf(*QUICK, *where, "trials=1").status == 0
     fill(small_disk, leave=150_000 if full == "database" else 0)
     process = golf_process(*QUICK, *where, "trials=8", HYDRA_FULL_ERROR="")
@@ -190,7 +192,7 @@ def test_a_disk_that_fills_ends_the_study_and_space_lets_it_go_on(
 
 def test_an_export_to_a_full_disk_leaves_nothing(golf: Golf, small_disk: Path) -> None:
     golf(*QUICK, "trials=2")
-    fill(small_disk, leave=12_000)
+    fill(small_disk, leave=4_096)
     said = told(golf("export", "study=s", f"output={small_disk}/out"))
     assert said.endswith("cannot be written: No space left on device.")
     assert [path.name for path in small_disk.iterdir()] == ["ballast"]
@@ -200,8 +202,14 @@ def test_an_import_to_a_full_disk_leaves_nothing(
     golf: Golf, tmp_path: Path, small_disk: Path
 ) -> None:
     golf(*QUICK, "trials=2")
+    (tmp_path / "studies" / "artifacts").mkdir(exist_ok=True)
+    store = FileSystemArtifactStore(tmp_path / "studies" / "artifacts")
+    with opened_storage(StorageConfig(f"sqlite:///{tmp_path}/studies/golf.db", None)) as storage:
+        study = find_study(storage, "s")
+        for _ in range(2):
+            upload_artifact(artifact_store=store, file_path=__file__, study_or_trial=study)
     golf("export", "study=s", "output=out")
-    fill(small_disk, leave=4_096)  # one picture of two
+    fill(small_disk, leave=Path(__file__).stat().st_size + 4_096)  # one of two
     url = f"storage.url=sqlite:///{tmp_path}/other.db"
     said = told(golf("import", "input=out", url, f"dir={small_disk}"))
     assert said.endswith("cannot be written: No space left on device.")

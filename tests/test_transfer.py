@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import pytest
 from conftest import Ran
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -110,6 +111,20 @@ def make_study(url: str, name: str, trials: list[FrozenTrial]) -> None:
         mark(study, "dashboard:note_str:0", "on the study")
 
 
+def attach(url: str, name: str, folder: Path, *texts: str) -> None:
+    """Give the study files of its own, as the dashboard does."""
+    (folder / "artifacts").mkdir(parents=True, exist_ok=True)
+    store = FileSystemArtifactStore(folder / "artifacts")
+    with opened(url) as storage:
+        study = optuna.load_study(study_name=name, storage=storage)
+        for text in texts:
+            (folder / "file").write_text(text)
+            upload_artifact(
+                artifact_store=store, file_path=str(folder / "file"), study_or_trial=study
+            )
+            (folder / "file").unlink()
+
+
 @contextmanager
 def opened(url: str) -> Iterator[optuna.storages.BaseStorage]:
     with opened_storage(StorageConfig(url, None)) as storage:
@@ -143,12 +158,11 @@ def here(tmp_path: Path) -> str:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The export of a finished study, `mine`: two trials of c4-5-4 on digits."""
     folder = tmp_path_factory.mktemp("trained")
+    url = f"sqlite:///{folder}/studies/golf.db"
     run = [sys.executable, "-m", "golf_opt"]
-    for arguments in (
-        [*QUICK, "trials=2", "study.name=mine"],
-        ["export", "study=mine", "output=exported"],
-    ):
-        subprocess.run([*run, *arguments], cwd=folder, check=True, capture_output=True)
+    subprocess.run([*run, *QUICK, "trials=2", "study.name=mine"], cwd=folder, check=True)
+    attach(url, "mine", folder / "studies", "a picture", "another")
+    subprocess.run([*run, "export", "study=mine", "output=exported"], cwd=folder, check=True)
     return folder
 
 
