@@ -186,7 +186,7 @@ def test_interrupted_and_gone_on_with(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "study is not given; golf-opt confirm study=NAME"),
+        ((), "study is missing; give study=NAME"),
         (("study=tinny",), "did you mean 'tiny'"),
         ((f"study={NAME}", "top=0"), "top is 0, but must be at least 1"),
         ((f"study={NAME}", "seeds=no"), "seeds is 'no', but must be a whole number"),

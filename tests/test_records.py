@@ -189,7 +189,8 @@ def test_the_table_sorts_and_shows_train_beside_test() -> None:
     section = record_table.section(records, [])
     for record in records:
         numbers = record.content["params"], record.accuracy("test"), record.accuracy("train")
-        line = next(line for line in section.splitlines() if record.folder.name + ")" in line)
+        link = f"({'/'.join(('studies/records', *record.folder.parts[-2:]))})"
+        line = next(line for line in section.splitlines() if link in line)
         assert f"**{numbers[0]['nz']}**" in line
         assert f"| {100 * numbers[1]:.2f} | {100 * numbers[2]:.2f} |" in line
 
