@@ -352,3 +352,18 @@ def test_commands_of_the_readme_name_what_there_is() -> None:
     }
     made = set(re.findall(r"create secret generic ([\w-]+)", README))
     assert secrets <= made and "golf-dashboard" in made
+
+
+def test_figures_of_the_readme_are_the_ones_measured() -> None:
+    measured = json.loads((ROOT / "bench" / "results" / "fleet.json").read_text())["rows"]
+    shown = {
+        int(cells[0]): cells[1:]
+        for line in README.splitlines()
+        if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 4
+        and cells[0].isdigit()
+    }
+    for row in measured:
+        column = ("golf", "optuna", "grpc").index(row["way"])
+        figures = f"{row['trials_per_s']:.0f}/s, {row['connections']} connections"
+        assert shown[row["processes"]][column] == figures
+        assert (row["lost"], row["failed_processes"]) == (0, 0)
