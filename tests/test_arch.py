@@ -22,6 +22,7 @@ COUNTS = {
     "pytorch-example": 1199882,
     "separable-697": 697,
     "reused-separable": 1994,
+    "separable-wide": 1646,
 }
 
 

@@ -163,7 +163,7 @@ def test_bad_bounds_of_the_batch_size_are_refused(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["stdy"], "study; did you mean 'study'?"),
+        (["stdy"], "worker; did you mean 'study'?"),
         (["arch", "c4-5-4-5-5"], "layer 10 (conv): kernel 3x3 is larger than its input 1x1"),
         (["arch", "c4-5-4", "deepml-smal"], "did you mean 'deepml-small'?"),
         (["dashboard", "dashboard.prot=1"], "did you mean 'dashboard.port'?"),
@@ -564,7 +564,7 @@ def test_the_configuration_that_would_run_is_shown(golf: Golf, tmp_path: Path) -
         ("dir=elsewhere", "storage.url", "sqlite:///elsewhere/golf.db"),
         ("data=fashion", "data.name", "fashion"),
         ("engine=torch", "engine.name", "torch"),
-        ("~callbacks.curve", "callbacks.curve", None),
+        ("~callbacks.note", "callbacks.note", None),
         ("+callbacks.mine._target_=my.Callback", "callbacks.mine._target_", "my.Callback"),
         ("study.enqueue=article", "study.enqueue", "article"),
     ],
