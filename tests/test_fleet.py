@@ -1,0 +1,70 @@
+"""Thirty-two processes on one PostgreSQL make exactly the trials that the study is to have."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from golf_opt.config import StorageConfig
+from golf_opt.storage import PASSWORD_ENV, flush, opened_storage, set_total, take_password
+from golf_opt.write_behind import BudgetSpent
+
+if TYPE_CHECKING:
+    from postgres import Server
+
+pytest_plugins = ["postgres"]
+
+PROCESSES, TOTAL, REPORTS = 32, 200, 3
+STUDY = "fleet"
+
+
+def work(config: StorageConfig) -> None:
+    """Be one of the processes: make trials until the study has its total."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with opened_storage(config) as storage:
+        study = optuna.load_study(
+            study_name=STUDY, storage=storage, sampler=optuna.samplers.RandomSampler()
+        )
+        set_total(study, TOTAL)
+        while True:
+            try:
+                trial = study.ask()
+            except BudgetSpent:
+                break
+            value = trial.suggest_float("lr", 1e-5, 1e-2, log=True)
+            for step in range(1, REPORTS + 1):
+                trial.report(value / step, step)
+            study.tell(trial, value)
+        flush(study)
+
+
+@pytest.mark.postgres
+def test_many_processes_make_exactly_the_total(
+    postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, password = take_password(postgres.url(postgres.create_database()))
+    monkeypatch.setenv(PASSWORD_ENV, password)
+    config = StorageConfig(url, None)
+    with opened_storage(config) as storage:
+        optuna.create_study(study_name=STUDY, storage=storage, direction="maximize")
+    # spawning imports everything once, in the server that the processes are forked from
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["golf_opt.storage"])
+    processes = [context.Process(target=work, args=(config,)) for _ in range(PROCESSES)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=240)
+    assert [process.exitcode for process in processes] == [0] * PROCESSES
+    with opened_storage(config) as storage:
+        trials = optuna.load_study(study_name=STUDY, storage=storage).trials
+    assert Counter(trial.state for trial in trials) == {TrialState.COMPLETE: TOTAL}
+    assert [trial.number for trial in trials] == list(range(TOTAL))
+    for trial in trials:
+        assert trial.value == trial.params["lr"]
+        assert trial.intermediate_values == {s: trial.value / s for s in range(1, REPORTS + 1)}
