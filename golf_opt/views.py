@@ -107,28 +107,47 @@ class StudyPages:
             shown = None
         if shown is None or not re.fullmatch(r"\d{1,9}", after):
             return self._app(environ, start_response)  # type: ignore[no-any-return]
-        answered: list[Any] = []
-
-        def keep(*answer: Any) -> None:
-            answered[:] = answer
-
-        bare = environ | {"REQUEST_METHOD": "GET", "QUERY_STRING": f"after={10**9}"}
-        body = b"".join(self._app(bare, keep))
-        if not answered[0].startswith("200"):
-            start_response(*answered)
-            return [body]
         with shown.lock:
             trials = shown.study.get_trials(deepcopy=False)
             offers = self._offers(shown, trials)
             rows = self._rows(shown, trials, offers)
             figures = self._figures(shown, trials)
+            user_attributes = self._storage.get_study_user_attrs(study_id)
+            key = [_revision(trials), shown.attributes, user_attributes, offers, figures]
+            if shown.head_of != key:
+                shown.head = self._head(study_id, environ, offers, figures)
+                shown.head_of = key
+            head = shown.head
+        if head is None:
+            return self._app(environ, start_response)  # type: ignore[no-any-return]
+        data = f'{head[:-1]}, "trials": [{", ".join(rows[int(after) :])}]}}'
+        return _send(environ, start_response, data.encode(), "application/json")
+
+    def _head(
+        self,
+        study_id: int,
+        environ: Environ,
+        offers: Sequence[tuple[str, ...]],
+        figures: Sequence[dict[str, str]],
+    ) -> str | None:
+        """Return the application's answer without its trials, as JSON; None where it has none."""
+        answered: list[Any] = []
+
+        def keep(*answer: Any) -> None:
+            answered[:] = answer
+
+        # the application would answer from what it read up to ten seconds ago, and we keep it
+        self._app._inmemory_cache._trials_last_fetched_at.pop(study_id, None)
+        bare = environ | {"REQUEST_METHOD": "GET", "QUERY_STRING": f"after={10**9}"}
+        body = b"".join(self._app(bare, keep))
+        if not answered[0].startswith("200"):
+            return None
         head = json.loads(body)
         del head["trials"]
         for best in head["best_trials"]:
             best["artifacts"] += _artifacts(study_id, best["trial_id"], offers[best["number"]])
         head["plotly_graph_objects"] += figures
-        data = f'{json.dumps(head)[:-1]}, "trials": [{", ".join(rows[int(after) :])}]}}'
-        return _send(environ, start_response, data.encode(), "application/json")
+        return json.dumps(head)
 
     def _open(self, study_id: int) -> _Shown:
         """Return what is kept of a study; begin anew when its id belongs to another one now.
@@ -190,9 +209,7 @@ class StudyPages:
         """Return the figures as optuna-dashboard has them; drawn again when something is new."""
         if RECIPE not in shown.attributes:
             return []
-        under_way = [trial for trial in trials if not trial.state.is_finished()]
-        steps = sum(len(trial.intermediate_values) for trial in under_way)
-        revision, now = (len(trials), len(under_way), steps), time.monotonic()
+        revision, now = _revision(trials), time.monotonic()
         if shown.revision != revision and now - shown.drawn_at > FIGURES_EVERY_S:
             others = best_of_all(self._storage, but=shown.study.study_name)
             records = kept_records(self._folder / "records")
@@ -275,9 +292,18 @@ class _Shown:
         self.attributes: dict[str, Any] = {}
         self.checkpoints: Any = None  # of a study of ours
         self.json: dict[int, tuple[tuple[str, ...], str]] = {}  # of finished trials, by number
+        self.head: str | None = None  # of the answer, and below what it was made of
+        self.head_of: list[Any] = []
         self.figures: list[dict[str, str]] = []
         self.revision: tuple[int, ...] = ()
         self.drawn_at = -math.inf
+
+
+def _revision(trials: Sequence[FrozenTrial]) -> tuple[int, ...]:
+    """Return what changes whenever a trial begins, reports or ends."""
+    under_way = [trial for trial in trials if not trial.state.is_finished()]
+    steps = sum(len(trial.intermediate_values) for trial in under_way)
+    return len(trials), len(under_way), steps
 
 
 def _artifact_id(study_id: int, trial_id: int, kind: str) -> str:
