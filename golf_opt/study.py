@@ -10,16 +10,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 import platform
-import signal
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import optuna
@@ -43,6 +41,7 @@ from golf_opt.engines import create_engine
 from golf_opt.engines.base import Engine, Job, Slice
 from golf_opt.report import best_trial, closing_words
 from golf_opt.scheduler import Scheduler
+from golf_opt.signals import stop_on_signals
 from golf_opt.space import FreshSampler, GridSampler, Space, build_space, sampler_seed, trial_seed
 from golf_opt.storage import (
     FACTS,
@@ -350,31 +349,6 @@ class StudyLoop:
     def _call(self, event: str, *args: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(*args)
-
-
-@dataclass
-class Stop:
-    """The signal that asked the loop to end, if any."""
-
-    signal: int | None = None
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Let SIGINT and SIGTERM end the loop after the slice in flight; a second SIGINT at once."""
-    stop = Stop()
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        if stop.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.signal = number
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def study_name(config: StudyConfig, net: Net, dataset: Dataset) -> str:

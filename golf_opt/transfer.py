@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
 import shutil
-import signal
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 
 import optuna
 from optuna.storages import BaseStorage
@@ -24,6 +21,7 @@ from golf_opt.config import ExportConfig, ImportConfig, UsageError
 from golf_opt.files import replace_file
 from golf_opt.golf.source import job_of
 from golf_opt.removal import artifact_ids, artifacts_of, remove_study
+from golf_opt.signals import Stop, stop_on_signals, unless_stopped
 from golf_opt.storage import (
     FINGERPRINT,
     IMPORTING,
@@ -120,11 +118,11 @@ def import_study(config: ImportConfig, say: Say) -> None:
     name = config.name or exported.study["name"]
     if config.storage.url is None and config.storage.url_env is None:
         raise UsageError("storage is memory, but must be one that outlives the import.")
-    with opened_storage(config.storage) as storage, _stopped_by_sigterm():
+    with opened_storage(config.storage) as storage, stop_on_signals() as stop:
         study = create_empty(storage, name, exported)
         written: list[str] = []
         try:
-            fill(study, exported, config.folder, written)
+            fill(study, exported, config.folder, written, stop)
         except BaseException as error:
             remove_study(study, config.folder, written)
             if isinstance(error, OSError):
@@ -170,10 +168,12 @@ def refuse_unfinished(study: optuna.Study) -> None:
         )
 
 
-def fill(study: optuna.Study, exported: Exported, folder: Path, written: list[str]) -> None:
+def fill(
+    study: optuna.Study, exported: Exported, folder: Path, written: list[str], stop: Stop
+) -> None:
     """Add attributes, trials and files; name in `written` the artifacts that were not there."""
     renamed = {}
-    for trial in exported.trials:
+    for trial in unless_stopped(exported.trials, stop):
         study.add_trial(_put_back(trial))
     for old, new in zip(exported.trials, study.get_trials(deepcopy=False), strict=True):
         renamed[f"dashboard:{old._trial_id}:"] = f"dashboard:{new._trial_id}:"
@@ -186,7 +186,7 @@ def fill(study: optuna.Study, exported: Exported, folder: Path, written: list[st
     if STUDY_ID in system_attrs:
         mark(study, STUDY_ID, uuid.uuid4().hex)
     if RECIPE in system_attrs:
-        import_checkpoints(study, exported, folder)
+        import_checkpoints(study, exported, folder, stop)
     ids = set[str]().union(*(artifact_ids(trial.system_attrs) for trial in exported.trials))
     ids |= artifact_ids(system_attrs)
     copy_artifacts(exported.folder / "artifacts", folder / "artifacts", ids, written)
@@ -211,10 +211,10 @@ def _renamed(key: str, renamed: Mapping[str, str]) -> str:
     return renamed.get(head, head) + key[len(head) :]
 
 
-def import_checkpoints(study: optuna.Study, exported: Exported, folder: Path) -> None:
+def import_checkpoints(study: optuna.Study, exported: Exported, folder: Path, stop: Stop) -> None:
     recipe = exported.study["system_attrs"][RECIPE]
     checkpoints = open_checkpoints(study, folder)
-    for trial in exported.trials:
+    for trial in unless_stopped(exported.trials, stop):
         path = checkpoint_path(exported.folder, trial.number)
         if not path.is_file():
             continue
@@ -223,17 +223,3 @@ def import_checkpoints(study: optuna.Study, exported: Exported, folder: Path) ->
             checkpoints.put(trial.number, job, unpack(str(path), path.read_bytes(), job))
         except DamagedCheckpoint as damage:
             raise UsageError(f"{damage} Delete it to import the study without.") from damage
-
-
-@contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise, so that what was begun is undone."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

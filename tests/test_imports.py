@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "golf_opt"
 # A module may import from the ranks below its own, and no other.
 RANKS = [
     ["__init__", "golf.__init__"],
-    ["config", "rng", "bulk", "published", "files", "ledger", "workers", "golf.stats"],
+    ["config", "rng", "bulk", "published", "files", "ledger", "workers", "signals", "golf.stats"],
     ["arch", "recipe", "data", "web", "figures", "write_behind"],
     ["hydra_source", "space", "storage", "scheduler", "engines.base", "plots"],
     [

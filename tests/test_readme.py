@@ -114,7 +114,11 @@ def test_reports(golf: Callable[..., Ran]) -> None:
 def test_make_demo(tmp_path: Path) -> None:
     """Less of it, and the address that it ends with."""
     shown = subprocess.run(
-        ["make", "-n", "demo", *MAKE], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "-n", "demo", *MAKE],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     *studies, dashboard = shown.stdout.splitlines()
     assert len(studies) == 2

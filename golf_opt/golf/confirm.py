@@ -27,8 +27,8 @@ from golf_opt.golf.runs import Run, Watch, train
 from golf_opt.golf.source import candidate_of, study_view
 from golf_opt.golf.stats import Spread, points, spread
 from golf_opt.report import add_section
+from golf_opt.signals import stop_on_signals
 from golf_opt.storage import CONFIRMED, RECIPE, find_study, mark, marks, opened_storage
-from golf_opt.study import stop_on_signals
 
 Say = Callable[[str], None]
 Key = tuple[int, int]  # trial number, seed

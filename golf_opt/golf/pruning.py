@@ -20,7 +20,8 @@ from golf_opt.golf.pruned import PrunedFolder, slug
 from golf_opt.golf.search import Standing
 from golf_opt.golf.source import TrainedNet, load_source
 from golf_opt.report import percent
-from golf_opt.study import fallback_banner, provenance, stop_on_signals
+from golf_opt.signals import stop_on_signals
+from golf_opt.study import fallback_banner, provenance
 
 SAVE_EVERY_S = 2.0
 PLAIN_LINE_EVERY_S = 10.0

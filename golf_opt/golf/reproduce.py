@@ -39,7 +39,7 @@ from golf_opt.golf.reproduce_page import check_page, write_page
 from golf_opt.golf.runs import Run, Watch, train
 from golf_opt.golf.stats import points
 from golf_opt.recipe import Candidate
-from golf_opt.study import stop_on_signals
+from golf_opt.signals import stop_on_signals
 
 RESULTS = "results.json"
 FORMAT = 1
