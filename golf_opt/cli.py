@@ -271,6 +271,9 @@ def main() -> None:
     if arguments[0] == "--version":
         print(f"golf-opt {__version__}")
         return
+    if arguments[0] in ("-sc", "--shell-completion"):
+        complete(arguments)
+        return
     verb, rest = arguments[0], arguments[1:]
     try:
         if verb not in VERBS:
@@ -289,11 +292,26 @@ def main() -> None:
         sys.exit(EXIT_SIGNAL + 13)
 
 
-def run_hydra(verb: str, overrides: list[str]) -> None:
+def complete(arguments: list[str]) -> None:
+    """Answer the shell as Hydra does, which knows of no verbs: the one on the line is cut out."""
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    verb = words[1] if len(words) > 1 and words[1] in HYDRA_VERBS else None
+    if line and (verb is None or line.endswith(verb)):
+        begun = words[1] if len(words) > 1 else ""
+        print(" ".join(name for name in VERBS if name.startswith(begun)))
+        return
+    if verb is not None:
+        os.environ["COMP_LINE"] = line.replace(f" {verb}", "", 1)
+        os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
+    run_hydra(verb or "study", arguments, "golf-opt")
+
+
+def run_hydra(verb: str, overrides: list[str], program: str | None = None) -> None:
     """Hand over to Hydra, which calls the verb with the composed configuration."""
     overrides = ["callbacks.progress.mode=quiet" if o == "--quiet" else o for o in overrides]
     overrides = name_positional(verb, overrides)
-    sys.argv = [f"golf-opt {verb}", *map(hide_password, overrides)]
+    sys.argv = [program or f"golf-opt {verb}", *map(hide_password, overrides)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra is to raise, `main` tells
     Plugins.instance().register(GrammarSource)
     GlobalHydra.instance().clear()

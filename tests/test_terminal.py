@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -79,6 +80,36 @@ def test_quiet_says_what_runs_and_what_came_out(golf: Callable[..., Ran]) -> Non
     ran = golf(*STUDY, "study.name=quiet", "--quiet")
     assert ran.status == 0 and "trial    " not in ran.out
     assert ran.out.startswith("quiet: 807 parameters") and "\nbest test accuracy" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("golf-opt st", "study"),
+        ("golf-opt study sampler=g", "sampler=gp sampler=grid"),
+        ("golf-opt dashboard dashboard.wr", "dashboard.write="),
+    ],
+)
+def test_bash_completes_verbs_keys_and_choices(tmp_path: Path, line: str, expected: str) -> None:
+    """As a terminal would ask: through the function that Hydra's script defines."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("bash is not installed")
+    program = tmp_path / "golf-opt"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m golf_opt "$@"\n')
+    program.chmod(0o755)
+    script = f"""
+        eval "$(golf-opt -sc install=bash)"
+        COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}
+        COMP_WORDS=($COMP_LINE); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+        hydra_bash_completion; echo "${{COMPREPLY[@]}}"
+    """
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    ran = subprocess.run(
+        [bash, "-c", script], cwd=tmp_path, env=os.environ | {"PATH": path}, text=True,
+        capture_output=True,
+    )  # fmt: skip
+    assert ran.stdout.split() == expected.split(), ran.stderr
 
 
 def test_sparklines() -> None:
