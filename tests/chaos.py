@@ -135,7 +135,7 @@ def torment(
 ) -> tuple[int, int, int]:
     """Run the study to its end with kills all the way; return kills, terminations, restarts."""
     kills = terms = restarts = 0
-    plan = [] if server is None else [(trials // 4, signal.SIGINT), (trials // 2, signal.SIGKILL)]
+    plan = [] if server is None else [(trials // 8, signal.SIGKILL), (trials // 3, signal.SIGINT)]
     fleet.start()
     wait_until_begun(fleet)
     while (done := finished(fleet)) < trials:

@@ -191,7 +191,18 @@ def test_keeping_studies(golf: Callable[..., Ran], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["study", "demo", "dashboard", "test", "check", "bench", "bench-storage", "setup", "reproduce", "records"],
+    [
+        "study",
+        "demo",
+        "dashboard",
+        "test",
+        "check",
+        "bench",
+        "bench-storage",
+        "setup",
+        "reproduce",
+        "records",
+    ],
 )
 def test_make_targets_exist_and_help_names_them(target: str) -> None:
     dry = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
