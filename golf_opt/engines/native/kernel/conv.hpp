@@ -10,7 +10,7 @@
 
 namespace golf {
 
-constexpr int BAND_FLOATS = 5120;  // 16 KiB: half of a first cache
+constexpr int BAND_FLOATS = TEAM ? 3072 : 5120;  // 20 KiB: more than half of a first cache
 
 template <class In_, class Epi, int K, int S, bool DEPTHWISE, int WEIGHT, int BIAS,
           bool INPUT_GRADIENT>
@@ -21,14 +21,14 @@ struct Conv {
     static constexpr bool SYNC = false;
     // A normalisation right behind it can hand over its gradient, and take up its output, by rows.
     static constexpr bool BY_ROWS =
-        !Epi::POOL && std::is_same_v<typename Epi::Act, Identity> && BIAS < 0;
+        !TEAM && !Epi::POOL && SAME<typename Epi::Act, Identity> && BIAS < 0;
     static constexpr int PAD = In::HALO, CI = In::C, CO = Epi::Wide::C;
     static constexpr int SUMMED = DEPTHWISE ? 1 : CI;  // input channels behind one output channel
     // A vector spans neighbouring positions only where their inputs are neighbours too.
     static constexpr int N = S == 1 ? WIDTH : IMAGES, P = N / IMAGES;
 
     // --- forward ---
-    static constexpr int CB = DEPTHWISE ? 1 : block_of(CO, ACCUMULATORS / 4);
+    static constexpr int CB = DEPTHWISE ? 1 : shared_block<N>(CO, ACCUMULATORS / 4, Out::H);
     static constexpr int UNIT = Epi::POOL ? 2 : 1;  // vectors and rows behind one output vector
     static constexpr int TILE = block_of(ceil_div(Out::W, P),
                                          larger(1, smaller(ACCUMULATORS / CB, 16) / (UNIT * UNIT)));
@@ -41,9 +41,11 @@ struct Conv {
     template <class After>
     static INLINE void forward_rows(const Step& step, const float* in, float* out, float* saved,
                                     After&& after) {
-        each(Out::H, [&](int y) {
+        Turns<N> turns;
+        loop(Out::H, [&](int y) {
             each_block<CO, CB>([&](int c, auto block) {
                 each_tile<N, Out::W, TILE>([&](int x, auto vectors, auto last) {
+                    if (!turns.next()) return;
                     tile<decltype(block)::value, decltype(vectors)::value, decltype(last)::value>(
                         step, in, out, saved, c, y, x);
                 });
@@ -137,16 +139,18 @@ struct Conv {
     static INLINE void backward_rows(const Step& step, const float* in, float* in_gradient,
                                      Spread&& spread) {
         float* band = step.scratch;
-        std::memset(band, 0, SCRATCH * sizeof(float));
-        if (INPUT_GRADIENT) std::memset(in_gradient, 0, In::Compact::FLOATS * sizeof(float));
+        clear_all(band, SCRATCH);
+        if (INPUT_GRADIENT) clear_all(in_gradient, In::Compact::FLOATS);
+        barrier();
         for (int y = 0; y < Epi::ROWS; y += BAND) {
             const int rows = smaller(BAND, Epi::ROWS - y);
             spread(y, rows, band + LEFT * IMAGES);
             barrier();
-            weight_gradient(step, in, band + LEFT * IMAGES, y, rows);
+            Turns<N> turns;
+            weight_gradient(turns, step, in, band + LEFT * IMAGES, y, rows);
             if constexpr (INPUT_GRADIENT) {
                 if constexpr (S == 1) {
-                    input_gradient(step, band + LEFT * IMAGES, in_gradient, y, rows);
+                    input_gradient(turns, step, band + LEFT * IMAGES, in_gradient, y, rows);
                 } else {
                     scatter_gradient(step, band + LEFT * IMAGES, in_gradient, y, rows);
                 }
@@ -158,18 +162,24 @@ struct Conv {
     // Weights in registers: WC output channels x (WI input channels x WY x WX of the kernel).
     static constexpr int WX = block_of(K, 8);
     static constexpr int WC = DEPTHWISE ? 1 : block_of(CO, K == 1 ? 5 : larger(1, smaller(8, ACCUMULATORS / WX)));
-    static constexpr int WY = block_of(K, larger(1, ACCUMULATORS / (WX * WC)));
+    static constexpr int WY =
+        shared_block<N>(K, larger(1, ACCUMULATORS / (WX * WC)),
+                        SPLITS * ceil_div(SUMMED, K == 1 ? SUMMED : 1) * ceil_div(CO, WC));
     static constexpr int WI = K == 1 ? block_of(SUMMED, larger(1, smaller(8, ACCUMULATORS / WC))) : 1;
 
-    static INLINE void weight_gradient(const Step& step, const float* in, const float* band, int y,
-                                       int rows) {
+    // Each of SPLITS takes every SPLITS-th row.
+    static INLINE void weight_gradient(Turns<N>& turns, const Step& step, const float* in,
+                                       const float* band, int y, int rows) {
         each_block<CO, WC>([&](int c, auto cs) {
             each_block<SUMMED, WI>([&](int ci, auto cis) {
                 each_block<K, WY>([&](int ky, auto kys) {
                     each_block<K, WX>([&](int kx, auto kxs) {
-                        weight_block<decltype(cs)::value, decltype(cis)::value,
-                                     decltype(kys)::value, decltype(kxs)::value>(
-                            step, in, band, y, rows, c, ci, ky, kx);
+                        for (int split = 0; split < SPLITS; split++) {
+                            if (!turns.next()) continue;
+                            weight_block<decltype(cs)::value, decltype(cis)::value,
+                                         decltype(kys)::value, decltype(kxs)::value>(
+                                step, in, band, y, rows, split, c, ci, ky, kx);
+                        }
                     });
                 });
             });
@@ -178,19 +188,19 @@ struct Conv {
 
     template <int CS, int CIS, int KYS, int KXS>
     static INLINE void weight_block(const Step& step, const float* in, const float* band, int y,
-                                    int rows, int c0, int ci0, int ky0, int kx0) {
-        float* to = step.lane_gradients + WEIGHT * WIDTH;
-        const auto at = [&](int c, int i, int ky, int kx) {
-            return (((c0 + c) * SUMMED + ci0 + i) * K + ky0 + ky) * K + kx0 + kx;
+                                    int rows, int split, int c0, int ci0, int ky0, int kx0) {
+        const auto kept = [&](int c, int i, int ky, int kx) {
+            const int at = (((c0 + c) * SUMMED + ci0 + i) * K + ky0 + ky) * K + kx0 + kx;
+            return step.kept(WEIGHT + at, split);
         };
         Vec<N> acc[CS][CIS][KYS][KXS];
         UNROLL for (int c = 0; c < CS; c++)
         UNROLL for (int i = 0; i < CIS; i++)
         UNROLL for (int ky = 0; ky < KYS; ky++)
         UNROLL for (int kx = 0; kx < KXS; kx++)
-            acc[c][i][ky][kx] = load<N>(to + at(c, i, ky, kx) * WIDTH);
+            acc[c][i][ky][kx] = resume<N>(kept(c, i, ky, kx));
         const int first = DEPTHWISE ? c0 : ci0;
-        for (int r = 0; r < rows; r++) {
+        for (int r = split; r < rows; r += SPLITS) {
             const float* from = in + In::at(first, (y + r) * S + ky0 - PAD, kx0 - PAD);
             const float* gradient = band + c0 * CHANNEL_FLOATS + r * ROW_FLOATS;
             for (int x = 0; x < Epi::COLUMNS; x += P) {
@@ -209,23 +219,22 @@ struct Conv {
                 }
             }
         }
-        UNROLL for (int c = 0; c < CS; c++)
-        UNROLL for (int i = 0; i < CIS; i++)
-        UNROLL for (int ky = 0; ky < KYS; ky++)
-        UNROLL for (int kx = 0; kx < KXS; kx++)
-            store<N>(to + at(c, i, ky, kx) * WIDTH, acc[c][i][ky][kx]);
+        keep<N, CS * CIS * KYS * KXS>(&acc[0][0][0][0], [&](int i) {
+            return kept(i / (CIS * KYS * KXS), i / (KYS * KXS) % CIS, i / KXS % KYS, i % KXS);
+        });
     }
 
     // The input's gradient in registers: XC input channels x XV vectors.
-    static constexpr int XC = DEPTHWISE ? 1 : block_of(CI, ACCUMULATORS / 4);
+    static constexpr int XC = DEPTHWISE ? 1 : shared_block<N>(CI, ACCUMULATORS / 4, In::H);
     static constexpr int XV = block_of(ceil_div(In::W, P), smaller(ACCUMULATORS / XC, 8));
 
-    static INLINE void input_gradient(const Step& step, const float* band, float* in_gradient,
-                                      int y, int rows) {
+    static INLINE void input_gradient(Turns<N>& turns, const Step& step, const float* band,
+                                      float* in_gradient, int y, int rows) {
         const int first = larger(0, y - PAD), end = smaller(In::H, y - PAD + rows + K - 1);
-        each(end - first, [&](int i) {
+        loop(end - first, [&](int i) {
             each_block<CI, XC>([&](int ci, auto cis) {
                 each_tile<N, In::W, XV>([&](int x, auto vectors, auto last) {
+                    if (!turns.next()) return;
                     input_tile<decltype(cis)::value, decltype(vectors)::value,
                                decltype(last)::value>(step, band, in_gradient, y, rows, ci,
                                                       first + i, x);
@@ -240,7 +249,10 @@ struct Conv {
         Vec<N> acc[CIS][VECTORS];
         const auto at = [&](int i, int v) { return In::Compact::at(ci0 + i, iy, x + v * P); };
         UNROLL for (int i = 0; i < CIS; i++)
-        UNROLL for (int v = 0; v < VECTORS; v++) acc[i][v] = load<N>(in_gradient + at(i, v));
+        UNROLL for (int v = 0; v < VECTORS - 1; v++) acc[i][v] = load<N>(in_gradient + at(i, v));
+        UNROLL for (int i = 0; i < CIS; i++) {
+            acc[i][VECTORS - 1] = load_part<N, LAST * IMAGES>(in_gradient + at(i, VECTORS - 1));
+        }
         // Output row y + r reaches input row y + r + ky - PAD.
         const int reach = iy + PAD - y;
         for (int r = larger(0, reach - K + 1); r < smaller(rows, reach + 1); r++) {
@@ -274,7 +286,7 @@ struct Conv {
     // With a stride the inputs of neighbouring outputs are no neighbours: one position at a time.
     static INLINE void scatter_gradient(const Step& step, const float* band, float* in_gradient,
                                         int y, int rows) {
-        each(CI, [&](int ci) {
+        each<N>(CI, [&](int ci) {
             for (int c = DEPTHWISE ? ci : 0; c < (DEPTHWISE ? ci + 1 : CO); c++) {
                 const float* w =
                     step.weights + WEIGHT + (c * SUMMED + (DEPTHWISE ? 0 : ci)) * K * K;

@@ -5,8 +5,6 @@
 // activation. Backward, the gradient of the pooled tensor is spread over rows of the unpooled one.
 #pragma once
 
-#include <type_traits>
-
 #include "shapes.hpp"
 
 namespace golf {
@@ -147,16 +145,20 @@ struct Epilogue {
     static INLINE void spread(const Step& step, const float* out, const float* out_gradient,
                               float* saved, int y, int rows, float* to, int channel_pitch,
                               int row_pitch) {
-        each(Wide::C, [&](int c) {
-            spread_channel<N, BIAS>(step, out, out_gradient, saved, c, y, rows,
-                                    to + c * channel_pitch, row_pitch);
+        const int part = ceil_div(ceil_div(rows, STEP), SPLITS) * STEP;
+        each<N>(Wide::C * SPLITS, [&](int i) {
+            const int c = i / SPLITS, split = i % SPLITS, first = split * part;
+            if (first >= rows) return;
+            spread_channel<N, BIAS>(step, out, out_gradient, saved, c, y + first,
+                                    smaller(part, rows - first),
+                                    to + c * channel_pitch + first * row_pitch, row_pitch, split);
         });
     }
 
     template <int N, int BIAS, bool SLOPE = true>
     static INLINE void spread_channel(const Step& step, const float* out,
                                       const float* out_gradient, float* saved, int c, int y0,
-                                      int rows, float* to, int row_pitch) {
+                                      int rows, float* to, int row_pitch, int split = 0) {
         constexpr int P = N / IMAGES;
         Vec<N> bias{}, slope{};
         for (int r = 0; r < rows; r += STEP) {
@@ -182,9 +184,9 @@ struct Epilogue {
                 }
             });
         }
-        if constexpr (BIAS >= 0) add_to<N>(step.lane_gradients + (BIAS + c) * WIDTH, bias);
+        if constexpr (BIAS >= 0) add_kept<N>(step.kept(BIAS + c, split), bias);
         if constexpr (Act::LEARNED && SLOPE) {
-            add_to<N>(step.lane_gradients + (SlopeAt<Act>::value + c) * WIDTH, slope);
+            add_kept<N>(step.kept(SlopeAt<Act>::value + c, split), slope);
         }
     }
 };

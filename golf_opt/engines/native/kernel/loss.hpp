@@ -1,8 +1,6 @@
 // Softmax cross-entropy with label smoothing, as torch.nn.CrossEntropyLoss, and its gradient.
 #pragma once
 
-#include <cmath>
-
 #include "shapes.hpp"
 
 namespace golf {
@@ -12,8 +10,8 @@ template <int N>
 INLINE Vec<N> exp_negative(Vec<N> x) {
     Vec<N> t = x * 1.44269504f;
     t = t < -126 ? broadcast<N>(-126) : t;
-    const Ints<N> n = __builtin_convertvector(t - 0.5f, Ints<N>);  // rounds towards zero
-    const Vec<N> f = t - __builtin_convertvector(n, Vec<N>);
+    const Ints<N> n = to_int<N>(t - 0.5f);
+    const Vec<N> f = t - to_float<N>(n);
     Vec<N> series = f * 1.52527338e-5f + 1.54035304e-4f;
     series = series * f + 1.33335581e-3f;
     series = series * f + 9.61812911e-3f;
@@ -21,53 +19,56 @@ INLINE Vec<N> exp_negative(Vec<N> x) {
     series = series * f + 2.40226507e-1f;
     series = series * f + 6.93147181e-1f;
     series = series * f + 1.f;
-    const Ints<N> power = (n + 127) << 23;
-    Vec<N> scale;
-    std::memcpy(&scale, &power, sizeof scale);
-    return series * scale;
+    return series * from_bits<N>((n + 127) << 23);
 }
 
-// The sum of the losses of one pass' images; `gradient` becomes that of the batch's mean loss.
-// Both tensors are [CLASSES][IMAGES]. Returns nan where a score is not finite.
-template <int CLASSES>
-inline double cross_entropy(const Step& step, const float* scores, const uint8_t* const* labels,
-                            float smoothing, float* gradient) {
+// Add the losses of one pass' images to the step's; `gradient` becomes that of the batch's mean
+// loss. Both tensors are [CLASSES][IMAGES]; label(i) is that of the pass' image i. The sum becomes
+// nan where a score is not finite.
+template <int CLASSES, class Label>
+INLINE void cross_entropy(const Step& step, const float* scores, Label&& label, float smoothing,
+                          float* gradient) {
     constexpr int N = IMAGES;
     Vec<N> best = load<N>(scores), total = best, z{};
     Ints<N> broken{};  // lanes with a score whose exponent is all ones: infinite or nan
     for (int o = 0; o < CLASSES; o++) {
         const Vec<N> v = load<N>(scores + o * N);
-        Ints<N> bits;
-        std::memcpy(&bits, &v, sizeof bits);
-        broken |= (bits & 0x7f800000) == 0x7f800000;
+        broken |= (bits_of<N>(v) & 0x7f800000) == 0x7f800000;
         best = v > best ? v : best;
         if (o > 0) total += v;
     }
     Vec<N> e[CLASSES];
-    for (int o = 0; o < CLASSES; o++) {
+    UNROLL for (int o = 0; o < CLASSES; o++) {
         e[o] = exp_negative<N>(load<N>(scores + o * N) - best);
         z += e[o];
     }
-    double loss = 0;
-    float scale[N];
-    bool finite = true;
-    for (int i = 0; i < N; i++) {
-        const bool filled = i < step.num_images;
-        scale[i] = filled ? 1.f / step.batch_size : 0.f;
-        if (!filled) continue;
-        finite = finite && !broken[i];
-        const float target = (1 - smoothing) * scores[*labels[i] * N + i] +
-                             smoothing / CLASSES * total[i];
-        loss += double(best[i]) + std::log(double(z[i])) - double(target);
-    }
-    const Vec<N> factor = load<N>(scale), share = factor / z;
-    for (int o = 0; o < CLASSES; o++) {
+    const Vec<N> factor = make<N>([&](int i) {
+        return i < step.num_images ? 1.f / step.batch_size : 0.f;
+    });
+    const Vec<N> share = factor / z;
+    UNROLL for (int o = 0; o < CLASSES; o++) {
         store<N>(gradient + o * N, e[o] * share - factor * (smoothing / CLASSES));
     }
-    for (int i = 0; i < step.num_images; i++) {
-        gradient[*labels[i] * N + i] -= (1 - smoothing) * scale[i];
-    }
-    return finite ? loss : __builtin_nan("");
+    each_lane<N>([&](int i) {
+        if (i < step.num_images) {
+            gradient[label(i) * N + i] -= (1 - smoothing) * lane_of<N>(factor, i);
+        }
+    });
+    const double loss = sum_lanes<N>([&](int i) {
+        if (i >= step.num_images) return 0.;
+        const float target = (1 - smoothing) * scores[label(i) * N + i] +
+                             smoothing / CLASSES * lane_of<N>(total, i);
+        return double(lane_of<N>(best, i)) + log(double(lane_of<N>(z, i))) - double(target);
+    });
+    const double num_broken = sum_lanes<N>([&](int i) {
+        return i < step.num_images && lane_of_ints<N>(broken, i) != 0 ? 1. : 0.;
+    });
+    one<N>([&] {
+        if (num_broken > 0)
+            *step.loss = not_a_number();
+        else
+            *step.loss += loss;
+    });
 }
 
 }  // namespace golf

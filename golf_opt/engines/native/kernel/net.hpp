@@ -6,8 +6,6 @@
 // while its activations are in the cache.
 #pragma once
 
-#include <tuple>
-
 #include "loss.hpp"
 
 namespace golf {
@@ -28,16 +26,20 @@ template <int COUNT, int FIRST, class... Layers>
 struct Net {
     static constexpr int N = sizeof...(Layers);
     template <int i>
-    using Layer = std::tuple_element_t<i, std::tuple<Layers...>>;
+    using Layer = typename TypeAt<i, Layers...>::Type;
     using Input = typename Layer<0>::In;
 
     // Where things lie in a pass and in the part that passes share, in floats.
     static constexpr int PADDED = ceil_div(COUNT, WIDTH) * WIDTH;
     static constexpr bool SYNC[] = {Layers::SYNC...};
     static constexpr int ACTIVATION[] = {Input::FLOATS, Layers::Out::FLOATS...};
-    static constexpr int GRADIENT[] = {Input::Compact::FLOATS, Layers::Out::Compact::FLOATS...};
+    static constexpr int GRADIENT[] = {0, Layers::Out::Compact::FLOATS...};
     static constexpr int SAVED[] = {(Layers::SAVED + WIDTH - 1) / WIDTH * WIDTH...};
     static constexpr int STATE[] = {Layers::STATE...};
+
+    // In front: the gradients, the loss, and what they are summed up from.
+    static constexpr long KEPT_AT = PADDED + larger(WIDTH, 16);
+    static constexpr long OWN_FLOATS = KEPT_AT + long(PADDED) * KEPT;
 
     static constexpr int next_sync(int i) {
         while (i < N && !SYNC[i]) i++;
@@ -46,6 +48,8 @@ struct Net {
     static constexpr bool SEGMENTED = next_sync(0) < N;
     // The gradient of tensor i waits for the other passes where a SYNC layer wrote tensor i.
     static constexpr bool waits(int i) { return i > 0 && SYNC[i - 1]; }
+    // Nothing in front of the first trained layer wants one.
+    static constexpr int gradient_floats(int i) { return i > FIRST ? GRADIENT[i] : 0; }
     static constexpr long activation_at(int i) {
         long at = 0;
         for (int k = 0; k < i; k++) at += ACTIVATION[k];
@@ -57,18 +61,18 @@ struct Net {
         return at;
     }
     static constexpr long gradient_at(int i) {
-        long at = waits(i) ? saved_at(N) : 2 * PADDED + long(PADDED) * WIDTH;
-        for (int k = 0; k < i; k++) at += waits(k) == waits(i) ? GRADIENT[k] : 0;
+        long at = waits(i) ? saved_at(N) : OWN_FLOATS;
+        for (int k = 0; k < i; k++) at += waits(k) == waits(i) ? gradient_floats(k) : 0;
         return at;
     }
     static constexpr long PASS_FLOATS = [] {
         long at = saved_at(N);
-        for (int k = 0; k <= N; k++) at += waits(k) ? GRADIENT[k] : 0;
+        for (int k = 0; k <= N; k++) at += waits(k) ? gradient_floats(k) : 0;
         return at;
     }();
     static constexpr long state_at(int i) {
-        long at = 2 * PADDED + long(PADDED) * WIDTH;
-        for (int k = 0; k <= N; k++) at += waits(k) ? 0 : GRADIENT[k];
+        long at = OWN_FLOATS;
+        for (int k = 0; k <= N; k++) at += waits(k) ? 0 : gradient_floats(k);
         for (int k = 0; k < i; k++) at += STATE[k];
         return at;
     }
@@ -80,28 +84,32 @@ struct Net {
     }();
 
     static int num_passes(int batch) { return ceil_div(batch, IMAGES); }
-    static long workspace_floats(int batch) {
-        return SHARED_FLOATS + PASS_FLOATS * (SEGMENTED ? num_passes(batch) : 1) + WIDTH;
+    static long passes_floats(int batch) {
+        return PASS_FLOATS * (SEGMENTED ? num_passes(batch) : 1) + WIDTH;
     }
+    static long workspace_floats(int batch) { return SHARED_FLOATS + passes_floats(batch); }
 
-    float* workspace;
+    float* workspace;  // [SHARED_FLOATS]
+    float* passes;     // [passes_floats(batch size)]
     Step step;
     float smoothing;
     Batch batch;
-    double loss;
 
-    Net(void* memory, const float* weights, float* buffers, bool training, float smoothing_)
-        : workspace(static_cast<float*>(memory)), step{}, smoothing(smoothing_), batch{}, loss(0) {
+    // Both parts of the memory hold zeros at first: nobody writes to the halos.
+    Net(float* workspace_, float* passes_, const float* weights, float* buffers, bool training,
+        float smoothing_)
+        : workspace(workspace_), passes(passes_), step{}, smoothing(smoothing_), batch{} {
         step.weights = weights;
         step.buffers = buffers;
-        step.lane_gradients = workspace + 2 * PADDED;
+        step.loss = reinterpret_cast<double*>(workspace + PADDED);
+        step.kept_sums = workspace + KEPT_AT;
         step.scratch = workspace + SCRATCH_AT;
         step.training = training;
     }
 
     float* gradients() { return workspace; }
     float* pass_at(int pass) {
-        return workspace + SHARED_FLOATS + (SEGMENTED ? pass * PASS_FLOATS : 0);
+        return passes + (SEGMENTED ? pass * PASS_FLOATS : 0);
     }
     template <int i> float* activation(int pass) { return pass_at(pass) + activation_at(i); }
     template <int i> float* saved(int pass) { return pass_at(pass) + saved_at(i); }
@@ -115,13 +123,12 @@ struct Net {
         batch = next;
         step.batch_size = batch.size;
         step.dropout_keys = dropout_keys;
-        loss = 0;
-        std::memset(step.lane_gradients, 0, sizeof(float) * PADDED * WIDTH);
+        once([&] { *step.loss = 0; });
+        clear_all(step.kept_sums, PADDED * KEPT);
         segment<0, false>();
-        for (int i = 0; i < PADDED; i += WIDTH) {
-            store<WIDTH>(gradients() + i, sums<WIDTH>(step.lane_gradients + i * WIDTH));
-        }
-        return loss;
+        gather(gradients(), step.kept_sums, PADDED);
+        barrier();
+        return *step.loss;
     }
 
     // The scores of up to IMAGES images, [CLASSES][IMAGES].
@@ -134,16 +141,15 @@ struct Net {
         return activation<N>(0);
     }
     // Before the first `scores`: normalisation layers take up the running statistics.
-    void begin_evaluation() { close_all(std::make_integer_sequence<int, N>{}); }
+    void begin_evaluation() { close_all<0>(); }
 
    private:
-    template <int... i>
-    void close_all(std::integer_sequence<int, i...>) {
-        (close_one<i>(), ...);
-    }
     template <int i>
-    void close_one() {
-        if constexpr (SYNC[i]) Layer<i>::forward_end(step, state<i>());
+    void close_all() {
+        if constexpr (i < N) {
+            if constexpr (SYNC[i]) Layer<i>::forward_end(step, state<i>());
+            close_all<i + 1>();
+        }
     }
 
     void begin_pass(int pass) {
@@ -254,25 +260,25 @@ struct Net {
     }
 
     void add_loss(int pass) {
-        const uint8_t* labels[IMAGES];
-        for (int i = 0; i < step.num_images; i++) {
-            labels[i] = batch.labels + batch.order[step.first_image + i];
-        }
-        loss += cross_entropy<CLASSES>(step, activation<N>(pass), labels, smoothing,
-                                       gradient<N>(pass));
+        each<IMAGES>(1, [&](int) {
+            const auto label = [&](int i) {
+                return batch.labels[batch.order[step.first_image + i]];
+            };
+            cross_entropy<CLASSES>(step, activation<N>(pass), label, smoothing, gradient<N>(pass));
+        });
+        barrier();
     }
 
     // Bytes -> normalised floats with the images side by side, 16 pixels of each at a time.
     void load_images(int pass) {
         constexpr float MEAN = 0.1307f, STD = 0.3081f;  // golf_opt.data
         constexpr float SCALE = 1 / (255 * STD), SHIFT = -MEAN / STD;
-        const uint8_t* from[IMAGES];
-        for (int i = 0; i < IMAGES; i++) {
+        const Rows<IMAGES> from = make_rows<IMAGES>([&](int i) {
             const int image = step.first_image + (i < step.num_images ? i : 0);
-            from[i] = batch.images + size_t(batch.order[image]) * PIXELS;
-        }
+            return batch.images + size_t(batch.order[image]) * PIXELS;
+        });
         float* to = activation<0>(pass);
-        each(PIXELS / 16, [&](int chunk) {
+        each<IMAGES>(PIXELS / 16, [&](int chunk) {
             Ints<IMAGES> words[4];
             load_words<IMAGES>(from, 16 * chunk, words);
             UNROLL for (int word = 0; word < 4; word++) {
@@ -280,18 +286,22 @@ struct Net {
                 float* at = to + Input::at(0, pixel / SIDE, pixel % SIDE);
                 UNROLL for (int k = 0; k < 4; k++) {
                     const Ints<IMAGES> byte = words[word] >> (8 * k) & 255;
-                    store<IMAGES>(at + k * IMAGES,
-                                  __builtin_convertvector(byte, Vec<IMAGES>) * SCALE + SHIFT);
+                    store<IMAGES>(at + k * IMAGES, to_float<IMAGES>(byte) * SCALE + SHIFT);
                 }
             }
         });
-        for (int i = 0; i < IMAGES; i++) {  // the next pass' images arrive while this one works
+        if constexpr (!TEAM) prefetch_images();
+        barrier();
+    }
+
+    // The next pass' images arrive while this one works.
+    void prefetch_images() {
+        for (int i = 0; i < IMAGES; i++) {
             const int image = step.first_image + IMAGES + i;
             if (image >= batch.ahead) break;
             const uint8_t* start = batch.images + size_t(batch.order[image]) * PIXELS;
             for (int at = 0; at < PIXELS; at += 64) prefetch(start + at);
         }
-        barrier();
     }
 };
 

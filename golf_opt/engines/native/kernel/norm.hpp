@@ -2,8 +2,6 @@
 // with the activation and the pool that follow.
 #pragma once
 
-#include <cmath>
-
 #include "epilogue.hpp"
 
 namespace golf {
@@ -30,71 +28,70 @@ struct BatchNorm {
 
     // 1 in the lanes that hold an image.
     static INLINE Vec<N> filled(const Step& step) {
-        float lanes[N];
-        for (int i = 0; i < N; i++) lanes[i] = i % IMAGES < step.num_images ? 1.f : 0.f;
-        return load<N>(lanes);
+        return make<N>([&](int i) { return i % IMAGES < step.num_images ? 1.f : 0.f; });
     }
 
     static void forward_begin(float* state) {
-        std::memset(&of(state), 0, sizeof(State));
+        clear_all(state, STATE);
+        barrier();
     }
 
     // The sums of one pass, row by row and then closed. Shifting by the running mean keeps the sum
     // of squares from drowning the variance.
     static INLINE void forward_sum_row(const Step& step, const float* in, int y, float* state) {
         const Vec<N> lanes = filled(step);
-        for (int c = 0; c < C; c++) {
-            const Vec<N> shift = broadcast<N>(step.buffers[MEAN + c]);
-            Vec<N> row_sum{}, row_square{};
-            each_vector<N, In::W>([&](int x, auto count) {
-                const Vec<N> v = (load<N>(in + In::at(c, y, x)) - shift) *
-                                 only<decltype(count)::value>(lanes);
-                row_sum += v;
-                row_square += v * v;
-            });
-            add_to<N>(of(state).row_sum[c], row_sum);
-            add_to<N>(of(state).row_square[c], row_square);
-        }
+        for (int c = 0; c < C; c++) sum_row(step, lanes, in, c, y, state);
+    }
+    static INLINE void sum_row(const Step& step, Vec<N> lanes, const float* in, int c, int y,
+                               float* state) {
+        const Vec<N> shift = broadcast<N>(step.buffers[MEAN + c]);
+        Vec<N> row_sum{}, row_square{};
+        each_vector<N, In::W>([&](int x, auto count) {
+            const Vec<N> v = (load<N>(in + In::at(c, y, x)) - shift) *
+                             first_lanes<N, decltype(count)::value * IMAGES>(lanes);
+            row_sum += v;
+            row_square += v * v;
+        });
+        add_to<N>(of(state).row_sum[c], row_sum);
+        add_to<N>(of(state).row_square[c], row_square);
     }
     static INLINE void forward_close_pass(float* state) {
         State& s = of(state);
-        each(C, [&](int c) {
-            s.sum[c] += sum<N>(load<N>(s.row_sum[c]));
-            s.square[c] += sum<N>(load<N>(s.row_square[c]));
+        each<N>(C, [&](int c) {
+            const float total = sum<N>(load<N>(s.row_sum[c]));
+            const float square = sum<N>(load<N>(s.row_square[c]));
+            one<N>([&] {
+                s.sum[c] += total;
+                s.square[c] += square;
+            });
             store<N>(s.row_sum[c], Vec<N>{});
             store<N>(s.row_square[c], Vec<N>{});
         });
         barrier();
     }
     static void forward_sum(const Step& step, const float* in, float* state) {
-        each(In::H, [&](int y) { forward_sum_row(step, in, y, state); });
+        const Vec<N> lanes = filled(step);
+        each<N>(C, [&](int c) {
+            for (int y = 0; y < In::H; y++) sum_row(step, lanes, in, c, y, state);
+        });
         forward_close_pass(state);
-    }
-
-    // `lanes` with zeros beyond the first COUNT positions.
-    template <int COUNT>
-    static INLINE Vec<N> only(Vec<N> lanes) {
-        if constexpr (COUNT == P) return lanes;
-        Vec<N> some{};
-        std::memcpy(&some, &lanes, COUNT * IMAGES * sizeof(float));
-        return some;
     }
 
     static void forward_end(const Step& step, float* state) {
         State& s = of(state);
         const double count = double(step.batch_size) * In::H * In::W;
-        each(C, [&](int c) {
+        each<1>(C, [&](int c) {
             float& running_mean = step.buffers[MEAN + c];
             float& running_variance = step.buffers[VARIANCE + c];
             if (!step.training) {
                 s.mean[c] = running_mean;
-                s.inverse[c] = 1 / std::sqrt(running_variance + EPS);
+                s.inverse[c] = 1 / sqrt(running_variance + EPS);
                 return;
             }
             const double offset = s.sum[c] / count;
             const double variance = s.square[c] / count - offset * offset;
             s.mean[c] = float(running_mean + offset);
-            s.inverse[c] = float(1 / std::sqrt((variance > 0 ? variance : 0) + double(EPS)));
+            s.inverse[c] = float(1 / sqrt((variance > 0 ? variance : 0) + double(EPS)));
             const double unbiased = variance * count / (count > 1 ? count - 1 : 1);
             running_mean += MOMENTUM * (s.mean[c] - running_mean);
             running_variance += MOMENTUM * (float(unbiased) - running_variance);
@@ -104,7 +101,7 @@ struct BatchNorm {
 
     static void forward(const Step& step, const float* in, float* out, float* saved, float* state) {
         const State& s = of(state);
-        each(C, [&](int c) {
+        each<N>(C, [&](int c) {
             const float scale = step.weights[GAMMA + c] * s.inverse[c];
             const Vec<N> a = broadcast<N>(scale);
             const Vec<N> b = broadcast<N>(step.weights[BETA + c] - s.mean[c] * scale);
@@ -136,8 +133,8 @@ struct BatchNorm {
     template <class Body>
     static INLINE void each_row(const Step& step, const float* out, const float* out_gradient,
                                 float* saved, int c, Body&& body) {
-        float* band = step.scratch;
-        std::memset(band, 0, ROWS_FLOATS * sizeof(float));
+        float* band = step.scratch + (TEAM ? c * ROWS_FLOATS : 0);
+        clear<N>(band, ROWS_FLOATS);
         for (int y = 0; y < Epi::ROWS; y += Epi::STEP) {
             Epi::template spread_channel<N, -1>(step, out, out_gradient, saved, c, y,
                                                 Epi::STEP, band, ROW_FLOATS);
@@ -146,20 +143,20 @@ struct BatchNorm {
     }
 
     static void backward_begin(float* state) {
-        for (int c = 0; c < C; c++) of(state).gradient[c] = of(state).correlation[c] = 0;
+        each<1>(C, [&](int c) { of(state).gradient[c] = of(state).correlation[c] = 0; });
+        barrier();
     }
 
     static void backward_sum(const Step& step, const float* in, const float* out,
                              const float* out_gradient, float* saved, float* state) {
         State& s = of(state);
-        each(C, [&](int c) {
+        each<N>(C, [&](int c) {
             Vec<N> gradient{}, correlation{};
             if constexpr (Epi::Act::CLAMPS) {
                 const float gamma = step.weights[GAMMA + c], beta = step.weights[BETA + c];
-                if (std::fabs(beta) <= 16 * std::fabs(gamma) && gamma != 0) {
+                if (fabs(beta) <= 16 * fabs(gamma) && gamma != 0) {
                     sum_of_output(c, out, out_gradient, beta, gradient, correlation);
-                    s.gradient[c] += sum<N>(gradient);
-                    s.correlation[c] += sum<N>(correlation) / gamma;
+                    close(s, c, sum<N>(gradient), sum<N>(correlation) / gamma);
                     return;
                 }
             }
@@ -174,10 +171,16 @@ struct BatchNorm {
                 gradient += row_gradient;
                 correlation += row_correlation;
             });
-            s.gradient[c] += sum<N>(gradient);
-            s.correlation[c] += sum<N>(correlation) * s.inverse[c];
+            close(s, c, sum<N>(gradient), sum<N>(correlation) * s.inverse[c]);
         });
         barrier();
+    }
+
+    static INLINE void close(State& s, int c, float gradient, float correlation) {
+        one<N>([&] {
+            s.gradient[c] += gradient;
+            s.correlation[c] += correlation;
+        });
     }
 
     // Behind a ReLU a gradient passes only where the output is gamma * normalised x + beta, so that
@@ -203,9 +206,9 @@ struct BatchNorm {
     static void backward_end(const Step& step, float* state) {
         State& s = of(state);
         const double count = double(step.batch_size) * In::H * In::W;
-        each(C, [&](int c) {
-            step.lane_gradients[(GAMMA + c) * WIDTH] += float(s.correlation[c]);
-            step.lane_gradients[(BETA + c) * WIDTH] += float(s.gradient[c]);
+        each<1>(C, [&](int c) {
+            *step.kept(GAMMA + c) += float(s.correlation[c]);
+            *step.kept(BETA + c) += float(s.gradient[c]);
             s.mean_gradient[c] = float(s.gradient[c] / count);
             s.mean_correlation[c] = float(s.correlation[c] / count);
         });
@@ -221,7 +224,7 @@ struct BatchNorm {
                                      int rows, float* to, int channel_pitch, int row_pitch) {
         const State& s = of(state);
         const Vec<N> lanes = filled(step);
-        each(C, [&](int c) {
+        each<N>(C, [&](int c) {
             const float scale = step.weights[GAMMA + c] * s.inverse[c];
             const float factor = s.mean_correlation[c] * s.inverse[c];
             const Vec<N> a = broadcast<N>(scale) * lanes, b = broadcast<N>(-scale * factor) * lanes;
@@ -230,7 +233,7 @@ struct BatchNorm {
             float* channel = to + c * channel_pitch;
             if (Epi::COLUMNS < In::W || y0 + rows > Epi::ROWS) {  // where no window reaches
                 for (int r = 0; r < rows; r++) {
-                    std::memset(channel + r * row_pitch, 0, In::W * IMAGES * sizeof(float));
+                    clear<N>(channel + r * row_pitch, In::W * IMAGES);
                 }
             }
             if (y0 < Epi::ROWS) {
@@ -259,10 +262,10 @@ struct BatchNorm {
             backward_rows(step, in, out, out_gradient, saved, state, y, rows, band, 2 * ROW_FLOATS,
                           ROW_FLOATS);
             barrier();
-            each(C * rows, [&](int i) {
+            each<N>(C * rows, [&](int i) {
                 const int c = i / rows, r = i % rows;
-                std::memcpy(in_gradient + Flat::at(c, y + r, 0),
-                            band + (2 * c + r) * ROW_FLOATS, In::W * IMAGES * sizeof(float));
+                copy<N>(in_gradient + Flat::at(c, y + r, 0), band + (2 * c + r) * ROW_FLOATS,
+                        In::W * IMAGES);
             });
             barrier();
         }

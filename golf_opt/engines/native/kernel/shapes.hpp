@@ -26,13 +26,18 @@ struct Tensor {
 struct Step {
     const float* weights;   // all trained tensors, one after the other
     float* buffers;         // running statistics
-    float* lane_gradients;  // [trained numbers][WIDTH]: the gradient is the sum over the lanes
+    float* kept_sums;       // [trained numbers][KEPT]: the gradients, not yet summed up
+    double* loss;           // summed over the batch
     float* scratch;         // for the layer at work
     const uint32_t* dropout_keys;
     int first_image;  // of this pass in the batch
     int num_images;   // of this pass
     int batch_size;
     bool training;
+
+    INLINE float* kept(int number, int split = 0) const {
+        return kept_sums + number * KEPT + split;
+    }
 };
 
 // Rows are walked in vectors of N floats, N / IMAGES positions each. The last one may be partial:
@@ -40,8 +45,8 @@ struct Step {
 template <int N, int POSITIONS, class Body>
 INLINE void each_vector(Body&& body) {
     constexpr int P = N / IMAGES, WHOLE = POSITIONS / P * P, REST = POSITIONS - WHOLE;
-    for (int x = 0; x < WHOLE; x += P) body(x, std::integral_constant<int, P>{});
-    if constexpr (REST > 0) body(WHOLE, std::integral_constant<int, REST>{});
+    for (int x = 0; x < WHOLE; x += P) body(x, Const<P>{});
+    if constexpr (REST > 0) body(WHOLE, Const<REST>{});
 }
 
 constexpr int larger(int a, int b) { return a > b ? a : b; }
@@ -51,12 +56,26 @@ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 // The largest block size up to `limit` that leaves the last block nearly full.
 constexpr int block_of(int count, int limit) { return ceil_div(count, ceil_div(count, limit)); }
 
+// The same, but small enough that `others` times the blocks give every group something to do.
+template <int N>
+constexpr int shared_block(int count, int limit, int others) {
+    int size = block_of(count, limit);
+    while (size > 1 && ceil_div(count, size) * others < GROUPS<N>) size--;
+    return size;
+}
+
+// 0 .. count, by everybody. (gcc keeps more in registers than with a plain loop around the body.)
+template <class Body>
+INLINE void loop(int count, Body&& body) {
+    for (int i = 0; i < count; i++) body(i);
+}
+
 // 0 .. COUNT in blocks: `body(start, size)`, the size as a compile-time constant.
 template <int COUNT, int BLOCK, class Body>
 INLINE void each_block(Body&& body) {
     constexpr int WHOLE = COUNT / BLOCK * BLOCK;
-    each(COUNT / BLOCK, [&](int i) { body(i * BLOCK, std::integral_constant<int, BLOCK>{}); });
-    if constexpr (COUNT > WHOLE) body(WHOLE, std::integral_constant<int, COUNT - WHOLE>{});
+    for (int start = 0; start < WHOLE; start += BLOCK) body(start, Const<BLOCK>{});
+    if constexpr (COUNT > WHOLE) body(WHOLE, Const<COUNT - WHOLE>{});
 }
 
 // A row of POSITIONS in tiles of up to TILE vectors of N floats: `body(x, vectors, last)` gets the
@@ -66,11 +85,11 @@ INLINE void each_tile(Body&& body) {
     constexpr int P = N / IMAGES, WHOLE = POSITIONS / (P * TILE) * TILE;  // vectors in whole tiles
     constexpr int REST = ceil_div(POSITIONS, P) - WHOLE;
     for (int v = 0; v < WHOLE; v += TILE) {
-        body(v * P, std::integral_constant<int, TILE>{}, std::integral_constant<int, P>{});
+        body(v * P, Const<TILE>{}, Const<P>{});
     }
     if constexpr (REST > 0) {
         constexpr int LAST = POSITIONS - (WHOLE + REST - 1) * P;
-        body(WHOLE * P, std::integral_constant<int, REST>{}, std::integral_constant<int, LAST>{});
+        body(WHOLE * P, Const<REST>{}, Const<LAST>{});
     }
 }
 

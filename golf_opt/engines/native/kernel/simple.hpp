@@ -3,6 +3,7 @@
 #pragma once
 
 #include "epilogue.hpp"
+#include "random.hpp"
 
 namespace golf {
 
@@ -12,10 +13,13 @@ struct Apply {
     using In = In_;
     using Out = typename Epi::Out;
     static constexpr bool SYNC = false, BY_ROWS = false;
-    static constexpr int SAVED = Epi::SAVED, STATE = 0, SCRATCH = 0, N = WIDTH, P = N / IMAGES;
+    static constexpr int SAVED = Epi::SAVED, STATE = 0, N = WIDTH, P = N / IMAGES;
+    static constexpr int ROW = ceil_div(In::W, 2 * P) * 2 * P * IMAGES;
+    static constexpr int SPREAD = Epi::STEP * ROW + WIDTH;  // floats of one channel
+    static constexpr int SCRATCH = (TEAM ? In::C : 1) * SPREAD;
 
     static void forward(const Step& step, const float* in, float* out, float* saved, float*) {
-        each(Out::C, [&](int c) {
+        each<N>(Out::C, [&](int c) {
             const auto z = [&](int y, int x) { return load<N>(in + In::at(c, y, x)); };
             for (int y = 0; y < Out::H; y++) {
                 each_vector<N, Out::W>([&](int x, auto count) {
@@ -33,14 +37,12 @@ struct Apply {
         barrier();
     }
 
-    // Rows are spread in order, so that what a vector writes beyond its row is overwritten; behind
-    // the last row of a tensor there is room.
+    // Rows are spread beside the tensor, since a vector may write beyond its row.
     static void backward(const Step& step, const float*, const float* out,
                          const float* out_gradient, float* in_gradient, float* saved, float*) {
         using Flat = typename In::Compact;
-        constexpr int ROW = ceil_div(In::W, 2 * P) * 2 * P * IMAGES;
-        float rows[Epi::STEP * ROW + WIDTH] = {};
-        for (int c = 0; c < In::C; c++) {
+        each<N>(In::C, [&](int c) {
+            float* rows = step.scratch + (TEAM ? c * SPREAD : 0);
             for (int y = 0; y < In::H; y += Epi::STEP) {
                 const bool reached = y < Epi::ROWS;
                 if (reached) {
@@ -49,11 +51,11 @@ struct Apply {
                 }
                 for (int r = 0; r < Epi::STEP && y + r < In::H; r++) {
                     float* to = in_gradient + Flat::at(c, y + r, 0);
-                    std::memset(to, 0, In::W * IMAGES * sizeof(float));
-                    if (reached) std::memcpy(to, rows + r * ROW, Epi::COLUMNS * IMAGES * sizeof(float));
+                    clear<N>(to, In::W * IMAGES);
+                    if (reached) copy<N>(to, rows + r * ROW, Epi::COLUMNS * IMAGES);
                 }
             }
-        }
+        });
         barrier();
     }
 };
@@ -68,7 +70,7 @@ struct MaxPool {
     static constexpr int SAVED = Flat::FLOATS, STATE = 0, SCRATCH = 0, N = IMAGES;
 
     static void forward(const Step&, const float* in, float* out, float* saved, float*) {
-        each(Out::C, [&](int c) {
+        each<N>(Out::C, [&](int c) {
             for (int y = 0; y < Out::H; y++)
             for (int x = 0; x < Out::W; x++) {
                 Vec<N> best = load<N>(in + In::at(c, y * SIZE, x * SIZE));
@@ -80,7 +82,7 @@ struct MaxPool {
                     winner = wins ? Ints<N>{} + i : winner;
                 }
                 store<N>(out + Out::at(c, y, x), best);
-                std::memcpy(saved + Flat::at(c, y, x), &winner, sizeof winner);
+                store_ints<N>(saved + Flat::at(c, y, x), winner);
             }
         });
         barrier();
@@ -88,12 +90,12 @@ struct MaxPool {
 
     static void backward(const Step&, const float*, const float*, const float* out_gradient,
                          float* in_gradient, float* saved, float*) {
-        std::memset(in_gradient, 0, In::Compact::FLOATS * sizeof(float));
-        each(Out::C, [&](int c) {
+        clear_all(in_gradient, In::Compact::FLOATS);
+        barrier();
+        each<N>(Out::C, [&](int c) {
             for (int y = 0; y < Out::H; y++)
             for (int x = 0; x < Out::W; x++) {
-                Ints<N> winner;
-                std::memcpy(&winner, saved + Flat::at(c, y, x), sizeof winner);
+                const Ints<N> winner = load_ints<N>(saved + Flat::at(c, y, x));
                 const Vec<N> g = load<N>(out_gradient + Flat::at(c, y, x));
                 for (int i = 0; i < SIZE * SIZE; i++) {
                     store<N>(in_gradient +
@@ -114,7 +116,7 @@ struct GlobalAvgPool {
     static constexpr int SAVED = 0, STATE = 0, SCRATCH = 0, N = IMAGES, AREA = In::H * In::W;
 
     static void forward(const Step&, const float* in, float* out, float*, float*) {
-        each(In::C, [&](int c) {
+        each<N>(In::C, [&](int c) {
             Vec<N> total{};
             for (int y = 0; y < In::H; y++) {
                 Vec<N> row{};
@@ -128,22 +130,13 @@ struct GlobalAvgPool {
 
     static void backward(const Step&, const float*, const float*, const float* out_gradient,
                          float* in_gradient, float*, float*) {
-        each(In::C, [&](int c) {
+        each<N>(In::C, [&](int c) {
             const Vec<N> g = load<N>(out_gradient + c * IMAGES) * (1.f / AREA);
             for (int i = 0; i < AREA; i++) store<N>(in_gradient + (c * AREA + i) * IMAGES, g);
         });
         barrier();
     }
 };
-
-template <int N>
-INLINE typename Types<N>::Word mix(typename Types<N>::Word word) {  // golf_opt.rng.mix
-    word ^= word >> 16;
-    word *= 0x7feb352du;
-    word ^= word >> 15;
-    word *= 0x846ca68bu;
-    return word ^ (word >> 16);
-}
 
 // Keeps an element where its 24 random bits are at least Chance::THRESHOLD = p * 2^24, and scales
 // it by Chance::SCALE = 1 / (1 - p).
@@ -153,7 +146,6 @@ struct Dropout {
     using Out = Out_;
     static constexpr bool SYNC = false, BY_ROWS = false;
     static constexpr int SAVED = 0, STATE = 0, SCRATCH = 0, N = IMAGES;
-    using Words = typename Types<N>::Word;
 
     // Element i of the batch in [image, channel, y, x] order is a function of (key, i) alone, so
     // the way back draws the same mask again instead of keeping it.
@@ -161,15 +153,14 @@ struct Dropout {
     static INLINE void masked(const Step& step, Body&& body) {
         constexpr uint32_t THRESHOLD = Chance::THRESHOLD;
         const uint32_t key = step.dropout_keys[KEY];
-        uint32_t first[N];
-        for (int i = 0; i < N; i++) first[i] = uint32_t(step.first_image + i) * In::FEATURES;
-        Words start;
-        std::memcpy(&start, first, sizeof first);
-        each(In::C, [&](int c) {
+        const Words<N> start = make_words<N>([&](int i) {
+            return uint32_t(step.first_image + i) * In::FEATURES;
+        });
+        each<N>(In::C, [&](int c) {
             for (int y = 0; y < In::H; y++)
             for (int x = 0; x < In::W; x++) {
-                const Words index = start + uint32_t((c * In::H + y) * In::W + x);
-                const Words bits = mix<N>(mix<N>(index ^ key) + key) >> 8;
+                const Words<N> index = start + uint32_t((c * In::H + y) * In::W + x);
+                const Words<N> bits = mix(mix(Words<N>(index ^ key)) + key) >> 8;
                 const Ints<N> kept = bits >= THRESHOLD;
                 body(c, y, x, kept ? broadcast<N>(Chance::SCALE) : Vec<N>{});
             }
@@ -179,9 +170,11 @@ struct Dropout {
 
     static void forward(const Step& step, const float* in, float* out, float*, float*) {
         if (!step.training) {
-            for (int c = 0; c < In::C; c++)
-            for (int y = 0; y < In::H; y++)
-                std::memcpy(out + Out::at(c, y, 0), in + In::at(c, y, 0), In::W * IMAGES * sizeof(float));
+            each<N>(In::C * In::H, [&](int i) {
+                const int c = i / In::H, y = i % In::H;
+                copy<N>(out + Out::at(c, y, 0), in + In::at(c, y, 0), In::W * IMAGES);
+            });
+            barrier();
             return;
         }
         masked(step, [&](int c, int y, int x, Vec<N> factor) {
@@ -206,11 +199,14 @@ struct Linear {
     using Out = Out_;
     static constexpr bool SYNC = false, BY_ROWS = false;
     static constexpr int SAVED = 0, STATE = 0, SCRATCH = 0, N = IMAGES;
-    static constexpr int J = In::FEATURES, O = Out::FEATURES, BLOCK = block_of(O, ACCUMULATORS / 2);
+    static constexpr int J = In::FEATURES, O = Out::FEATURES, WIDE = block_of(O, ACCUMULATORS / 2);
+    static constexpr int BLOCK = shared_block<N>(O, ACCUMULATORS / 2, 1);
     static_assert(In::HALO == 0, "features lie side by side");
 
     static void forward(const Step& step, const float* in, float* out, float*, float*) {
+        Turns<N> turns;
         each_block<O, BLOCK>([&](int o, auto block) {
+            if (!turns.next()) return;
             constexpr int B = decltype(block)::value;
             const float* w = step.weights + WEIGHT + o * J;
             Vec<N> acc[B];
@@ -226,27 +222,31 @@ struct Linear {
         barrier();
     }
 
+    // A block of outputs at a time, dealt out by inputs: each of them is one group's in every block.
     static void backward(const Step& step, const float* in, const float*,
                          const float* out_gradient, float* in_gradient, float*, float*) {
-        float* to = step.lane_gradients;
-        if (INPUT_GRADIENT) std::memset(in_gradient, 0, In::FLOATS * sizeof(float));
-        each_block<O, BLOCK>([&](int o, auto block) {
+        if (INPUT_GRADIENT) clear_all(in_gradient, In::FLOATS);
+        barrier();
+        each_block<O, WIDE>([&](int o, auto block) {
             constexpr int B = decltype(block)::value;
             const float* w = step.weights + WEIGHT + o * J;
             Vec<N> g[B];
-            UNROLL for (int i = 0; i < B; i++) {
-                g[i] = load<N>(out_gradient + (o + i) * IMAGES);
-                if (BIAS >= 0) add_to<N>(to + (BIAS + o + i) * WIDTH, g[i]);
+            UNROLL for (int i = 0; i < B; i++) g[i] = load<N>(out_gradient + (o + i) * IMAGES);
+            if constexpr (BIAS >= 0) {
+                each<N>(1, [&](int) {
+                    add_kept<N, B>(g, [&](int i) { return step.kept(BIAS + o + i); });
+                });
             }
-            for (int j = 0; j < J; j++) {
+            each<N>(J, [&](int j) {
                 const Vec<N> v = load<N>(in + j * IMAGES);
-                Vec<N> back{};
+                Vec<N> back{}, products[B];
                 UNROLL for (int i = 0; i < B; i++) {
-                    add_to<N>(to + (WEIGHT + (o + i) * J + j) * WIDTH, g[i] * v);
+                    products[i] = g[i] * v;
                     back += w[i * J + j] * g[i];
                 }
+                add_kept<N, B>(products, [&](int i) { return step.kept(WEIGHT + (o + i) * J + j); });
                 if (INPUT_GRADIENT) add_to<N>(in_gradient + j * IMAGES, back);
-            }
+            });
         });
         barrier();
     }

@@ -3,6 +3,7 @@
 #include "conv.hpp"
 #include "norm.hpp"
 #include "optimizer.hpp"
+#include "random.hpp"
 #include "simple.hpp"
 
 #include GOLF_NET  // generated: `using GolfNet = golf::Net<...>`
@@ -36,6 +37,9 @@ struct Training {
 
 enum Outcome : int32_t { LIMIT = 0, EPOCH_END = 1, STOPPED = 2, NOT_FINITE = 3 };
 
+static float* floats(void* workspace) { return static_cast<float*>(workspace); }
+static float* passes(void* workspace) { return floats(workspace) + GolfNet::SHARED_FLOATS; }
+
 static bool all_finite(const float* values, int n) {
     bool finite = true;
     for (int i = 0; i < n; i++) finite = finite && is_finite(values[i]);
@@ -47,7 +51,7 @@ template <class Body>
 static void evaluate(const uint8_t* images, int64_t n, const float* weights, float* buffers,
                      const volatile int32_t* stop, void* workspace, Body&& body) {
     const FlushDenormals flush;
-    GolfNet net(workspace, weights, buffers, false, 0);
+    GolfNet net(floats(workspace), passes(workspace), weights, buffers, false, 0);
     net.begin_evaluation();
     uint32_t order[2 * IMAGES];
     for (int64_t at = 0; at < n && !*stop; at += IMAGES) {
@@ -81,7 +85,8 @@ int32_t golf_train(Training* t) {
     const FlushDenormals flush;
     const int64_t steps = (t->n + t->batch_size - 1) / t->batch_size;
     const double end = now_s() + t->limit_s;
-    GolfNet net(t->workspace, t->weights, t->buffers, true, float(t->label_smoothing));
+    GolfNet net(floats(t->workspace), passes(t->workspace), t->weights, t->buffers, true,
+                float(t->label_smoothing));
     while (t->step < steps) {
         if (*t->stop) return STOPPED;
         const int64_t at = t->step * t->batch_size, rest = t->n - at;
@@ -105,7 +110,7 @@ double golf_gradients(const uint8_t* images, const uint8_t* labels, int64_t n, c
                       float* buffers, const uint32_t* dropout_keys, double label_smoothing,
                       const uint32_t* order, void* workspace, float* gradients) {
     const FlushDenormals flush;
-    GolfNet net(workspace, weights, buffers, true, float(label_smoothing));
+    GolfNet net(floats(workspace), passes(workspace), weights, buffers, true, float(label_smoothing));
     const double loss = net.train({images, labels, order, int(n), int(n)}, dropout_keys);
     std::memcpy(gradients, net.gradients(), sizeof(float) * GolfNet::PADDED);
     return loss / double(n);
@@ -134,27 +139,10 @@ int64_t golf_correct(const uint8_t* images, const uint8_t* labels, int64_t n, co
     return correct;
 }
 
-// golf_opt.rng.permutation: 8 Feistel rounds over 2 * half bits, walked until below n.
+// The order of an epoch's images: see Permutation.
 void golf_order(const uint32_t* round_keys, int32_t half, int64_t n, uint32_t* order) {
-    const uint32_t low = (1u << half) - 1;
-    const auto scramble = [=](uint32_t word) {
-        uint32_t left = word >> half, right = word & low;
-        for (int round = 0; round < 8; round++) {
-            uint32_t mixed = right + round_keys[round];
-            mixed ^= mixed >> 16;
-            mixed *= 0x7feb352du;
-            mixed ^= mixed >> 15;
-            mixed *= 0x846ca68bu;
-            mixed ^= mixed >> 16;
-            const uint32_t next = left ^ (mixed & low);
-            left = right;
-            right = next;
-        }
-        return left << half | right;
-    };
-    for (int64_t i = 0; i < n; i++) order[i] = scramble(uint32_t(i));
-    for (int64_t i = 0; i < n; i++) {
-        while (order[i] >= n) order[i] = scramble(order[i]);
-    }
+    const Permutation permutation{round_keys, half, uint32_t(n)};
+    for (int64_t i = 0; i < n; i++) order[i] = permutation.once(uint32_t(i));
+    for (int64_t i = 0; i < n; i++) order[i] = permutation.walk(order[i]);
 }
 }
