@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.peers.population import orders
 from golf_opt import arch
 from golf_opt.arch import Net
 from golf_opt.data import MEAN, STD, Split
@@ -116,7 +117,7 @@ class ScanPopulation(Scan):
         super().__init__(net, train, batch_size, platform)
 
     def _orders(self, n: int) -> Any:
-        return np.stack([data_order(seed, 0, n) for seed in range(self.size)], axis=1, dtype="i4")
+        return orders(self.size, n).T.astype(np.int32)
 
     def _weights(self, net: Net) -> Any:
         drawn = [initial_weights(net, seed) for seed in range(self.size)]

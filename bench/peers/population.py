@@ -5,7 +5,11 @@ The grammar's nets only: convolutions, activations, max pools, one linear layer.
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
@@ -19,6 +23,12 @@ from golf_opt.engines.base import data_order, initial_weights
 from golf_opt.engines.torch import build_module
 
 HOWS = ("eager", "graphs", "compiled")
+
+
+@cache
+def orders(size: int, n: int) -> npt.NDArray[Any]:
+    """Return the data order of each model, seeds 0, 1, ..., [size, n]."""
+    return np.stack([data_order(seed, 0, n) for seed in range(size)])
 
 
 class Population:
@@ -40,8 +50,7 @@ class Population:
         assert how in HOWS
         self.net, self.batch_size, self.size, self.how = net, batch_size, size, how
         self.images, self.labels = resident(train, device)
-        orders = np.stack([data_order(seed, 0, len(train)) for seed in range(size)])
-        self.orders = torch.from_numpy(orders).to(device)  # [size, n]
+        self.orders = torch.from_numpy(orders(size, len(train))).to(device)
         drawn = [initial_weights(net, seed) for seed in range(size)]
         self.weights = {
             p.name: torch.from_numpy(np.stack([of[f"weights/{p.name}"] for of in drawn])).to(device)
