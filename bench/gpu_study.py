@@ -147,7 +147,7 @@ def analysed(
         "trials": {state: states.count(state) for state in sorted(set(states))},
         "epoch_trials": trained,
         "epoch_trials_per_s": trained / span_s,
-        "share_without_pruning": trained / (len(ended) * epochs),
+        "share_of_epochs_trained": trained / (len(ended) * epochs),
         "lanes_busy": sum(spans) / lane_s,
         "lanes_training": sum(trial.user_attrs["time_s"] for trial in ended) / lane_s,
         **{f"share_{part}": value / loop_s for part, value in told["parts_s"].items()},
