@@ -49,6 +49,8 @@ NET = "c4-5-4"
 PARTS = ("peers", "ours", "study")
 EPOCH = 60_000  # images
 ENDLESS = 10_000  # epochs of a job that a stop ends
+PATIENCE_S = 30.0  # with lanes that train nothing
+SETUP_SHARE = 0.6  # of a batch size's time
 RACE_SHARE = 0.6  # of the seconds; the rest is the study's
 CONSOLE = Console(width=110)
 
@@ -139,15 +141,24 @@ class Lanes:
         self.epochs = [0.0] * len(self.jobs)  # as each lane has told
         for lane, job in enumerate(self.jobs):
             self.engine.start(lane, job)
-        while not all(self.epochs):
-            self._step()
-        before, started, seconds = sum(self.epochs), time.perf_counter(), 0.0
-        while seconds < self.turn_s:
+        try:
+            self._steps(PATIENCE_S, until_all=True)
+            before = sum(self.epochs)
+            seconds = self._steps(self.turn_s)
+        finally:
+            for lane in range(len(self.jobs)):
+                self.engine.stop(lane)
+        return (sum(self.epochs) - before) * self.images / seconds
+
+    def _steps(self, limit_s: float, until_all: bool = False) -> float:
+        """Step for some seconds, or until every lane has told of itself; return the seconds."""
+        started, seconds = time.perf_counter(), 0.0
+        while seconds < limit_s and not (until_all and all(self.epochs)):
             self._step()
             seconds = time.perf_counter() - started
-        for lane in range(len(self.jobs)):
-            self.engine.stop(lane)
-        return (sum(self.epochs) - before) * self.images / seconds
+        if not all(self.epochs):
+            raise RuntimeError(f"{self.epochs.count(0.0)} lanes did nothing in {seconds:.0f} s")
+        return seconds
 
     def _step(self) -> None:
         for part in self.engine.step():
@@ -182,7 +193,7 @@ def peers(plan: Plan, net: Net, train: Split, batch_size: int) -> list[Entry]:
                 add("vectorised", f"{cls.name} {how}", size, cls, size, plan.device, how)
     for size in plan.models:
         add("vectorised", "jax vmap", size, ScanPopulation, size, plan.jax_platform)
-    return entries
+    return sorted(entries, key=lambda entry: "compiled" in entry.name)
 
 
 def ours(
@@ -193,10 +204,10 @@ def ours(
 
 
 def compete(entries: list[Entry], turns: int, seconds: float, told: Callable[[], None]) -> None:
-    """Set everybody up in at most half of the time, then take turns until it is over."""
+    """Set everybody up in a share of the time, then take turns until it is over."""
     begun, ready = time.monotonic(), []
     for entry in entries:
-        if time.monotonic() - begun > seconds / 2:
+        if time.monotonic() - begun > SETUP_SHARE * seconds:
             entry.why = "no time left to set it up"
         elif contestant := entry.attempt(entry.make):
             ready.append((entry, contestant))

@@ -17,6 +17,7 @@ import torch
 from conftest import ROOT, Ran, net
 from torch.nn import functional as F
 
+import bench.gpu
 from bench.fma import compile_loop
 from bench.gpu import Bench, Plan
 from bench.gpu_study import analysed
@@ -67,7 +68,7 @@ def scanned(of: Net, view: View) -> Any:
 
 @pytest.mark.parametrize(
     ("peer", "arch"),
-    [(vmapped, "c4-5-4"), (grouped, "c4-5-4"), (grouped, "c2-3-prelu"), (scanned, "c4-5-4")],
+    [(vmapped, "c4-5-4"), (grouped, "c4-5-4"), (grouped, "c2-3-prelu"), (scanned, "c2-3-prelu")],
 )
 def test_a_population_is_models_trained_one_by_one(
     peer: Callable[[Net, View], Any], arch: str, small_view: View
@@ -120,9 +121,9 @@ PLAN = Plan(
 
 
 def test_a_run_tells_who_was_how_fast_and_who_failed(small_view: View, tmp_path: Path) -> None:
-    bench = Bench(PLAN, small_view.train, Engine, "gpu", tmp_path)
-    bench.kernels()
-    bench.race(["peers", "ours"], 60)
+    run = Bench(PLAN, small_view.train, Engine, "gpu", tmp_path)
+    run.kernels()
+    run.race(["peers", "ours"], 60)
     told = json.loads((tmp_path / "gpu.json").read_text())
     assert [row["images"] for row in told["kernels"]] == [14, 4]
     rows = {(row["name"], row["models"]): row for row in told["batch 14"]["rows"]}
@@ -138,10 +139,23 @@ def test_a_run_tells_who_was_how_fast_and_who_failed(small_view: View, tmp_path:
 
 
 def test_out_of_time_it_keeps_what_it_has(small_view: View, tmp_path: Path) -> None:
-    bench = Bench(replace(PLAN, batches=(14,)), small_view.train, Engine, "gpu", tmp_path)
-    bench.race(["peers"], 1e-9)
+    run = Bench(replace(PLAN, batches=(14,)), small_view.train, Engine, "gpu", tmp_path)
+    run.race(["peers"], 1e-9)
     rows = json.loads((tmp_path / "gpu.json").read_text())["batch 14"]["rows"]
     assert all(row["why"] == "no time left to set it up" for row in rows)
+
+
+def test_lanes_that_do_nothing_end_their_turn(
+    small_view: View, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(bench.gpu, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(Engine, "step", lambda engine: [])
+    run = Bench(PLAN, small_view.train, Engine, "gpu", tmp_path)
+    run.race(["ours"], 60)
+    whys = [row["why"] for row in run.result["batch 14"]["rows"]]
+    assert [why.split(" in ")[0] for why in whys] == [
+        "RuntimeError: 1 lanes did nothing", "RuntimeError: 2 lanes did nothing",
+    ]  # fmt: skip
 
 
 def test_a_stopwatch_tells_where_a_study_spends_its_time(
