@@ -1,19 +1,24 @@
-"""JAX: a whole run of steps as one jitted lax.scan, Adam by hand. The grammar's nets only."""
+"""JAX: a whole run of steps as one jitted lax.scan, Adam by hand; one model, or many by vmap.
+
+The grammar's nets only.
+"""
 
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any
 
 import numpy as np
 
+from bench.peers.population import orders
 from golf_opt import arch
 from golf_opt.arch import Net
 from golf_opt.data import MEAN, STD, Split
 from golf_opt.engines.base import data_order, initial_weights
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch is on the same GPU
 
 KNOWN = (arch.Conv, arch.Linear, arch.ReLU, arch.PReLU, arch.LeakyReLU, arch.MaxPool)
 
@@ -30,26 +35,50 @@ def supports(net: Net) -> bool:
 class Scan:
     name = "jax"
 
-    def __init__(self, net: Net, train: Split, batch_size: int) -> None:
+    def __init__(self, net: Net, train: Split, batch_size: int, platform: str = "cpu") -> None:
         import jax
-        import jax.numpy as jnp
 
         self.batch_size = batch_size
-        tensors = initial_weights(net, 0)
-        self.weights = {name: jnp.asarray(values) for name, values in tensors.items()}
-        zeros = {name: jnp.zeros_like(values) for name, values in self.weights.items()}
-        self.state: Any = (self.weights, zeros, zeros, 0.0)
-        images = (np.float32(train.images) / 255 - MEAN) / STD
-        self.images, self.labels = jnp.asarray(images[:, None]), jnp.asarray(train.labels)
-        self.order = data_order(0, 0, len(train))
-        self.scan = jax.jit(lambda state, batches: jax.lax.scan(self._step(net), state, batches)[0])
+        self.device = jax.devices(platform)[0]  # RuntimeError where JAX has no such backend
+        self.order = self._orders(len(train))
+        data = self._pixels(train.images[:, None]), train.labels
+        self.data = jax.device_put(data, self.device)
+        weights = self._weights(net)
+        zeros = jax.tree.map(np.zeros_like, weights)
+        self.state: Any = jax.device_put((weights, zeros, zeros, np.float32(0)), self.device)
+        update = self._update(net)
+        self.scan = jax.jit(
+            lambda state, data, batches: jax.lax.scan(
+                lambda state, index: (update(state, data, index), None), state, batches
+            )[0]
+        )
 
     def run(self, steps: int) -> int:
         import jax
 
-        index = np.resize(self.order, (steps, self.batch_size))
-        self.state = jax.block_until_ready(self.scan(self.state, index))
-        return steps * self.batch_size
+        index = self._index(steps)
+        self.state = jax.block_until_ready(self.scan(self.state, self.data, index))
+        return index.size
+
+    def _orders(self, n: int) -> Any:
+        return data_order(0, 0, n)
+
+    def _weights(self, net: Net) -> Any:
+        return initial_weights(net, 0)
+
+    def _pixels(self, images: Any) -> Any:
+        """Return all images as they are kept."""
+        return (np.float32(images) / 255 - MEAN) / STD
+
+    def _batch(self, images: Any) -> Any:
+        """Return the images of a batch as the net takes them."""
+        return images
+
+    def _index(self, steps: int) -> Any:
+        return np.resize(self.order, (steps, self.batch_size))
+
+    def _update(self, net: Net) -> Any:
+        return self._step(net)
 
     def _step(self, net: Net) -> Any:
         import jax
@@ -59,9 +88,10 @@ class Scan:
             scores = jax.nn.log_softmax(_forward(net, weights, x))
             return -jnp.take_along_axis(scores, y[:, None].astype(int), 1).mean()
 
-        def step(state: Any, index: Any) -> Any:
+        def step(state: Any, data: Any, index: Any) -> Any:
             weights, first, second, count = state
-            gradients = jax.grad(loss)(weights, self.images[index], self.labels[index])
+            images, labels = data
+            gradients = jax.grad(loss)(weights, self._batch(images[index]), labels[index])
             count = count + 1
             tree = jax.tree.map
             first = tree(lambda m, g: 0.9 * m + 0.1 * g, first, gradients)
@@ -70,9 +100,49 @@ class Scan:
             weights = tree(
                 lambda w, m, v: w - size * m / (jnp.sqrt(v) * scale + 1e-8), weights, first, second
             )
-            return (weights, first, second, count), None
+            return weights, first, second, count
 
         return step
+
+
+class ScanPopulation(Scan):
+    """Models with weights and data order of their own, seeds 0, 1, ...; images stay uint8."""
+
+    name = "jax vmap"
+
+    def __init__(
+        self, net: Net, train: Split, batch_size: int, size: int, platform: str = "gpu"
+    ) -> None:
+        self.size = size
+        super().__init__(net, train, batch_size, platform)
+
+    def _orders(self, n: int) -> Any:
+        return orders(self.size, n).T.astype(np.int32)
+
+    def _weights(self, net: Net) -> Any:
+        drawn = [initial_weights(net, seed) for seed in range(self.size)]
+        return {name: np.stack([of[name] for of in drawn]) for name in drawn[0]}
+
+    def _pixels(self, images: Any) -> Any:
+        return images
+
+    def _batch(self, images: Any) -> Any:
+        return images.astype(np.float32) / (255 * STD) - MEAN / STD
+
+    @cache  # noqa: B019
+    def _index(self, steps: int) -> Any:
+        """Return [steps, size, batch] on the device."""
+        import jax
+
+        rows = np.resize(self.order, (steps * self.batch_size, self.size))
+        index = rows.reshape(steps, self.batch_size, self.size).transpose(0, 2, 1)
+        return jax.device_put(index, self.device)
+
+    def _update(self, net: Net) -> Any:
+        import jax
+
+        axes = (0, 0, 0, None)  # of weights, moments and the count of steps
+        return jax.vmap(self._step(net), in_axes=(axes, None, 0), out_axes=axes)
 
 
 def _forward(net: Net, weights: Any, x: Any) -> Any:

@@ -1,8 +1,9 @@
-"""PyTorch three ways: tensors in memory, the tutorial's DataLoader, and torch.compile."""
+"""PyTorch, one model: tensors in memory, the tutorial's DataLoader, torch.compile, CUDA graphs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,42 @@ from golf_opt.arch import Net
 from golf_opt.data import MEAN, STD, Split
 from golf_opt.engines.base import data_order, initial_weights
 from golf_opt.engines.torch import build_module
+
+PIXEL_SCALE, PIXEL_SHIFT = 1 / (255 * STD), MEAN / STD
+GRAPH_WARMUP_STEPS = 3  # as torch.cuda.graphs asks for before a capture
+
+
+def resident(train: Split, device: str) -> tuple[Tensor, Tensor]:
+    """Return images [n, 1, 28, 28] uint8 and labels [n] int64 on a device."""
+    images = torch.from_numpy(np.array(train.images)).unsqueeze(1)
+    return images.to(device), torch.from_numpy(train.labels.astype(np.int64)).to(device)
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Return uint8 images as the nets take them, float32."""
+    return images * PIXEL_SCALE - PIXEL_SHIFT
+
+
+def captured(update: Callable[[Tensor], None], index: Tensor) -> Callable[[Tensor], None]:
+    """Capture `update(index)` as a CUDA graph; return what replays it for another index."""
+    if index.device.type != "cuda":
+        raise RuntimeError("CUDA graphs need a GPU")
+    static, side = index.clone(), torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the optimiser is capturable and not yet captured
+        for _ in range(GRAPH_WARMUP_STEPS):
+            update(static)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        update(static)
+
+    def replay(index: Tensor) -> None:
+        static.copy_(index)
+        graph.replay()
+
+    return replay
 
 
 def _model(net: Net) -> nn.Module:
@@ -28,35 +65,75 @@ class Eager:
     """Normalised tensors in memory, index_select, fused Adam: PyTorch without needless work."""
 
     name = "eager"
-    fused = True
+    fused, capturable = True, False
 
-    def __init__(self, net: Net, train: Split, batch_size: int) -> None:
-        images = torch.from_numpy(np.array(train.images)).unsqueeze(1)
-        self.images = (images.float() / 255 - MEAN) / STD
-        self.labels = torch.from_numpy(train.labels.astype(np.int64))
-        self.order = torch.from_numpy(data_order(0, 0, len(train)))
+    def __init__(self, net: Net, train: Split, batch_size: int, device: str = "cpu") -> None:
+        self.images, self.labels = self._load(train, device)
+        self.order = torch.from_numpy(data_order(0, 0, len(train))).to(device)
         self.batch_size = batch_size
-        self.module = self._prepare(_model(net))
-        self.optimizer = torch.optim.Adam(self.module.parameters(), lr=1e-3, fused=self.fused)
+        self.module = self._prepare(_model(net).to(device))
+        self.optimizer = torch.optim.Adam(
+            self.module.parameters(), lr=1e-3, fused=self.fused, capturable=self.capturable
+        )
         self.loss = nn.CrossEntropyLoss()
         self.batches = self._batches()
 
     def _prepare(self, module: nn.Module) -> Any:
         return module
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _load(self, train: Split, device: str) -> tuple[Tensor, Tensor]:
+        images, labels = resident(train, device)
+        return (images.float() / 255 - MEAN) / STD, labels
+
+    def _gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        return self.images.index_select(0, index), self.labels[index]
+
+    def _indices(self) -> Iterator[Tensor]:
         while True:
             for index in self.order.split(self.batch_size):
                 if len(index) == self.batch_size:
-                    yield self.images.index_select(0, index), self.labels[index]
+                    yield index
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in self._indices():
+            yield self._gather(index)
+
+    def _update(self, x: Tensor, y: Tensor) -> None:
+        self.optimizer.zero_grad()
+        self.loss(self.module(x), y).backward()
+        self.optimizer.step()
 
     def run(self, steps: int) -> int:
         """Train for some steps; return the number of images."""
         for _ in range(steps):
-            x, y = next(self.batches)
-            self.optimizer.zero_grad()
-            self.loss(self.module(x), y).backward()
-            self.optimizer.step()
+            self._update(*next(self.batches))
+        return steps * self.batch_size
+
+
+class Resident(Eager):
+    """The same with uint8 images, on any device, normalised batch by batch."""
+
+    def _load(self, train: Split, device: str) -> tuple[Tensor, Tensor]:
+        return resident(train, device)
+
+    def _gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        return normalised(self.images.index_select(0, index)), self.labels.index_select(0, index)
+
+
+class Graphed(Resident):
+    """The same with the whole step captured as a CUDA graph: two launches a step."""
+
+    name = "cuda graphs"
+    capturable = True
+
+    def __init__(self, net: Net, train: Split, batch_size: int, device: str = "cuda") -> None:
+        super().__init__(net, train, batch_size, device)
+        self.indices = self._indices()
+        self.step = captured(lambda index: self._update(*self._gather(index)), next(self.indices))
+
+    def run(self, steps: int) -> int:
+        for _ in range(steps):
+            self.step(next(self.indices))
         return steps * self.batch_size
 
 
