@@ -24,7 +24,6 @@ from omegaconf import OmegaConf
 from sklearn import datasets
 
 from golf_opt import __version__, cli, data
-from golf_opt.storage import PASSWORD_ENV
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -39,13 +38,6 @@ FAST = (
 USER, SECRET = "golfer", "Gehe1m"
 PASSWORD = f"{SECRET}@ss:w/rd%?#&="  # every character that means something in a URL
 CLOSED = "127.0.0.1:1"  # nothing listens there
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `golf-opt` sets for its own process is undone after the test."""
-    for name in ("HYDRA_FULL_ERROR", PASSWORD_ENV, "GOLF_STORAGE_URL"):
-        monkeypatch.setenv(name, "")
 
 
 @pytest.fixture(scope="session")

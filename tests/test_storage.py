@@ -58,12 +58,6 @@ RANGE = optuna.distributions.FloatDistribution(0.0, 1.0)
 Open = Callable[[], BaseStorage]
 
 
-@pytest.fixture(autouse=True)
-def no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (PASSWORD_ENV, PASSWORD_FILE_ENV):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture(
     params=["memory", "journal", "sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 )
@@ -366,8 +360,7 @@ def test_a_url_that_is_none_is_refused() -> None:
         storage_url(StorageConfig("nonsense", None))
 
 
-def test_a_missing_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GOLF_STORAGE_URL", raising=False)
+def test_a_missing_environment_variable_is_named() -> None:
     with pytest.raises(UsageError, match="GOLF_STORAGE_URL is not set"):
         open_storage(StorageConfig(None, "GOLF_STORAGE_URL"))
 
