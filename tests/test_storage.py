@@ -61,9 +61,7 @@ Open = Callable[[], BaseStorage]
 @pytest.fixture(
     params=["memory", "journal", "sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 )
-def config(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> StorageConfig:
+def config(request: pytest.FixtureRequest, tmp_path: Path) -> StorageConfig:
     """The configuration of an empty storage of each kind."""
     if request.param == "memory":
         return StorageConfig(None, None)
@@ -71,10 +69,7 @@ def config(
         return StorageConfig(f"journal:{tmp_path}/new/journal.log", None)
     if request.param == "sqlite":
         return StorageConfig(f"sqlite:///{tmp_path}/new/golf.db", None)
-    server = request.getfixturevalue("postgres")
-    url, password = take_password(server.url(server.create_database()))
-    monkeypatch.setenv(PASSWORD_ENV, password)
-    return StorageConfig(url, None)
+    return request.getfixturevalue("on_postgres")
 
 
 @pytest.fixture
