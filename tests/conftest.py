@@ -29,6 +29,17 @@ class Ran:
     err: str
 
 
+def told(ran: Ran) -> str:
+    """Check that the command was refused as it must be, and return its one message."""
+    assert ran.status == 2, ran
+    assert ran.out == ""
+    assert "Traceback" not in ran.err
+    lines = ran.err.splitlines()
+    assert len(lines) == 1, ran.err
+    assert lines[0].startswith("golf-opt: ")
+    return lines[0].removeprefix("golf-opt: ")
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No storage is given from outside, and what `cli.main` sets is undone after the test."""

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import optuna
 import pytest
 import torchvision
-from conftest import Ran
+from conftest import Ran, told
 from omegaconf import OmegaConf
 from sklearn import datasets
 
@@ -64,17 +64,6 @@ def database(made: Path, tmp_path: Path) -> Path:
 def dump(database: Path) -> list[str]:
     with closing(sqlite3.connect(database)) as connection:
         return list(connection.iterdump())
-
-
-def told(ran: Ran) -> str:
-    """Check that the command was refused as it must be, and return its one message."""
-    assert ran.status == 2, ran
-    assert ran.out == ""
-    assert "Traceback" not in ran.err
-    lines = ran.err.splitlines()
-    assert len(lines) == 1, ran.err
-    assert lines[0].startswith("golf-opt: ")
-    return lines[0]
 
 
 def written(folder: Path) -> list[str]:
@@ -216,7 +205,7 @@ def test_a_read_only_storage_is_named(golf: Golf, database: Path, name: str) -> 
     before = dump(database)
     url = "sqlite:///file:studies/golf.db?mode=ro&uri=true"
     said = told(golf(*FAST, f"study.name={name}", f"storage.url='{url}'"))
-    assert said.startswith("golf-opt: storage ")
+    assert said.startswith("storage ")
     assert "attempt to write a readonly database" in said
     assert dump(database) == before
 
@@ -237,7 +226,7 @@ def test_a_study_goes_on_only_as_what_it_was(
 ) -> None:
     before, files = dump(database), written(tmp_path)
     said = told(golf(*FAST, "study.name=mine", argument))
-    assert said.startswith("golf-opt: study 'mine' is another study: ")
+    assert said.startswith("study 'mine' is another study: ")
     assert message in said
     assert dump(database) == before
     assert written(tmp_path) == files

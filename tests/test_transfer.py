@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
-from conftest import Ran
+from conftest import Ran, told
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -124,12 +124,6 @@ def rows_of(url: str, name: str) -> list[str]:
 def rows_in(url: str, table: str) -> int:
     with opened(url) as storage, storage.ledger.engine.connect() as connection:
         return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar())
-
-
-def told(ran: Ran) -> str:
-    assert (ran.status, ran.out) == (2, ""), ran
-    assert "Traceback" not in ran.err and ran.err.count("\n") == 1
-    return ran.err.removeprefix("golf-opt: ")
 
 
 @pytest.fixture
