@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import RESULTS
+from golf_opt.files import replace_section
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- speed: python -m bench.readme --write -->\n", "<!-- /speed -->"
@@ -76,9 +77,7 @@ def main() -> None:
     if "--write" not in sys.argv:
         print(section())
         return
-    head, _, rest = README.read_text().partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    README.write_text(f"{head}{BEGIN}{section()}{END}{tail}")
+    replace_section(README, BEGIN, END, section())
 
 
 if __name__ == "__main__":

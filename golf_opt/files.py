@@ -22,3 +22,10 @@ def replace_file(path: Path, data: bytes) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     replace_file(path, text.encode())
+
+
+def replace_section(path: Path, begin: str, end: str, text: str) -> None:
+    """Put a text between two marks of a file, in place of what is there."""
+    head, _, rest = path.read_text().partition(begin)
+    _, _, tail = rest.partition(end)
+    replace_text(path, f"{head}{begin}{text}{end}{tail}")

@@ -29,15 +29,34 @@ class Ran:
     err: str
 
 
+def told(ran: Ran) -> str:
+    """Check that the command was refused as it must be, and return its one message."""
+    assert ran.status == 2, ran
+    assert ran.out == ""
+    assert "Traceback" not in ran.err
+    lines = ran.err.splitlines()
+    assert len(lines) == 1, ran.err
+    assert lines[0].startswith("golf-opt: ")
+    return lines[0].removeprefix("golf-opt: ")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No storage is given from outside, and what `cli.main` sets is undone after the test."""
+    for name in (
+        "HYDRA_FULL_ERROR", "GOLF_STORAGE_URL", "GOLF_STORAGE_PASSWORD",
+        "GOLF_STORAGE_PASSWORD_FILE",
+    ):  # fmt: skip
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def golf(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., Ran]:
     """Run `golf-opt ARGS...` in this process, with the working directory in tmp_path."""
     monkeypatch.chdir(tmp_path)
-    for name in ("HYDRA_FULL_ERROR", "GOLF_STORAGE_PASSWORD"):  # `cli.main` sets them
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
 
     def run(*arguments: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["golf-opt", *arguments])

@@ -19,6 +19,9 @@ import psycopg
 import pytest
 from sqlalchemy.engine import URL
 
+from golf_opt.config import StorageConfig
+from golf_opt.storage import PASSWORD_ENV, take_password
+
 USER = "golfer"
 PASSWORD = "Gehe1m@ss:w/rd%?#&="  # every character that means something in a URL
 START_TIMEOUT_S = 30
@@ -114,6 +117,14 @@ def postgres() -> Iterator[Server]:
         pytest.skip("PostgreSQL's server binaries (initdb, postgres) are not installed")
     with started("fsync=off") as server:
         yield server
+
+
+@pytest.fixture
+def on_postgres(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> StorageConfig:
+    """An empty database; its password is in the environment, as the product keeps it."""
+    url, password = take_password(postgres.url(postgres.create_database()))
+    monkeypatch.setenv(PASSWORD_ENV, password)
+    return StorageConfig(url, None)
 
 
 @contextmanager

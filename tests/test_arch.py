@@ -1,5 +1,9 @@
 """Names and preset files -> layers, shapes, counts; and what cannot be built."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from conftest import net, tiny_net
 
@@ -34,6 +38,20 @@ def test_parameter_counts_of_the_sources(name: str, count: int) -> None:
 
 def test_every_preset_is_counted_above() -> None:
     assert set(presets(cli.CONF_DIR)) <= set(COUNTS)
+
+
+def test_arch_prints_the_totals_without_torch(tmp_path: Path) -> None:
+    program = "import sys; from golf_opt.cli import main; main(); sys.exit('torch' in sys.modules)"
+    ran = subprocess.run(
+        [sys.executable, "-c", program, "arch", *COUNTS],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    totals = [int(line.split()[-1]) for line in ran.stdout.splitlines() if "total" in line]
+    assert totals == list(COUNTS.values())
+    assert "  conv1                         4x25x25         68" in ran.stdout
 
 
 def test_shapes_of_c4_5_4() -> None:

@@ -17,14 +17,7 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
 from golf_opt.config import StorageConfig, UsageError
 from golf_opt.golf.source import load_trained
-from golf_opt.storage import (
-    PASSWORD_ENV,
-    PASSWORD_FILE_ENV,
-    STUDY_ID,
-    find_study,
-    marks,
-    opened_storage,
-)
+from golf_opt.storage import STUDY_ID, find_study, marks, opened_storage
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -37,12 +30,6 @@ QUICK = (
     "callbacks.progress.mode=plain", "study.name=s",
 )  # fmt: skip
 SECRET = "Gehe1m"
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (PASSWORD_ENV, PASSWORD_FILE_ENV, "GOLF_STORAGE_URL"):
-        monkeypatch.setenv(name, "")
 
 
 def told(ran: Ran) -> str:

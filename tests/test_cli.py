@@ -7,7 +7,6 @@ import http.server
 import resource
 import socket
 import sqlite3
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -19,12 +18,11 @@ from urllib.parse import quote
 import optuna
 import pytest
 import torchvision
-from conftest import Ran
+from conftest import Ran, told
 from omegaconf import OmegaConf
 from sklearn import datasets
 
 from golf_opt import __version__, cli, data
-from golf_opt.storage import PASSWORD_ENV
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -39,13 +37,6 @@ FAST = (
 USER, SECRET = "golfer", "Gehe1m"
 PASSWORD = f"{SECRET}@ss:w/rd%?#&="  # every character that means something in a URL
 CLOSED = "127.0.0.1:1"  # nothing listens there
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `golf-opt` sets for its own process is undone after the test."""
-    for name in ("HYDRA_FULL_ERROR", PASSWORD_ENV, "GOLF_STORAGE_URL"):
-        monkeypatch.setenv(name, "")
 
 
 @pytest.fixture(scope="session")
@@ -73,17 +64,6 @@ def database(made: Path, tmp_path: Path) -> Path:
 def dump(database: Path) -> list[str]:
     with closing(sqlite3.connect(database)) as connection:
         return list(connection.iterdump())
-
-
-def told(ran: Ran) -> str:
-    """Check that the command was refused as it must be, and return its one message."""
-    assert ran.status == 2, ran
-    assert ran.out == ""
-    assert "Traceback" not in ran.err
-    lines = ran.err.splitlines()
-    assert len(lines) == 1, ran.err
-    assert lines[0].startswith("golf-opt: ")
-    return lines[0]
 
 
 def written(folder: Path) -> list[str]:
@@ -225,7 +205,7 @@ def test_a_read_only_storage_is_named(golf: Golf, database: Path, name: str) -> 
     before = dump(database)
     url = "sqlite:///file:studies/golf.db?mode=ro&uri=true"
     said = told(golf(*FAST, f"study.name={name}", f"storage.url='{url}'"))
-    assert said.startswith("golf-opt: storage ")
+    assert said.startswith("storage ")
     assert "attempt to write a readonly database" in said
     assert dump(database) == before
 
@@ -246,7 +226,7 @@ def test_a_study_goes_on_only_as_what_it_was(
 ) -> None:
     before, files = dump(database), written(tmp_path)
     said = told(golf(*FAST, "study.name=mine", argument))
-    assert said.startswith("golf-opt: study 'mine' is another study: ")
+    assert said.startswith("study 'mine' is another study: ")
     assert message in said
     assert dump(database) == before
     assert written(tmp_path) == files
@@ -613,32 +593,6 @@ def test_help_comes_first(golf: Golf, arguments: list[str], line: str) -> None:
 
 
 # --- golf-opt arch
-
-TOTALS = {
-    "c4-5-4": 807,
-    "c8-5-4": 1055,
-    "c7-5-4": 993,
-    "c4-5-4-prelu": 820,
-    "deepml-standard": 19466,
-    "deepml-small": 1418,
-    "deepml-batchnorm": 1466,
-    "deepml-separable": 1986,
-    "pytorch-example": 1199882,
-}
-
-
-def test_arch_prints_the_totals_without_torch(tmp_path: Path) -> None:
-    program = "import sys; from golf_opt.cli import main; main(); sys.exit('torch' in sys.modules)"
-    ran = subprocess.run(
-        [sys.executable, "-c", program, "arch", *TOTALS],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    totals = [int(line.split()[-1]) for line in ran.stdout.splitlines() if "total" in line]
-    assert totals == list(TOTALS.values())
-    assert "  conv1                         4x25x25         68" in ran.stdout
 
 
 def test_every_preset_is_counted(golf: Golf) -> None:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from golf_opt.config import StorageConfig
-from golf_opt.storage import PASSWORD_ENV, flush, opened_storage, set_total, take_password
+from golf_opt.storage import flush, opened_storage, set_total
 from golf_opt.write_behind import BudgetSpent
-
-if TYPE_CHECKING:
-    from postgres import Server
 
 pytest_plugins = ["postgres"]
 
@@ -44,24 +40,19 @@ def work(config: StorageConfig) -> None:
 
 
 @pytest.mark.postgres
-def test_many_processes_make_exactly_the_total(
-    postgres: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url, password = take_password(postgres.url(postgres.create_database()))
-    monkeypatch.setenv(PASSWORD_ENV, password)
-    config = StorageConfig(url, None)
-    with opened_storage(config) as storage:
+def test_many_processes_make_exactly_the_total(on_postgres: StorageConfig) -> None:
+    with opened_storage(on_postgres) as storage:
         optuna.create_study(study_name=STUDY, storage=storage, direction="maximize")
     # spawning imports everything once, in the server that the processes are forked from
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["golf_opt.storage"])
-    processes = [context.Process(target=work, args=(config,)) for _ in range(PROCESSES)]
+    processes = [context.Process(target=work, args=(on_postgres,)) for _ in range(PROCESSES)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(timeout=240)
     assert [process.exitcode for process in processes] == [0] * PROCESSES
-    with opened_storage(config) as storage:
+    with opened_storage(on_postgres) as storage:
         trials = optuna.load_study(study_name=STUDY, storage=storage).trials
     assert Counter(trial.state for trial in trials) == {TrialState.COMPLETE: TOTAL}
     assert [trial.number for trial in trials] == list(range(TOTAL))

@@ -58,18 +58,10 @@ RANGE = optuna.distributions.FloatDistribution(0.0, 1.0)
 Open = Callable[[], BaseStorage]
 
 
-@pytest.fixture(autouse=True)
-def no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (PASSWORD_ENV, PASSWORD_FILE_ENV):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture(
     params=["memory", "journal", "sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 )
-def config(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> StorageConfig:
+def config(request: pytest.FixtureRequest, tmp_path: Path) -> StorageConfig:
     """The configuration of an empty storage of each kind."""
     if request.param == "memory":
         return StorageConfig(None, None)
@@ -77,10 +69,7 @@ def config(
         return StorageConfig(f"journal:{tmp_path}/new/journal.log", None)
     if request.param == "sqlite":
         return StorageConfig(f"sqlite:///{tmp_path}/new/golf.db", None)
-    server = request.getfixturevalue("postgres")
-    url, password = take_password(server.url(server.create_database()))
-    monkeypatch.setenv(PASSWORD_ENV, password)
-    return StorageConfig(url, None)
+    return request.getfixturevalue("on_postgres")
 
 
 @pytest.fixture
@@ -366,8 +355,7 @@ def test_a_url_that_is_none_is_refused() -> None:
         storage_url(StorageConfig("nonsense", None))
 
 
-def test_a_missing_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GOLF_STORAGE_URL", raising=False)
+def test_a_missing_environment_variable_is_named() -> None:
     with pytest.raises(UsageError, match="GOLF_STORAGE_URL is not set"):
         open_storage(StorageConfig(None, "GOLF_STORAGE_URL"))
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
-from conftest import Ran
+from conftest import Ran, told
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -31,17 +31,7 @@ from golf_opt import archive, listing, removal, transfer
 from golf_opt.config import ExportConfig, StorageConfig
 from golf_opt.golf.source import load_trained
 from golf_opt.ledger import LEASES
-from golf_opt.storage import (
-    PASSWORD_ENV,
-    PASSWORD_FILE_ENV,
-    RECIPE,
-    STUDY_ID,
-    WORKER,
-    find_study,
-    mark,
-    marks,
-    opened_storage,
-)
+from golf_opt.storage import RECIPE, STUDY_ID, WORKER, find_study, mark, marks, opened_storage
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -61,12 +51,6 @@ SPACE = {
     "optimizer": CategoricalDistribution(["adam", None, True, 3, 0.5]),
 }
 PARAMS = {"lr": 0.1 + 0.2 - 0.299, "step": 0.30000000000000004, "batch_size": 32}
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (PASSWORD_ENV, PASSWORD_FILE_ENV, "GOLF_STORAGE_URL"):
-        monkeypatch.setenv(name, "")
 
 
 def trial_of(number: int, state: TrialState, **rest: Any) -> FrozenTrial:
@@ -140,12 +124,6 @@ def rows_of(url: str, name: str) -> list[str]:
 def rows_in(url: str, table: str) -> int:
     with opened(url) as storage, storage.ledger.engine.connect() as connection:
         return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar())
-
-
-def told(ran: Ran) -> str:
-    assert (ran.status, ran.out) == (2, ""), ran
-    assert "Traceback" not in ran.err and ran.err.count("\n") == 1
-    return ran.err.removeprefix("golf-opt: ")
 
 
 @pytest.fixture

@@ -21,16 +21,7 @@ from conftest import Ran
 
 from golf_opt.callbacks import open_checkpoints
 from golf_opt.config import StorageConfig
-from golf_opt.storage import (
-    FINGERPRINT,
-    PASSWORD_ENV,
-    RECIPE,
-    find_study,
-    mark,
-    marks,
-    opened_storage,
-    take_password,
-)
+from golf_opt.storage import FINGERPRINT, RECIPE, find_study, mark, marks, opened_storage
 
 pytest_plugins = ["postgres"]
 
@@ -43,15 +34,10 @@ STUDY = (
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def config(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> StorageConfig:
+def config(request: pytest.FixtureRequest, tmp_path: Path) -> StorageConfig:
     if request.param == "sqlite":
         return StorageConfig(f"sqlite:///{tmp_path}/golf.db", None)
-    server = request.getfixturevalue("postgres")
-    url, password = take_password(server.url(server.create_database()))
-    monkeypatch.setenv(PASSWORD_ENV, password)
-    return StorageConfig(url, None)
+    return request.getfixturevalue("on_postgres")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +18,15 @@ import numpy.typing as npt
 from golf_opt import arch
 from golf_opt.arch import NUM_CLASSES, Net, Node, show_shape
 from golf_opt.artifacts import attach
-from golf_opt.config import DataConfig, InterpretConfig, UsageError
-from golf_opt.data import Dataset, Split, View, load
+from golf_opt.config import InterpretConfig, UsageError
+from golf_opt.data import Split, View
 from golf_opt.golf import figures
 from golf_opt.golf.ascent import Climber
 from golf_opt.golf.count import count
 from golf_opt.golf.figures import Array
 from golf_opt.golf.forward import BATCH, Tensors, accuracy, check_tensors, forward, normalise
 from golf_opt.golf.interpret_page import Picture, page
-from golf_opt.golf.source import TrainedNet, load_source
+from golf_opt.golf.source import TrainedNet, load_data, load_source
 from golf_opt.report import percent, slug
 from golf_opt.storage import find_study, opened_storage
 
@@ -45,7 +45,7 @@ def interpret(config: InterpretConfig, say: Say) -> Path:
     check_tensors(trained.net, trained.tensors)
     for note in trained.notes:
         say(note)
-    dataset = load_data(config.data, trained)
+    dataset = load_data(config.data, trained.recipe)
     if dataset.fallback:
         say(f"these are not MNIST but scikit-learn's digits: {dataset.fallback}")
     view = dataset.view(config.protocol or (trained.recipe or {}).get("protocol", "test"))
@@ -63,13 +63,6 @@ def interpret(config: InterpretConfig, say: Say) -> Path:
         say(f"attached to trial {trained.trial.number} on the dashboard")
     say(f"{len(pictures)} pictures: {folder / 'index.html'}")
     return folder / "index.html"
-
-
-def load_data(config: DataConfig, trained: TrainedNet) -> Dataset:
-    """Load the data of the study, unless others are asked for."""
-    if config.name == "auto" and trained.recipe is not None:
-        config = replace(config, name=trained.recipe["data"])
-    return load(config)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from golf_opt.config import PruneConfig, PruneOptions, UsageError
-from golf_opt.data import Dataset, View, load
+from golf_opt.data import View
 from golf_opt.engines import create_engine
 from golf_opt.golf.prune import Pruning
 from golf_opt.golf.pruned import PrunedFolder, slug
 from golf_opt.golf.search import Standing
-from golf_opt.golf.source import TrainedNet, load_source
+from golf_opt.golf.source import TrainedNet, load_data, load_source
 from golf_opt.report import percent
 from golf_opt.signals import stop_on_signals
 from golf_opt.study import fallback_banner, provenance
@@ -46,7 +46,7 @@ def run_prune(config: PruneConfig, command: str, say: Say) -> Outcome:
     trained = load_source(config.source, config.storage, config.folder)
     for note in (*trained.notes, *_warnings(trained, options)):
         say(note)
-    dataset = _load_data(config, trained)
+    dataset = load_data(config.data, trained.recipe)
     if dataset.fallback:
         say(fallback_banner(dataset.fallback))
     view = dataset.view(options.rule)
@@ -102,14 +102,6 @@ def _warnings(trained: TrainedNet, options: PruneOptions) -> list[str]:
             "training images; for a net that was not: golf-opt study protocol=holdout ..."
         )
     return []
-
-
-def _load_data(config: PruneConfig, trained: TrainedNet) -> Dataset:
-    """Load the data of the study, unless others are asked for."""
-    data = config.data
-    if data.name == "auto" and trained.recipe is not None:
-        data = replace(data, name=trained.recipe["data"])
-    return load(data)
 
 
 def _facts(trained: TrainedNet, options: PruneOptions, view: View, command: str) -> dict[str, Any]:

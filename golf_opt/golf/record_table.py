@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from golf_opt.config import BOARDS
-from golf_opt.files import replace_text
+from golf_opt.files import replace_section
 from golf_opt.golf.records import TARGETS, Record, all_records
 
 ROOT = Path(__file__).parents[2]
@@ -89,18 +89,11 @@ def current() -> str:
     return section(all_records(FOLDER), json.loads(BARS.read_text()))
 
 
-def written(text: str) -> str:
-    """Return what stands between the marks of a text."""
-    return text.split(BEGIN)[1].split(END)[0]
-
-
 def main() -> None:
     if "--write" not in sys.argv:
         print(current())
         return
-    head, _, rest = README.read_text().partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    replace_text(README, f"{head}{BEGIN}{current()}{END}{tail}")
+    replace_section(README, BEGIN, END, current())
 
 
 if __name__ == "__main__":

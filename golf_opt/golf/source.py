@@ -14,7 +14,7 @@ from golf_opt.arch import Net, build_net
 from golf_opt.callbacks import open_checkpoints
 from golf_opt.checkpoint import DamagedCheckpoint
 from golf_opt.config import DataConfig, SourceConfig, StorageConfig, UsageError
-from golf_opt.data import View, load
+from golf_opt.data import Dataset, View, load
 from golf_opt.engines.base import Job, Tensors
 from golf_opt.golf.weights import read_weights
 from golf_opt.recipe import Candidate
@@ -98,6 +98,13 @@ def load_source(source: SourceConfig, storage: StorageConfig, folder: Path) -> T
         return load_trained(find_study(opened, source.study), folder, source.trial)
 
 
+def load_data(data: DataConfig, recipe: Mapping[str, Any] | None) -> Dataset:
+    """Load the data that was asked for; `auto` stands for that of the study, if there is one."""
+    if data.name == "auto" and recipe is not None:
+        data = replace(data, name=recipe["data"])
+    return load(data)
+
+
 def study_view(study: optuna.Study, data: DataConfig) -> View:
     """Return the splits that a study's trials saw; `auto` stands for the study's own data set.
 
@@ -105,9 +112,7 @@ def study_view(study: optuna.Study, data: DataConfig) -> View:
         UsageError: the data cannot be had, or is not what the study was made on.
     """
     recipe = marks(study)[RECIPE]
-    view = load(replace(data, name=recipe["data"] if data.name == "auto" else data.name)).view(
-        recipe["protocol"]
-    )
+    view = load_data(data, recipe).view(recipe["protocol"])
     found, made_on = f"{view.dataset} ({view.digest})", marks(study)[FINGERPRINT]["data"]
     if found != made_on:
         raise UsageError(
