@@ -40,6 +40,7 @@ from golf_opt.config import (
     verify_config,
     worker_config,
 )
+from golf_opt.engines.base import EngineFault
 from golf_opt.hydra_source import GrammarSource
 from golf_opt.storage import PASSWORD_ENV, explain_failure, take_password
 
@@ -51,6 +52,7 @@ PACKAGE = Path(__file__).parent
 CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 EXIT_USAGE = 2
+EXIT_FAULT = 1  # the machine, and not the user, did it
 EXIT_SIGNAL = 128  # plus the signal's number, as shells do
 
 USAGE = """\
@@ -326,6 +328,9 @@ def _told(verb: str) -> Callable[[DictConfig], None]:
             HYDRA_VERBS[verb](cfg)
         except UsageError as error:
             fail(error, str(error))
+        except EngineFault as error:
+            told = f"{error}; its trials wait to go on from their checkpoints"
+            fail(error, f"{told}: give the same command again", EXIT_FAULT)
         except Exception as error:
             if (message := explain_failure(error)) is None:
                 raise
@@ -334,12 +339,12 @@ def _told(verb: str) -> Callable[[DictConfig], None]:
     return task
 
 
-def fail(error: Exception, message: str) -> NoReturn:
+def fail(error: Exception, message: str, status: int = EXIT_USAGE) -> NoReturn:
     """Print the message and leave; with HYDRA_FULL_ERROR=1 raise the error instead."""
     if SHOW_TRACEBACK:
         raise error
     print(f"golf-opt: {message}", file=sys.stderr)
-    sys.exit(EXIT_USAGE)
+    sys.exit(status)
 
 
 def _raised_by_hydra(error: Exception) -> bool:

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 PROTOCOLS = ("test", "holdout")
 DATASETS = ("auto", "mnist", "fashion", "digits")
-ENGINES = ("auto", "native", "torch")
+ENGINES = ("auto", "native", "torch", "cuda")
 LIST_FORMATS = ("auto", "table", "plain", "json")
 BOARDS = ("article", "holdout", "99")
 REPRODUCE_PARTS = ("quick", "full", "tables")  # tables: write the page, train nothing

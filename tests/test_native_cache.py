@@ -115,7 +115,7 @@ def test_a_read_only_cache_still_serves_what_it_has(
 ) -> None:
     load()
     monkeypatch.setattr(library, "_loaded", {})
-    monkeypatch.setattr(library, "_build", None)  # would fail if it were called
+    monkeypatch.setattr(library, "compile_shared", None)  # would fail if it were called
     assert load().images == 4
 
 
@@ -123,7 +123,7 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> Path:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(library, "_compile", full)
+    monkeypatch.setattr(library, "compile_shared", full)
     with pytest.raises(UsageError, match=r"No space left on device.*engine=torch"):
         load()
 

@@ -14,8 +14,15 @@ def create_engine(config: EngineConfig, view: View, net: Net, say: Callable[[str
     """Return the engine that `engine=...` asks for.
 
     `auto` takes the native engine wherever it can: a step of PyTorch on nets this small is bound by
-    its launches, on a GPU too. `engine.device=cuda` asks for PyTorch on the GPU.
+    its launches, on a GPU too. `engine=cuda` asks for the native engine's kernel on the GPU, and
+    `engine.device=cuda` for PyTorch there.
     """
+    if config.name == "cuda":
+        from golf_opt.engines.cuda import CudaEngine
+
+        gpu = CudaEngine(view, config.lanes, say)
+        gpu.prepare(net)
+        return gpu
     if config.name != "torch":
         from golf_opt.engines import native
 

@@ -74,6 +74,10 @@ class LaneState:
     time_s: float  # spent on the epoch in progress
 
 
+class EngineFault(Exception):
+    """The machine that trains has failed, and the engine with it; trials wait to go on."""
+
+
 class Engine(Protocol):
     """Trains jobs in numbered lanes. One thread calls it; it may use more inside."""
 

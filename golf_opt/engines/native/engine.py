@@ -107,7 +107,7 @@ def unpack(flat: Floats, kind: str, of: Sequence[Parameter]) -> Tensors:
     return tensors
 
 
-def _update(candidate: Candidate) -> Update:
+def update_of(candidate: Candidate) -> Update:
     return Update(
         OPTIMIZERS.index(candidate.optimizer),
         *ADAM_BETAS,
@@ -542,7 +542,7 @@ class NativeEngine:
             loss_sum=run.loss_sum,
             limit_s=SLICE_S,
             label_smoothing=run.job.candidate.label_smoothing,
-            update=_update(run.job.candidate),
+            update=update_of(run.job.candidate),
         )
         outcome = int(run.kernel.train(ctypes.byref(training)))
         run.step, run.loss_sum = int(training.step), float(training.loss_sum)

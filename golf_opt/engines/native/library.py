@@ -119,8 +119,12 @@ def _vectors(command: tuple[str, ...]) -> tuple[str, int]:
 
 
 def _flags() -> list[str]:
-    native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
-    return [*FLAGS, native]
+    return [*FLAGS, this_cpu()]
+
+
+def this_cpu() -> str:
+    """Return the compiler's option for the instructions of this CPU."""
+    return "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
 
 
 class Library:
@@ -187,23 +191,25 @@ def load(
     defines = [f"-DGOLF_WIDTH={width or vectors()[1]}", f"-DGOLF_IMAGES={images}"]
     header = generate(net)
     build = [*command, *_flags(), *extra_flags, *defines]
-    key = _key(build, header)
+    key = key_of(*build, _version(build[0]), _cpu(), header)
     with _guard:
         lock = _loading.setdefault(key, threading.Lock())
     with lock:
         if key not in _loaded:
-            path = cache_folder() / f"{key}.so"
-            if not _is_whole(path):
-                note = f"compiling the kernel of {net.name} ({images} images wide), once"
-                _build(build, header, path, lambda: on_message(note) if on_message else None)
+            note = f"compiling the kernel of {net.name} ({images} images wide), once"
+            path = cached(
+                f"{key}.so",
+                lambda folder: compile_shared(build, "trial.cpp", header, folder),
+                lambda: on_message(note) if on_message else None,
+            )
             _loaded[key] = Library(path)
         return _loaded[key]
 
 
-def _key(build: list[str], header: str) -> str:
-    """Everything a library depends on, as 24 hex digits."""
+def key_of(*parts: str) -> str:
+    """Everything that a compiled file depends on, the kernel's sources too, as 24 hex digits."""
     sha = hashlib.sha256()
-    for part in (*build, _version(build[0]), _cpu(), header, *_sources().values()):
+    for part in (*parts, *sources().values()):
         sha.update(part.encode() + b"\0")
     return sha.hexdigest()[:24]
 
@@ -225,7 +231,8 @@ def _cpu() -> str:
 
 
 @cache
-def _sources() -> dict[str, str]:
+def sources() -> dict[str, str]:
+    """The kernel's files by name."""
     folder = resources.files("golf_opt.engines.native") / "kernel"
     files = sorted(folder.iterdir(), key=lambda file: file.name)
     return {file.name: file.read_text() for file in files if file.name.endswith(("pp",))}
@@ -258,30 +265,44 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _build(build: list[str], header: str, path: Path, announce: Callable[[], None]) -> None:
+def cached(name: str, make: Callable[[Path], Path], announce: Callable[[], None]) -> Path:
+    """Return the path of a file of the cache folder, made at the first call.
+
+    Args:
+        name: of the file.
+        make: makes it anywhere in an empty folder; returns where.
+        announce: called before that.
+
+    Raises:
+        UsageError: the folder cannot be written to, or whatever `make` raises.
+    """
+    path = cache_folder() / name
+    if _is_whole(path):
+        return path
     with _writable(path.parent), _locked(path.with_suffix(".lock")):
         if _is_whole(path):  # another process was faster
-            return
+            return path
         announce()
         for stale in path.parent.glob(f"{path.stem}.*.tmp"):  # of a process that was killed
             shutil.rmtree(stale, ignore_errors=True)
         with tempfile.TemporaryDirectory(
             prefix=f"{path.stem}.", suffix=".tmp", dir=path.parent, ignore_cleanup_errors=True
         ) as folder:
-            library = _compile(build, header, Path(folder))
+            made = make(Path(folder))
             checksum = Path(folder, "checksum")
-            checksum.write_text(hashlib.sha256(library.read_bytes()).hexdigest())
-            library.replace(path)
+            checksum.write_text(hashlib.sha256(made.read_bytes()).hexdigest())
+            made.replace(path)
             checksum.replace(_checksum(path))
+    return path
 
 
-def _compile(build: list[str], header: str, folder: Path) -> Path:
-    for name, text in _sources().items():
+def compile_shared(build: list[str], source: str, header: str, folder: Path) -> Path:
+    """Compile one of the kernel's sources with a net's header; return the shared library."""
+    for name, text in sources().items():
         Path(folder, name).write_text(text)
     Path(folder, "net.inc").write_text(header)
-    made, library = str(folder / "trial.o"), folder / "trial.so"
-    source = str(folder / "trial.cpp")
-    _run([*build, '-DGOLF_NET="net.inc"', "-c", source, "-o", made])
+    made, library = str(folder / "made.o"), folder / "made.so"
+    _run([*build, '-DGOLF_NET="net.inc"', "-c", str(folder / source), "-o", made])
     # Linked without -ffast-math: with it, gcc adds start-up code that changes how the whole
     # process rounds denormal numbers, numpy's and torch's too.
     command = [flag for flag in build if not flag.startswith(("-D", "-O", "-ffast-math"))]

@@ -1,0 +1,380 @@
+"""The CUDA engine: every lane is a thread block, and all lanes of a wave train in one launch.
+
+A launch trains its lanes for a slice of time, over as many epochs as fit, with their evaluations.
+What it leaves is read at once, and the next launch follows while the caller handles the results: a
+lane may be ahead of its caller by one launch. Lanes form WAVES groups with a queue each, so that
+one group's blocks fill the GPU while the other's results are read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from golf_opt.arch import Net
+from golf_opt.config import UsageError
+from golf_opt.data import Split, View
+from golf_opt.engines.base import (
+    EngineFault,
+    EpochResult,
+    Job,
+    LaneState,
+    Slice,
+    Tensors,
+    steps_per_epoch,
+)
+from golf_opt.engines.cuda.devices import Buffer, Device, Gpu, Program
+from golf_opt.engines.cuda.lanes import Images, Memory, Place, Run, flat_buffers
+from golf_opt.engines.cuda.program import Block, Info, block_for
+from golf_opt.engines.cuda.structs import BATCHED, LANE, LIMIT, NOT_FINITE, RESULT
+from golf_opt.engines.native.codegen import dropout_nodes, unsupported
+from golf_opt.engines.native.engine import pack, unpack
+from golf_opt.recipe import learning_rates
+
+SLICE_S = 0.2
+WAVES = 2
+Message = Callable[[str], None]
+
+
+class CudaEngine:
+    """Trains on the current GPU, or on an emulated one.
+
+    Args:
+        view: the images.
+        lanes: trials side by side; None is as many as keep the GPU busy.
+        on_message: told in one line before a compile.
+        device: where blocks run; None is the GPU.
+        block: how a block is laid out; None is by batch size.
+
+    Raises:
+        UsageError: there is no GPU.
+    """
+
+    name = "cuda"
+
+    def __init__(
+        self,
+        view: View,
+        lanes: int | None = None,
+        on_message: Message | None = None,
+        *,
+        device: Device | None = None,
+        block: Block | None = None,
+        slice_s: float = SLICE_S,
+    ) -> None:
+        self._device = device or Gpu()
+        self.device = self._device.name
+        self.num_lanes = lanes or WAVES * self._device.cores
+        self._fixed_lanes = lanes is not None
+        self._block, self._slice_s, self._on_message = block, float(slice_s), on_message
+        self._view = view
+        self._loaded: dict[tuple[str, Block, int], Program] = {}  # by net, layout, place
+        self._used: dict[tuple[str, int], tuple[Program, int]] = {}  # by net, batch size
+        self._loading = threading.Lock()
+        self._runs: dict[int, Run] = {}
+        self._changed = threading.Condition()
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._waves: list[threading.Thread] = []
+
+    @cached_property
+    def _train(self) -> Images:
+        return Images(self._device, self._view.train)
+
+    @cached_property
+    def _objective(self) -> Images:
+        return Images(self._device, self._view.objective)
+
+    def prepare(self, net: Net, batch_sizes: Sequence[int] = (8,)) -> None:
+        """Compile what trials of the net need; as many lanes as keep the GPU busy from here on.
+
+        Raises:
+            UsageError: the net is none that this engine can do, or it cannot be compiled.
+        """
+        if why := unsupported(net):
+            raise UsageError(f"engine is 'cuda', but must be 'torch' here: {why}.")
+        programs = [self._program(net, size) for size in batch_sizes]
+        if not self._fixed_lanes:
+            held = [
+                program.per_core(program.info.shared_bytes(net, size))
+                for program, size in zip(programs, batch_sizes, strict=True)
+            ]
+            self.num_lanes = WAVES * self._device.cores * max(1, max(held))
+
+    def kernels(self) -> list[dict[str, Any]]:
+        """Return a row for each compiled program: its layout, registers, memory and occupancy."""
+        rows = []
+        for (name, batch_size), (program, shared) in self._used.items():
+            info = program.info
+            rows.append(
+                {"net": name, "batch_size": batch_size, "images": info.images, "warps": info.warps}
+                | program.facts()
+                | {"place": info.place, "shared_bytes": shared}
+                | {"blocks_per_sm": program.per_core(shared)}
+            )
+        return rows
+
+    # --- the protocol ---
+
+    def start(self, lane: int, job: Job, state: LaneState | None = None) -> None:
+        assert lane not in self._runs and 0 <= lane < self.num_lanes
+        run = Run.of(self._program(job.net, job.candidate.batch_size), job, state)
+        with self._changed:
+            self._runs[lane] = run
+            self._changed.notify_all()
+        if not self._waves:
+            _ = self._train, self._objective
+            self._waves = [
+                threading.Thread(target=self._work, args=(wave,), name=f"wave {wave}", daemon=True)
+                for wave in range(WAVES)
+            ]
+            for thread in self._waves:
+                thread.start()
+
+    def step(self) -> list[Slice]:
+        with self._changed:
+            while not (slices := self._take()) and any(not r.done for r in self._runs.values()):
+                self._changed.wait()
+            self._changed.notify_all()
+        return slices
+
+    def state(self, lane: int) -> LaneState:
+        run = self._runs[lane]
+        at = run.returned
+        return LaneState(run.tensors(), at.epoch, at.step, at.loss_sum, at.time_s)
+
+    def stop(self, lane: int) -> None:
+        with self._changed:
+            self._runs.pop(lane).stopped = True  # a launch that it is in goes on without an effect
+            self._changed.notify_all()
+
+    def evaluate(self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], split: Split) -> float:
+        program = self._program(net, 1)
+        info, images = program.info, Images(self._device, split)
+        blocks = min(self._device.cores, -(-len(split) // info.images))
+        lane, keep = self._still(net, tensors, info, 1)
+        lanes, counts = self._device.allocate(LANE.itemsize), self._device.allocate(8 * blocks)
+        lanes.write(lane)
+        with self._device.queue():
+            program.run(
+                "golf_correct",
+                1 if info.place else blocks,
+                info.shared_bytes(net, 1),
+                *(lanes.address, images.address, counts.address),
+            )
+            correct = int(counts.read().view(np.int64).sum())
+        del keep
+        return correct / len(split)
+
+    def close(self) -> None:
+        for lane in list(self._runs):
+            self.stop(lane)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._waves:
+            thread.join()
+
+    # --- beyond the protocol ---
+
+    def gradients(
+        self,
+        net: Net,
+        tensors: Mapping[str, npt.NDArray[Any]],
+        batch: Split,
+        label_smoothing: float = 0.0,
+        dropout_keys: Sequence[int] = (),
+    ) -> tuple[float, Tensors]:
+        """Return the mean loss over one batch, `gradients/...` of it and `buffers/...` after it."""
+        n = len(batch)
+        program = self._program(net, n)
+        info, images = program.info, Images(self._device, batch)
+        lane, keep = self._still(net, tensors, info, n)
+        lane["label_smoothing"] = label_smoothing
+        order, keys = np.arange(n, dtype=np.uint32), np.array([*dropout_keys, 0], dtype=np.uint32)
+        parts = [self._device.allocate(part.nbytes) for part in (order, keys)]
+        for buffer, part in zip(parts, (order, keys), strict=True):
+            buffer.write(part)
+        found = self._device.allocate(4 * info.padded)
+        lanes, batched = (
+            self._device.allocate(LANE.itemsize),
+            self._device.allocate(BATCHED.itemsize),
+        )
+        lanes.write(lane)
+        batched.write(np.array((*(p.address for p in parts), found.address, 0.0), dtype=BATCHED))
+        with self._device.queue():
+            shared = info.shared_bytes(net, n)
+            program.run("golf_gradients", 1, shared, lanes.address, images.address, batched.address)
+            loss = float(batched.read().view(BATCHED)["loss_sum"][0]) / n
+        after = keep[0].read().view(np.float32)[3 * info.padded :]
+        gradients = unpack(found.read().view(np.float32), "gradients", net.parameters)
+        return loss, gradients | unpack(after, "buffers", net.buffers)
+
+    # --- programs ---
+
+    def _program(self, net: Net, batch_size: int) -> Program:
+        """Return the program that keeps in shared memory as much as fits."""
+        block = self._block or block_for(batch_size)
+        with self._loading:
+            for place in range(3):
+                key = (net.name, block, place)
+                if key not in self._loaded:
+                    self._loaded[key] = self._device.load(net, block, place, self._on_message)
+                program = self._loaded[key]
+                shared = program.info.shared_bytes(net, batch_size)
+                if shared <= self._device.shared_limit:
+                    self._used[net.name, batch_size] = program, shared
+                    return program
+        raise AssertionError("a program that needs no shared memory fits")
+
+    # --- lanes ---
+
+    def _still(
+        self,
+        net: Net,
+        tensors: Mapping[str, npt.NDArray[Any]],
+        info: Info,
+        batch_size: int,
+    ) -> tuple[npt.NDArray[Any], list[Buffer]]:
+        """Return a lane that does not train, and the buffers that it points to."""
+        flat = np.concatenate(
+            [
+                pack(tensors, "weights", net.parameters, info.padded),
+                np.zeros(2 * info.padded, dtype=np.float32),
+                flat_buffers(net, tensors),
+            ]
+        )
+        state = self._device.allocate(flat.nbytes)
+        state.write(flat)
+        spill = self._device.allocate(info.spill_bytes(net, batch_size))
+        lane = np.zeros((), dtype=LANE)
+        lane["state"], lane["spill"], lane["batch_size"] = state.address, spill.address, batch_size
+        lane["num_buffers"] = flat.size - 3 * info.padded
+        lane["num_dropouts"] = len(dropout_nodes(net))
+        return lane, [state, spill]
+
+    def _take(self) -> list[Slice]:
+        """Return the next slice of every lane that has one."""
+        if self._failure is not None:
+            raise self._failure
+        slices = []
+        for run in self._runs.values():
+            if run.pending:
+                part, run.returned = run.pending.popleft()
+                slices.append(part)
+        return slices
+
+    # --- waves ---
+
+    def _work(self, wave: int) -> None:
+        """The thread of a wave: launch after launch until the engine is closed."""
+        try:
+            with self._device.queue():
+                while lanes := self._await_lanes(wave):
+                    self._launch(lanes)
+        except BaseException as error:  # shown by the caller's next step
+            fault = error if isinstance(error, (EngineFault, UsageError)) else fault_of(error)
+            with self._changed:
+                self._failure = fault
+                self._changed.notify_all()
+
+    def _await_lanes(self, wave: int) -> dict[int, Run]:
+        """Wait for lanes to launch; there are none when the engine is closed."""
+        with self._changed:
+            while not self._closed and self._failure is None:
+                ready = {
+                    lane: run
+                    for lane, run in self._runs.items()
+                    if lane % WAVES == wave and run.ready
+                }
+                if ready:
+                    return ready
+                self._changed.wait()
+        return {}
+
+    def _launch(self, lanes: Mapping[int, Run]) -> None:
+        """Train a slice of every lane and hand over what came of it."""
+        by_program: dict[int, list[int]] = {}
+        for lane, run in lanes.items():
+            if run.at.epoch >= run.job.epochs:  # killed between its last epoch and its end
+                self._hand_over(run, [(Slice(lane, run.at.epoch, 1.0), run.at)])
+            else:
+                by_program.setdefault(id(run.program), []).append(lane)
+        launches = [(mine, self._queue([lanes[i] for i in mine])) for mine in by_program.values()]
+        for mine, buffer in launches:
+            for lane, after in zip(mine, buffer.read().view(LANE), strict=True):
+                self._hand_over(lanes[lane], self._collect(lane, lanes[lane], after))
+
+    def _queue(self, runs: Sequence[Run]) -> Buffer:
+        """Start runs of one program; return the buffer that their lanes are in."""
+        n, program, shared = len(self._view.train), runs[0].program, 0
+        rows = np.zeros(len(runs), dtype=LANE)
+        for row, run in enumerate(runs):
+            batch_size = run.job.candidate.batch_size
+            if run.memory is None:
+                run.memory = Memory(self._device, run, steps_per_epoch(n, batch_size))
+            run.memory.plan(run)
+            rows[row] = run.memory.lane(run, n)
+            shared = max(shared, program.info.shared_bytes(run.job.net, batch_size))
+        buffer = self._device.allocate(rows.nbytes)
+        buffer.write(rows)
+        data = (self._train.address, self._objective.address)
+        program.run("golf_slice", len(runs), shared, buffer.address, *data, self._slice_s)
+        return buffer
+
+    def _collect(self, lane: int, run: Run, after: npt.NDArray[Any]) -> list[tuple[Slice, Place]]:
+        """Turn what a launch left of a lane into slices, each with where the lane stood then."""
+        assert run.memory is not None
+        steps = steps_per_epoch(len(self._view.train), run.job.candidate.batch_size)
+        entries: list[tuple[Slice, Place]] = []
+        if done := int(after["epochs_done"]):
+            size = run.at.state.size
+            snapshots = run.memory.snapshots.read().view(np.float32)
+            for row, result in enumerate(run.memory.results.read().view(RESULT)[:done]):
+                state = snapshots[row * size : (row + 1) * size].copy()
+                run.at = Place(state, run.at.epoch + 1, 0, 0.0, 0.0)
+                entries.append((self._result(lane, run, result, steps), run.at))
+        epoch, step, loss_sum = run.at.epoch, int(after["step"]), float(after["loss_sum"])
+        if step:
+            state = run.memory.state.read().view(np.float32)
+            run.at = Place(state, epoch, step, loss_sum, float(after["time_s"]))
+        if after["outcome"] == NOT_FINITE:
+            word = "inf" if np.isinf(loss_sum) else "nan"
+            error = f"training loss became {word} in epoch {epoch + 1}"
+            entries.append((Slice(lane, epoch + 1, step / steps, error=error), run.at))
+        elif after["outcome"] == LIMIT and step:
+            entries.append((Slice(lane, epoch + 1, step / steps), run.at))
+        return entries
+
+    def _result(self, lane: int, run: Run, result: npt.NDArray[Any], steps: int) -> Slice:
+        """Return the slice that ends an epoch."""
+        n, epoch, job = len(self._view.train), run.at.epoch, run.job
+        ended = EpochResult(
+            epoch=epoch,
+            loss=float(result["loss_sum"]) / n,
+            accuracy=int(result["correct"]) / len(self._view.objective),
+            lr=float(learning_rates(job.candidate, epoch - 1, job.epochs, steps)[-1]),
+            time_s=float(result["time_s"]),
+            train_accuracy=int(result["train_correct"]) / n if epoch == job.epochs else None,
+        )
+        return Slice(lane, epoch, 1.0, ended)
+
+    def _hand_over(self, run: Run, entries: Sequence[tuple[Slice, Place]]) -> None:
+        with self._changed:
+            run.pending.extend(entries)
+            run.launched = len(entries)
+            run.done = run.at.epoch >= run.job.epochs or any(part.error for part, _ in entries)
+            self._changed.notify_all()
+
+
+def fault_of(error: BaseException) -> EngineFault:
+    """Return what a failure of the GPU, as PyTorch tells it, means to the user."""
+    said = str(error).strip().splitlines() or [type(error).__name__]
+    fault = EngineFault(f"the GPU failed: {said[0]}")
+    fault.__cause__ = error
+    return fault

@@ -1,0 +1,35 @@
+// Some slices of an emulated block, for a thread sanitizer to watch.
+#include <cstdio>
+
+#include "block.cpp"
+
+int main() {
+    constexpr int N = 64, BATCH = 21, EPOCHS = 2;
+    static uint8_t images[N * PIXELS], labels[N];
+    for (int i = 0; i < N * PIXELS; i++) images[i] = uint8_t(i * 2654435761u >> 24);
+    for (int i = 0; i < N; i++) labels[i] = uint8_t(i % CLASSES);
+    const Data data{images, labels, N};
+    static float state[4 * GolfNet::PADDED + 4096], snapshots[EPOCHS * sizeof state / 4];
+    for (int i = 0; i < GolfNet::PADDED; i++) state[i] = 0.1f * float(i % 7 - 3);
+    for (int i = 3 * GolfNet::PADDED; i < 4 * GolfNet::PADDED + 4096; i++) state[i] = 1;
+    static double rates[16];
+    for (double& rate : rates) rate = 1e-3;
+    Epoch epochs[EPOCHS] = {{rates, {1, 2, 3, 4, 5, 6, 7, 8}}, {rates, {8, 7, 6, 5, 4, 3, 2, 1}}};
+    Result results[EPOCHS] = {};
+    const uint32_t prefixes[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+    Lane lane{};
+    lane.state = state, lane.snapshots = snapshots, lane.epochs = epochs, lane.results = results;
+    lane.dropout_prefixes = prefixes, lane.num_dropouts = 2, lane.num_buffers = 1024;
+    lane.num_epochs = EPOCHS, lane.batch_size = BATCH, lane.train_last = 1, lane.half = 3;
+    lane.update = {ADAM, 0.9, 0.999, 1e-8, 0.9, 0.01};
+    const long shared = Layout::PASSES + GolfNet::passes_floats(BATCH) + 256;
+    int launches = 0;
+    for (; lane.num_epochs > 0; launches++) {  // of one step each
+        golf_slice(1, shared, &lane, &data, &data, 0.0);
+        if (lane.outcome == NOT_FINITE) return 3;
+        lane.num_epochs -= lane.epochs_done;
+        lane.train_last -= lane.epochs_done;
+        lane.epochs += lane.epochs_done;
+    }
+    std::printf("%d launches\n", launches);
+}
