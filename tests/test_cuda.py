@@ -1,15 +1,18 @@
 """The kernel as thread blocks: emulated on the CPU against PyTorch, and compiled for GPUs.
 
 An emulated block has a thread for each warp, which work side by side between barriers, so what a
-GPU would do wrong by its dealing out of work goes wrong here too. What only a GPU shows is in
-test_gpu.py.
+GPU would do wrong by its dealing out of work goes wrong here too. What only a GPU shows is
+marked `gpu`.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
-import time
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,13 +34,18 @@ from test_native import (
     view_of,
 )
 
-from golf_opt import arch
-from golf_opt.config import UsageError
+from golf_opt import arch, data
+from golf_opt.config import DataConfig, UsageError
 from golf_opt.data import View
 from golf_opt.engines import base
 from golf_opt.engines.cuda import Block, CudaEngine
-from golf_opt.engines.cuda.devices import EmulatedProgram, Emulation
-from golf_opt.engines.cuda.program import compile_cubin, require_nvrtc
+from golf_opt.engines.cuda.devices import EmulatedProgram, Emulation, Gpu
+from golf_opt.engines.cuda.program import (
+    compile_cubin,
+    compile_with_nvrtc,
+    nvrtc_options,
+    require_nvrtc,
+)
 from golf_opt.engines.native import NativeEngine, compiler, library
 from golf_opt.engines.native.codegen import dropout_nodes, generate
 from golf_opt.engines.torch import TorchEngine
@@ -60,6 +68,12 @@ def has_nvrtc() -> bool:
 nvrtc = pytest.mark.skipif(not has_nvrtc(), reason="no NVRTC (a CUDA build of PyTorch brings it)")
 
 
+def gpu(test: Any) -> Any:
+    """Mark a test that needs a GPU; where there is none it skips and says so."""
+    skip = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+    return pytest.mark.gpu(skip(test))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -67,13 +81,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def emulated(view: View, lanes: int = 1, block: Block = SMALL_BLOCK, **more: Any) -> CudaEngine:
+def emulated(
+    view: View, lanes: int = 1, block: Block | None = SMALL_BLOCK, **more: Any
+) -> CudaEngine:
     limit = more.pop("shared_limit", 227 * 1024)
     device = Emulation(shared_limit=limit)
     return CudaEngine(view, lanes, device=device, block=block, **more)
 
 
-def check_gradients(net: arch.Net, batch_size: int, block: Block, **more: Any) -> None:
+def check_gradients(net: arch.Net, batch_size: int, block: Block | None, **more: Any) -> None:
     view = view_of(128)
     batch = view.train.take("batch", np.arange(batch_size))
     tensors = base.initial_weights(net, 3)
@@ -102,9 +118,17 @@ def test_gradients_do_not_depend_on_the_layout(images: int, warps: int) -> None:
     check_gradients(net_of(EVERYTHING), 37, Block(images, warps))
 
 
-@pytest.mark.parametrize("shared_limit", [48 * 1024, 0])
-def test_a_net_that_does_not_fit_works_in_global_memory(shared_limit: int) -> None:
-    check_gradients(net_of(EVERYTHING), 21, SMALL_BLOCK, shared_limit=shared_limit)
+@pytest.mark.parametrize(("name", "limit_kib", "place"), [("relu", 64, 1), ("everything", 0, 2)])
+def test_what_does_not_fit_lies_in_global_memory(name: str, limit_kib: int, place: int) -> None:
+    net = net_of(NETS[name])
+    check_gradients(net, 21, SMALL_BLOCK, shared_limit=limit_kib * 1024)
+    view = view_of(64)
+    engine = emulated(view, shared_limit=limit_kib * 1024)
+    job = base.Job(net, Candidate(9, 2e-3), 3, 2)
+    found = train(engine, job)
+    expected = train(NativeEngine(view, 1, flags=("-O1",)), job)
+    assert [r.loss for r in found] == pytest.approx([r.loss for r in expected], rel=1e-4)
+    assert [row["place"] for row in engine.kernels()] == [place]
 
 
 @pytest.mark.parametrize("recipe", [RECIPES[0], RECIPES[2], RECIPES[-1]], ids=str)
@@ -144,19 +168,30 @@ def test_a_net_with_every_option_trains_like_the_native_engine() -> None:
     assert lanes.evaluate(net, after, view.test) == oracle.evaluate(net, after, view.test)
 
 
+def train_all(engine: base.Engine, jobs: list[base.Job]) -> list[list[base.EpochResult]]:
+    """Train jobs in as many lanes as there are; return each one's epochs."""
+    waiting, at = list(enumerate(jobs)), {}
+    results: list[list[base.EpochResult]] = [[] for _ in jobs]
+    while waiting or at:
+        for lane in set(range(engine.num_lanes)) - set(at):
+            if waiting:
+                at[lane], job = waiting.pop(0)
+                engine.start(lane, job)
+        for part in engine.step():
+            results[at[part.lane]] += [part.result] if part.result else []
+            if len(results[at[part.lane]]) == jobs[at[part.lane]].epochs:
+                engine.stop(part.lane)
+                del at[part.lane]
+    engine.close()
+    return results
+
+
 def test_lanes_of_several_batch_sizes_train_as_if_alone() -> None:
     view = view_of(64)
     net = net_of(SMALL)
     jobs = [base.Job(net, Candidate(size, 2e-3), size, 6) for size in (3, 4, 9, 14, 32)]
-    alone = [train(emulated(view, block=None, slice_s=10), job) for job in jobs]  # type: ignore[arg-type]
-    engine = emulated(view, lanes=len(jobs), block=None, slice_s=0.01)  # type: ignore[arg-type]
-    for lane, job in enumerate(jobs):
-        engine.start(lane, job)
-    together: list[list[base.EpochResult]] = [[] for _ in jobs]
-    while any(len(results) < 6 for results in together):
-        for part in engine.step():
-            together[part.lane] += [part.result] if part.result else []
-    engine.close()
+    alone = [train(emulated(view, block=None, slice_s=10), job) for job in jobs]
+    together = train_all(emulated(view, lanes=len(jobs), block=None, slice_s=0.01), jobs)
 
     def numbers(results: list[base.EpochResult]) -> list[tuple[float, ...]]:
         return [(r.epoch, r.loss, r.accuracy, r.lr) for r in results]
@@ -183,6 +218,20 @@ def test_a_stopped_trial_goes_on_bit_for_bit_from_any_slice() -> None:
     assert [(r.loss, r.accuracy) for r in parts] == [(r.loss, r.accuracy) for r in results]
     there, here = whole.state(0), engine.state(0)
     assert all(np.array_equal(values, here.tensors[name]) for name, values in there.tensors.items())
+
+
+def test_a_trial_begun_by_the_native_engine_goes_on() -> None:
+    view = view_of(64)
+    job = base.Job(net_of(SMALL), Candidate(6, 2e-3), 2, 4)
+    whole = train(NativeEngine(view, 1, flags=("-O1",)), job)
+    begun = NativeEngine(view, 1, flags=("-O1",))
+    begun.start(0, job)
+    while not any(part.result for part in begun.step()):
+        pass
+    state = begun.state(0)
+    rest = train(emulated(view), job, state)
+    assert state.epoch == 1 and [r.epoch for r in rest] == [2, 3, 4]
+    assert [r.loss for r in rest] == pytest.approx([r.loss for r in whole[1:]], rel=1e-4)
 
 
 def test_a_loss_that_is_not_finite_ends_the_trial() -> None:
@@ -273,10 +322,82 @@ def test_no_thread_of_a_block_races_another(tmp_path: Path, name: str, images: i
 
 @nvrtc
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
-def test_the_kernel_compiles_for_gpus(target: str) -> None:
+def test_the_kernel_compiles_for_gpus(target: str, tmp_path: Path) -> None:
+    """In registers and shared memory: that is what it is fast by."""
     net = arch.load_arch("c4-5-4", CONF)
-    cubin = compile_cubin(net, Block(images=8), 0, target, None)
+    options = nvrtc_options(Block(images=8), 0, target)
+    cubin = compile_with_nvrtc(generate(net), options, tmp_path)
     assert cubin.read_bytes()[:4] == b"\x7fELF"
-    begun = time.monotonic()
-    assert compile_cubin(net, Block(images=8), 0, target, None) == cubin  # from the cache
-    assert time.monotonic() - begun < 1
+    report, ptx = (tmp_path / "made.log").read_text(), (tmp_path / "made.ptx").read_text()
+    found = re.search(
+        r"'golf_slice'.*?(\d+) bytes spill stores.*?Used (\d+) registers", report, re.S
+    )
+    assert found is not None, report
+    spilled, registers = int(found[1]), int(found[2])
+    assert registers <= 128, "two blocks of 256 threads no longer share a multiprocessor"
+    assert spilled <= (200 if target == "sm_80" else 0)
+    entry = ptx[ptx.index(".entry golf_slice") :]
+    loads = Counter(re.findall(r"\bld\.(shared|global|param|local)?[.a-z0-9]*", entry))
+    assert loads["shared"] > 10 * loads[""], "the compiler no longer sees what is shared memory"
+    assert re.search(r"\bld\.shared\.v4\.", entry), "weights are no longer read four at a time"
+    assert "golf_info" in ptx
+
+
+@nvrtc
+def test_machine_code_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = net_of([POOL, LINEAR])
+    said: list[str] = []
+    first = compile_cubin(net, Block(images=8), 0, "sm_90", said.append)
+    monkeypatch.setattr("golf_opt.engines.cuda.program.compile_with_nvrtc", None)
+    assert compile_cubin(net, Block(images=8), 0, "sm_90", said.append) == first
+    assert len(said) == 1 and "sm_90" in said[0]
+
+
+# --- on a GPU; `pytest -m gpu` runs these alone ---
+
+
+@gpu
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("limit_kib", [227, 48, 0])
+def test_gradients_on_a_gpu_match_pytorch(name: str, limit_kib: int) -> None:
+    device = Gpu()
+    device.shared_limit = min(device.shared_limit, limit_kib * 1024)
+    for batch_size in (5, 21):
+        check_gradients(net_of(NETS[name]), batch_size, None, device=device)
+
+
+@gpu
+@pytest.mark.mnist
+@pytest.mark.timeout(900)
+def test_24_seeds_on_a_gpu_have_the_mean_of_the_cpu(mnist_root: Path) -> None:
+    view = data.load(DataConfig("mnist", mnist_root)).view("test")
+    net, optimum = arch.load_arch("c4-5-4", CONF), Candidate(14, 8e-4, step_size=5, gamma=0.62)
+    jobs = [base.Job(net, optimum, seed, 18) for seed in range(24)]
+    means, errors = [], []
+    for engine in (CudaEngine(view, lanes=len(jobs)), NativeEngine(view)):
+        finals = np.array([results[-1].accuracy for results in train_all(engine, jobs)])
+        print(f"{engine.name}: mean {finals.mean():.4f}, sd {finals.std(ddof=1):.4f}, n 24")
+        means.append(finals.mean())
+        errors.append(finals.std(ddof=1) / len(jobs) ** 0.5)
+    assert abs(means[0] - means[1]) <= 2 * float(np.hypot(*errors))
+
+
+@gpu
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+@pytest.mark.timeout(900)
+def test_a_sanitizer_finds_nothing_on_a_gpu(tool: str) -> None:
+    """On a short run: the gradients of the net with every layer kind, and a slice of training."""
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        pytest.skip("compute-sanitizer is not installed")
+    code = """
+from test_cuda import *
+check_gradients(net_of(EVERYTHING), 21, None, device=Gpu())
+train(CudaEngine(view_of(64), 1), base.Job(net_of(EVERYTHING), Candidate(9, 2e-3), 3, 1))
+"""
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "66", sys.executable, "-c", code]
+    folder = str(Path(__file__).parent)
+    ran = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": folder}
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
