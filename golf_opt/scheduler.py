@@ -8,7 +8,7 @@ others go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 Run = TypeVar("Run")
@@ -28,10 +28,11 @@ class Scheduler(Generic[Run]):
         self._since: list[float] = [0.0] * num_lanes  # when the lane was last taken
         self._busy_s = 0.0  # of lanes that are free again
         self._started = clock()
+        self._freed: list[float] = [self._started] * num_lanes  # when the lane became free
+        self._waited_s = 0.0  # of lanes that were taken again
 
-    def fill(self, take: Callable[[int], Run | None]) -> list[tuple[int, Run]]:
-        """Offer every free lane to `take(lane)`, until it has no more; return what was placed."""
-        placed = []
+    def fill(self, take: Callable[[int], Run | None]) -> Iterator[tuple[int, Run]]:
+        """Offer every free lane to `take(lane)`, until it has no more; yield what is placed."""
         for lane, current in enumerate(self._runs):
             if current is not None:
                 continue
@@ -39,15 +40,15 @@ class Scheduler(Generic[Run]):
             if run is None:
                 break
             self._runs[lane], self._since[lane] = run, self._clock()
-            placed.append((lane, run))
-        return placed
+            self._waited_s += self._since[lane] - self._freed[lane]
+            yield lane, run
 
     def release(self, lane: int) -> Run:
         """Free a lane and return what it held."""
         run = self._runs[lane]
         assert run is not None, f"lane {lane} is free already"
-        self._runs[lane] = None
-        self._busy_s += self._clock() - self._since[lane]
+        self._runs[lane], self._freed[lane] = None, self._clock()
+        self._busy_s += self._freed[lane] - self._since[lane]
         return run
 
     def __getitem__(self, lane: int) -> Run:
@@ -64,6 +65,12 @@ class Scheduler(Generic[Run]):
     def busy(self) -> list[tuple[int, Run]]:
         """The lanes that hold a run."""
         return [(lane, run) for lane, run in enumerate(self._runs) if run is not None]
+
+    @property
+    def waiting(self) -> tuple[float, float]:
+        """The lane time in which lanes stood free until their next run: its share, seconds."""
+        total_s = (self._clock() - self._started) * len(self._runs)
+        return self._waited_s / total_s if total_s > 0 else 0.0, self._waited_s
 
     @property
     def utilisation(self) -> float:

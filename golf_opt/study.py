@@ -66,6 +66,7 @@ from golf_opt.workers import this_worker
 from golf_opt.write_behind import BudgetSpent, StorageUnreachable
 
 IDLE_S = 0.2  # between two looks at trials that other workers run
+WAITING_SHARE, WAITING_S = 0.1, 10.0  # of lane time spent without a trial: worth a word
 TEND_S = 1.0  # between two looks at the workers themselves
 TEST_READINGS = "golf_opt:test_readings"
 Say = Callable[[str], None]
@@ -194,6 +195,7 @@ class StudyLoop:
         self._say = say
         self._scheduler: Scheduler[TrialRun] = Scheduler(context.engine.num_lanes)
         self._told: list[TrialRun] = []  # finished, and callbacks not yet told so
+        self._asking_s: list[float] = []  # for each trial: ask and suggest
         self._tended = -1e9  # when other workers were last looked after
         self._reachable = True
         self._provenance = provenance(context.engine) | {
@@ -216,6 +218,7 @@ class StudyLoop:
                     for done in self._step():
                         self._advance(done)
                     self._tend()
+                self._tell_of_waiting()
                 settle(self._study, lambda: stop.signal is not None)
             finally:
                 self._put_back_all()
@@ -226,9 +229,12 @@ class StudyLoop:
 
     def _fill(self) -> bool:
         """Give every free lane a trial; return whether there is anything left to do or to await."""
-        while placed := self._scheduler.fill(self._take):
-            for lane, run in placed:
-                self._engine.start(lane, run.job, run.resume)
+        placed = True
+        while placed:
+            placed = False
+            for lane, run in self._scheduler.fill(self._take):
+                placed = True
+                self._engine.start(lane, run.job, run.resume)  # and on with the next free lane
                 if len(run.history) == run.job.epochs:  # killed between its last epoch and its tell
                     self._report(run)
         if self._scheduler.busy:
@@ -269,6 +275,7 @@ class StudyLoop:
         trials = self._study.get_trials(deepcopy=False)
         if sum(trial.state != TrialState.WAITING for trial in trials) >= self.context.total:
             return None
+        begun = time.monotonic()
         try:
             trial = self._study.ask()
         except (BudgetSpent, StorageUnreachable):
@@ -278,6 +285,7 @@ class StudyLoop:
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
         candidate = self._space.suggest(trial)
+        self._asking_s.append(time.monotonic() - begun)
         job = Job(self.net, candidate, seed, self._config.epochs)
         run = TrialRun(trial, job, lane)
         self._call("on_trial_start", run)
@@ -337,6 +345,17 @@ class StudyLoop:
         if state == TrialState.COMPLETE:
             rows["train_accuracy"] = run.history[-1].train_accuracy
         return rows
+
+    def _tell_of_waiting(self) -> None:
+        """Say so where asking for trials, not training them, took the time."""
+        share, seconds = self._scheduler.waiting
+        if share > WAITING_SHARE and seconds > WAITING_S:
+            each_ms = 1e3 * sum(self._asking_s) / len(self._asking_s)
+            self._say(
+                f"note: lanes stood idle {share:.0%} of the time, since asking for a trial took "
+                f"{each_ms:.0f} ms; sampler=random and sampler=qmc ask for next to nothing, and "
+                "fewer engine.lanes wait less"
+            )
 
     def _put_back_all(self) -> None:
         """Return the trials in flight to the queue; the next run goes on with them."""

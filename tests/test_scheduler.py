@@ -13,19 +13,37 @@ class Clock:
 def test_every_free_lane_is_filled_until_there_is_no_more() -> None:
     jobs = iter("abc")
     scheduler: Scheduler[str] = Scheduler(4, Clock())
-    assert scheduler.fill(lambda lane: next(jobs, None)) == [(0, "a"), (1, "b"), (2, "c")]
+    assert list(scheduler.fill(lambda lane: next(jobs, None))) == [(0, "a"), (1, "b"), (2, "c")]
     assert scheduler.lanes == ["a", "b", "c", None]
     assert scheduler.release(1) == "b"
-    assert scheduler.fill(lambda lane: f"d{lane}") == [(1, "d1"), (3, "d3")]
+    assert list(scheduler.fill(lambda lane: f"d{lane}")) == [(1, "d1"), (3, "d3")]
     assert scheduler.busy == [(0, "a"), (1, "d1"), (2, "c"), (3, "d3")]
 
 
 def test_utilisation_is_busy_lane_time_over_lane_time() -> None:
     clock = Clock()
     scheduler: Scheduler[str] = Scheduler(2, clock)
-    scheduler.fill(lambda lane: "job" if lane == 0 else None)
+    list(scheduler.fill(lambda lane: "job" if lane == 0 else None))
     clock.now = 6.0
     assert scheduler.utilisation == 0.5
     scheduler.release(0)
     clock.now = 8.0
     assert scheduler.utilisation == 6 / 16
+
+
+def test_waiting_is_the_time_between_a_run_and_the_next() -> None:
+    clock = Clock()
+    scheduler: Scheduler[str] = Scheduler(2, clock)
+
+    def slow(lane: int) -> str:
+        clock.now += 1.0
+        return "job"
+
+    list(scheduler.fill(slow))  # at 1 s and at 2 s
+    assert scheduler.waiting == (3 / 4, 3.0)
+    clock.now = 10.0
+    scheduler.release(1)
+    clock.now = 12.0
+    assert scheduler.waiting == (3 / 24, 3.0)  # what is not taken again has nothing to wait for
+    list(scheduler.fill(slow))
+    assert scheduler.waiting == (6 / 26, 6.0)

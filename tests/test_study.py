@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -205,6 +206,23 @@ def test_the_fingerprint_holds_what_makes_the_study(golf: Golf, tmp_path: Path) 
     print_ = marks(load(tmp_path))[FINGERPRINT]
     assert print_["space"]["lr"]["high"] == 0.03 and print_["space"]["batch_size"] == 32
     assert print_["arch"] == "c4-5-4" and print_["data"].startswith("digits (")
+
+
+def test_lanes_that_wait_for_the_sampler_are_told_of(
+    golf: Golf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = (*QUICK, "epochs=1", "sampler=random", "study.name=s")
+    assert "stood idle" not in golf(*command, "trials=4").out
+    monkeypatch.setattr("golf_opt.study.WAITING_S", 1.0)
+    original = optuna.samplers.RandomSampler.sample_independent
+
+    def slow(self: Any, *arguments: Any) -> Any:
+        time.sleep(0.2)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(optuna.samplers.RandomSampler, "sample_independent", slow)
+    said = golf(*command, "trials=12").out
+    assert re.search(r"idle \d\d% of the time, since asking for a trial took [6-9]\d\d ms", said)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes", "random", "qmc", "grid"])
