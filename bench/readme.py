@@ -1,7 +1,7 @@
-"""The README's section on speed, from the files that the benchmarks wrote.
+"""The README's sections of figures, from the files that the benchmarks wrote.
 
-python -m bench.readme          print it
-python -m bench.readme --write  put it into README.md, between its two marks
+python -m bench.readme          print them
+python -m bench.readme --write  put them into README.md, between their marks
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from bench.report import RESULTS
 from golf_opt.files import replace_section
 
 README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- speed: python -m bench.readme --write -->\n", "<!-- /speed -->"
 
 
 def load(name: str) -> dict[str, Any]:
@@ -73,11 +72,36 @@ def section() -> str:
     return "\n".join(lines)
 
 
+def kills() -> str:
+    """Return the paragraph on what killed workers cost."""
+    found = [load(f"chaos-{kind}") for kind in ("postgres", "sqlite")]
+    rounds = [row for part in found for row in part["rounds"]]
+    total = {key: sum(row[key] for row in rounds) for key in rounds[0]}
+    about = found[0]
+    return (
+        "`python -m tests.chaos` does the worst of it at once. In "
+        f"{len(found[0]['rounds'])} rounds on PostgreSQL and {len(found[1]['rounds'])} on SQLite "
+        f"of {about['trials']} trials with {about['workers']} workers, "
+        f"{total['kills']} workers were killed (-9), {total['terms']} "
+        f"terminated, and PostgreSQL {total['server_restarts']} times restarted. Every trial "
+        "finished once, with all values that undisturbed training gives; "
+        f"{total['epochs_repeated']:,} of {total['epochs']:,} epochs were trained again, "
+        f"{1e3 * total['repeated_s'] / total['kills']:.0f} ms of training a kill.\n"
+    )
+
+
+SECTIONS = (
+    ("<!-- speed: python -m bench.readme --write -->\n", "<!-- /speed -->", section),
+    ("<!-- kills: python -m bench.readme --write -->\n", "<!-- /kills -->", kills),
+)
+
+
 def main() -> None:
-    if "--write" not in sys.argv:
-        print(section())
-        return
-    replace_section(README, BEGIN, END, section())
+    for begin, end, write in SECTIONS:
+        if "--write" in sys.argv:
+            replace_section(README, begin, end, write())
+        else:
+            print(write())
 
 
 if __name__ == "__main__":

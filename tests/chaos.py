@@ -28,6 +28,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
+from bench.report import save
 from golf_opt.arch import load_arch
 from golf_opt.callbacks import Callback, TrialRun
 from golf_opt.cli import CONF_DIR
@@ -244,9 +245,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    rounds = []
     for turn in range(options.rounds):
         report = run(options.storage, options.trials, options.epochs, options.seed + turn)
         Console().print(f"round {turn + 1} on {options.storage}: {asdict(report)}")
+        rounds.append(asdict(report))
+    about = {"workers": WORKERS, "trials": options.trials, "epochs": options.epochs}
+    save(f"chaos-{options.storage}", about | {"rounds": rounds})
 
 
 if __name__ == "__main__":
