@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -465,14 +465,15 @@ def sampler_maker(config: StudyConfig, space: Space) -> Callable[[int], BaseSamp
     Samplers that follow a plan over the whole study, grid and quasi-Monte Carlo, keep the study's
     seed.
     """
-    node = config.sampler
+    build = _builder("sampler", config.sampler)
+    target = str(config.sampler["_target_"])
+    planned = "grid" in target or "QMC" in target
 
     def make(number: int) -> BaseSampler:
-        planned = "grid" in str(node.get("_target_")) or "QMC" in str(node.get("_target_"))
         seed = sampler_seed(config.seed, 0 if planned else number)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = _build("sampler", node, seed=seed, space=space)
+            sampler = build(seed=seed, space=space)
         assert isinstance(sampler, BaseSampler)
         return sampler
 
@@ -485,19 +486,30 @@ def sampler_maker(config: StudyConfig, space: Space) -> Callable[[int], BaseSamp
 
 def _build(name: str, node: Any, **offered: Any) -> Any:
     """Instantiate a configuration node that names its class; offer it what its signature takes."""
+    return _builder(name, node)(**offered)
+
+
+def _builder(name: str, node: Any) -> Callable[..., Any]:
+    """Return what `_build` does with a node, to do many times."""
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise UsageError(f"{name} is {node!r}, but must be a mapping with a _target_.")
-    try:
-        takes = inspect.signature(get_object(node["_target_"])).parameters
-        extra = {key: value for key, value in offered.items() if key in takes}
-        return instantiate(dict(node), _convert_="all", _partial_=True)(**extra)
-    except UsageError:
-        raise
-    except Exception as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, UsageError):
-            raise cause from error
-        raise UsageError(f"{name} cannot be built: {str(cause).splitlines()[0]}") from error
+    begin: Callable[[], Any] = partial(instantiate, dict(node), _convert_="all", _partial_=True)
+    if not any(isinstance(value, Mapping | list) for value in node.values()):
+        begin = cache(begin)  # milliseconds; with parts of its own a node is made anew each time
+
+    def build(**offered: Any) -> Any:
+        try:
+            takes = inspect.signature(get_object(node["_target_"])).parameters
+            return begin()(**{key: value for key, value in offered.items() if key in takes})
+        except UsageError:
+            raise
+        except Exception as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, UsageError):
+                raise cause from error
+            raise UsageError(f"{name} cannot be built: {str(cause).splitlines()[0]}") from error
+
+    return build
 
 
 def read_test(loop: StudyLoop) -> Mapping[str, Any] | None:
