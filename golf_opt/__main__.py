@@ -3,8 +3,8 @@
 import atexit
 import gc
 
-# What start-up makes stays to the end. To look for garbage in it again and again, and once more when
-# the interpreter leaves, is a third of the time that a command takes before and after its work.
+# What start-up makes stays to the end. To look for garbage in it again and again, and once more
+# when the interpreter leaves, is a third of the time that a command takes around its work.
 gc.set_threshold(50_000, 20, 100)
 atexit.register(gc.freeze)
 
