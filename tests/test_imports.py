@@ -21,6 +21,7 @@ RANKS = [
         "golf.c_code",
         "golf.onnx_graph",
     ],
+    ["engines.cuda"],
     ["engines.__init__", "report", "pictures", "archive", "artifacts"],
     ["golf.runs", "golf.reproduce_page", "golf.ascent", "golf.figures", "golf.interpret_page"],
     ["callbacks"],
@@ -34,6 +35,7 @@ RANKS = [
     ["cli"],
     ["__main__"],
 ]
+PACKAGES = ("engines.native", "engines.cuda")  # of one rank each
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 
 
@@ -45,9 +47,13 @@ def rank_of(module: str) -> int:
     for name in (module, f"{module}.__init__"):
         if name in RANK:
             return RANK[name]
-    if module.startswith("engines.native"):
-        return RANK["engines.native"]
+    if package := package_of(module):
+        return RANK[package]
     raise AssertionError(f"{module} has no rank; give it one in {__file__}")
+
+
+def package_of(module: str) -> str | None:
+    return next((name for name in PACKAGES if module.startswith(name)), None)
 
 
 def imports(path: Path) -> set[str]:
@@ -74,9 +80,7 @@ def test_imports_point_one_way() -> None:
     for path in PACKAGE.rglob("*.py"):
         module = module_of(path)
         for target in imports(path):
-            same_package = module.startswith("engines.native") and target.startswith(
-                "engines.native"
-            )
+            same_package = package_of(module) and package_of(module) == package_of(target)
             if not same_package and rank_of(target) >= rank_of(module):
                 wrong.append(f"{module} imports {target}")
     assert wrong == []

@@ -2,8 +2,8 @@
 
 A launch trains its lanes for a slice of time, over as many epochs as fit, with their evaluations.
 What it leaves is read at once, and the next launch follows while the caller handles the results: a
-lane may be ahead of its caller by one launch. Lanes form WAVES groups with a queue each, so that
-one group's blocks fill the GPU while the other's results are read.
+lane may be ahead of its caller by one launch. Lanes form WAVES groups, with a thread and a queue
+for each program of each, so that one group's blocks fill the GPU while another's results are read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from golf_opt.engines.cuda.devices import Buffer, Device, Gpu, Program
 from golf_opt.engines.cuda.lanes import Images, Memory, Place, Run, flat_buffers
 from golf_opt.engines.cuda.program import Block, Info, block_for
 from golf_opt.engines.cuda.structs import BATCHED, LANE, LIMIT, NOT_FINITE, RESULT
-from golf_opt.engines.native.codegen import dropout_nodes, unsupported
+from golf_opt.engines.native.codegen import dropout_nodes, generate, unsupported
 from golf_opt.engines.native.engine import pack, unpack
 from golf_opt.recipe import learning_rates
 
@@ -73,14 +73,14 @@ class CudaEngine:
         self._fixed_lanes = lanes is not None
         self._block, self._slice_s, self._on_message = block, float(slice_s), on_message
         self._view = view
-        self._loaded: dict[tuple[str, Block, int], Program] = {}  # by net, layout, place
+        self._loaded: dict[tuple[str, Block, int], Program] = {}  # by header, layout, place
         self._used: dict[tuple[str, int], tuple[Program, int]] = {}  # by net, batch size
         self._loading = threading.Lock()
         self._runs: dict[int, Run] = {}
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
         self._closed = False
-        self._waves: list[threading.Thread] = []
+        self._waves: dict[tuple[int, Program], threading.Thread] = {}
 
     @cached_property
     def _train(self) -> Images:
@@ -124,17 +124,16 @@ class CudaEngine:
     def start(self, lane: int, job: Job, state: LaneState | None = None) -> None:
         assert lane not in self._runs and 0 <= lane < self.num_lanes
         run = Run.of(self._program(job.net, job.candidate.batch_size), job, state)
+        _ = self._train, self._objective  # on the device before any launch
         with self._changed:
             self._runs[lane] = run
             self._changed.notify_all()
-        if not self._waves:
-            _ = self._train, self._objective
-            self._waves = [
-                threading.Thread(target=self._work, args=(wave,), name=f"wave {wave}", daemon=True)
-                for wave in range(WAVES)
-            ]
-            for thread in self._waves:
-                thread.start()
+        wave = (lane % WAVES, run.program)
+        if wave not in self._waves:
+            name = f"wave {len(self._waves)}"
+            thread = threading.Thread(target=self._work, args=wave, name=name, daemon=True)
+            self._waves[wave] = thread
+            thread.start()
 
     def step(self) -> list[Slice]:
         with self._changed:
@@ -177,7 +176,7 @@ class CudaEngine:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for thread in self._waves:
+        for thread in self._waves.values():
             thread.join()
 
     # --- beyond the protocol ---
@@ -201,10 +200,8 @@ class CudaEngine:
         for buffer, part in zip(parts, (order, keys), strict=True):
             buffer.write(part)
         found = self._device.allocate(4 * info.padded)
-        lanes, batched = (
-            self._device.allocate(LANE.itemsize),
-            self._device.allocate(BATCHED.itemsize),
-        )
+        lanes = self._device.allocate(LANE.itemsize)
+        batched = self._device.allocate(BATCHED.itemsize)
         lanes.write(lane)
         batched.write(np.array((*(p.address for p in parts), found.address, 0.0), dtype=BATCHED))
         with self._device.queue():
@@ -219,10 +216,10 @@ class CudaEngine:
 
     def _program(self, net: Net, batch_size: int) -> Program:
         """Return the program that keeps in shared memory as much as fits."""
-        block = self._block or block_for(batch_size)
+        block, header = self._block or block_for(batch_size), generate(net)
         with self._loading:
             for place in range(3):
-                key = (net.name, block, place)
+                key = (header, block, place)
                 if key not in self._loaded:
                     self._loaded[key] = self._device.load(net, block, place, self._on_message)
                 program = self._loaded[key]
@@ -271,48 +268,45 @@ class CudaEngine:
 
     # --- waves ---
 
-    def _work(self, wave: int) -> None:
+    def _work(self, group: int, program: Program) -> None:
         """The thread of a wave: launch after launch until the engine is closed."""
         try:
             with self._device.queue():
-                while lanes := self._await_lanes(wave):
-                    self._launch(lanes)
+                while lanes := self._await_lanes(group, program):
+                    self._launch(program, lanes)
         except BaseException as error:  # shown by the caller's next step
             fault = error if isinstance(error, (EngineFault, UsageError)) else fault_of(error)
             with self._changed:
                 self._failure = fault
                 self._changed.notify_all()
 
-    def _await_lanes(self, wave: int) -> dict[int, Run]:
+    def _await_lanes(self, group: int, program: Program) -> dict[int, Run]:
         """Wait for lanes to launch; there are none when the engine is closed."""
         with self._changed:
             while not self._closed and self._failure is None:
                 ready = {
                     lane: run
                     for lane, run in self._runs.items()
-                    if lane % WAVES == wave and run.ready
+                    if lane % WAVES == group and run.program is program and run.ready
                 }
                 if ready:
                     return ready
                 self._changed.wait()
         return {}
 
-    def _launch(self, lanes: Mapping[int, Run]) -> None:
+    def _launch(self, program: Program, lanes: dict[int, Run]) -> None:
         """Train a slice of every lane and hand over what came of it."""
-        by_program: dict[int, list[int]] = {}
-        for lane, run in lanes.items():
+        for lane, run in list(lanes.items()):
             if run.at.epoch >= run.job.epochs:  # killed between its last epoch and its end
-                self._hand_over(run, [(Slice(lane, run.at.epoch, 1.0), run.at)])
-            else:
-                by_program.setdefault(id(run.program), []).append(lane)
-        launches = [(mine, self._queue([lanes[i] for i in mine])) for mine in by_program.values()]
-        for mine, buffer in launches:
-            for lane, after in zip(mine, buffer.read().view(LANE), strict=True):
-                self._hand_over(lanes[lane], self._collect(lane, lanes[lane], after))
+                self._hand_over(lanes.pop(lane), [(Slice(lane, run.at.epoch, 1.0), run.at)])
+        if lanes:
+            after = self._slice(program, list(lanes.values()))
+            for (lane, run), row in zip(lanes.items(), after, strict=True):
+                self._hand_over(run, self._collect(lane, run, row))
 
-    def _queue(self, runs: Sequence[Run]) -> Buffer:
-        """Start runs of one program; return the buffer that their lanes are in."""
-        n, program, shared = len(self._view.train), runs[0].program, 0
+    def _slice(self, program: Program, runs: Sequence[Run]) -> npt.NDArray[Any]:
+        """Let the device train a slice of every run; return the lanes as it left them."""
+        n, shared = len(self._view.train), 0
         rows = np.zeros(len(runs), dtype=LANE)
         for row, run in enumerate(runs):
             batch_size = run.job.candidate.batch_size
@@ -325,7 +319,7 @@ class CudaEngine:
         buffer.write(rows)
         data = (self._train.address, self._objective.address)
         program.run("golf_slice", len(runs), shared, buffer.address, *data, self._slice_s)
-        return buffer
+        return buffer.read().view(LANE)
 
     def _collect(self, lane: int, run: Run, after: npt.NDArray[Any]) -> list[tuple[Slice, Place]]:
         """Turn what a launch left of a lane into slices, each with where the lane stood then."""
