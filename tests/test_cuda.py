@@ -75,9 +75,9 @@ def gpu(test: Any) -> Any:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def cache(kernels: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GOLF_CACHE", str(tmp_path_factory.mktemp("kernels")))
+        patch.setenv("GOLF_CACHE", str(kernels))
         yield
 
 
@@ -111,7 +111,7 @@ def test_gradients_match_pytorch(name: str) -> None:
     check_gradients(net_of(NETS[name]), 21, Block(images=8))
 
 
-@pytest.mark.parametrize(("images", "warps"), [(32, 2), (16, 5), (4, 1)])
+@pytest.mark.parametrize(("images", "warps"), [(32, 2), (4, 5)])
 def test_gradients_do_not_depend_on_the_layout(images: int, warps: int) -> None:
     for batch_size in (1, 37):
         check_gradients(net_of(NETS["relu"]), batch_size, Block(images, warps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,9 +87,9 @@ VIEW = view_of(128)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def cache(kernels: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GOLF_CACHE", str(tmp_path_factory.mktemp("kernels")))
+        patch.setenv("GOLF_CACHE", str(kernels))
         yield
 
 
