@@ -103,7 +103,7 @@ def compile_emulation(
     build += [library.this_cpu(), *flags, f"-DGOLF_WIDTH={WIDTH}", *block.defines(place)]
     note = f"compiling the kernel of {net.name} for an emulated GPU, once"
     return library.cached(
-        f"{library.key_of(*build, header)}.so",
+        f"{library.key_of_build(build, header)}.so",
         lambda folder: library.compile_shared(build, "block.cpp", header, folder),
         lambda: say(note) if say else None,
     )

@@ -191,7 +191,7 @@ def load(
     defines = [f"-DGOLF_WIDTH={width or vectors()[1]}", f"-DGOLF_IMAGES={images}"]
     header = generate(net)
     build = [*command, *_flags(), *extra_flags, *defines]
-    key = key_of(*build, _version(build[0]), _cpu(), header)
+    key = key_of_build(build, header)
     with _guard:
         lock = _loading.setdefault(key, threading.Lock())
     with lock:
@@ -212,6 +212,11 @@ def key_of(*parts: str) -> str:
     for part in (*parts, *sources().values()):
         sha.update(part.encode() + b"\0")
     return sha.hexdigest()[:24]
+
+
+def key_of_build(build: list[str], header: str) -> str:
+    """Return `key_of` for what a C++ compiler makes for this CPU."""
+    return key_of(*build, _version(build[0]), _cpu(), header)
 
 
 @cache
