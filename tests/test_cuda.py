@@ -28,6 +28,7 @@ from test_native import (
     POOL,
     RECIPES,
     SMALL,
+    masked,
     net_of,
     oracle_gradients,
     train,
@@ -149,13 +150,7 @@ def test_a_net_with_every_option_trains_like_the_native_engine() -> None:
     options = {"optimizer": "adamw", "weight_decay": 0.05, "label_smoothing": 0.1}
     net = net_of(EVERYTHING)
     job = base.Job(net, Candidate(21, 1e-3, schedule="one_cycle", **options), 1, 4)
-    tensors = base.initial_weights(net, 1)
-    drop = np.random.default_rng(0)
-    for parameter in net.parameters:
-        if parameter.name.endswith("weight") and len(parameter.shape) > 1:
-            mask = (drop.random(parameter.shape) > 0.3).astype(np.float32)
-            tensors[f"masks/{parameter.name}"] = mask
-    state = base.LaneState(tensors, 0, 0, 0.0, 0.0)
+    state = masked(net)
     lanes, oracle = emulated(view), NativeEngine(view, 1, flags=("-O1",))
     found, expected = train(lanes, job, state), train(oracle, job, state)
     assert [r.loss for r in found] == pytest.approx([r.loss for r in expected], rel=1e-4)

@@ -162,7 +162,6 @@ def build_optimizer(
     if candidate.optimizer == "sgd":
         return torch.optim.SGD(weights, momentum=SGD_MOMENTUM, **options)
     cls = torch.optim.Adam if candidate.optimizer == "adam" else torch.optim.AdamW
-    cls = torch.optim.Adam if candidate.optimizer == "adam" else torch.optim.AdamW
     captured = isinstance(lr, Tensor)  # its count of steps has to be on the device as well
     return cls(weights, betas=ADAM_BETAS, eps=ADAM_EPS, capturable=captured, **options)
 
