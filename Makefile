@@ -55,7 +55,7 @@ reproduce: $(SETUP) ## Train again what the sources published; PART=full for mor
 
 records: $(SETUP) ## Verify all records and write the table of README.md
 	@$(GOLF) verify $(ARGS)
-	@.venv/bin/python -m golf_opt.golf.record_table --write
+	@.venv/bin/python -m golf_opt.golf.records.table --write
 
 bench: $(SETUP) .venv/.bench ## Measure the engines and a study against PyTorch; writes bench/results/
 	@.venv/bin/python -m bench.engines $(ARGS)

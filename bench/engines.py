@@ -26,14 +26,14 @@ from rich.table import Table
 from bench.peers.jax_scan import Scan, supports
 from bench.peers.pytorch import Compiled, Eager, Tutorial
 from bench.report import RESULTS, machine, save
-from golf_opt import arch, data
-from golf_opt.arch import Net
-from golf_opt.config import DataConfig
-from golf_opt.data import Split, View
+from golf_opt.config.schema import DataConfig
 from golf_opt.engines.base import Job
 from golf_opt.engines.native import NativeEngine, library
 from golf_opt.engines.native.codegen import group_layers
-from golf_opt.recipe import Candidate
+from golf_opt.task import arch, data
+from golf_opt.task.arch import Net
+from golf_opt.task.data import Split, View
+from golf_opt.task.recipe import Candidate
 
 CONF = Path(__file__).parents[1] / "conf"
 NETS = ("c4-5-4", "c8-5-4", "c4-5-4-prelu", "deepml-separable")

@@ -37,13 +37,13 @@ from bench.peers.jax_scan import ScanPopulation
 from bench.peers.population import Grouped, Vmapped
 from bench.peers.pytorch import Graphed, Resident
 from bench.report import RESULTS, save, versions
-from golf_opt import data
-from golf_opt.arch import Net, load_arch
-from golf_opt.cli import CONF_DIR
-from golf_opt.config import DataConfig
-from golf_opt.data import Split, View
+from golf_opt.cli.main import CONF_DIR
+from golf_opt.config.schema import DataConfig
 from golf_opt.engines.base import Job
-from golf_opt.recipe import Candidate
+from golf_opt.task import data
+from golf_opt.task.arch import Net, load_arch
+from golf_opt.task.data import Split, View
+from golf_opt.task.recipe import Candidate
 
 NET = "c4-5-4"
 PARTS = ("peers", "ours", "study")

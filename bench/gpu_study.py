@@ -17,7 +17,7 @@ from typing import Any
 
 import optuna
 
-from golf_opt.callbacks import Callback
+from golf_opt.study.callbacks import Callback
 
 ROOT = Path(__file__).parents[1]
 SAMPLER = (

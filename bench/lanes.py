@@ -16,15 +16,15 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.report import machine, save
-from golf_opt import data
-from golf_opt.arch import load_arch
-from golf_opt.cli import CONF_DIR
-from golf_opt.config import DataConfig
-from golf_opt.data import View
+from golf_opt.cli.main import CONF_DIR
+from golf_opt.config.schema import DataConfig
 from golf_opt.engines.base import Job
 from golf_opt.engines.native import NativeEngine
 from golf_opt.engines.native.engine import physical_cores
-from golf_opt.recipe import Candidate
+from golf_opt.task import data
+from golf_opt.task.arch import load_arch
+from golf_opt.task.data import View
+from golf_opt.task.recipe import Candidate
 
 TURNS = 7
 EPOCHS = 4

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import RESULTS
-from golf_opt.files import replace_section
+from golf_opt.utils.files import replace_section
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -29,9 +29,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.report import machine, save
-from golf_opt.config import StorageConfig
-from golf_opt.storage import PASSWORD_ENV, flush, open_storage, take_password
-from golf_opt.write_behind import WriteBehindStorage
+from golf_opt.config.schema import StorageConfig
+from golf_opt.storage.studies import PASSWORD_ENV, flush, open_storage, take_password
+from golf_opt.storage.write_behind import WriteBehindStorage
 from tests.postgres import started
 
 FILLED, STEPS = 1_000, 20

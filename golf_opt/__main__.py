@@ -15,7 +15,7 @@ def leave_without_a_search() -> None:
         gc.freeze()
 
 
-from golf_opt.cli import main  # noqa: E402
+from golf_opt.cli.main import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

@@ -29,16 +29,16 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from bench.report import save
-from golf_opt.arch import load_arch
-from golf_opt.callbacks import Callback, TrialRun
-from golf_opt.cli import CONF_DIR
-from golf_opt.config import DataConfig, StorageConfig
-from golf_opt.data import load
+from golf_opt.cli.main import CONF_DIR
+from golf_opt.config.schema import DataConfig, StorageConfig
 from golf_opt.engines.base import Job
 from golf_opt.engines.native import NativeEngine
 from golf_opt.golf.source import candidate_of
-from golf_opt.storage import PASSWORD_ENV, opened_storage, take_password
-from golf_opt.study import requeue_dead
+from golf_opt.storage.studies import PASSWORD_ENV, opened_storage, take_password
+from golf_opt.study.callbacks import Callback, TrialRun
+from golf_opt.study.run import requeue_dead
+from golf_opt.task.arch import load_arch
+from golf_opt.task.data import load
 from tests import postgres
 
 ROOT = Path(__file__).parents[1]

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from golf_opt import cli
-from golf_opt.arch import Net, build_net, load_arch
-from golf_opt.data import Split, View
+from golf_opt.cli import main as cli
 from golf_opt.engines.base import Tensors, initial_weights
+from golf_opt.task.arch import Net, build_net, load_arch
+from golf_opt.task.data import Split, View
 
 ROOT = Path(__file__).parents[1]
 

@@ -19,8 +19,8 @@ import psycopg
 import pytest
 from sqlalchemy.engine import URL
 
-from golf_opt.config import StorageConfig
-from golf_opt.storage import PASSWORD_ENV, take_password
+from golf_opt.config.schema import StorageConfig
+from golf_opt.storage.studies import PASSWORD_ENV, take_password
 
 USER = "golfer"
 PASSWORD = "Gehe1m@ss:w/rd%?#&="  # every character that means something in a URL

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import net, tiny_net
 
-from golf_opt import cli
-from golf_opt.arch import INPUT_SHAPE, build_net, load_arch, parse_grammar, presets
-from golf_opt.config import UsageError
+from golf_opt.cli import main as cli
+from golf_opt.config.schema import UsageError
+from golf_opt.task.arch import INPUT_SHAPE, build_net, load_arch, parse_grammar, presets
 
 COUNTS = {
     "c4-5-4": 807,
@@ -41,7 +41,9 @@ def test_every_preset_is_counted_above() -> None:
 
 
 def test_arch_prints_the_totals_without_torch(tmp_path: Path) -> None:
-    program = "import sys; from golf_opt.cli import main; main(); sys.exit('torch' in sys.modules)"
+    program = (
+        "import sys; from golf_opt.cli.main import main; main(); sys.exit('torch' in sys.modules)"
+    )
     ran = subprocess.run(
         [sys.executable, "-c", program, "arch", *COUNTS],
         cwd=tmp_path,

@@ -24,10 +24,10 @@ from bench.gpu_study import analysed
 from bench.peers.jax_scan import ScanPopulation
 from bench.peers.population import Grouped, Vmapped
 from bench.peers.pytorch import Graphed, Resident
-from golf_opt.arch import Net
-from golf_opt.data import MEAN, STD, View
 from golf_opt.engines.base import Tensors, data_order, initial_weights
 from golf_opt.engines.torch import TorchEngine, build_module
+from golf_opt.task.arch import Net
+from golf_opt.task.data import MEAN, STD, View
 
 MODELS, BATCH, STEPS = 3, 7, 5
 

@@ -11,7 +11,7 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from golf_opt.bulk import BulkStorage
+from golf_opt.storage.bulk import BulkStorage
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from conftest import net
 
-from golf_opt.checkpoint import Checkpoint, CheckpointFolder, DamagedCheckpoint, pack
 from golf_opt.engines.base import EpochResult, Job, LaneState, initial_weights
-from golf_opt.files import replace_file
-from golf_opt.recipe import Candidate
+from golf_opt.storage.checkpoint import Checkpoint, CheckpointFolder, DamagedCheckpoint, pack
+from golf_opt.task.recipe import Candidate
+from golf_opt.utils.files import replace_file
 
 JOB = Job(net("c4-5-4"), Candidate(14, 8e-4), seed=5, epochs=18)
 CHECKPOINT = Checkpoint(

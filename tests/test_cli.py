@@ -22,7 +22,9 @@ from conftest import Ran, told
 from omegaconf import OmegaConf
 from sklearn import datasets
 
-from golf_opt import __version__, cli, data
+from golf_opt import __version__
+from golf_opt.cli import main as cli
+from golf_opt.task import data
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -404,7 +406,7 @@ def test_a_postgres_that_does_not_answer_is_named(golf: Golf, tmp_path: Path, ho
 
 
 def test_a_postgres_that_is_silent_is_given_up(golf: Golf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("golf_opt.storage.CONNECT_TIMEOUT_S", 2)  # libpq's smallest
+    monkeypatch.setattr("golf_opt.storage.studies.CONNECT_TIMEOUT_S", 2)  # libpq's smallest
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         said = told(golf(*FAST, f"storage.url=postgresql://u:{PASSWORD}@127.0.0.1:{port}/d"))

@@ -15,17 +15,23 @@ import optuna
 import pytest
 from conftest import Ran
 
-from golf_opt import rng
-from golf_opt.arch import build_net
-from golf_opt.config import ConfirmConfig, DataConfig, EngineConfig, StorageConfig, UsageError
-from golf_opt.data import Split, View
+from golf_opt.config.schema import (
+    ConfirmConfig,
+    DataConfig,
+    EngineConfig,
+    StorageConfig,
+    UsageError,
+)
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import Job
-from golf_opt.golf import confirm
-from golf_opt.golf.runs import train
+from golf_opt.engines.lanes import train
+from golf_opt.golf.retrain import confirm
+from golf_opt.golf.retrain.stats import points, spread
 from golf_opt.golf.source import candidate_of, study_view
-from golf_opt.golf.stats import points, spread
-from golf_opt.storage import CONFIRMED, RECIPE, find_study, marks, opened_storage
+from golf_opt.storage.studies import CONFIRMED, RECIPE, find_study, marks, opened_storage
+from golf_opt.task import rng
+from golf_opt.task.arch import build_net
+from golf_opt.task.data import Split, View
 
 NAME = "tiny"
 QUICK = ("data=digits", "epochs=2", "engine=torch", "space.batch_size=32", "pruner=none")

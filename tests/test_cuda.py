@@ -35,9 +35,7 @@ from test_native import (
     view_of,
 )
 
-from golf_opt import arch, data
-from golf_opt.config import DataConfig, UsageError
-from golf_opt.data import View
+from golf_opt.config.schema import DataConfig, UsageError
 from golf_opt.engines import base
 from golf_opt.engines.cuda import Block, CudaEngine
 from golf_opt.engines.cuda.devices import EmulatedProgram, Emulation, Gpu
@@ -50,7 +48,9 @@ from golf_opt.engines.cuda.program import (
 from golf_opt.engines.native import NativeEngine, compiler, library
 from golf_opt.engines.native.codegen import dropout_nodes, generate
 from golf_opt.engines.torch import TorchEngine
-from golf_opt.recipe import Candidate
+from golf_opt.task import arch, data
+from golf_opt.task.data import View
+from golf_opt.task.recipe import Candidate
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 CONF = Path(__file__).parents[1] / "conf"

@@ -26,8 +26,8 @@ import optuna
 import optuna_dashboard
 import pytest
 
-from golf_opt import report
-from golf_opt.web import READ_RULES
+from golf_opt.dashboard.guard import READ_RULES
+from golf_opt.study import note as report
 
 NAME = "seen"
 STUDY = (

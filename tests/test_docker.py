@@ -20,8 +20,8 @@ import pytest
 import yaml
 from conftest import ROOT, Ran
 
-from golf_opt import cli
-from golf_opt.storage import PASSWORD_ENV, PASSWORD_FILE_ENV, take_password
+from golf_opt.cli import main as cli
+from golf_opt.storage.studies import PASSWORD_ENV, PASSWORD_FILE_ENV, take_password
 
 if TYPE_CHECKING:
     from postgres import Server

@@ -13,8 +13,6 @@ from conftest import net, tiny_net
 from torch import nn
 from torch.nn import functional as F
 
-from golf_opt import rng
-from golf_opt.data import MEAN, STD, View
 from golf_opt.engines.base import (
     Engine,
     EpochResult,
@@ -26,7 +24,9 @@ from golf_opt.engines.base import (
 )
 from golf_opt.engines.native import NativeEngine, compiler
 from golf_opt.engines.torch import CounterDropout, TorchEngine, build_module, pick_device
-from golf_opt.recipe import Candidate, learning_rates
+from golf_opt.task import rng
+from golf_opt.task.data import MEAN, STD, View
+from golf_opt.task.recipe import Candidate, learning_rates
 
 EVERYTHING = (
     {"kind": "conv", "channels": 3, "kernel": 5, "stride": 2},

@@ -13,10 +13,10 @@ from conftest import net
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from golf_opt import pictures
-from golf_opt.data import Split
 from golf_opt.engines.base import initial_weights
-from golf_opt.figures import (
+from golf_opt.task.data import Split
+from golf_opt.visualization import pictures
+from golf_opt.visualization.figures import (
     StudyView,
     best_so_far,
     lanes_over_time,
@@ -26,8 +26,8 @@ from golf_opt.figures import (
     seed_noise,
     study_figures,
 )
-from golf_opt.plots import plotly_json, svg
-from golf_opt.published import SEED_SD, Published
+from golf_opt.visualization.plots import plotly_json, svg
+from golf_opt.visualization.published import SEED_SD, Published
 
 NOON = datetime(2026, 1, 1, 12)
 

@@ -9,9 +9,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from golf_opt.config import StorageConfig
-from golf_opt.storage import flush, opened_storage, set_total
-from golf_opt.write_behind import BudgetSpent
+from golf_opt.config.schema import StorageConfig
+from golf_opt.storage.studies import flush, opened_storage, set_total
+from golf_opt.storage.write_behind import BudgetSpent
 
 pytest_plugins = ["postgres"]
 
@@ -45,7 +45,7 @@ def test_many_processes_make_exactly_the_total(on_postgres: StorageConfig) -> No
         optuna.create_study(study_name=STUDY, storage=storage, direction="maximize")
     # spawning imports everything once, in the server that the processes are forked from
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["golf_opt.storage"])
+    context.set_forkserver_preload(["golf_opt.storage.studies"])
     processes = [context.Process(target=work, args=(on_postgres,)) for _ in range(PROCESSES)]
     for process in processes:
         process.start()

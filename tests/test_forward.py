@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import every_layer_net, net, random_tensors, tiny_net
 
-from golf_opt.arch import KINDS, Net
-from golf_opt.config import UsageError
-from golf_opt.data import View
+from golf_opt.config.schema import UsageError
 from golf_opt.engines.torch import TorchEngine
 from golf_opt.golf.forward import accuracy, forward, logits, normalise
+from golf_opt.task.arch import KINDS, Net
+from golf_opt.task.data import View
 
 SMALL = [
     tiny_net({"kind": "conv", "channels": 3, "kernel": 4, "stride": 3}, {"kind": "batch_norm"}),

@@ -12,13 +12,13 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from golf_opt import arch, rng
-from golf_opt.data import MEAN, STD, Split, View
 from golf_opt.engines import base
 from golf_opt.engines.native import NativeEngine, compiler, engine, library, unsupported
 from golf_opt.engines.native.codegen import dropout_nodes, generate, group_layers
 from golf_opt.engines.torch import TorchEngine, build_module
-from golf_opt.recipe import OPTIMIZERS, SCHEDULES, Candidate
+from golf_opt.task import arch, rng
+from golf_opt.task.data import MEAN, STD, Split, View
+from golf_opt.task.recipe import OPTIMIZERS, SCHEDULES, Candidate
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 QUICK = ("-O1",)  # to compile

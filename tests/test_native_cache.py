@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from golf_opt.arch import Net, build_net
-from golf_opt.config import UsageError
+from golf_opt.config.schema import UsageError
 from golf_opt.engines.native import compiler, library
+from golf_opt.task.arch import Net, build_net
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 TINY = {
@@ -22,7 +22,7 @@ TINY = {
 }
 FLAGS = ("-O0",)
 LOAD = f"""
-from golf_opt.arch import build_net
+from golf_opt.task.arch import build_net
 from golf_opt.engines.native import library
 print(library.load(build_net({TINY!r}), 4, 4, print, {FLAGS!r}).images)
 """

@@ -28,9 +28,9 @@ from golf_opt.engines.native import NativeEngine, compiler
 
 OLD = Path(__file__).parent / "v0_1"
 STUDY = (
-    "study arch=c4-5-4 data=digits epochs=12 trials=6 engine=native engine.lanes=1 "
-    "space.batch_size=16 pruner=none seed=3 study.name=old"
-).split()
+    *("study", "arch=c4-5-4", "data=digits", "epochs=12", "trials=6", "seed=3", "pruner=none"),
+    *("engine=native", "engine.lanes=1", "space.batch_size=16", "study.name=old"),
+)
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
 

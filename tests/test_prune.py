@@ -18,20 +18,20 @@ import torch
 from conftest import Ran, net, tiny_net
 from safetensors.numpy import load_file, save_file
 
-from golf_opt.arch import Net
-from golf_opt.config import PruneOptions, RoundOptions, UsageError
-from golf_opt.data import View
+from golf_opt.config.schema import PruneOptions, RoundOptions, UsageError
 from golf_opt.engines.base import Job, Tensors, initial_weights
 from golf_opt.engines.native import NativeEngine, compiler
 from golf_opt.engines.torch import TorchEngine
-from golf_opt.golf import surgeon
 from golf_opt.golf.dead import clear, fold, shrink
-from golf_opt.golf.judge import Judge, allowed_errors, flatten
-from golf_opt.golf.prune import Pruning, count, prune
-from golf_opt.golf.pruned import PrunedFolder, slug
-from golf_opt.golf.ranking import by_magnitude, by_saliency, in_scope
+from golf_opt.golf.pruning import surgeon
+from golf_opt.golf.pruning.evaluator import Judge, allowed_errors, flatten
+from golf_opt.golf.pruning.folder import PrunedFolder, slug
+from golf_opt.golf.pruning.prune import Pruning, count, prune
+from golf_opt.golf.pruning.ranking import by_magnitude, by_saliency, in_scope
 from golf_opt.golf.weights import read_weights
-from golf_opt.recipe import Candidate
+from golf_opt.task.arch import Net
+from golf_opt.task.data import View
+from golf_opt.task.recipe import Candidate
 
 native = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 QUICK = ("-O1",)  # to compile

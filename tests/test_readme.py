@@ -18,7 +18,7 @@ from conftest import ROOT, Ran, net, random_tensors
 from safetensors.numpy import save_file
 
 import bench.readme
-from golf_opt import cli
+from golf_opt.cli import main as cli
 from golf_opt.engines.native import compiler
 from golf_opt.engines.torch import TorchNet
 

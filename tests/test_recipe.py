@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from golf_opt.config import UsageError
-from golf_opt.recipe import Candidate, learning_rates
+from golf_opt.config.schema import UsageError
+from golf_opt.task.recipe import Candidate, learning_rates
 
 EPOCHS, STEPS = 7, 13
 

@@ -15,15 +15,12 @@ import pytest
 from conftest import ROOT, Ran
 from safetensors.numpy import load, save
 
-from golf_opt.arch import build_net
-from golf_opt.config import DataConfig, EngineConfig
-from golf_opt.data import Dataset
-from golf_opt.data import load as load_data
+from golf_opt.config.schema import DataConfig, EngineConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.native import NativeEngine
-from golf_opt.golf import record_table
-from golf_opt.golf.make_record import layers_of
-from golf_opt.golf.records import (
+from golf_opt.golf.records import table as record_table
+from golf_opt.golf.records.make import layers_of
+from golf_opt.golf.records.verify import (
     RECORD,
     WEIGHTS,
     Record,
@@ -36,6 +33,9 @@ from golf_opt.golf.records import (
     splits_of,
     verify,
 )
+from golf_opt.task.arch import build_net
+from golf_opt.task.data import Dataset
+from golf_opt.task.data import load as load_data
 
 FOLDER = ROOT / "studies" / "records"
 COMMITTED = record_folders(FOLDER)
@@ -171,7 +171,7 @@ def test_the_schema_refuses(copy: Path, changes: dict[str, Any], place: str) -> 
 def test_verify_needs_no_torch(mnist_root: Path) -> None:
     code = (
         "import sys; sys.argv = ['golf-opt', 'verify', sys.argv[1], 'data.root=' + sys.argv[2]];"
-        "from golf_opt.cli import main; main(); print('torch' in sys.modules)"
+        "from golf_opt.cli.main import main; main(); print('torch' in sys.modules)"
     )
     arguments = [sys.executable, "-c", code, str(SMALLEST), str(mnist_root)]
     ran = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)

@@ -15,18 +15,19 @@ from conftest import ROOT, Ran, net
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from golf_opt.cli import CONF_DIR
-from golf_opt.config import (
+from golf_opt.cli.main import CONF_DIR
+from golf_opt.config.schema import (
     DataConfig,
     EngineConfig,
     ReproduceConfig,
     UsageError,
     reproduce_config,
 )
-from golf_opt.data import MEAN, STD, View
-from golf_opt.golf import reproduce, reproduce_page
-from golf_opt.golf.reproduce_page import fill_in, measured, verdict, verdict_on_cut
-from golf_opt.golf.stats import spread
+from golf_opt.golf.retrain import page as reproduce_page
+from golf_opt.golf.retrain import reproduce
+from golf_opt.golf.retrain.page import fill_in, measured, verdict, verdict_on_cut
+from golf_opt.golf.retrain.stats import spread
+from golf_opt.task.data import MEAN, STD, View
 
 SMALL = {"arch": "c2-2-2", "recipe": {"batch_size": 32, "lr": 5e-3}, "epochs": 2}
 ONE = {"quick": 1, "full": 1}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from golf_opt import rng
+from golf_opt.task import rng
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3000))

@@ -1,6 +1,6 @@
 """Lanes stay full, and their use is counted, on a clock of our own."""
 
-from golf_opt.scheduler import Scheduler
+from golf_opt.engines.scheduler import Scheduler
 
 
 class Clock:

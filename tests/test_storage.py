@@ -18,9 +18,9 @@ from optuna.trial import TrialState
 from sqlalchemy import text, update
 from sqlalchemy.engine import make_url
 
-from golf_opt.config import StorageConfig, UsageError
-from golf_opt.ledger import LEASES
-from golf_opt.storage import (
+from golf_opt.config.schema import StorageConfig, UsageError
+from golf_opt.storage.ledger import LEASES
+from golf_opt.storage.studies import (
     PASSWORD_ENV,
     PASSWORD_FILE_ENV,
     STUDY_ID,
@@ -39,8 +39,8 @@ from golf_opt.storage import (
     storage_url,
     take_password,
 )
-from golf_opt.workers import is_alive, this_worker
-from golf_opt.write_behind import BudgetSpent, WriteBehindStorage
+from golf_opt.storage.write_behind import BudgetSpent, WriteBehindStorage
+from golf_opt.utils.processes import is_alive, this_worker
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -169,7 +169,7 @@ def test_finished_trials_are_complete_pruned_and_failed_ones(study: optuna.Study
 
 WORKER_PROGRAM = """
 import sys
-from golf_opt.workers import this_worker
+from golf_opt.utils.processes import this_worker
 print(this_worker(), flush=True)
 sys.stdin.read()
 """
@@ -263,7 +263,7 @@ def test_a_network_file_system_is_told_by_its_mount(tmp_path: Path) -> None:
 def test_sqlite_on_a_network_file_system_does_without_wal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("golf_opt.storage.file_system", lambda _: "nfs4")
+    monkeypatch.setattr("golf_opt.storage.studies.file_system", lambda _: "nfs4")
     storage = open_storage(StorageConfig(f"sqlite:///{tmp_path}/golf.db", None))
     with storage._backend.engine.connect() as connection:
         values = [

@@ -20,9 +20,9 @@ from conftest import Ran
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
-from golf_opt.callbacks import Callback, TrialRun, open_checkpoints
-from golf_opt.config import StorageConfig
-from golf_opt.storage import FINGERPRINT, find_study, marks, opened_storage
+from golf_opt.config.schema import StorageConfig
+from golf_opt.storage.studies import FINGERPRINT, find_study, marks, opened_storage
+from golf_opt.study.callbacks import Callback, TrialRun, open_checkpoints
 
 Golf = Callable[..., Ran]
 Start = Callable[..., subprocess.Popen[str]]
@@ -213,7 +213,7 @@ def test_lanes_that_wait_for_the_sampler_are_told_of(
 ) -> None:
     command = (*QUICK, "epochs=1", "sampler=random", "study.name=s")
     assert "stood idle" not in golf(*command, "trials=4").out
-    monkeypatch.setattr("golf_opt.study.WAITING_S", 1.0)
+    monkeypatch.setattr("golf_opt.study.run.WAITING_S", 1.0)
     original = optuna.samplers.RandomSampler.sample_independent
 
     def slow(self: Any, *arguments: Any) -> Any:

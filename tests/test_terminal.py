@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import Ran
 
-from golf_opt.progress import sparkline
+from golf_opt.study.progress import sparkline
 
 STUDY = ("study", "data=digits", "engine=torch", "trials=4", "epochs=6", "space.batch_size=32")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")

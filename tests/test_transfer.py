@@ -27,11 +27,19 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from sqlalchemy import insert, text
 
-from golf_opt import archive, listing, removal, transfer
-from golf_opt.config import ExportConfig, StorageConfig
+from golf_opt.config.schema import ExportConfig, StorageConfig
 from golf_opt.golf.source import load_trained
-from golf_opt.ledger import LEASES
-from golf_opt.storage import RECIPE, STUDY_ID, WORKER, find_study, mark, marks, opened_storage
+from golf_opt.manage import archive, listing, removal, transfer
+from golf_opt.storage.ledger import LEASES
+from golf_opt.storage.studies import (
+    RECIPE,
+    STUDY_ID,
+    WORKER,
+    find_study,
+    mark,
+    marks,
+    opened_storage,
+)
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -437,9 +445,9 @@ def test_rm_on_a_real_terminal(tmp_path: Path, here: str) -> None:
 
 WORKER_PROGRAM = """
 import sys, optuna
-from golf_opt.config import StorageConfig
-from golf_opt.storage import opened_storage
-from golf_opt.workers import show_worker, this_worker
+from golf_opt.config.schema import StorageConfig
+from golf_opt.storage.studies import opened_storage
+from golf_opt.utils.processes import show_worker, this_worker
 with opened_storage(StorageConfig(sys.argv[1], None)) as storage:
     optuna.load_study(study_name="s", storage=storage).ask()
     storage.flush()

@@ -19,9 +19,9 @@ import optuna
 import pytest
 from conftest import Ran
 
-from golf_opt.callbacks import open_checkpoints
-from golf_opt.config import StorageConfig
-from golf_opt.storage import FINGERPRINT, RECIPE, find_study, mark, marks, opened_storage
+from golf_opt.config.schema import StorageConfig
+from golf_opt.storage.studies import FINGERPRINT, RECIPE, find_study, mark, marks, opened_storage
+from golf_opt.study.callbacks import open_checkpoints
 
 pytest_plugins = ["postgres"]
 

@@ -17,7 +17,7 @@ from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
-from golf_opt.write_behind import (
+from golf_opt.storage.write_behind import (
     BudgetSpent,
     StorageUnreachable,
     WriteBehindStorage,

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from bench.peers.population import orders
-from golf_opt import arch
-from golf_opt.arch import Net
-from golf_opt.data import MEAN, STD, Split
 from golf_opt.engines.base import data_order, initial_weights
+from golf_opt.task import arch
+from golf_opt.task.arch import Net
+from golf_opt.task.data import MEAN, STD, Split
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch is on the same GPU

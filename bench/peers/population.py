@@ -16,11 +16,11 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from bench.peers.pytorch import captured, normalised, resident
-from golf_opt import arch
-from golf_opt.arch import Net
-from golf_opt.data import Split
 from golf_opt.engines.base import data_order, initial_weights
 from golf_opt.engines.torch import build_module
+from golf_opt.task import arch
+from golf_opt.task.arch import Net
+from golf_opt.task.data import Split
 
 HOWS = ("eager", "graphs", "compiled")
 

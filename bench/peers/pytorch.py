@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from golf_opt.arch import Net
-from golf_opt.data import MEAN, STD, Split
 from golf_opt.engines.base import data_order, initial_weights
 from golf_opt.engines.torch import build_module
+from golf_opt.task.arch import Net
+from golf_opt.task.data import MEAN, STD, Split
 
 PIXEL_SCALE, PIXEL_SHIFT = 1 / (255 * STD), MEAN / STD
 GRAPH_WARMUP_STEPS = 3  # as torch.cuda.graphs asks for before a capture

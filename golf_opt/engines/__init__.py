@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from golf_opt.arch import Net
-from golf_opt.config import EngineConfig, UsageError
-from golf_opt.data import View
+from golf_opt.config.schema import EngineConfig, UsageError
 from golf_opt.engines.base import Engine
+from golf_opt.task.arch import Net
+from golf_opt.task.data import View
 
 
 def create_engine(config: EngineConfig, view: View, net: Net, say: Callable[[str], None]) -> Engine:

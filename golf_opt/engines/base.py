@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt import rng
-from golf_opt.arch import Net
-from golf_opt.data import Split
-from golf_opt.recipe import Candidate
+from golf_opt.task import rng
+from golf_opt.task.arch import Net
+from golf_opt.task.data import Split
+from golf_opt.task.recipe import Candidate
 
 Tensors = dict[str, npt.NDArray[Any]]
 DROPOUT_KEY = "dropout"

@@ -18,10 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from golf_opt import arch
-from golf_opt.arch import Net, Node
-from golf_opt.config import UsageError
-from golf_opt.data import MEAN, STD, Split, View
+from golf_opt.config.schema import UsageError
 from golf_opt.engines.base import (
     EpochResult,
     Job,
@@ -32,7 +29,10 @@ from golf_opt.engines.base import (
     initial_weights,
     steps_per_epoch,
 )
-from golf_opt.recipe import ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, Candidate, learning_rates
+from golf_opt.task import arch
+from golf_opt.task.arch import Net, Node
+from golf_opt.task.data import MEAN, STD, Split, View
+from golf_opt.task.recipe import ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, Candidate, learning_rates
 
 SLICE_S = 0.4
 EVAL_BATCH = 2000

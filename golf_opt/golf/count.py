@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from golf_opt.arch import Net
 from golf_opt.engines.base import Tensors
 from golf_opt.golf.dead import clear
+from golf_opt.task.arch import Net
 
 
 @dataclass(frozen=True)

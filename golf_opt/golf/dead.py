@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt import arch
-from golf_opt.arch import Net, Node, build_net
 from golf_opt.engines.base import Tensors
+from golf_opt.task import arch
+from golf_opt.task.arch import Net, Node, build_net
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[Any]

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt import arch
-from golf_opt.arch import NUM_CLASSES, Net, Node
-from golf_opt.config import UsageError
-from golf_opt.data import MEAN, STD
+from golf_opt.config.schema import UsageError
+from golf_opt.task import arch
+from golf_opt.task.arch import NUM_CLASSES, Net, Node
+from golf_opt.task.data import MEAN, STD
 
 BATCH = 500  # images at once: a few tens of MB of windows for the widest preset but pytorch-example
 

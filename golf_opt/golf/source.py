@@ -10,17 +10,17 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from golf_opt.arch import Net, build_net
-from golf_opt.callbacks import open_checkpoints
-from golf_opt.checkpoint import DamagedCheckpoint
-from golf_opt.config import DataConfig, SourceConfig, StorageConfig, UsageError
-from golf_opt.data import Dataset, View, load
+from golf_opt.config.schema import DataConfig, SourceConfig, StorageConfig, UsageError
 from golf_opt.engines.base import Job, Tensors
 from golf_opt.golf.weights import read_weights
-from golf_opt.recipe import Candidate
-from golf_opt.report import best_trial
-from golf_opt.space import build_space
-from golf_opt.storage import FINGERPRINT, RECIPE, find_study, marks, opened_storage
+from golf_opt.storage.checkpoint import DamagedCheckpoint
+from golf_opt.storage.studies import FINGERPRINT, RECIPE, find_study, marks, opened_storage
+from golf_opt.study.callbacks import open_checkpoints
+from golf_opt.study.note import best_trial
+from golf_opt.study.space import build_space
+from golf_opt.task.arch import Net, build_net
+from golf_opt.task.data import Dataset, View, load
+from golf_opt.task.recipe import Candidate
 
 
 @dataclass(frozen=True)

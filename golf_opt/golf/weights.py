@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from golf_opt.arch import Net, Parameter, show_shape
-from golf_opt.config import UsageError
+from golf_opt.config.schema import UsageError
 from golf_opt.engines.base import Tensors
+from golf_opt.task.arch import Net, Parameter, show_shape
 
 Foreign = dict[str, npt.NDArray[Any]]
 OURS = ("weights/", "buffers/")

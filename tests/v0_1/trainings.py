@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from golf_opt.arch import Net, build_net, load_arch
-from golf_opt.cli import CONF_DIR
-from golf_opt.data import Split, View
+from golf_opt.cli.main import CONF_DIR
 from golf_opt.engines.base import Job
 from golf_opt.engines.native import NativeEngine, compiler
-from golf_opt.recipe import Candidate
+from golf_opt.task.arch import Net, build_net, load_arch
+from golf_opt.task.data import Split, View
+from golf_opt.task.recipe import Candidate
 
 FILE = Path(__file__).with_name("trainings.json")
 EPOCHS = 3

@@ -14,8 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.arch import Net
-from golf_opt.config import UsageError
+from golf_opt.config.schema import UsageError
 from golf_opt.engines.base import EngineFault
 from golf_opt.engines.cuda.program import (
     INFO,
@@ -24,6 +23,7 @@ from golf_opt.engines.cuda.program import (
     compile_cubin,
     compile_emulation,
 )
+from golf_opt.task.arch import Net
 
 SHARED_LIMIT = 227 * 1024  # of a block on the largest GPUs so far
 EMULATED_CORES = 2

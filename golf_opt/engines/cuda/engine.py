@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.arch import Net
-from golf_opt.config import UsageError
-from golf_opt.data import Split, View
+from golf_opt.config.schema import UsageError
 from golf_opt.engines.base import (
     EngineFault,
     EpochResult,
@@ -34,7 +32,9 @@ from golf_opt.engines.cuda.program import Block, Info, block_for
 from golf_opt.engines.cuda.structs import BATCHED, LANE, LIMIT, NOT_FINITE, RESULT
 from golf_opt.engines.native.codegen import dropout_nodes, generate, unsupported
 from golf_opt.engines.native.engine import pack, unpack
-from golf_opt.recipe import learning_rates
+from golf_opt.task.arch import Net
+from golf_opt.task.data import Split, View
+from golf_opt.task.recipe import learning_rates
 
 SLICE_S = 0.2
 WAVES = 2

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt import rng
-from golf_opt.arch import Net
-from golf_opt.data import Split
 from golf_opt.engines.base import DROPOUT_KEY, Job, LaneState, Slice, Tensors, initial_weights
 from golf_opt.engines.cuda.devices import Buffer, Device, Program
 from golf_opt.engines.cuda.structs import DATA, EPOCH, LANE, RESULT
 from golf_opt.engines.native.codegen import dropout_nodes
 from golf_opt.engines.native.engine import MOMENTS, pack, unpack, update_of
-from golf_opt.recipe import learning_rates
+from golf_opt.task import rng
+from golf_opt.task.arch import Net
+from golf_opt.task.data import Split
+from golf_opt.task.recipe import learning_rates
 
 WINDOW = 4  # epochs that a launch may go through
 Floats = npt.NDArray[np.float32]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from golf_opt.arch import Net
-from golf_opt.config import UsageError
+from golf_opt.config.schema import UsageError
 from golf_opt.engines.native import library
 from golf_opt.engines.native.codegen import dropout_nodes, generate
+from golf_opt.task.arch import Net
 
 WIDTH = 32  # threads of a warp
 FLAGS = ("--std=c++17", "--device-as-default-execution-space", "--ftz=true")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from golf_opt import arch
-from golf_opt.arch import Net, Node, Shape
+from golf_opt.task import arch
+from golf_opt.task.arch import Net, Node, Shape
 
 MAX_PARAMS = 1 << 20  # each has a gradient in every lane of a vector: 64 MiB
 MAX_ACTIVATIONS = 1 << 24  # positions of one image's tensor

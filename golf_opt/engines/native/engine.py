@@ -20,9 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt import rng
-from golf_opt.arch import NUM_CLASSES, Net, Parameter
-from golf_opt.data import Split, View
 from golf_opt.engines.base import (
     DROPOUT_KEY,
     EpochResult,
@@ -36,8 +33,11 @@ from golf_opt.engines.base import (
 from golf_opt.engines.native import library
 from golf_opt.engines.native.codegen import dropout_nodes
 from golf_opt.engines.native.library import Library, Training, Update
-from golf_opt.recipe import ADAM_BETAS, ADAM_EPS, OPTIMIZERS, SGD_MOMENTUM, Candidate
-from golf_opt.recipe import learning_rates as rates_of_epoch
+from golf_opt.task import rng
+from golf_opt.task.arch import NUM_CLASSES, Net, Parameter
+from golf_opt.task.data import Split, View
+from golf_opt.task.recipe import ADAM_BETAS, ADAM_EPS, OPTIMIZERS, SGD_MOMENTUM, Candidate
+from golf_opt.task.recipe import learning_rates as rates_of_epoch
 
 SLICE_S = 0.3
 AHEAD = 2

@@ -23,9 +23,9 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from golf_opt.arch import Net
-from golf_opt.config import UsageError
+from golf_opt.config.schema import UsageError
 from golf_opt.engines.native.codegen import generate, unsupported
+from golf_opt.task.arch import Net
 
 COMPILERS = ("c++", "g++", "clang++")
 # -ffast-math for fused multiply-adds and selects without care for nan; but sums stay in the order

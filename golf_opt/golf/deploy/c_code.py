@@ -1,0 +1,419 @@
+"""A trained net as one C99 header: constants, a few loops, no heap, no libm.
+
+Every layer that has weights is one of two loops. `golf_conv` walks over all weights of a kernel; a
+linear layer is a convolution whose kernel is as large as its input. `golf_sparse` walks over the
+non-zero weights and where in the input each belongs; a layer takes it where that is smaller, which
+is below two thirds of non-zero weights. Activations, pools and batch norm work in place, so the
+working memory is two buffers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from golf_opt.task import arch
+from golf_opt.task.arch import INPUT_SHAPE, NUM_CLASSES, Net, Node, show_shape
+from golf_opt.task.data import MEAN, STD
+
+PIXELS = INPUT_SHAPE[1] * INPUT_SHAPE[2]
+LINE = 96  # columns of a table of numbers
+FLOAT_BYTES = 4
+Array = npt.NDArray[Any]
+
+HELPERS = {
+    "golf_conv": """\
+/* Convolve in[channels][side][side], no padding. depthwise: output o reads channel o alone. */
+static inline void golf_conv(const float *in, int channels, int side, float *out, int outputs,
+                             int kernel, int stride, int depthwise, const float *weight,
+                             const float *bias)
+{
+    const int out_side = (side - kernel) / stride + 1;
+    const int depth = depthwise ? 1 : channels;
+    for (int o = 0; o < outputs; o++) {
+        const float *first = in + (depthwise ? o * side * side : 0);
+        for (int y = 0; y < out_side; y++) {
+            for (int x = 0; x < out_side; x++) {
+                const float *w = weight + o * depth * kernel * kernel;
+                float sum = bias ? bias[o] : 0.0f;
+                for (int c = 0; c < depth; c++) {
+                    for (int i = 0; i < kernel; i++) {
+                        const float *row = first + (c * side + y * stride + i) * side + x * stride;
+                        for (int j = 0; j < kernel; j++) {
+                            sum += *w++ * row[j];
+                        }
+                    }
+                }
+                *out++ = sum;
+            }
+        }
+    }
+}
+""",
+    "golf_sparse": """\
+/* The same with non-zero weights alone: those of output o are first[o] to first[o + 1] - 1, and
+   at[] says how far from the window's first pixel each one's input is. */
+static inline void golf_sparse(const float *in, int side, float *out, int outputs, int out_side,
+                               int stride, const float *weight, const {at} *at,
+                               const {at} *first, const float *bias)
+{
+    for (int o = 0; o < outputs; o++) {
+        for (int y = 0; y < out_side; y++) {
+            for (int x = 0; x < out_side; x++) {
+                const float *window = in + (y * side + x) * stride;
+                float sum = bias ? bias[o] : 0.0f;
+                for (unsigned long k = first[o]; k < first[o + 1]; k++) {
+                    sum += weight[k] * window[at[k]];
+                }
+                *out++ = sum;
+            }
+        }
+    }
+}
+""",
+    "golf_pad": """\
+/* Copy in[channels][side][side] into a frame of `pad` zeros. */
+static inline void golf_pad(const float *in, int channels, int side, int pad, float *out)
+{
+    for (int c = 0; c < channels; c++) {
+        for (int y = -pad; y < side + pad; y++) {
+            for (int x = -pad; x < side + pad; x++) {
+                const int inside = y >= 0 && y < side && x >= 0 && x < side;
+                *out++ = inside ? in[(c * side + y) * side + x] : 0.0f;
+            }
+        }
+    }
+}
+""",
+    "golf_affine": """\
+/* Batch norm in evaluation: each channel times a scale, plus a shift. */
+static inline void golf_affine(float *x, int channels, int area, const float *scale,
+                               const float *shift)
+{
+    for (int c = 0; c < channels; c++) {
+        for (int i = 0; i < area; i++, x++) {
+            *x = *x * scale[c] + shift[c];
+        }
+    }
+}
+""",
+    "golf_relu": """\
+static inline void golf_relu(float *x, int size)
+{
+    for (int i = 0; i < size; i++) {
+        if (x[i] < 0.0f) {
+            x[i] = 0.0f;
+        }
+    }
+}
+""",
+    "golf_leaky_relu": """\
+static inline void golf_leaky_relu(float *x, int size, float slope)
+{
+    for (int i = 0; i < size; i++) {
+        if (x[i] < 0.0f) {
+            x[i] *= slope;
+        }
+    }
+}
+""",
+    "golf_prelu": """\
+static inline void golf_prelu(float *x, int channels, int area, const float *slope)
+{
+    for (int c = 0; c < channels; c++) {
+        for (int i = 0; i < area; i++, x++) {
+            if (*x < 0.0f) {
+                *x *= slope[c];
+            }
+        }
+    }
+}
+""",
+    "golf_max_pool": """\
+/* In place: an output never lies behind the inputs that are still to be read. */
+static inline void golf_max_pool(float *x, int channels, int side, int size)
+{
+    float *out = x;
+    for (int c = 0; c < channels; c++) {
+        for (int y = 0; y + size <= side; y += size) {
+            for (int left = 0; left + size <= side; left += size) {
+                float top = x[(c * side + y) * side + left];
+                for (int i = 0; i < size; i++) {
+                    for (int j = 0; j < size; j++) {
+                        const float value = x[(c * side + y + i) * side + left + j];
+                        top = value > top ? value : top;
+                    }
+                }
+                *out++ = top;
+            }
+        }
+    }
+}
+""",
+    "golf_mean": """\
+/* Global average pooling, in place. */
+static inline void golf_mean(float *x, int channels, int area)
+{
+    for (int c = 0; c < channels; c++) {
+        float sum = 0.0f;
+        for (int i = 0; i < area; i++) {
+            sum += x[c * area + i];
+        }
+        x[c] = sum / (float)area;
+    }
+}
+""",
+}
+
+
+def c_header(net: Net, tensors: Mapping[str, Array], about: Mapping[str, str]) -> str:
+    """Return the header that defines `golf_predict`.
+
+    Args:
+        net: the layers.
+        tensors: `weights/<parameter>` and `buffers/<buffer>`, finite.
+        about: lines for the comment on top.
+    """
+    return _Writer(net, tensors).header(about)
+
+
+class _Writer:
+    """Goes through the layers once, and collects tables, the helpers in use and the calls."""
+
+    def __init__(self, net: Net, tensors: Mapping[str, Array]) -> None:
+        self._net, self._tensors = net, tensors
+        self._tables: dict[str, str] = {}
+        self._bytes = 0
+        self._helpers: set[str] = set()
+        self._calls: list[str] = []
+        self._buffer = 0  # that holds the layer's input: a or b
+        self._sizes = [PIXELS, 1]
+        self._index_type, self._index_bytes = _index_type(net)
+        for node in net.nodes:
+            self._layer(node)
+
+    def header(self, about: Mapping[str, str]) -> str:
+        helpers = [text for name, text in HELPERS.items() if name in self._helpers]
+        working = FLOAT_BYTES * sum(self._sizes)
+        notes = [f" * {key + ':':<14} {_comment(text)}" for key, text in about.items()]
+        scale, shift = 1 / (255 * STD), -MEAN / STD
+        return "\n".join(
+            [
+                "/*",
+                *notes,
+                f" * {'memory:':<14} {self._bytes:,} bytes of constants, "
+                f"{working:,} bytes to work in",
+                " *",
+                " * int golf_predict(const uint8_t image[784], float scores[10])",
+                " *",
+                " * image: 28 rows of 28 pixels as in MNIST, 0 the background, 255 the ink; it is",
+                " * normalised in here. scores: of the digits 0 to 9, before any softmax. Returns",
+                " * the digit with the highest score.",
+                " *",
+                " * The buffers are static, so one call at a time; define GOLF_BUFFER as nothing",
+                " * before the #include to have them on the stack instead.",
+                " */",
+                "#ifndef GOLF_NET_H",
+                "#define GOLF_NET_H",
+                "",
+                "#include <stdint.h>",
+                "",
+                "#ifndef GOLF_BUFFER",
+                "#define GOLF_BUFFER static",
+                "#endif",
+                "",
+                *self._tables.values(),
+                *[text.replace("{at}", self._index_type) for text in helpers],
+                "static inline int golf_predict(const uint8_t image[784], float scores[10])",
+                "{",
+                f"    GOLF_BUFFER float a[{self._sizes[0]}];",
+                f"    GOLF_BUFFER float b[{self._sizes[1]}];",
+                "    int best = 0;",
+                f"    for (int i = 0; i < {PIXELS}; i++) {{",
+                f"        a[i] = (float)image[i] * {_float(scale)} + {_float(shift)};",
+                "    }",
+                *[f"    {call}" for call in self._calls],
+                f"    for (int i = 0; i < {NUM_CLASSES}; i++) {{",
+                f"        scores[i] = {self._in}[i];",
+                "        best = scores[i] > scores[best] ? i : best;",
+                "    }",
+                "    return best;",
+                "}",
+                "",
+                "#endif",
+                "",
+            ]
+        )
+
+    @property
+    def _in(self) -> str:
+        return "ab"[self._buffer]
+
+    @property
+    def _out(self) -> str:
+        return "ab"[1 - self._buffer]
+
+    def _layer(self, node: Node) -> None:
+        """Add the calls of one layer."""
+        layer, size = node.layer, int(np.prod(node.input_shape))
+        channels = node.input_shape[0]
+        area = size // channels
+        self._calls.append(
+            f"/* {node.name}: {show_shape(node.input_shape)} -> {show_shape(node.output_shape)} */"
+        )
+        match layer:
+            case arch.Conv():
+                self._convolve(node, layer)
+            case arch.Linear():
+                self._linear(node)
+            case arch.BatchNorm():
+                self._batch_norm(node, layer.EPS, area)
+            case arch.ReLU():
+                self._call("golf_relu", self._in, size)
+            case arch.LeakyReLU():
+                self._call("golf_leaky_relu", self._in, size, _float(layer.slope))
+            case arch.PReLU():
+                slopes = self._table(f"{node.name}_slope", self._tensor(node, "weight"))
+                self._call("golf_prelu", self._in, channels, area, slopes)
+            case arch.MaxPool():
+                self._call("golf_max_pool", self._in, channels, _side(node), layer.size)
+            case arch.GlobalAvgPool():
+                self._call("golf_mean", self._in, channels, area)
+            case arch.Dropout():
+                self._calls[-1] = f"/* {node.name} does nothing outside of training */"
+            case _:
+                raise AssertionError(f"no C for {layer.kind}")
+
+    def _convolve(self, node: Node, layer: arch.Conv) -> None:
+        channels, side = node.input_shape[0], _side(node)
+        if layer.pad:
+            padded = side + 2 * layer.pad
+            self._call("golf_pad", self._in, channels, side, layer.pad, self._out)
+            self._swap(channels * padded**2)
+            side = padded
+        depthwise = isinstance(layer, arch.Depthwise)
+        weight = self._tensor(node, "weight")
+        self._weighted(node, weight, channels, side, layer.kernel, layer.stride, depthwise)
+
+    def _linear(self, node: Node) -> None:
+        """A convolution whose kernel is as large as its input."""
+        channels, side = node.input_shape[0], _side(node)
+        weight = self._tensor(node, "weight").reshape(-1, channels, side, side)
+        self._weighted(node, weight, channels, side, kernel=side, stride=1, depthwise=False)
+
+    def _weighted(
+        self,
+        node: Node,
+        weight: Array,
+        channels: int,
+        side: int,
+        kernel: int,
+        stride: int,
+        depthwise: bool,
+    ) -> None:
+        """Add a layer with weights [outputs, depth, kernel, kernel], dense or sparse."""
+        outputs = len(weight)
+        out_side = (side - kernel) // stride + 1
+        bias = "0"
+        if f"weights/{node.name}.bias" in self._tensors:
+            bias = self._table(f"{node.name}_bias", self._tensor(node, "bias"))
+        nonzero = int(np.count_nonzero(weight))
+        indices = nonzero + outputs + 1
+        sparse_bytes = nonzero * FLOAT_BYTES + indices * self._index_bytes
+        if sparse_bytes < FLOAT_BYTES * weight.size:
+            o, c, i, j = np.nonzero(weight)
+            at = ((o if depthwise else c) * side + i) * side + j
+            first = np.searchsorted(o, np.arange(outputs + 1))
+            self._call(
+                "golf_sparse", self._in, side, self._out, outputs, out_side, stride,
+                self._table(f"{node.name}_weight", weight[o, c, i, j]),
+                self._table(f"{node.name}_at", at),
+                self._table(f"{node.name}_first", first), bias,
+            )  # fmt: skip
+        else:
+            self._call(
+                "golf_conv", self._in, channels, side, self._out, outputs, kernel, stride,
+                int(depthwise), self._table(f"{node.name}_weight", weight), bias,
+            )  # fmt: skip
+        self._swap(outputs * out_side**2)
+
+    def _batch_norm(self, node: Node, eps: float, area: int) -> None:
+        weight, bias, mean, var = (
+            self._tensor(node, name).astype(np.float64)
+            for name in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = weight / np.sqrt(var + eps)
+        scale_table = self._table(f"{node.name}_scale", scale)
+        shift_table = self._table(f"{node.name}_shift", bias - mean * scale)
+        self._call("golf_affine", self._in, len(weight), area, scale_table, shift_table)
+
+    def _tensor(self, node: Node, name: str) -> Array:
+        kind = "buffers" if name.startswith("running_") else "weights"
+        return self._tensors[f"{kind}/{node.name}.{name}"]
+
+    def _call(self, helper: str, *arguments: object) -> None:
+        self._helpers.add(helper)
+        self._calls.append(f"{helper}({', '.join(map(str, arguments))});")
+
+    def _swap(self, size: int) -> None:
+        """The layer has written `size` floats to the other buffer, where the next one reads."""
+        self._buffer = 1 - self._buffer
+        self._sizes[self._buffer] = max(self._sizes[self._buffer], size)
+
+    def _table(self, name: str, values: Array) -> str:
+        """Return the name of a constant table; a layer used again on another shape has its own."""
+        values = values.ravel()
+        floats = values.dtype.kind == "f"
+        numbers = [_float(v) if floats else str(v) for v in values.tolist()]
+        kind = "float" if floats else self._index_type
+        table = f"golf_{name}"
+        text = _definition(kind, table, numbers)
+        while self._tables.get(table, text) != text:
+            table += "_again"
+            text = _definition(kind, table, numbers)
+        if table not in self._tables:
+            self._tables[table] = text
+            self._bytes += len(numbers) * (FLOAT_BYTES if floats else self._index_bytes)
+        return table
+
+
+def _index_type(net: Net) -> tuple[str, int]:
+    """Return the C type, and its bytes, of an offset into a layer's input or weights."""
+    inputs = [
+        math.prod(n.input_shape) * (1 + 2 * n.layer.pad / _side(n)) ** 2
+        for n in net.nodes
+        if isinstance(n.layer, arch.Conv)
+    ]
+    largest = max([PIXELS, *inputs, *(p.size for p in net.parameters)])
+    return ("uint16_t", 2) if largest <= np.iinfo(np.uint16).max else ("uint32_t", 4)
+
+
+def _side(node: Node) -> int:
+    """Rows of a layer's input, which is always square; 1 where it is features."""
+    return node.input_shape[1] if len(node.input_shape) == 3 else 1
+
+
+def _float(value: float) -> str:
+    """Return a float literal that reads back as the same float32."""
+    text = f"{np.float32(value):.9g}"
+    return f"{text}f" if any(mark in text for mark in ".e") else f"{text}.0f"
+
+
+def _comment(text: str) -> str:
+    """Return text that neither ends a C comment nor upsets a compiler inside one."""
+    return text.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?")
+
+
+def _definition(kind: str, name: str, numbers: Sequence[str]) -> str:
+    """Return a table; one of a layer without weights left holds a zero, for C has no empty ones."""
+    lines = [""]
+    for number in numbers or ["0"]:
+        if len(lines[-1]) + len(number) + 2 > LINE:
+            lines.append("")
+        lines[-1] += f"{number}, "
+    body = "\n".join(f"    {line.rstrip()}" for line in lines)
+    return f"static const {kind} {name}[{max(1, len(numbers))}] = {{\n{body}\n}};\n"

@@ -1,0 +1,127 @@
+"""A trained net as an ONNX model, node by node from its list of layers.
+
+The input is what a data set holds, uint8 images [n, 28, 28], and the model normalises them itself:
+so nobody has to know the mean and the standard deviation that a net was trained with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from golf_opt import __version__
+from golf_opt.task import arch
+from golf_opt.task.arch import INPUT_SHAPE, NUM_CLASSES, Net, Node
+from golf_opt.task.data import MEAN, STD
+
+OPSET, IR_VERSION = 17, 8  # of 2022: runtimes of microcontrollers and phones lag behind
+INPUT, OUTPUT = "images", "scores"
+DOC = (
+    "images: uint8 [n, 28, 28] as in MNIST, 0 the background and 255 the ink, not normalised; the "
+    "model does that itself. scores: float32 [n, 10] of the digits 0 to 9, before any softmax."
+)
+Array = npt.NDArray[Any]
+
+
+def onnx_model(net: Net, tensors: Mapping[str, Array], about: Mapping[str, str]) -> bytes:
+    """Return the model, checked by onnx.
+
+    Args:
+        net: the layers.
+        tensors: `weights/<parameter>` and `buffers/<buffer>`.
+        about: becomes the model's metadata.
+    """
+    graph = _Graph(net, tensors)
+    model = helper.make_model(
+        graph.build(),
+        producer_name="golf_opt",
+        producer_version=__version__,
+        doc_string=DOC,
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+    )
+    helper.set_model_props(model, dict(about))
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+class _Graph:
+    """Collects nodes, each reading what the one before it wrote, and constants, each once."""
+
+    def __init__(self, net: Net, tensors: Mapping[str, Array]) -> None:
+        self._net, self._tensors = net, tensors
+        self._nodes: list[Any] = []
+        self._constants: dict[str, Any] = {}
+        self._last = INPUT
+
+    def build(self) -> Any:
+        self._add("Cast", to=TensorProto.FLOAT)
+        self._add("Sub", self._constant("mean", np.float32(255 * MEAN)))
+        self._add("Div", self._constant("std", np.float32(255 * STD)))
+        self._add("Reshape", self._constant("input_shape", np.array([-1, *INPUT_SHAPE])))
+        for node in self._net.nodes:
+            self._layer(node)
+        self._nodes[-1].output[0] = OUTPUT
+        return helper.make_graph(
+            self._nodes,
+            self._net.name,
+            [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["n", *INPUT_SHAPE[1:]])],
+            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", NUM_CLASSES])],
+            list(self._constants.values()),
+        )
+
+    def _layer(self, node: Node) -> None:
+        layer = node.layer
+        own = [self._weight("weights", p.name) for p in node.parameters]
+        match layer:
+            case arch.Conv():
+                groups = node.input_shape[0] if isinstance(layer, arch.Depthwise) else 1
+                self._add(
+                    "Conv", *own, group=groups, kernel_shape=[layer.kernel] * 2,
+                    pads=[layer.pad] * 4, strides=[layer.stride] * 2,
+                )  # fmt: skip
+            case arch.Linear():
+                if len(node.input_shape) > 1:
+                    self._add("Flatten")
+                self._add("Gemm", *own, transB=1)
+            case arch.BatchNorm():
+                statistics = [self._weight("buffers", b.name) for b in node.buffers]
+                self._add("BatchNormalization", *own, *statistics, epsilon=layer.EPS)
+            case arch.ReLU():
+                self._add("Relu")
+            case arch.LeakyReLU():
+                self._add("LeakyRelu", alpha=layer.slope)
+            case arch.PReLU():
+                slopes = self._tensors[f"weights/{node.name}.weight"]
+                shape = (-1, *[1] * (len(node.input_shape) - 1))  # to broadcast over an image
+                name = f"{node.name}.slope{len(shape)}"
+                self._add("PRelu", self._constant(name, slopes.reshape(shape)))
+            case arch.MaxPool():
+                self._add("MaxPool", kernel_shape=[layer.size] * 2, strides=[layer.size] * 2)
+            case arch.GlobalAvgPool():
+                self._add("GlobalAveragePool")
+                self._add("Flatten")
+            case arch.Dropout():
+                pass  # it does nothing outside of training
+            case _:
+                raise AssertionError(f"no ONNX node for {layer.kind}")
+
+    def _weight(self, kind: str, name: str) -> str:
+        return self._constant(name, self._tensors[f"{kind}/{name}"])
+
+    def _constant(self, name: str, values: Any) -> str:
+        self._constants[name] = numpy_helper.from_array(np.asarray(values), name)
+        return name
+
+    def _add(self, operator: str, *constants: str, **attributes: Any) -> None:
+        """Append an operator on the last output and some constants."""
+        output = f"{operator.lower()}{len(self._nodes)}"
+        inputs = [self._last, *constants]
+        self._nodes.append(helper.make_node(operator, inputs, [output], output, **attributes))
+        self._last = output

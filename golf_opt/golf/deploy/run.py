@@ -1,0 +1,101 @@
+"""A trained net as a file that other programs run or read: C99 header, ONNX, safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from golf_opt import __version__
+from golf_opt.config.schema import DeployConfig, UsageError
+from golf_opt.golf.count import num_nonzero
+from golf_opt.golf.forward import check_tensors
+from golf_opt.golf.source import TrainedNet, load_source
+from golf_opt.study.note import percent, slug
+from golf_opt.task.data import MEAN, STD
+from golf_opt.utils.files import replace_file
+
+SUFFIXES = {"c": "h", "onnx": "onnx", "safetensors": "safetensors"}
+
+
+def deploy(config: DeployConfig, say: Callable[[str], None]) -> Path:
+    """Write the net in one format, whole or not at all; return the file.
+
+    Raises:
+        UsageError: there is no such net, its weights are not fit for use, or the file cannot be
+            written.
+    """
+    trained = load_source(config.source, config.storage, config.folder)
+    path = config.output or (
+        config.folder / "deploy" / f"{slug(trained.label)}.{SUFFIXES[config.format]}"
+    )
+    data = exported(trained, config.format)
+    try:
+        replace_file(path, data)
+    except OSError as error:
+        raise UsageError(
+            f"output {path} cannot be written: {error.strerror}; give another output=FILE."
+        ) from error
+    facts = about(trained)
+    say(f"{path}: {len(data):,} bytes")
+    say(f"  {facts['arch']}, parameters: {facts['parameters']}")
+    say(f"  {facts['accuracy']}")
+    return path
+
+
+def exported(trained: TrainedNet, form: str) -> bytes:
+    """Return the file of a net in `c`, `onnx` or `safetensors`.
+
+    Raises:
+        UsageError: a tensor is missing, of another shape, or not finite.
+    """
+    net, facts = trained.net, about(trained)
+    check_tensors(net, trained.tensors)
+    tensors = {
+        name: np.ascontiguousarray(values, dtype=np.float32)
+        for name, values in trained.tensors.items()
+        if name.startswith(("weights/", "buffers/"))  # a pruned net's masks are no part of it
+    }
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            raise UsageError(f"{name} of {trained.label} holds numbers that are not finite.")
+    if form == "c":
+        from golf_opt.golf.deploy.c_code import c_header
+
+        return c_header(net, tensors, facts).encode()
+    if form == "onnx":
+        from golf_opt.golf.deploy.onnx_graph import onnx_model  # protobuf: a third of a second
+
+        return onnx_model(net, tensors, facts)
+    plain = {name.partition("/")[2]: values for name, values in tensors.items()}
+    layers = {"layers": json.dumps(net.describe())}
+    normalisation = {"input_mean": str(MEAN), "input_std": str(STD)}
+    return save(plain, metadata=facts | normalisation | layers)
+
+
+def about(trained: TrainedNet) -> dict[str, str]:
+    """Return what a reader of the file should know, as lines of text."""
+    net = trained.net
+    nonzero = num_nonzero(net, trained.tensors)
+    return {
+        "net": trained.label,
+        "arch": net.name,
+        "parameters": f"{net.num_params:,}, of which {nonzero:,} are not zero",
+        "accuracy": accuracy_words(trained),
+        "made by": f"golf_opt {__version__}",
+    }
+
+
+def accuracy_words(trained: TrainedNet) -> str:
+    """Return the accuracies that are known of a net, with protocol and n."""
+    if trained.trial is None or trained.recipe is None:
+        return "accuracy not measured"
+    facts: dict[str, Any] = trained.trial.user_attrs
+    rule = {"test": "test", "holdout": "holdout (test set not read)"}[trained.recipe["protocol"]]
+    train = facts.get("train_accuracy")
+    beside = f", train accuracy {percent(train)}" if train is not None else ""
+    return f"{rule} accuracy {percent(facts['final_accuracy'])}{beside} (n = 1 seed)"

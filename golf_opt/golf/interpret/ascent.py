@@ -1,0 +1,113 @@
+"""Feature visualisation: the image that drives a channel, a feature or a class score highest.
+
+Gradient ascent on the input, from an even grey with a little noise, kept within what a pixel can
+be. The image is a blurred one throughout: free pixels end in checkerboards, which drive a unit hard
+and look like nothing, while pen strokes are a few pixels wide. What has no say stays grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from golf_opt.engines.torch import TorchNet, build_module
+from golf_opt.task import rng
+from golf_opt.task.arch import Net
+from golf_opt.task.data import MEAN, STD
+
+GREY, NOISE = 0.5, 0.01  # of the start, in shares of a pixel's range
+RATE = 0.03  # of Adam, in the same unit
+BLUR = 1.0  # standard deviation in pixels
+LEAK = 0.1  # gradient of an activation that is off
+
+
+class LeakyGradient(nn.Module):
+    """An activation whose gradient does not vanish below zero, so that a unit can be found.
+
+    The output is the activation's. Where it is constant below zero, as ReLU is and PReLU with a
+    slope that was pruned, the gradient there is LEAK.
+    """
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.activation(x)
+        return y + LEAK * (x - x.detach()) * ((x < 0) & (y == 0))
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Images [n, 28, 28] in [0, 1] for n units, and what each unit gives for its image."""
+
+    images: npt.NDArray[np.float32]
+    start: npt.NDArray[np.float32]  # [n] for the grey image
+    reached: npt.NDArray[np.float32]  # [n] for its own
+
+
+class Climber:
+    """Climbs for any unit of one net."""
+
+    def __init__(
+        self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], steps: int, seed: int = 0
+    ) -> None:
+        torch.set_num_threads(1)  # these nets are too small for more than one to help
+        self._module = _climbable(net, tensors)
+        self._steps, self._seed = steps, seed
+
+    def channels(self, node: int, units: Sequence[int]) -> Ascent:
+        """Drive the mean over a channel of the output of a node."""
+        return self._climb(node, units, lambda x, rows, at: x[rows, at].mean(dim=(1, 2)))
+
+    def features(self, node: int, units: Sequence[int]) -> Ascent:
+        """Drive single numbers of the output of a node, numbered as (channel, y, x)."""
+        return self._climb(node, units, lambda x, rows, at: x.flatten(1)[rows, at])
+
+    def _climb(self, node: int, units: Sequence[int], value: Any) -> Ascent:
+        noise = rng.uniform(rng.derive(self._seed, "ascent"), len(units) * 28 * 28)
+        start = GREY + NOISE * (2 * noise.reshape(len(units), 1, 28, 28) - 1)
+        canvas = torch.from_numpy(start.astype(np.float32)).requires_grad_()
+        rows, at = torch.arange(len(units)), torch.tensor(list(units))
+        optimizer = torch.optim.Adam([canvas], lr=RATE)
+
+        def values() -> Tensor:
+            image = (_blur(canvas) - MEAN) / STD
+            driven: Tensor = value(self._module(image, node + 1), rows, at)
+            return driven
+
+        first = values().detach().numpy().copy()
+        for _ in range(self._steps):
+            optimizer.zero_grad()
+            (-values().sum()).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            with torch.no_grad():
+                canvas.clamp_(0, 1)
+        with torch.no_grad():
+            last = values().numpy().copy()
+            images = _blur(canvas)[:, 0].numpy().copy()
+        return Ascent(images, first, last)
+
+
+def _blur(images: Tensor) -> Tensor:
+    """Blur images [n, 1, 28, 28] with a Gaussian; edges are repeated, so that grey stays grey."""
+    reach = round(3 * BLUR)
+    line = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / BLUR) ** 2)
+    line /= line.sum()
+    padded = F.pad(images, [reach] * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1))
+
+
+def _climbable(net: Net, tensors: Mapping[str, npt.NDArray[Any]]) -> TorchNet:
+    module = build_module(net, tensors).eval().requires_grad_(False)
+    for name, layer in list(module.layers.items()):
+        if isinstance(layer, (nn.ReLU, nn.LeakyReLU, nn.PReLU)):
+            module.layers[name] = LeakyGradient(layer)
+    return module

@@ -1,0 +1,380 @@
+"""The verb `interpret`: what a trained net has learned, as pictures and one page.
+
+What is looked at is the split that the net was measured on: the test images, or with
+`protocol=holdout` the held-out training images.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from golf_opt.config.schema import InterpretConfig, UsageError
+from golf_opt.golf.count import count
+from golf_opt.golf.forward import BATCH, Tensors, accuracy, check_tensors, forward, normalise
+from golf_opt.golf.interpret import mosaics as figures
+from golf_opt.golf.interpret.ascent import Climber
+from golf_opt.golf.interpret.mosaics import Array
+from golf_opt.golf.interpret.page import Picture, page
+from golf_opt.golf.source import TrainedNet, load_data, load_source
+from golf_opt.storage.artifacts import attach
+from golf_opt.storage.studies import find_study, opened_storage
+from golf_opt.study.note import percent, slug
+from golf_opt.task import arch
+from golf_opt.task.arch import NUM_CLASSES, Net, Node, show_shape
+from golf_opt.task.data import Split, View
+
+MAX_UNITS = 256  # of a layer, that are visualised
+MAX_MISTAKES = 60  # shown
+Say = Callable[[str], None]
+
+
+def interpret(config: InterpretConfig, say: Say) -> Path:
+    """Draw all pictures of a net, write them and their page, attach them; return the page.
+
+    Raises:
+        UsageError: the net or its data cannot be had.
+    """
+    trained = load_source(config.source, config.storage, config.folder)
+    check_tensors(trained.net, trained.tensors)
+    for note in trained.notes:
+        say(note)
+    dataset = load_data(config.data, trained.recipe)
+    if dataset.fallback:
+        say(f"these are not MNIST but scikit-learn's digits: {dataset.fallback}")
+    view = dataset.view(config.protocol or (trained.recipe or {}).get("protocol", "test"))
+    look = observe(trained, view)
+    say(f"{trained.label}: {look.headline}; drawing")
+    pictures = list(draw(look, config.steps))
+    html = page(f"Inside {trained.label}", facts(look), pictures)
+    files = {picture.file: picture.png for picture in pictures} | {"index.html": html.encode()}
+    folder = config.folder / "interpret" / slug(trained.label)
+    write_folder(folder, files)
+    if trained.trial is not None and config.source.study is not None:
+        with opened_storage(config.storage) as storage:
+            study = find_study(storage, config.source.study)
+            attach(study, config.folder, trained.trial, files)
+        say(f"attached to trial {trained.trial.number} on the dashboard")
+    say(f"{len(pictures)} pictures: {folder / 'index.html'}")
+    return folder / "index.html"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a net does with the images that it is measured on.
+
+    `features` are the inputs of the last linear layer, numbered as (channel, y, x).
+    """
+
+    trained: TrainedNet
+    view: View
+    scores: npt.NDArray[np.float32]  # [n, 10]
+    features: Array  # mean of each class, [10, channels, features of a channel]
+    train_accuracy: float
+
+    @property
+    def net(self) -> Net:
+        return self.trained.net
+
+    @property
+    def seen(self) -> Split:
+        return self.view.objective
+
+    @property
+    def digits(self) -> npt.NDArray[np.int64]:
+        """What each image is taken for, [n]."""
+        return np.asarray(self.scores.argmax(axis=1))
+
+    @property
+    def wrong(self) -> npt.NDArray[np.int64]:
+        """The misclassified images, the most confident first."""
+        wrong = np.flatnonzero(self.digits != self.seen.labels)
+        return np.asarray(wrong[np.argsort(-self.confidence[wrong], kind="stable")])
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float64]:
+        """Softmax of the highest score, [n]."""
+        shifted = self.scores.astype(np.float64) - self.scores.max(axis=1, keepdims=True)
+        return np.asarray(1 / np.exp(shifted).sum(axis=1))
+
+    @property
+    def headline(self) -> str:
+        right = 1 - len(self.wrong) / len(self.seen)
+        return (
+            f"{self.seen.name} accuracy {percent(right)} ({len(self.seen):,} images), "
+            f"train accuracy {percent(self.train_accuracy)} ({len(self.view.train):,} images)"
+        )
+
+
+def observe(trained: TrainedNet, view: View) -> Look:
+    """Run the net over the images that it is measured on."""
+    net, seen = trained.net, view.objective
+    shape = net.nodes[head(net)].input_shape
+    scores = np.empty((len(seen), NUM_CLASSES), dtype=np.float32)
+    sums = np.zeros((NUM_CLASSES, int(np.prod(shape))))
+    for at in range(0, len(seen), BATCH):
+        x = normalise(seen.images[at : at + BATCH])
+        labels = seen.labels[at : at + BATCH]
+        if head(net) == 0:
+            np.add.at(sums, labels, x.reshape(len(x), -1))
+        for index, (_, output) in enumerate(forward(net, trained.tensors, x)):
+            if index == head(net) - 1:
+                np.add.at(sums, labels, output.reshape(len(x), -1))
+        scores[at : at + BATCH] = output
+    numbers = np.bincount(seen.labels, minlength=NUM_CLASSES).clip(1)
+    means = (sums / numbers[:, None]).reshape(NUM_CLASSES, shape[0], -1)
+    train = None if trained.trial is None else trained.trial.user_attrs.get("train_accuracy")
+    if train is None:
+        train = accuracy(net, trained.tensors, view.train.images, view.train.labels)
+    return Look(trained, view, scores, means, train)
+
+
+def head(net: Net) -> int:
+    """Return the last linear layer, by its place; the last layer where there is none."""
+    places = [i for i, node in enumerate(net.nodes) if isinstance(node.layer, arch.Linear)]
+    return places[-1] if places else len(net.nodes) - 1
+
+
+@dataclass(frozen=True)
+class Block:
+    """A convolution with the batch norm and activation behind it; `end` is the last one's place."""
+
+    name: str
+    end: int
+    channels: int
+
+
+def blocks(net: Net) -> list[Block]:
+    """Return the convolutions of a net in order; one that is used again is there again."""
+    found = []
+    for start, node in enumerate(net.nodes):
+        if not isinstance(node.layer, arch.Conv):
+            continue
+        end = start
+        while end + 1 < len(net.nodes) and isinstance(
+            net.nodes[end + 1].layer, (arch.BatchNorm, *arch.ACTIVATIONS)
+        ):
+            end += 1
+        name = " + ".join(node.name for node in net.nodes[start : end + 1])
+        again = ", used again" if node.shared else ""
+        found.append(Block(f"{name}{again}", end, node.output_shape[0]))
+    return found
+
+
+def facts(look: Look) -> dict[str, str]:
+    """Return what heads the page."""
+    net, counted = look.net, count(look.net, dict(look.trained.tensors))
+    rule = "held-out training images; the test set was not read"
+    if look.view.protocol == "test":
+        rule = "trials are chosen by their accuracy on these images"
+    if look.trained.trial is None:
+        rule = "nobody knows here which images guided training or pruning"
+    rows = {
+        "net": f"{look.trained.label}, {net.name}",
+        "parameters": f"{counted.size:,}, of which {counted.nz:,} are not zero"
+        + (f" ({counted.dead:,} of these without effect)" if counted.dead else ""),
+        "accuracy": f"{look.headline}, n = 1 net",
+        "images": f"{look.view.dataset}, {look.seen.name}: {rule}",
+    }
+    if look.trained.seed is not None:
+        rows["seed"] = str(look.trained.seed)
+    return rows
+
+
+def draw(look: Look, steps: int) -> Iterator[Picture]:
+    """Yield every picture of the page, in its order."""
+    if blocks(look.net):
+        yield first_channels(look)
+    yield Picture(
+        "features",
+        "Mean activation of the features in each class",
+        f"The features are what {look.net.nodes[head(look.net)].name} reads. A row that differs "
+        "from the others is how the net tells that class.",
+        figures.class_features(f"Mean features by class, {look.seen.name} images", look.features),
+    )
+    yield from visualisations(look, steps)
+    yield confusion(look)
+    yield mistakes(look)
+    yield survivors(look.net, look.trained.tensors)
+    yield from filters(look.net, look.trained.tensors)
+
+
+def first_channels(look: Look) -> Picture:
+    """One image a class, the first one that the net gets right, in every first-layer channel."""
+    block, seen = blocks(look.net)[0], look.seen
+    chosen = []
+    for digit in np.unique(seen.labels):
+        own = seen.labels == digit
+        right = np.flatnonzero(own & (look.digits == digit))
+        chosen.append(int(right[0]) if len(right) else int(np.flatnonzero(own)[0]))
+    images = seen.images[chosen]
+    outputs = forward(look.net, look.trained.tensors, normalise(images))
+    shown = next(x for index, (_, x) in enumerate(outputs) if index == block.end)
+    title = f"What the channels of {block.name} put out"
+    return Picture(
+        "first-channels",
+        title,
+        "One image of each class, the first that the net gets right.",
+        figures.channel_outputs(title, seen.labels[chosen].tolist(), images, shown, block.name),
+    )
+
+
+def visualisations(look: Look, steps: int) -> Iterator[Picture]:
+    """Channels of every convolution, the features, and the classes, by gradient ascent."""
+    net = look.net
+    climber = Climber(net, look.trained.tensors, steps)
+    how = f"Gradient ascent on the input, {steps} steps from an even grey."
+    rows = [
+        (block.name, climber.channels(block.end, _units(block.channels)).images)
+        for block in blocks(net)
+    ]
+    if rows:
+        yield Picture(
+            "visualised-channels",
+            "The image that drives each channel highest, on average over its positions",
+            how + _left_out(max(block.channels for block in blocks(net)), "channels of a layer"),
+            figures.ascent_rows("The image that drives each channel highest", rows),
+        )
+    yield _visualised_features(look, climber, how)
+    classes = climber.features(len(net.nodes) - 1, range(NUM_CLASSES))
+    scores = [f"{digit}\n{score:.1f}" for digit, score in enumerate(classes.reached)]
+    yield Picture(
+        "visualised-classes",
+        "The image that drives each class's score highest",
+        f"{how} Below each class, the score that its image reaches.",
+        figures.ascent_grid(
+            "The image that drives each class's score highest", classes.images[None], None, scores,
+            "class and score",
+        ),
+    )  # fmt: skip
+
+
+def _visualised_features(look: Look, climber: Climber, how: str) -> Picture:
+    _, channels, each = look.features.shape
+    units = _units(channels * each)
+    images = climber.features(head(look.net) - 1, units).images
+    shape = look.net.nodes[head(look.net)].input_shape
+    if each > 1 and len(units) == channels * each:
+        tiles = images.reshape(channels, each, 28, 28)
+        rows: list[str] | None = [f"channel {channel}" for channel in range(channels)]
+        columns = [f"{y},{x}" for y in range(shape[1]) for x in range(shape[2])]
+        across = "y, x of the feature in its channel"
+    else:
+        tiles = figures.wrapped(images, 12)
+        rows, across = None, "feature"
+        columns = list(map(str, range(tiles.shape[1])))
+    title = "The image that drives each feature highest"
+    return Picture(
+        "visualised-features",
+        title,
+        f"{how} What a feature cannot see stays grey." + _left_out(channels * each, "features"),
+        figures.ascent_grid(title, tiles, rows, columns, across),
+    )
+
+
+def _units(number: int) -> range:
+    return range(min(number, MAX_UNITS))
+
+
+def _left_out(number: int, what: str) -> str:
+    return "" if number <= MAX_UNITS else f" The first {MAX_UNITS} of {number:,} {what}."
+
+
+def confusion(look: Look) -> Picture:
+    counts = np.zeros((NUM_CLASSES, NUM_CLASSES), dtype=np.int64)
+    np.add.at(counts, (look.seen.labels, look.digits), 1)
+    title = f"{len(look.wrong):,} of {len(look.seen):,} {look.seen.name} images misclassified"
+    return Picture(
+        "confusion",
+        "Confusion matrix",
+        f"{title}. The colour tells the mistakes; the diagonal holds what is right.",
+        figures.confusion(title, counts),
+    )
+
+
+def mistakes(look: Look) -> Picture:
+    shown = look.wrong[:MAX_MISTAKES]
+    captions = [
+        f"{look.seen.labels[i]} → {look.digits[i]}  {100 * look.confidence[i]:.0f} %" for i in shown
+    ]
+    title = f"Misclassified: {len(shown)} of {len(look.wrong):,}, the most confident first"
+    return Picture(
+        "mistakes",
+        "Misclassified digits",
+        f"{title}. What it is → what it was taken for, and with what confidence (softmax).",
+        figures.mistakes(title, look.seen.images[shown], captions),
+    )
+
+
+def survivors(net: Net, tensors: Tensors) -> Picture:
+    rows = []
+    for node in net.nodes:
+        for parameter in () if node.shared else node.parameters:
+            values = tensors[f"weights/{parameter.name}"]
+            if values.ndim == 1:
+                kept = values.reshape(1, 1, -1)
+            else:
+                kept = values.reshape(len(values), _inputs(node), -1)
+                kept = kept.transpose(0, 2, 1) if kept.shape[2] == 1 else kept
+            rows.append((parameter.name, kept))
+    nonzero = sum(int(np.count_nonzero(values)) for _, values in rows)
+    title = f"{nonzero:,} of {net.num_params:,} parameters are not zero"
+    return Picture(
+        "survivors",
+        "Which weights survive",
+        f"{title}. Blue: not zero. A row an output, its weights in groups by input channel; a "
+        "group too large to draw is one cell, its shade the share that is not zero.",
+        figures.survivors(title, rows),
+    )
+
+
+def filters(net: Net, tensors: Tensors) -> Iterator[Picture]:
+    """The kernels of every convolution, and the weights of every linear layer, as images."""
+    for node in net.nodes:
+        if node.shared or not isinstance(node.layer, (arch.Conv, arch.Linear)):
+            continue
+        weights = tensors[f"weights/{node.name}.weight"]
+        side = node.input_shape[1] if len(node.input_shape) == 3 else 1
+        rows, columns = "output channel", "input channel"
+        if isinstance(node.layer, arch.Linear):
+            weights = weights.reshape(len(weights), _inputs(node), side, side)
+            rows = "class" if node is net.nodes[-1] else "output"
+            columns = "input channel" if side > 1 else "input"
+        size = show_shape(weights.shape)
+        if _inputs(node) == 1:
+            rows, columns = "", rows
+            weights = figures.wrapped(weights[:, 0], 12)
+        title = f"Weights of {node.name}"
+        yield Picture(
+            f"weights-{node.name}",
+            title,
+            f"{size}. Grey: exactly zero.",
+            figures.filters(title, weights, rows, columns),
+        )
+
+
+def _inputs(node: Node) -> int:
+    """Channels that each output of a layer reads."""
+    return 1 if isinstance(node.layer, arch.Depthwise) else node.input_shape[0]
+
+
+def write_folder(folder: Path, files: dict[str, bytes]) -> None:
+    """Replace a folder by one with these files; raises UsageError where it cannot be written."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as staging:
+            made = Path(staging) / folder.name
+            made.mkdir()
+            for name, data in files.items():
+                (made / name).write_bytes(data)
+            if folder.exists():
+                shutil.rmtree(folder)
+            made.replace(folder)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {error.strerror}.") from error

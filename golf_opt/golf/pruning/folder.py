@@ -1,0 +1,140 @@
+"""A pruning on disk: `weights.safetensors` and `prune.json` in a folder of their own.
+
+The weights always keep the target. While the pruning is not finished, their file holds in its
+header where it stands, so that one file, replaced as a whole, is enough to go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from golf_opt.config.schema import PruneOptions, UsageError
+from golf_opt.engines.base import Tensors
+from golf_opt.engines.native.engine import unpack
+from golf_opt.golf.pruning.evaluator import flatten
+from golf_opt.golf.pruning.prune import Pruned, masks
+from golf_opt.golf.pruning.search import Standing
+from golf_opt.task.arch import Net
+from golf_opt.utils.files import replace_file
+
+FORMAT = 1
+ORDER = "order"
+
+
+def slug(label: str, tensors: Tensors, options: PruneOptions) -> str:
+    """Return a folder's name, another one for other weights or other options."""
+    digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].tobytes())
+    words = re.sub(r"[^\w.-]+", "-", label).strip("-.")[:80]
+    return f"{words}-{options.method}-{options.rule}-{digest.hexdigest()[:8]}"
+
+
+class PrunedFolder:
+    """The folder of one pruning."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "prune.json"
+
+    def save(self, net: Net, standing: Standing, facts: Mapping[str, Any]) -> None:
+        """Write the best so far, and where the search stands."""
+        tensors = unpack(standing.weights, "weights", net.parameters) | standing.buffers
+        scalars = {
+            field.name: getattr(standing, field.name)
+            for field in fields(standing)
+            if field.name not in ("weights", "buffers", "order")
+        }
+        self._write(tensors | masks(net, tensors) | {ORDER: standing.order}, {"standing": scalars})
+        self._summarise(
+            dict(facts)
+            | {
+                "finished": False,
+                "nz": standing.nz,
+                "guide_accuracy": standing.accuracy,
+                "evaluations": standing.evaluations,
+                "time_s": round(standing.time_s, 3),
+                "log": standing.log,
+            }
+        )
+
+    def load(self, net: Net) -> Standing | None:
+        """Return where an unfinished pruning stands, None where there is none.
+
+        Raises:
+            UsageError: the file is damaged.
+        """
+        if not self.weights.is_file() or self.finished() is not None:
+            return None
+        try:
+            with safe_open(self.weights, framework="numpy") as file:
+                header = json.loads((file.metadata() or {})["golf_opt"])["standing"]
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            buffers = {k: v for k, v in tensors.items() if k.startswith("buffers/")}
+            weights = flatten(net, tensors)
+            return Standing(weights=weights, buffers=buffers, order=tensors[ORDER], **header)
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            raise UsageError(
+                f"{self.weights} cannot be gone on with: {error}; delete {self.path} to begin anew."
+            ) from error
+
+    def finished(self) -> dict[str, Any] | None:
+        """Return the summary of a pruning that ended, None where there is none."""
+        try:
+            summary = json.loads(self.summary.read_text())
+        except (OSError, ValueError):
+            return None
+        return summary if isinstance(summary, dict) and summary.get("finished") else None
+
+    def finish(self, pruned: Pruned, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the result; return the summary."""
+        self._write(pruned.tensors, {"net": pruned.net.name})
+        summary = dict(facts) | _measures(pruned) | {"finished": True}
+        self._summarise(summary)
+        return summary
+
+    def _write(self, tensors: Tensors, header: Mapping[str, Any]) -> None:
+        rows = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
+        text = json.dumps({"format": FORMAT, **header})
+        replace_file(self.weights, save(rows, metadata={"golf_opt": text}))
+
+    def _summarise(self, summary: Mapping[str, Any]) -> None:
+        replace_file(self.summary, (json.dumps(summary, indent=1) + "\n").encode())
+
+
+def _measures(pruned: Pruned) -> dict[str, Any]:
+    counted, small = pruned.count, pruned.small
+    return {
+        "parameters": counted.size,
+        "nz": counted.nz,
+        "removed": pruned.removed,
+        "dead": counted.dead,
+        "tensors": [asdict(row) for row in counted.tensors],
+        "guide": pruned.guide,
+        "num_guide": pruned.num_guide,
+        "guide_accuracy": pruned.accuracy,
+        "num_train": pruned.num_train,
+        "train_accuracy": pruned.train_accuracy,
+        "test_accuracy": pruned.test_accuracy,
+        "evaluations": pruned.evaluations,
+        "time_s": round(pruned.time_s, 3),
+        "smaller": None if small is None else {"arch": small.name, "parameters": small.num_params},
+        "log": pruned.log,
+    }

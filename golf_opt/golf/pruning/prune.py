@@ -1,0 +1,228 @@
+"""Pruning a trained net: as few non-zero parameters as keep the target on a guide.
+
+    index       one pass in index order, as in the article
+    magnitude   passes by abs(w) / rms of its tensor, until one removes nothing
+    saliency    passes by the effect on the training loss
+    rounds      prune a few percent, fine-tune the survivors, again; see `golf.rounds`
+
+The guide is the test set under rule=test, held-out training images under rule=holdout; there the
+test set is read once, when the result is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from golf_opt.config.schema import PruneOptions, UsageError
+from golf_opt.engines.base import Engine, Tensors
+from golf_opt.engines.native.engine import unpack
+from golf_opt.golf.count import Count, count, num_nonzero
+from golf_opt.golf.dead import fold, shrink
+from golf_opt.golf.pruning.evaluator import Judge, allowed_errors, flatten
+from golf_opt.golf.pruning.ranking import Ranking, by_index, by_magnitude, by_saliency, in_scope
+from golf_opt.golf.pruning.rounds import Rounds
+from golf_opt.golf.pruning.search import Standing, passes
+from golf_opt.study.note import percent
+from golf_opt.task.arch import Net
+from golf_opt.task.data import Split, View
+
+__all__ = ["Count", "PruneOptions", "Pruned", "Pruning", "count", "prune"]
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned net, measured. Accuracies are shares in [0, 1]."""
+
+    net: Net
+    tensors: Tensors  # `weights/...`, `buffers/...`, and `masks/...` of zeros and ones
+    count: Count
+    removed: int
+    guide: str  # `test` or `holdout`
+    num_guide: int  # images
+    accuracy: float  # on the guide
+    num_train: int
+    train_accuracy: float
+    test_accuracy: float
+    evaluations: int
+    time_s: float
+    log: list[dict[str, Any]]  # a row for each pass or round
+    small: Net | None  # the same without dead channels, where there were any
+    small_tensors: Tensors | None
+
+    @property
+    def nz(self) -> int:
+        return self.count.nz
+
+
+class Pruning:
+    """One pruning, from the start or from where it stood.
+
+    Args:
+        engine: made with `view`; rounds train in it.
+        net: what to prune.
+        tensors: its `weights/...` and `buffers/...`.
+        view: the data under the rule.
+        options: what to do.
+        standing: where an earlier run stopped.
+
+    Raises:
+        UsageError: the net misses the target to begin with.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        net: Net,
+        tensors: Tensors,
+        view: View,
+        options: PruneOptions,
+        standing: Standing | None = None,
+    ) -> None:
+        assert view.protocol == options.rule
+        self.engine, self.net, self.view, self.options = engine, net, view, options
+        self.size_before = num_nonzero(net, tensors)
+        self.standing = standing or self._start(tensors)
+        self._scope = in_scope(net, options.scope)
+
+    def _start(self, tensors: Tensors) -> Standing:
+        guide, target = self.view.objective, self.options.target
+        accuracy = self.engine.evaluate(self.net, tensors, guide)
+        if _errors(accuracy, guide) > allowed_errors(target, len(guide)):
+            raise UsageError(
+                f"the net has {percent(accuracy)} on the {len(guide):,} {guide.name} images, but "
+                f"must have the target, {percent(target)}, before anything is removed; train a "
+                "better one, or give a lower target=."
+            )
+        buffers = {k: v.copy() for k, v in tensors.items() if k.startswith("buffers/")}
+        stage = "rounds" if self.options.method == "rounds" else "passes"
+        return Standing(flatten(self.net, tensors), buffers, accuracy, stage)
+
+    def run(self) -> Generator[Standing]:
+        """Prune; yield after every candidate, so that the caller can show, save and stop."""
+        if self.standing.finished:
+            return
+        if self.standing.stage == "rounds":
+            for _ in self._rounds():
+                yield self.standing
+        for _ in self._passes():
+            yield self.standing
+        self.standing.finished = True
+        yield self.standing
+
+    def result(self) -> Pruned:
+        """Remove dead channels and measure, the test set included."""
+        standing = self.standing
+        tensors = self._folded(self.tensors(standing))
+        small, small_tensors = shrink(self.net, tensors)
+        counted = count(self.net, tensors)
+        guide, test = self.view.objective, self.view.test
+        accuracy = self.engine.evaluate(self.net, tensors, guide)
+        smaller = small is not self.net and self._same(small, small_tensors, accuracy)
+        return Pruned(
+            net=self.net,
+            tensors=tensors | masks(self.net, tensors),
+            count=counted,
+            removed=self.size_before - counted.nz,
+            guide=guide.name,
+            num_guide=len(guide),
+            accuracy=accuracy,
+            num_train=len(self.view.train),
+            train_accuracy=self.engine.evaluate(self.net, tensors, self.view.train),
+            test_accuracy=accuracy
+            if guide is test
+            else self.engine.evaluate(self.net, tensors, test),
+            evaluations=standing.evaluations,
+            time_s=standing.time_s,
+            log=standing.log,
+            small=small if smaller else None,
+            small_tensors=small_tensors if smaller else None,
+        )
+
+    def tensors(self, standing: Standing) -> Tensors:
+        """Return `weights/...` and `buffers/...` of a standing."""
+        return unpack(standing.weights, "weights", self.net.parameters) | standing.buffers
+
+    def _rounds(self) -> Iterator[None]:
+        standing, view = self.standing, self.view
+        rounds = Rounds(
+            self.engine, self.net, view.train, len(view.objective), self._scope, self.options
+        )
+        with contextlib.closing(rounds.run(standing)) as steps:
+            yield from self._timed(steps)
+        standing.stage = "passes"
+
+    def _passes(self) -> Iterator[None]:
+        standing, options = self.standing, self.options
+        guide = self.view.objective
+        judge = Judge(self.engine, self.net, standing.buffers, guide, options.target)
+        once = options.method == "index"
+        with contextlib.closing(judge):
+            steps = passes(standing, judge, self._ranking(), self._scope, once)
+            yield from self._timed(steps)
+
+    def _timed(self, steps: Iterator[None]) -> Iterator[None]:
+        """Go through the steps, adding the time they take to the standing's."""
+        while True:
+            started = time.monotonic()
+            ended = next(steps, StopIteration)
+            self.standing.time_s += time.monotonic() - started
+            if ended is StopIteration:
+                return
+            yield
+
+    def _ranking(self) -> Ranking:
+        options = self.options
+        if options.method == "index":
+            return by_index
+        return self._saliency() if options.method == "saliency" else by_magnitude(self.net)
+
+    def _saliency(self) -> Ranking:
+        train, options = self.view.train, self.options
+        buffers = self.standing.buffers
+        return by_saliency(self.engine, self.net, buffers, train, options.order, options.seed)
+
+    def _folded(self, tensors: Tensors) -> Tensors:
+        """Fold constant channels, unless rounding costs an image or nothing is gained."""
+        folded = fold(self.net, tensors)
+        if num_nonzero(self.net, folded) >= num_nonzero(self.net, tensors):
+            return tensors
+        before = self.engine.evaluate(self.net, tensors, self.view.objective)
+        return folded if self._same(self.net, folded, before) else tensors
+
+    def _same(self, net: Net, tensors: Tensors, accuracy: float) -> bool:
+        """Whether a net has this accuracy on the guide, to the image."""
+        return self.engine.evaluate(net, tensors, self.view.objective) == accuracy
+
+
+def prune(
+    engine: Engine,
+    net: Net,
+    tensors: Tensors,
+    view: View,
+    options: PruneOptions,
+    report: Callable[[Standing], None] | None = None,
+) -> Pruned:
+    """Prune a net and measure the result; `report` is told after every candidate."""
+    pruning = Pruning(engine, net, tensors, view, options)
+    for standing in pruning.run():
+        if report is not None:
+            report(standing)
+    return pruning.result()
+
+
+def masks(net: Net, tensors: Tensors) -> Tensors:
+    """Return `masks/...`, one where a weight is not zero."""
+    return {
+        f"masks/{p.name}": (tensors[f"weights/{p.name}"] != 0).astype(np.float32)
+        for p in net.parameters
+    }
+
+
+def _errors(accuracy: float, split: Split) -> int:
+    return len(split) - round(accuracy * len(split))

@@ -1,0 +1,97 @@
+"""In which order weights are tried: how much each seems to matter, the least first.
+
+Every ranking is a function of the flat weights [size of the net] alone, so that a pass that was
+stopped ranks as it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from golf_opt.config.schema import UsageError
+from golf_opt.engines.base import Engine, Tensors
+from golf_opt.engines.native.engine import NativeEngine, pack, unpack
+from golf_opt.task import arch, rng
+from golf_opt.task.arch import Net
+from golf_opt.task.data import Split
+
+Floats = npt.NDArray[np.float32]
+Ranking = Callable[[Floats], npt.NDArray[Any]]  # flat weights -> how much each matters
+SALIENCY_IMAGES = 8192
+SALIENCY_BATCH = 32
+
+
+def by_index(weights: Floats) -> npt.NDArray[Any]:
+    """The article's order: tensors as they come, each from its first number to its last."""
+    return np.arange(len(weights))
+
+
+def by_magnitude(net: Net) -> Ranking:
+    """Rank by abs(w) over the root mean square of what is left of its tensor."""
+
+    def rank(weights: Floats) -> npt.NDArray[Any]:
+        parts = []
+        for values in unpack(weights, "weights", net.parameters).values():
+            left = values[values != 0].astype(np.float64)
+            rms = np.sqrt(np.mean(left**2)) if len(left) else 1.0
+            parts.append(np.abs(values.ravel()) / rms)
+        return np.concatenate(parts)
+
+    return rank
+
+
+def by_saliency(
+    engine: Engine, net: Net, tensors: Tensors, train: Split, order: str, seed: int
+) -> Ranking:
+    """Rank by an estimate of how much the training loss rises when a weight becomes zero.
+
+    `first` is mean abs(g w) over batches; `second` is mean (g w)^2, the empirical Fisher
+    information in place of the Hessian (optimal brain damage).
+
+    Raises:
+        UsageError: the engine gives no gradients.
+    """
+    if not isinstance(engine, NativeEngine):
+        raise UsageError(
+            "method is 'saliency', but must be index, magnitude or rounds with engine=torch; "
+            "gradients come from engine=native."
+        )
+    chosen = rng.permutation(rng.derive(seed, "saliency"), len(train))[:SALIENCY_IMAGES]
+    batches = [
+        train.take("train", chosen[at : at + SALIENCY_BATCH])
+        for at in range(0, len(chosen), SALIENCY_BATCH)
+    ]
+    buffers = {k: v for k, v in tensors.items() if k.startswith("buffers/")}
+
+    def rank(weights: Floats) -> npt.NDArray[Any]:
+        now = unpack(weights, "weights", net.parameters) | buffers
+        total = np.zeros(net.num_params)
+        for batch in batches:
+            _, gradients = engine.gradients(net, now, batch)
+            flat = pack(gradients, "gradients", net.parameters, net.num_params)
+            effect = np.abs(flat.astype(np.float64) * weights[: net.num_params])
+            total += effect if order == "first" else effect**2
+        return total / len(batches)
+
+    return rank
+
+
+def in_scope(net: Net, scope: str) -> npt.NDArray[np.bool_]:
+    """Return which of the flat weights may go, [size of the net].
+
+    `weights` are those of convolutions and linear layers; `all` has biases, activation slopes and
+    normalisation too.
+    """
+    layers = {node.name: node.layer for node in net.nodes}
+
+    def counts(name: str) -> bool:
+        node, tensor = name.rsplit(".", 1)
+        return tensor == "weight" and isinstance(layers[node], (arch.Conv, arch.Linear))
+
+    return np.concatenate(
+        [np.full(p.size, scope == "all" or counts(p.name)) for p in net.parameters]
+    )

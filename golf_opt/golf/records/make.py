@@ -1,0 +1,257 @@
+"""Making a record: of a study's trial, or of a net that pruning wrote to a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import optuna
+from omegaconf import OmegaConf
+from optuna.trial import FrozenTrial
+from safetensors.numpy import save
+
+from golf_opt import __version__
+from golf_opt.config.schema import RecordConfig, UsageError
+from golf_opt.engines.base import Tensors
+from golf_opt.golf.pruning.folder import PrunedFolder
+from golf_opt.golf.records import verify as records
+from golf_opt.golf.records.verify import CONFIG, LOG, RECORD, SEEDS, WEIGHTS, Record
+from golf_opt.golf.source import candidate_of, find_trial, load_trained
+from golf_opt.golf.weights import read_weights
+from golf_opt.storage.studies import CONFIRMED, RECIPE, find_study, marks, opened_storage
+from golf_opt.study.note import percent, show_params
+from golf_opt.study.run import git_commit
+from golf_opt.task.arch import Net, load_arch
+from golf_opt.task.data import load
+
+WORDS = {
+    "test": "the test set guided: it chose among {seeds} trainings{pruning}",
+    "holdout": "held-out training images guided; the test set was read once, at the end",
+}
+
+
+LOCAL_KEYS = ("dir=", "data.root=", "storage")
+
+
+@dataclass(frozen=True)
+class Making:
+    """A net and what a record tells of how it was made."""
+
+    net: Net
+    tensors: Tensors
+    rule: str
+    seeds: list[dict[str, Any]]  # every training, chosen or not
+    how: str
+    config: Mapping[str, Any]
+    log: Sequence[str]
+    pruned: bool = False
+
+
+def make_record(config: RecordConfig, conf_dir: Path) -> Path:
+    """Write a record and return its folder.
+
+    Raises:
+        UsageError: there is no such net, or it is not up to the board, or the folder is there.
+    """
+    with contextlib.ExitStack() as stack:
+        study = None
+        if config.study is not None:
+            storage = stack.enter_context(opened_storage(config.storage))
+            study = find_study(storage, config.study)
+        if config.source is not None:
+            making = from_folder(config, conf_dir, study)
+        else:
+            assert study is not None
+            making = from_study(config, study)
+    return write_record(config, making)
+
+
+def from_study(config: RecordConfig, study: optuna.Study) -> Making:
+    """Return a study's trial as something to record."""
+    trained = load_trained(study, config.folder, config.trial)
+    recipe, trial, candidate = trained.recipe, trained.trial, trained.candidate
+    assert recipe is not None and trial is not None and candidate is not None
+    return Making(
+        trained.net,
+        trained.tensors,
+        recipe["protocol"],
+        seeds_of(study),
+        f"{recipe['epochs']} epochs, {show_params(trial.params)}",
+        {"study": study.study_name, "trial": trial.number, "seed": trained.seed}
+        | {"recipe": dict(recipe), "candidate": candidate.to_dict()},
+        log_of(study, trial),
+    )
+
+
+def from_folder(config: RecordConfig, conf_dir: Path, study: optuna.Study | None) -> Making:
+    """Return what pruning wrote to a folder as something to record.
+
+    Raises:
+        UsageError: it is no such folder, or was of a trial of a study that is not given.
+    """
+    assert config.source is not None
+    folder = PrunedFolder(config.source)
+    try:  # one that was stopped will do: its weights keep the target too
+        summary = json.loads(folder.summary.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"source is {str(config.source)!r}, but must be a folder that pruning wrote: {error}"
+        ) from error
+    number = summary["trial"]
+    if number is not None and study is None:
+        raise UsageError(
+            f"study is None, but must be the one that {summary['source']} is of: the record tells "
+            "of all its trainings."
+        )
+    net = load_arch(summary["arch"], conf_dir)
+    tensors, _ = read_weights(folder.weights, net)
+    seeds: list[dict[str, Any]] = [{"source": summary["source"]}]
+    before: list[str] = []
+    facts = ("source", "options", "command", "finished")
+    made: dict[str, Any] = {key: summary[key] for key in facts}
+    if study is not None:
+        trial = find_trial(study, number)
+        seeds, before = seeds_of(study), log_of(study, trial)
+        made["recipe"] = dict(marks(study)[RECIPE])
+        made["candidate"] = summary["trained_with"]
+    method, epochs = summary["options"]["method"], summary["trained_epochs"]
+    return Making(
+        net,
+        tensors,
+        summary["options"]["rule"],
+        seeds,
+        f"{epochs} epochs, then pruned by {method}" if epochs else f"pruned by {method}",
+        made,
+        [*before, *map(json.dumps, summary["log"])],
+        pruned=True,
+    )
+
+
+def portable(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a net was made with, without the places of this machine in its commands."""
+    rows: dict[str, Any] = {
+        key: portable(value) if key == "recipe" else value for key, value in made.items()
+    }
+    if "command" in rows:
+        words = rows["command"].split()
+        rows["command"] = " ".join(word for word in words if not word.startswith(LOCAL_KEYS))
+    return rows
+
+
+def seeds_of(study: optuna.Study) -> list[dict[str, Any]]:
+    """Return every training of a study, those of its confirmation too."""
+    trials = [
+        {
+            "trial": trial.number,
+            "seed": trial.user_attrs.get("seed"),
+            "state": trial.state.name.lower(),
+            "params": trial.params,
+            "accuracy": trial.value,
+            "train_accuracy": trial.user_attrs.get("train_accuracy"),
+        }
+        for trial in study.get_trials(deepcopy=False)
+    ]
+    confirmed = [
+        {"trial": int(number), "seed": int(seed), "state": "confirmed"} | result
+        for number, results in marks(study).get(CONFIRMED, {}).items()
+        for seed, result in results.items()
+    ]
+    return trials + confirmed
+
+
+def log_of(study: optuna.Study, trial: FrozenTrial) -> list[str]:
+    """Return a trial's epochs as lines."""
+    attributes = trial.user_attrs
+    rows = zip(attributes["epoch_accuracies"], attributes["epoch_losses"], strict=True)
+    return [
+        f"study {study.study_name}, trial {trial.number}, seed {attributes['seed']}",
+        show_params(candidate_of(study, trial).to_dict()),
+        *(
+            f"epoch {epoch:>3}  loss {loss:.5f}  accuracy {percent(accuracy)}"
+            for epoch, (accuracy, loss) in enumerate(rows, 1)
+        ),
+        f"train accuracy {percent(attributes['train_accuracy'])}",
+    ]
+
+
+def layers_of(net: Net) -> list[dict[str, Any]]:
+    """Return the rows that `arch.build_net` makes the same net of."""
+    rows: list[dict[str, Any]] = []
+    for node in net.nodes:
+        layer = node.layer
+        if node.shared:
+            rows.append({"kind": "reuse", "of": node.name})
+            continue
+        options = {
+            field.name: getattr(layer, field.name)
+            for field in fields(layer)
+            if field.name not in layer.fixed
+        }
+        rows.append({"kind": layer.kind, "name": node.name} | options)
+    return rows
+
+
+def write_record(config: RecordConfig, making: Making) -> Path:
+    """Write the folder of a record, whole or not at all; return it."""
+    date = datetime.date.today().isoformat()
+    folder = config.folder / "records" / config.board / f"{date}_{config.slug}"
+    if folder.exists():
+        raise UsageError(f"slug is {config.slug!r}, but {folder} is there already.")
+    part = folder.parent / f".{folder.name}" / folder.name
+    part.mkdir(parents=True)
+    try:
+        content = _write_files(config, making, part, date)
+        (part / RECORD).write_text(json.dumps(content, indent=1) + "\n")
+        _check(config, Record(part, content))
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part.parent)
+    return folder
+
+
+def _write_files(config: RecordConfig, making: Making, part: Path, date: str) -> dict[str, Any]:
+    """Write all files but record.json; return its content."""
+    net, dataset = making.net, load(config.data)
+    kept = {
+        name: values.astype("float32")
+        for name, values in making.tensors.items()
+        if name.startswith(("weights/", "buffers/"))
+    }
+    files = {
+        WEIGHTS: save(kept),
+        CONFIG: OmegaConf.to_yaml(OmegaConf.create(portable(making.config))).encode(),
+        SEEDS: (json.dumps(making.seeds, indent=1) + "\n").encode(),
+        LOG: ("\n".join(making.log) + "\n").encode(),
+    }
+    for name, data in files.items():
+        (part / name).write_bytes(data)
+    words = WORDS[making.rule].format(
+        seeds=len(making.seeds), pruning=" and said how far to prune" if making.pruned else ""
+    )
+    return {
+        "format": 1,
+        "board": config.board,
+        "date": date,
+        "name": config.slug,
+        "net": {"name": net.name, "layers": layers_of(net)},
+        "data": {"name": dataset.name, "md5": dataset.digest},
+        "params": records.count_params(net, kept),
+        "splits": records.evaluate(net, kept, dataset.view(making.rule)),
+        "protocol": {"rule": making.rule, "words": words, "seeds": len(making.seeds)},
+        "how": config.how or making.how,
+        "made_by": {"version": __version__, "git_commit": git_commit()},
+        "files": {name: records.sha256(data) for name, data in files.items()},
+    }
+
+
+def _check(config: RecordConfig, record: Record) -> None:
+    """Refuse a record that its board would."""
+    records.check_form(config.slug, record.content)
+    for fault in records.faults_of_board(record):
+        raise UsageError(f"{config.slug} is no record: {fault}.")

@@ -1,0 +1,100 @@
+"""The README's table of records, from the records themselves. Needs no torch.
+
+python -m golf_opt.golf.records.table          print it
+python -m golf_opt.golf.records.table --write  put it into README.md, between its two marks
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from golf_opt.config.schema import BOARDS
+from golf_opt.golf.records.verify import TARGETS, Record, all_records
+from golf_opt.utils.files import replace_section
+
+ROOT = Path(__file__).parents[3]
+FOLDER = ROOT / "studies" / "records"
+BARS = FOLDER / "bars.json"  # what others reached: board, who, nz, dense, test, train, how
+README = ROOT / "README.md"
+BEGIN, END = "<!-- records: make records -->\n", "<!-- /records -->"
+TITLES = {
+    "article": "**The article's rule**: at least 98.00 % on test, and the test set may guide",
+    "holdout": "**Holdout**: at least 98.00 % on test, read once; choices by training images alone",
+    "99": "**99**: at least 99.00 % on test",
+}
+HEAD = ("non-zero", "dense", "test", "train", "rule", "seeds", "how", "date")
+
+
+def section(records: Sequence[Record], bars: Sequence[Mapping[str, Any]]) -> str:
+    """Return the section in Markdown: a table a board, the fewest parameters first."""
+    lines = []
+    for board in BOARDS:
+        rows = [(r.content["params"]["nz"], cells(r)) for r in records if on_board(r, board)]
+        rows += [(bar["nz"], bar_cells(bar)) for bar in bars if bar["board"] == board]
+        if not rows:
+            continue
+        lines += [f"{TITLES[board]}.", "", f"| {' | '.join(HEAD)} |"]
+        lines += ["|---:|---:|---:|---:|---|---:|---|---|"]
+        lines += [f"| {' | '.join(row)} |" for _, row in sorted(rows)]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def on_board(record: Record, board: str) -> bool:
+    assert board in TARGETS
+    return bool(record.content["board"] == board)
+
+
+def cells(record: Record) -> list[str]:
+    content = record.content
+    params, protocol = content["params"], content["protocol"]
+    link = f"studies/records/{content['board']}/{record.folder.name}"
+    dead = f" ({params['dead']} dead)" if params["dead"] else ""
+    return [
+        f"**{params['nz']}**{dead}",
+        f"{params['dense']}",
+        f"{100 * record.accuracy('test'):.2f}",
+        f"{100 * record.accuracy('train'):.2f}",
+        protocol["rule"],
+        str(protocol["seeds"]),
+        f"[{content['net']['name']}]({link}): {content['how']}",
+        content["date"],
+    ]
+
+
+def bar_cells(bar: Mapping[str, Any]) -> list[str]:
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}"
+
+    dense = "-" if bar["dense"] is None else str(bar["dense"])
+    about = "about " if bar.get("about") else ""
+    return [
+        f"{about}{bar['nz']}",
+        dense,
+        share(bar["test"]),
+        share(bar["train"]),
+        bar["rule"],
+        "-",
+        f"*to beat: {bar['how']}*",
+        "-",
+    ]
+
+
+def current() -> str:
+    """Return the section as the records and bars of this checkout give it."""
+    return section(all_records(FOLDER), json.loads(BARS.read_text()))
+
+
+def main() -> None:
+    if "--write" not in sys.argv:
+        print(current())
+        return
+    replace_section(README, BEGIN, END, current())
+
+
+if __name__ == "__main__":
+    main()

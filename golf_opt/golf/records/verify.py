@@ -1,0 +1,266 @@
+"""Records: nets that are kept, each in a folder that proves what it says. Needs no torch.
+
+    <board>/<date>_<name>/
+      record.json          what is claimed, after record.schema.json
+      weights.safetensors  weights/... and buffers/..., float32
+      config.yaml          what the net was made with
+      seeds.json           every seed that was trained on the way, chosen or not
+      log.txt              how it was made, step by step
+
+`verify` believes none of it: it checks the files' hashes, counts the parameters and evaluates the
+weights on the images with the evaluator of `golf.forward`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from golf_opt.config.schema import UsageError, VerifyConfig
+from golf_opt.engines.base import Tensors
+from golf_opt.golf.count import count
+from golf_opt.golf.forward import check_tensors, logits
+from golf_opt.task.arch import Net, build_net
+from golf_opt.task.data import Dataset, View
+from golf_opt.task.data import load as load_data
+
+RECORD = "record.json"
+WEIGHTS, CONFIG, SEEDS, LOG = "weights.safetensors", "config.yaml", "seeds.json", "log.txt"
+FILES = (WEIGHTS, CONFIG, SEEDS, LOG)
+SCHEMA = Path(__file__).with_name("record.schema.json")
+TARGETS = {"article": 0.98, "holdout": 0.98, "99": 0.99}  # test accuracy that a board asks for
+Say = Callable[[str], None]
+
+
+class RecordFault(ValueError):
+    """A record is not what it says; the message names the record and the fault."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record as it lies in its folder, its form checked and nothing else."""
+
+    folder: Path
+    content: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        return f"{self.content['board']}/{self.folder.name}"
+
+    @property
+    def net(self) -> Net:
+        return build_net(self.content["net"])
+
+    @property
+    def tensors(self) -> Tensors:
+        """The weights; raises RecordFault where they cannot be read."""
+        try:
+            tensors: Tensors = load((self.folder / WEIGHTS).read_bytes())
+        except (OSError, SafetensorError) as error:
+            raise RecordFault(f"{self.label}: {WEIGHTS} cannot be read: {error}") from error
+        return tensors
+
+    def accuracy(self, split: str) -> float:
+        """Return what is claimed for a split, in [0, 1]."""
+        counted = self.content["splits"][split]
+        return float(counted["correct"] / counted["of"])
+
+
+@cache
+def _schema() -> Any:
+    import jsonschema
+
+    return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+
+
+def check_form(label: str, content: Any) -> None:
+    """Refuse what the schema does not allow; raises RecordFault with the first fault."""
+    for error in sorted(_schema().iter_errors(content), key=lambda error: list(error.path)):
+        place = ".".join(map(str, error.path)) or "the record"
+        raise RecordFault(f"{label}: {place}: {error.message}")
+
+
+def load_record(folder: Path) -> Record:
+    """Read a record and check its form.
+
+    Raises:
+        RecordFault: record.json is missing, is no JSON, or is not of the schema.
+    """
+    label = f"{folder.parent.name}/{folder.name}"
+    try:
+        content = json.loads((folder / RECORD).read_text())
+    except OSError as error:
+        raise RecordFault(f"{label}: {RECORD} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RecordFault(f"{label}: {RECORD} is no JSON: {error}") from error
+    check_form(label, content)
+    return Record(folder, content)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def splits_of(view: View) -> dict[str, Any]:
+    """Return the splits that a record counts, by name."""
+    splits = {"train": view.train, "test": view.test}
+    return splits | ({"holdout": view.objective} if view.protocol == "holdout" else {})
+
+
+def evaluate(
+    net: Net, tensors: Tensors, view: View, only: Collection[str] | None = None
+) -> dict[str, dict[str, int]]:
+    """Return how many images of each split get their label, by an evaluator of our own."""
+    return {
+        name: {
+            "correct": int((predict(net, tensors, split.images) == split.labels).sum()),
+            "of": len(split),
+        }
+        for name, split in splits_of(view).items()
+        if only is None or name in only
+    }
+
+
+def predict(net: Net, tensors: Tensors, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Return the class of each image [n, 28, 28]: that of its highest score."""
+    classes: npt.NDArray[np.int64] = logits(net, tensors, images).argmax(axis=1)
+    return classes
+
+
+def count_params(net: Net, tensors: Tensors) -> dict[str, int]:
+    """Return the trained numbers of a net: all, non-zero, and non-zero without effect."""
+    counted = count(net, tensors)
+    return {"dense": counted.size, "nz": counted.nz, "dead": counted.dead}
+
+
+def verify(record: Record, dataset: Dataset, splits: Collection[str] | None = None) -> None:
+    """Check everything that a record says, or of its accuracies only those on some splits.
+
+    Raises:
+        RecordFault: something is not as it says; the first such thing is named.
+    """
+    for fault in faults(record, dataset, splits):
+        raise RecordFault(f"{record.label}: {fault}")
+
+
+def faults(
+    record: Record, dataset: Dataset, splits: Collection[str] | None = None
+) -> Iterator[str]:
+    """Yield what is wrong with a record, the cheap checks first."""
+    content, folder = record.content, record.folder
+    place = f"{content['board']}/{content['date']}_{content['name']}"
+    if f"{folder.parent.name}/{folder.name}" != place:
+        yield f"it lies in {folder.parent.name}/{folder.name}, but must lie in {place}"
+    for name, digest in content["files"].items():
+        if not (folder / name).is_file():
+            yield f"{name} is missing"
+        elif sha256((folder / name).read_bytes()) != digest:
+            yield f"{name} is not the file it was recorded with: its SHA-256 differs"
+    if content["data"] != {"name": dataset.name, "md5": dataset.digest}:
+        yield f"it was made on {content['data']}, not on {dataset.name} ({dataset.digest})"
+    yield from _faults_of_net(record, dataset, splits)
+
+
+def _faults_of_net(
+    record: Record, dataset: Dataset, splits: Collection[str] | None
+) -> Iterator[str]:
+    content = record.content
+    try:
+        net, tensors = record.net, record.tensors
+        check_tensors(net, tensors)
+    except UsageError as error:
+        yield str(error)
+        return
+    if not all(np.isfinite(values).all() for values in tensors.values()):
+        yield "a weight is not finite"
+    if (found := count_params(net, tensors)) != content["params"]:
+        yield f"it says {_show(content['params'])} parameters, but has {_show(found)}"
+    view = dataset.view(content["protocol"]["rule"])
+    if content["splits"].keys() != splits_of(view).keys():
+        yield f"it must have the splits {', '.join(splits_of(view))}"
+    for name, is_ in evaluate(net, tensors, view, splits).items():
+        said = content["splits"].get(name)
+        if said != is_:
+            yield f"it says {_show(said)} on {name}, but its weights give {_show(is_)}"
+    yield from faults_of_board(record)
+
+
+def faults_of_board(record: Record) -> Iterator[str]:
+    """Yield what keeps a record, whose numbers are right, from its board."""
+    board = record.content["board"]
+    if record.accuracy("test") < TARGETS[board]:
+        yield (
+            f"board {board} asks for {100 * TARGETS[board]:.2f} % test accuracy, and it has "
+            f"{100 * record.accuracy('test'):.2f} %"
+        )
+    if board == "holdout" and record.content["protocol"]["rule"] != "holdout":
+        yield "board holdout asks for rule holdout: nothing chosen by the test set"
+
+
+def _show(numbers: Mapping[str, int] | None) -> str:
+    return "nothing" if numbers is None else ", ".join(f"{v} {k}" for k, v in numbers.items())
+
+
+def record_folders(path: Path) -> list[Path]:
+    """Return the folders of records at or below a path: those that hold files.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if not path.is_dir():
+        raise UsageError(f"path is {str(path)!r}, but must be a record or a folder of records.")
+    below = [p for p in sorted(path.rglob("*")) if p.is_dir() and not p.parent.name.startswith(".")]
+    return [
+        folder
+        for folder in [path, *below]
+        if any((folder / name).exists() for name in (RECORD, *FILES))
+    ]
+
+
+def all_records(path: Path) -> list[Record]:
+    """Return the records at or below a path, by board and name."""
+    return [load_record(folder) for folder in record_folders(path)]
+
+
+def verify_all(config: VerifyConfig, say: Say) -> bool:
+    """Verify every record at or below a path, and say of each what was found.
+
+    Returns whether all of them are what they say.
+    """
+    folders = record_folders(config.path)
+    if not folders:
+        say(f"no records in {config.path}")
+        return True
+    dataset = load_data(config.data)
+    wrong = 0
+    for folder in folders:
+        try:
+            record = load_record(folder.resolve())
+            verify(record, dataset)
+        except RecordFault as fault:
+            wrong += 1
+            say(f"REJECTED  {fault}")
+        else:
+            say(f"verified  {summary(record)}")
+    say(f"{len(folders) - wrong} of {len(folders)} records verified")
+    return wrong == 0
+
+
+def summary(record: Record) -> str:
+    """Return a record in a line."""
+    params, splits = record.content["params"], record.content["splits"]
+    return (
+        f"{record.label}: {params['nz']} non-zero of {params['dense']}, "
+        f"test {splits['test']['correct']:,} of {splits['test']['of']:,}, "
+        f"train {splits['train']['correct']:,} of {splits['train']['of']:,}"
+    )

@@ -1,0 +1,228 @@
+"""Retraining the best trials of a study on fresh seeds: what is the tuned value worth?
+
+The best of many trials is lucky as well as good. Its mean on seeds that had no part in choosing it
+is what the recipe gives; what is missing from the tuned value is the winner's curse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+
+from golf_opt.config.schema import ConfirmConfig, UsageError
+from golf_opt.engines import create_engine
+from golf_opt.engines.base import Job
+from golf_opt.engines.lanes import Run, Watch, train
+from golf_opt.golf.retrain.stats import Spread, points, spread
+from golf_opt.golf.source import candidate_of, study_view
+from golf_opt.storage.studies import CONFIRMED, RECIPE, find_study, mark, marks, opened_storage
+from golf_opt.study.note import add_section
+from golf_opt.task import rng
+from golf_opt.task.arch import build_net
+from golf_opt.task.data import View
+from golf_opt.utils.signals import stop_on_signals
+
+Say = Callable[[str], None]
+Key = tuple[int, int]  # trial number, seed
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A trial's tuned value, and what fresh seeds gave."""
+
+    number: int
+    tuned: float
+    ours: Spread
+    train: Spread
+
+    @property
+    def gap(self) -> float:
+        """The winner's curse: tuned value minus confirmed mean."""
+        return self.tuned - self.ours.mean
+
+
+def confirm(config: ConfirmConfig, say: Say) -> int | None:
+    """Run `golf-opt confirm`; return the signal that ended it early, if one did.
+
+    Raises:
+        UsageError: there is no such study, it has no complete trial, or the data is not its own.
+    """
+    with opened_storage(config.storage) as storage:
+        study = find_study(storage, config.study)
+        trials = best_trials(study, config.top)
+        view = study_view(study, config.data)
+        signal = run_missing(config, study, trials, view, say)
+        rows = confirmed_rows(study, trials)
+        add_section(study, "Confirmed on fresh seeds", in_markdown(study, config.target))
+    Console(highlight=False).print(show(rows, config, view.objective.name))
+    for line in closing(rows, config, signal):
+        say(line)
+    return signal
+
+
+def best_trials(study: optuna.Study, top: int | None = None) -> list[FrozenTrial]:
+    """Return the complete trials with the highest objective, the best first."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not complete:
+        raise UsageError(f"study {study.study_name!r} has no complete trial yet.")
+    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))[:top]
+
+
+def confirm_seeds(study: optuna.Study, n: int) -> list[int]:
+    """Return the first n seeds of the study's confirmation; none is a trial's."""
+    taken = {trial.user_attrs.get("seed") for trial in study.get_trials(deepcopy=False)}
+    seeds: list[int] = []
+    index = 0
+    while len(seeds) < n:
+        seed = rng.derive(marks(study)[RECIPE]["seed"], "confirm", index)
+        if seed not in taken and seed not in seeds:
+            seeds.append(seed)
+        index += 1
+    return seeds
+
+
+def run_missing(
+    config: ConfirmConfig,
+    study: optuna.Study,
+    trials: Sequence[FrozenTrial],
+    view: View,
+    say: Say,
+) -> int | None:
+    """Train what has no result yet, keeping each as it comes; return the signal, if one came."""
+    recipe = marks(study)[RECIPE]
+    net = build_net(recipe["arch"])
+    known = marks(study).get(CONFIRMED, {})
+    jobs = [
+        ((trial.number, seed), Job(net, candidate_of(study, trial), seed, recipe["epochs"]))
+        for seed in confirm_seeds(study, config.seeds)  # seed by seed: stopped early, all have some
+        for trial in trials
+        if str(seed) not in known.get(str(trial.number), {})
+    ]
+    if not jobs:
+        return None
+    say(
+        f"{study.study_name}: {len(trials)} trials on {config.seeds} fresh seeds, "
+        f"{recipe['epochs']} epochs; {len(jobs)} to train"
+    )
+    with (
+        contextlib.closing(create_engine(config.engine, view, net, say)) as engine,
+        stop_on_signals() as stop,
+        Watch(sum(job.epochs for _, job in jobs)) as watch,
+    ):
+        for run in train(engine, jobs, watch.slice, lambda: stop.signal is not None):
+            keep(study, run)
+            watch.say(line_of(run))
+        return stop.signal
+
+
+def keep(study: optuna.Study, run: Run[Key]) -> None:
+    """Add one result to what the study keeps: `{trial: {seed: result}}`."""
+    number, seed = run.key
+    known = dict(marks(study).get(CONFIRMED, {}))
+    rows = dict(known.get(str(number), {}))
+    if run.error is not None:
+        rows[str(seed)] = {"error": run.error}
+    else:
+        last = run.history[-1]
+        rows[str(seed)] = {
+            "accuracy": last.accuracy,
+            "train_accuracy": last.train_accuracy,
+            "time_s": round(sum(result.time_s for result in run.history), 3),
+        }
+    mark(study, CONFIRMED, known | {str(number): rows})
+
+
+def line_of(run: Run[Key]) -> str:
+    number, seed = run.key
+    if run.error is not None:
+        return f"trial {number:>4}  seed {seed:<10}  failed: {run.error}"
+    return f"trial {number:>4}  seed {seed:<10}  {points(run.history[-1].accuracy)} %"
+
+
+def confirmed_rows(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[Confirmed]:
+    """Return what fresh seeds gave, for the trials that have any, in their order."""
+    known = marks(study).get(CONFIRMED, {})
+    rows = [confirmed(trial, known.get(str(trial.number), {})) for trial in trials]
+    return [row for row in rows if row.ours.n]
+
+
+def confirmed(trial: FrozenTrial, results: Mapping[str, Mapping[str, Any]]) -> Confirmed:
+    done = [row for row in results.values() if "accuracy" in row]
+    return Confirmed(
+        trial.number,
+        trial.value or 0.0,
+        spread([row["accuracy"] for row in done]),
+        spread([row["train_accuracy"] for row in done if row["train_accuracy"] is not None]),
+    )
+
+
+HEAD = ("trial", "tuned", "mean", "sd", "95 % interval", "min", "max", "n", "over", "train", "gap")
+
+
+def cells(row: Confirmed, target: float) -> list[str]:
+    """Return a row of the table: accuracies in percent, the gap in points."""
+    low, high = row.ours.interval
+    return [
+        str(row.number),
+        points(row.tuned),
+        points(row.ours.mean),
+        points(row.ours.sd),
+        "-" if math.isnan(low) else f"{points(low)} to {points(high)}",
+        points(row.ours.low),
+        points(row.ours.high),
+        str(row.ours.n),
+        f"{100 * row.ours.reaching(target) / row.ours.n:.0f} %",
+        points(row.train.mean) if row.train.n else "-",
+        f"{100 * row.gap:+.2f}",
+    ]
+
+
+def show(rows: Sequence[Confirmed], config: ConfirmConfig, split: str) -> Table:
+    """Return the table for the terminal."""
+    title = f"{config.study}: accuracy on {split} in %, target {points(config.target)}"
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0), title_justify="left")
+    for name in HEAD:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*cells(row, config.target))
+    return table
+
+
+def in_markdown(study: optuna.Study, target: float) -> str:
+    """Return the table for the study's note, of every trial that was ever confirmed."""
+    rows = confirmed_rows(study, best_trials(study))
+    lines = [
+        "Accuracy in % of the best trials' recipes on seeds that no trial had; `over` is the share "
+        f"of seeds that reach {points(target)} %, `gap` the winner's curse: tuned minus mean.",
+        "",
+        f"| {' | '.join(HEAD)} |",
+        f"|{'---:|' * len(HEAD)}",
+    ]
+    return "\n".join([*lines, *(f"| {' | '.join(cells(row, target))} |" for row in rows)])
+
+
+def closing(rows: Sequence[Confirmed], config: ConfirmConfig, signal: int | None) -> list[str]:
+    """Return the last lines: the best trial's gap, the best by mean, and how to go on."""
+    lines = []
+    if rows:
+        tuned, ours = rows[0], max(rows, key=lambda row: row.ours.mean)
+        lines.append(
+            f"the best trial, {tuned.number}, was tuned to {points(tuned.tuned)} % and gives "
+            f"{points(tuned.ours.mean)} % on {tuned.ours.n} fresh seeds: a winner's curse of "
+            f"{100 * tuned.gap:+.2f} points"
+        )
+        lines.append(
+            f"best by mean: trial {ours.number}, {points(ours.ours.mean)} % "
+            f"(n = {ours.ours.n}, sd {points(ours.ours.sd)})"
+        )
+    if signal is not None:
+        lines.append("stopped; the same command goes on")
+    return lines

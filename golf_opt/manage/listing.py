@@ -1,0 +1,193 @@
+"""`golf-opt ls`: the studies of a storage, how far they are, and who works on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from golf_opt.config.schema import ListConfig
+from golf_opt.storage.ledger import Lease
+from golf_opt.storage.studies import (
+    FINGERPRINT,
+    RECIPE,
+    WORKER,
+    holds,
+    leases,
+    marks,
+    opened_to_read,
+)
+from golf_opt.study.note import counts, percent, show_duration
+from golf_opt.task.arch import build_net
+from golf_opt.utils.processes import show_worker
+
+LATELY = timedelta(minutes=10)  # a worker whose last trial ended before that is not listed
+STATES = ("complete", "pruned", "fail", "running", "waiting")
+COLUMNS = (
+    "study", "arch", "parameters", "data", "protocol", "total", *STATES, "best", "best_trial",
+    "workers", "last_activity",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """What `ls` tells of a study. What only golf-opt knows is None for a foreign study."""
+
+    study: str
+    arch: str | None
+    parameters: int | None
+    data: str | None
+    protocol: str | None
+    total: int | None  # trials asked for when the study was made
+    trials: dict[str, int]  # by state
+    best: float | None  # objective; ours is an accuracy in [0, 1]
+    best_trial: int | None
+    workers: tuple[str, ...]  # `host:pid`
+    last_activity: datetime | None  # a trial began or ended, local time of the worker
+
+
+def list_studies(config: ListConfig, say: Callable[[str], None]) -> None:
+    """Print the studies of the storage.
+
+    Raises:
+        UsageError: the storage cannot be opened.
+    """
+    with opened_to_read(config.storage) as storage:
+        rows = study_rows(storage)
+    console = Console()
+    form = config.format
+    if form == "auto":
+        form = "table" if console.is_terminal else "plain"
+    if form == "json":
+        say(json.dumps([asdict(row) for row in rows], indent=2, default=str))
+    elif form == "plain":
+        for line in plain_lines(rows):
+            say(line)
+    elif rows:
+        console.print(table(rows))
+    else:
+        say("no studies yet")
+
+
+def study_rows(storage: BaseStorage) -> list[StudyRow]:
+    """Return a row for each study, by name."""
+    names = sorted(optuna.get_all_study_names(storage))
+    return [study_row(optuna.load_study(study_name=name, storage=storage)) for name in names]
+
+
+def study_row(study: optuna.Study) -> StudyRow:
+    kept = marks(study)
+    recipe, fingerprint = kept.get(RECIPE), kept.get(FINGERPRINT, {})
+    trials = study.get_trials(deepcopy=False)
+    best = best_of(study, trials)
+    running = leases(study) if any(t.state == TrialState.RUNNING for t in trials) else []
+    return StudyRow(
+        study=study.study_name,
+        arch=fingerprint.get("arch"),
+        parameters=build_net(recipe["arch"]).num_params if recipe else None,
+        data=fingerprint["data"].split(" (")[0] if "data" in fingerprint else None,
+        protocol=fingerprint.get("protocol"),
+        total=recipe["trials"] if recipe else None,
+        trials=counts(study),
+        best=best.value if best else None,
+        best_trial=best.number if best else None,
+        workers=tuple(sorted(workers_seen(trials, running, datetime.now()))),
+        last_activity=max((moment for t in trials if (moment := last_moment(t))), default=None),
+    )
+
+
+def best_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """Return the best complete trial; None without one, and where objectives are several."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if len(study.directions) > 1 or not complete:
+        return None
+    sign = -1 if study.direction == StudyDirection.MINIMIZE else 1
+    return max(complete, key=lambda trial: sign * (trial.value or 0.0))
+
+
+def workers_seen(
+    trials: Sequence[FrozenTrial], running: Sequence[Lease], now: datetime
+) -> set[str]:
+    """Return `host:pid` of workers that are at a trial, or ended one lately."""
+    seen = {lease.owner for lease in running if holds(lease)}
+    for trial in trials:
+        ended = trial.datetime_complete
+        if ended is not None and now - ended < LATELY:
+            seen.add(trial.user_attrs.get(WORKER))
+    return {show_worker(worker) for worker in seen if isinstance(worker, str)}
+
+
+def last_moment(trial: FrozenTrial) -> datetime | None:
+    return trial.datetime_complete or trial.datetime_start
+
+
+def plain_lines(rows: Sequence[StudyRow]) -> list[str]:
+    """Return a line of column names and a line a study, separated by tabs, `-` for nothing."""
+    return ["\t".join(COLUMNS)] + ["\t".join(map(_plain, _cells(row))) for row in rows]
+
+
+def _cells(row: StudyRow) -> list[Any]:
+    return [
+        row.study, row.arch, row.parameters, row.data, row.protocol, row.total,
+        *(row.trials[state] for state in STATES),
+        row.best, row.best_trial, ",".join(row.workers),
+        row.last_activity.isoformat(" ", "seconds") if row.last_activity else None,
+    ]  # fmt: skip
+
+
+def _plain(value: object) -> str:
+    """Return a value on one line; a foreign study's name may hold anything."""
+    text = "" if value is None else str(value)
+    return "".join(letter if letter.isprintable() else "?" for letter in text) or "-"
+
+
+def table(rows: Sequence[StudyRow]) -> Table:
+    """Return the studies for a terminal, times as time ago."""
+    drawn = Table(box=None, padding=(0, 1, 0, 0))
+    for name, options in _TABLE.items():
+        drawn.add_column(name, **options)
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in _table_cells(row)))
+    return drawn
+
+
+_NUMBER: dict[str, Any] = {"justify": "right", "no_wrap": True}
+_TABLE: dict[str, dict[str, Any]] = {
+    "study": {"overflow": "fold"},
+    "params": _NUMBER,
+    "data": {"no_wrap": True},
+    "protocol": {"no_wrap": True},
+    "trials": {"min_width": 8},
+    "best": _NUMBER,
+    "trial": _NUMBER,
+    "workers": _NUMBER,
+    "active ago": {"justify": "right"},
+}
+
+
+def _table_cells(row: StudyRow) -> list[str]:
+    done = sum(row.trials[state] for state in ("complete", "pruned", "fail"))
+    parts = [f"{done} of {row.total}" if row.total else str(done)]
+    parts += [f"{row.trials[state]} {state}" for state in STATES[1:] if row.trials[state]]
+    best = "-"
+    if row.best is not None:
+        best = percent(row.best) if row.arch else f"{row.best:.6g}"
+    ago = "-"
+    if row.last_activity:  # another box's clock may be ahead
+        past = max(0.0, (datetime.now() - row.last_activity).total_seconds())
+        ago = show_duration(past)
+    return [
+        _plain(row.study), f"{row.parameters:,}" if row.parameters else "-", row.data or "-",
+        row.protocol or "-", ", ".join(parts), best, _plain(row.best_trial),
+        str(len(row.workers)), ago,
+    ]  # fmt: skip

@@ -1,0 +1,225 @@
+"""`golf-opt export` and `import`: a study as files, and from files into any storage."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from golf_opt.config.schema import ExportConfig, ImportConfig, UsageError
+from golf_opt.golf.source import job_of
+from golf_opt.manage.archive import Exported, checkpoint_path, read_export, write_study
+from golf_opt.manage.removal import artifact_ids, artifacts_of, remove_study
+from golf_opt.storage.checkpoint import DamagedCheckpoint, pack, unpack
+from golf_opt.storage.studies import (
+    FINGERPRINT,
+    IMPORTING,
+    RECIPE,
+    STUDY_ID,
+    find_any_study,
+    flush,
+    mark,
+    marks,
+    opened_storage,
+    opened_to_read,
+)
+from golf_opt.study.callbacks import open_checkpoints
+from golf_opt.utils.files import replace_file
+from golf_opt.utils.processes import is_alive, this_worker
+from golf_opt.utils.signals import Stop, stop_on_signals, unless_stopped
+
+LAST = (RECIPE, FINGERPRINT)  # a study without them is not run, nor golfed with
+Say = Callable[[str], None]
+
+
+def export_study(config: ExportConfig, say: Say) -> None:
+    """Write a study to a new folder, whole or not at all.
+
+    Raises:
+        UsageError: there is no such study, or the folder exists or cannot be written.
+    """
+    with opened_to_read(config.storage) as storage:
+        study = find_any_study(storage, config.study)
+        refuse_unfinished(study)
+        part = config.output.with_name(f".{config.output.name}.{os.getpid()}")
+        try:
+            part.mkdir(parents=True)
+            kept = write_export(study, part, config, say)
+            part.rename(config.output)
+        except OSError as error:
+            raise UsageError(
+                f"output {str(config.output)!r} cannot be written: {error.strerror}."
+            ) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    say(f"exported {config.study}: {kept}, to {config.output}")
+
+
+def write_export(study: optuna.Study, folder: Path, config: ExportConfig, say: Say) -> str:
+    """Write every file; return `3 trials, 3 checkpoints`."""
+    trials = study.get_trials(deepcopy=False)
+    write_study(folder, study, trials)
+    copy_artifacts(config.folder / "artifacts", folder / "artifacts", artifacts_of(study), [])
+    kept = f"{len(trials)} trials"
+    if config.checkpoints and RECIPE in marks(study):
+        kept += f", {export_checkpoints(study, trials, config.folder, folder, say)} checkpoints"
+    return kept
+
+
+def export_checkpoints(
+    study: optuna.Study, trials: Sequence[FrozenTrial], source: Path, target: Path, say: Say
+) -> int:
+    """Write the checkpoints that there are; return how many."""
+    recipe = marks(study)[RECIPE]
+    checkpoints = open_checkpoints(study, source)
+    written = 0
+    for trial in trials:
+        if "seed" not in trial.user_attrs:
+            continue  # it was never started
+        job = job_of(recipe, trial)
+        try:
+            checkpoint = checkpoints.load(trial.number, job)
+        except FileNotFoundError:
+            continue
+        except DamagedCheckpoint as damage:
+            say(f"left out: {damage}")
+            continue
+        replace_file(checkpoint_path(target, trial.number), pack(job, checkpoint))
+        written += 1
+    return written
+
+
+def copy_artifacts(source: Path, target: Path, ids: set[str], copied: list[str]) -> None:
+    """Copy the files that there are and the target lacks; name each in `copied`."""
+    for id_ in sorted(ids):
+        if (source / id_).is_file() and not (target / id_).exists():
+            replace_file(target / id_, (source / id_).read_bytes())
+            copied.append(id_)
+
+
+def import_study(config: ImportConfig, say: Say) -> None:
+    """Take an export into a storage, all of it or nothing.
+
+    Trials come in as they were, but for one thing: what was running waits, since nobody here
+    runs it. The study gets an id, and so a folder for checkpoints, of its own.
+
+    Raises:
+        UsageError: the folder is no export, or the name is taken.
+    """
+    exported = read_export(config.input)
+    name = config.name or exported.study["name"]
+    if config.storage.url is None and config.storage.url_env is None:
+        raise UsageError("storage is memory, but must be one that outlives the import.")
+    with opened_storage(config.storage) as storage, stop_on_signals() as stop:
+        study = create_empty(storage, name, exported)
+        written: list[str] = []
+        try:
+            fill(study, exported, config.folder, written, stop)
+        except BaseException as error:
+            remove_study(study, config.folder, written)
+            if isinstance(error, OSError):
+                raise UsageError(
+                    f"dir {str(config.folder)!r} cannot be written: {error.strerror}."
+                ) from error
+            raise
+    put_back = sum(trial.state == TrialState.RUNNING for trial in exported.trials)
+    note = f"; {put_back} that were running wait to go on" if put_back else ""
+    say(f"imported {name}: {len(exported.trials)} trials{note}")
+
+
+def create_empty(storage: BaseStorage, name: str, exported: Exported) -> optuna.Study:
+    """Create the study, marked as one to be filled; one that a dead import left makes room."""
+    if name in optuna.get_all_study_names(storage):
+        there = optuna.load_study(study_name=name, storage=storage)
+        importer = marks(there).get(IMPORTING)
+        if not importer or is_alive(importer):
+            raise taken(name)
+        optuna.delete_study(study_name=name, storage=storage)
+    directions = [StudyDirection[direction] for direction in exported.study["directions"]]
+    try:
+        study = optuna.create_study(study_name=name, storage=storage, directions=directions)
+    except optuna.exceptions.DuplicatedStudyError as error:  # another one was faster
+        raise taken(name) from error
+    mark(study, IMPORTING, this_worker())
+    flush(study)
+    return study
+
+
+def taken(name: str) -> UsageError:
+    return UsageError(
+        f"study {name!r} is there already; give another name=..., or remove it first: "
+        f"golf-opt rm study={name!r}"
+    )
+
+
+def refuse_unfinished(study: optuna.Study) -> None:
+    """Raise a UsageError for a study that an import has not filled."""
+    if marks(study).get(IMPORTING):
+        raise UsageError(
+            f"study {study.study_name!r} is not whole: its import is under way or was cut short."
+        )
+
+
+def fill(
+    study: optuna.Study, exported: Exported, folder: Path, written: list[str], stop: Stop
+) -> None:
+    """Add attributes, trials and files; name in `written` the artifacts that were not there."""
+    renamed = {}
+    for trial in unless_stopped(exported.trials, stop):
+        study.add_trial(_put_back(trial))
+    for old, new in zip(exported.trials, study.get_trials(deepcopy=False), strict=True):
+        renamed[f"dashboard:{old._trial_id}:"] = f"dashboard:{new._trial_id}:"
+    for key, value in exported.study["user_attrs"].items():
+        study.set_user_attr(key, value)
+    system_attrs = exported.study["system_attrs"]
+    for key, value in system_attrs.items():
+        if key not in LAST:
+            mark(study, _renamed(key, renamed), value)
+    if STUDY_ID in system_attrs:
+        mark(study, STUDY_ID, uuid.uuid4().hex)
+    if RECIPE in system_attrs:
+        import_checkpoints(study, exported, folder, stop)
+    ids = set[str]().union(*(artifact_ids(trial.system_attrs) for trial in exported.trials))
+    ids |= artifact_ids(system_attrs)
+    copy_artifacts(exported.folder / "artifacts", folder / "artifacts", ids, written)
+    for key in LAST:
+        if key in system_attrs:
+            mark(study, key, system_attrs[key])
+    mark(study, IMPORTING, False)
+    flush(study)
+
+
+def _put_back(trial: FrozenTrial) -> FrozenTrial:
+    """Return a running trial as one that waits to be taken up again, any other as it is."""
+    if trial.state == TrialState.RUNNING:
+        trial = copy.copy(trial)
+        trial.state = TrialState.WAITING
+    return trial
+
+
+def _renamed(key: str, renamed: Mapping[str, str]) -> str:
+    """Return the dashboard's key for a trial's note under the trial's new id."""
+    head = key[: key.find(":", len("dashboard:")) + 1]
+    return renamed.get(head, head) + key[len(head) :]
+
+
+def import_checkpoints(study: optuna.Study, exported: Exported, folder: Path, stop: Stop) -> None:
+    recipe = exported.study["system_attrs"][RECIPE]
+    checkpoints = open_checkpoints(study, folder)
+    for trial in unless_stopped(exported.trials, stop):
+        path = checkpoint_path(exported.folder, trial.number)
+        if not path.is_file():
+            continue
+        job = job_of(recipe, trial)
+        try:
+            checkpoints.put(trial.number, job, unpack(str(path), path.read_bytes(), job))
+        except DamagedCheckpoint as damage:
+            raise UsageError(f"{damage} Delete it to import the study without.") from damage

@@ -1,0 +1,193 @@
+"""Where a trial stands: its tensors and, in the header, its epochs, as one safetensors file.
+
+Kept in the study's database, or in a folder: there a file is replaced as a whole, so a process
+that dies while writing leaves the file before it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import Trial
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from golf_opt.engines.base import EpochResult, Job, LaneState
+from golf_opt.storage.write_behind import WriteBehindStorage
+from golf_opt.utils.files import replace_file
+
+FORMAT = 1
+LARGEST_IN_TABLE = 1 << 20  # bytes of tensors
+
+
+class DamagedCheckpoint(ValueError):
+    """The file is no checkpoint of this trial."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a lane, and what its trial reported so far."""
+
+    state: LaneState
+    history: tuple[EpochResult, ...]
+    engine: str
+
+
+def describe_job(job: Job) -> dict[str, Any]:
+    """Return what a checkpoint must share with the job that continues it."""
+    return {
+        "net": job.net.describe(),
+        "candidate": job.candidate.to_dict(),
+        "seed": job.seed,
+        "epochs": job.epochs,
+    }
+
+
+def pack(job: Job, checkpoint: Checkpoint) -> bytes:
+    """Return the checkpoint as the bytes of a safetensors file."""
+    state = checkpoint.state
+    header = {
+        "format": FORMAT,
+        "job": describe_job(job),
+        "engine": checkpoint.engine,
+        "epoch": state.epoch,
+        "step": state.step,
+        "loss_sum": state.loss_sum,
+        "time_s": state.time_s,
+        "history": [asdict(result) for result in checkpoint.history],
+    }
+    return save(state.tensors, metadata={"golf_opt": json.dumps(header)})
+
+
+def unpack(name: str, data: bytes, job: Job | None = None) -> Checkpoint:
+    """Return the checkpoint of some bytes; with `job`, only one that this job wrote.
+
+    Raises:
+        DamagedCheckpoint: `name` cannot be read, or is of another job.
+    """
+    try:
+        tensors = load(data)
+        size = int.from_bytes(data[:8], "little")  # of the JSON that a safetensors file begins with
+        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["golf_opt"])
+        return _from_header(name, header, tensors, job)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DamagedCheckpoint):
+            raise
+        raise DamagedCheckpoint(f"{name} cannot be read as a checkpoint: {error}") from error
+
+
+def _from_header(
+    name: str, header: dict[str, Any], tensors: dict[str, Any], job: Job | None
+) -> Checkpoint:
+    if job is not None and header["job"] != json.loads(json.dumps(describe_job(job))):
+        wrong = [key for key, value in describe_job(job).items() if header["job"].get(key) != value]
+        raise DamagedCheckpoint(f"{name} is of another trial: its {', '.join(wrong)} differs.")
+    history: Sequence[dict[str, Any]] = header["history"]
+    state = LaneState(
+        tensors, header["epoch"], header["step"], header["loss_sum"], header["time_s"]
+    )
+    return Checkpoint(state, tuple(EpochResult(**row) for row in history), header["engine"])
+
+
+class CheckpointFolder:
+    """The checkpoints of one study, a file a trial."""
+
+    every_slice = False  # a file for every epoch is enough
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number}.safetensors"
+
+    def save(self, trial: Trial, job: Job, checkpoint: Checkpoint) -> None:
+        self.put(trial.number, job, checkpoint)
+
+    def put(self, number: int, job: Job, checkpoint: Checkpoint) -> None:
+        """Keep the checkpoint of a trial that no worker runs."""
+        replace_file(self.path(number), pack(job, checkpoint))
+
+    def load(self, number: int, job: Job | None = None) -> Checkpoint:
+        """Return a trial's last checkpoint; with `job`, only one that this job wrote.
+
+        Raises:
+            FileNotFoundError: there is none.
+            DamagedCheckpoint: it cannot be read, or is of another job.
+        """
+        path = self.path(number)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise DamagedCheckpoint(f"{path} cannot be read as a checkpoint: {error}") from error
+        return unpack(str(path), data, job)
+
+    def numbers(self) -> set[int]:
+        """Return the numbers of the trials that have one."""
+        stems = (path.stem for path in self.folder.glob("*.safetensors"))
+        return {int(stem) for stem in stems if stem.isdecimal()}
+
+    def delete(self, number: int) -> None:
+        self.path(number).unlink(missing_ok=True)
+
+    def delete_all(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class CheckpointTable:
+    """The checkpoints of one study in its database, so that any worker can go on with a trial.
+
+    They are written with what the trial reports, in the same transaction. Nets too large for that,
+    and what was saved before, are in the folder.
+    """
+
+    every_slice = True
+
+    def __init__(self, storage: WriteBehindStorage, study: str, folder: CheckpointFolder) -> None:
+        self._storage, self._study, self._folder = storage, study, folder
+
+    def save(self, trial: Trial, job: Job, checkpoint: Checkpoint) -> None:
+        if is_large(checkpoint):
+            self._folder.save(trial, job, checkpoint)
+            return
+        write = partial(pack, job, checkpoint)
+        self._storage.save_checkpoint(trial._trial_id, self._study, trial.number, write)
+
+    def load(self, number: int, job: Job | None = None) -> Checkpoint:
+        """As `CheckpointFolder.load`."""
+        data = self._storage.ledger.load_checkpoint(self._study, number)
+        if data is None:
+            return self._folder.load(number, job)
+        return unpack(f"the checkpoint of trial {number}", data, job)
+
+    def numbers(self) -> set[int]:
+        """As `CheckpointFolder.numbers`."""
+        return self._storage.ledger.checkpoint_numbers(self._study) | self._folder.numbers()
+
+    def put(self, number: int, job: Job, checkpoint: Checkpoint) -> None:
+        """As `CheckpointFolder.put`."""
+        if is_large(checkpoint):
+            self._folder.put(number, job, checkpoint)
+        else:
+            self._storage.ledger.put_checkpoint(self._study, number, pack(job, checkpoint))
+
+    def delete(self, number: int) -> None:
+        self._storage.delete_checkpoint(self._study, number)
+        self._folder.delete(number)
+
+    def delete_all(self) -> None:
+        self._storage.ledger.delete_checkpoints(self._study)
+        self._folder.delete_all()
+
+
+def is_large(checkpoint: Checkpoint) -> bool:
+    """Return whether a checkpoint is too large for the database."""
+    size = sum(tensor.nbytes for tensor in checkpoint.state.tensors.values())
+    return size > LARGEST_IN_TABLE

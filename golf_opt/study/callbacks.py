@@ -1,0 +1,178 @@
+"""What happens around a trial: a short list of callbacks, composed in `conf/callbacks`.
+
+A callback is any subclass of `Callback`; add your own from the command line with
+`+callbacks.mine._target_=my_module.MyCallback`. They run in the order of the configuration, in
+the thread of the study loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.pruners import NopPruner
+from optuna.trial import TrialState
+
+from golf_opt.engines.base import Engine, EpochResult, Job, LaneState, Slice
+from golf_opt.storage.checkpoint import (
+    Checkpoint,
+    CheckpointFolder,
+    CheckpointTable,
+    DamagedCheckpoint,
+)
+from golf_opt.storage.studies import STUDY_ID, marks
+from golf_opt.storage.write_behind import WriteBehindStorage
+from golf_opt.study import note as report
+
+NOTE_EVERY_S = 3.0
+
+
+@dataclass
+class TrialRun:
+    """A trial on its way through a lane."""
+
+    trial: optuna.Trial
+    job: Job
+    lane: int
+    resume: LaneState | None = None  # where the lane begins, if not at the start
+    history: list[EpochResult] = field(default_factory=list)
+    epoch: int = 1  # being trained, from 1
+    progress: float = 0.0  # share of it, in [0, 1]
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """What callbacks may know of the study they serve."""
+
+    study: optuna.Study
+    engine: Engine
+    folder: Path  # checkpoints/ is in it
+    total: int  # trials
+    epochs: int  # of each
+    facts: Mapping[str, Any]  # arch, num_params, data, protocol, space, command
+
+    @cached_property
+    def checkpoints(self) -> CheckpointFolder | CheckpointTable:
+        return open_checkpoints(self.study, self.folder)
+
+
+def open_checkpoints(study: optuna.Study, folder: Path) -> CheckpointFolder | CheckpointTable:
+    """Return a study's checkpoints; the study's own id keeps those of a deleted one away."""
+    study_id = str(marks(study)[STUDY_ID])
+    files = CheckpointFolder(folder / "checkpoints" / study_id)
+    if isinstance(study._storage, WriteBehindStorage):
+        return CheckpointTable(study._storage, study_id, files)
+    return files
+
+
+class Callback:
+    """Override what you need. `context` is set before anything is called."""
+
+    context: StudyContext
+
+    def on_study_start(self) -> None:
+        """The study is open; no trial has started."""
+
+    def on_trial_start(self, run: TrialRun) -> None:
+        """The trial has its candidate; set `run.resume` to begin elsewhere than at the start."""
+
+    def on_slice(self, run: TrialRun, done: Slice) -> None:
+        """A share of an epoch was trained."""
+
+    def on_epoch_end(self, run: TrialRun) -> None:
+        """`run.history[-1]` is new and reported. Raise `optuna.TrialPruned` to end the trial."""
+
+    def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
+        """The trial is about to be told complete, pruned or failed; attributes can still be set."""
+
+    def on_trial_told(self, run: TrialRun) -> None:
+        """The trial is finished in the storage, and its lane may hold another one already."""
+
+    def on_interrupt(self, run: TrialRun) -> None:
+        """The study stops before this trial's end; the trial goes back to the queue."""
+
+    def on_study_end(self) -> None:
+        """The loop is over, for whatever reason."""
+
+
+class Pruning(Callback):
+    """Ends a trial when the study's pruner says so; not after its last epoch."""
+
+    def on_epoch_end(self, run: TrialRun) -> None:
+        if isinstance(self.context.study.pruner, NopPruner):
+            return  # asking it reads the trial from the storage all the same
+        if len(run.history) < run.job.epochs and run.trial.should_prune():
+            raise optuna.TrialPruned
+
+
+class Checkpointing(Callback):
+    """Saves every epoch, and where an interrupted trial stands; goes on from there.
+
+    Where it costs next to nothing, in the database, it saves every slice. The checkpoint of a
+    complete trial stays, without the optimiser's moments: its weights are what one golfs with.
+    """
+
+    def on_trial_start(self, run: TrialRun) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                checkpoint = self.context.checkpoints.load(run.number, run.job)
+            except DamagedCheckpoint as damage:
+                run.trial.set_user_attr("checkpoint_damaged", str(damage))
+                return
+            run.resume = checkpoint.state
+            run.history = list(checkpoint.history)
+            run.epoch = checkpoint.state.epoch + 1
+
+    def on_slice(self, run: TrialRun, done: Slice) -> None:
+        if self.context.checkpoints.every_slice and done.result is None and done.error is None:
+            self._save(run)
+
+    def on_epoch_end(self, run: TrialRun) -> None:
+        self._save(run)
+
+    def on_interrupt(self, run: TrialRun) -> None:
+        self._save(run)
+
+    def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
+        if state == TrialState.COMPLETE:
+            self._save(run, ("weights/", "buffers/"))
+        else:
+            self.context.checkpoints.delete(run.number)
+
+    def _save(self, run: TrialRun, kinds: tuple[str, ...] = ("",)) -> None:
+        state = self.context.engine.state(run.lane)
+        kept = {name: values for name, values in state.tensors.items() if name.startswith(kinds)}
+        state = replace(state, tensors=kept)
+        checkpoint = Checkpoint(state, tuple(run.history), self.context.engine.name)
+        self.context.checkpoints.save(run.trial, run.job, checkpoint)
+
+
+class StudyNote(Callback):
+    """Keeps the study's Markdown note on the dashboard current."""
+
+    def __init__(self) -> None:
+        self._written = 0.0
+
+    def on_study_start(self) -> None:
+        self._write()
+
+    def on_trial_told(self, run: TrialRun) -> None:
+        if time.monotonic() - self._written > NOTE_EVERY_S:
+            self._write()
+
+    def on_study_end(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        report.write_note(self.context.study, self.context.facts)
+        self._written = time.monotonic()

@@ -1,0 +1,176 @@
+"""The terminal: a live table of lanes and trials, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from golf_opt.engines.base import Slice
+from golf_opt.storage.studies import num_finished
+from golf_opt.study.callbacks import Callback, TrialRun
+from golf_opt.study.note import best_trial, counts, percent, show_duration, show_params
+
+BARS = "▁▂▃▄▅▆▇█"
+REFRESH_PER_S = 4
+PLAIN_LINE_EVERY_S = 10.0  # in a long trial; every finished trial has a line anyway
+WORDS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+class Progress(Callback):
+    """Shows what every lane does, the best so far and the time left.
+
+    Args:
+        mode: `auto` (live in a terminal), `live`, `plain` or `quiet`.
+    """
+
+    def __init__(self, mode: str = "auto", console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False)
+        self._mode = mode if mode != "auto" else ("live" if self._console.is_terminal else "plain")
+        self._live: Live | None = None
+        self._runs: dict[int, TrialRun] = {}
+        self._said = 0.0  # when the last plain line was printed
+        self._best: FrozenTrial | None = None
+        self._heights: list[float] = []  # the best so far, after each complete trial
+        self._tally: dict[str, int] = {}
+        self._finished = 0
+        self._epochs_done = 0.0  # in this session, fractions included
+        self._epochs_saved = 0.0  # by pruning
+        self._trials_ended = 0
+        self._started = time.monotonic()
+
+    def on_study_start(self) -> None:
+        self._started = time.monotonic()
+        self._count()
+        for trial in self.context.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            self._climb(trial.value or 0.0)
+        if self._mode == "live":
+            self._live = Live(
+                console=self._console,
+                get_renderable=self._render,
+                refresh_per_second=REFRESH_PER_S,
+                transient=True,
+            )
+            self._live.start()
+
+    def on_trial_start(self, run: TrialRun) -> None:
+        self._runs[run.lane] = run
+
+    def on_slice(self, run: TrialRun, done: Slice) -> None:
+        self._epochs_done += max(
+            0.0, done.epoch - 1 + done.progress - (run.epoch - 1 + run.progress)
+        )
+        long_ago = time.monotonic() - self._said > PLAIN_LINE_EVERY_S
+        if self._mode == "plain" and done.result and done.epoch < run.job.epochs and long_ago:
+            self._say(f"{self._head(run, done.epoch)}  {percent(done.result.accuracy):>8}")
+
+    def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
+        self._trials_ended += 1
+        if state == TrialState.COMPLETE:
+            self._climb(run.history[-1].accuracy)
+        self._epochs_saved += run.job.epochs - len(run.history)
+        if self._mode in ("plain", "live"):
+            last = percent(run.history[-1].accuracy) if run.history else "-"
+            params = show_params(run.trial.params)
+            self._say(
+                f"{self._head(run, len(run.history))}  {last:>8}  {WORDS[state]:<8}  {params}"
+            )
+
+    def on_trial_told(self, run: TrialRun) -> None:
+        if self._runs.get(run.lane) is run:
+            del self._runs[run.lane]
+        self._count()
+
+    def on_study_end(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _say(self, line: str) -> None:
+        self._said = time.monotonic()
+        self._console.print(Text(line), soft_wrap=True)
+
+    def _head(self, run: TrialRun, epoch: int) -> str:
+        return f"trial {run.number:>4}  epoch {epoch:>3}/{run.job.epochs}"
+
+    def _count(self) -> None:
+        study = self.context.study
+        self._finished = num_finished(study)
+        self._tally = counts(study)
+        self._best = best_trial(study)
+
+    def _climb(self, value: float) -> None:
+        self._heights.append(max([value, *self._heights[-1:]]))
+
+    def _render(self) -> Group:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for name, options in _COLUMNS:
+            table.add_column(name, no_wrap=True, **options)
+        for lane, run in sorted(self._runs.items()):
+            accuracy = percent(run.history[-1].accuracy) if run.history else "-"
+            table.add_row(
+                str(lane),
+                str(run.number),
+                f"{run.epoch - 1 + run.progress:.1f}/{run.job.epochs}",
+                accuracy,
+                Text(show_params(run.trial.params), overflow="ellipsis", no_wrap=True),
+            )
+        lines = [Text(words, overflow="ellipsis", no_wrap=True) for words in self._status()]
+        lines[0].stylize("bold")
+        return Group(*lines, table)
+
+    def _status(self) -> list[str]:
+        """Return what stands above the table: how far the study is, and the best so far."""
+        elapsed_min = (time.monotonic() - self._started) / 60
+        rate = f"{self._trials_ended / elapsed_min:.1f}/min" if self._trials_ended else "-/min"
+        pruned = self._tally.get("pruned", 0) / max(1, self._finished)
+        first = (
+            f"{self._finished}/{self.context.total} trials  {rate}  pruned {100 * pruned:.0f} %  "
+            f"{self._time_left()}"
+        )
+        best = self._best
+        if best is None or best.value is None:
+            return [first, "best: none yet"]
+        line = f"{sparkline(self._heights)}  " if self._console.encoding.startswith("utf") else ""
+        return [
+            first,
+            f"best {percent(best.value)}  {line}trial {best.number}  {show_params(best.params)}",
+        ]
+
+    def _time_left(self) -> str:
+        """Estimate from this session's epochs a second and epochs a trial."""
+        elapsed_s = time.monotonic() - self._started
+        if self._epochs_done < 0.5:
+            return "time left unknown"
+        epochs = float(self.context.epochs)
+        if self._trials_ended:
+            epochs = max(1.0, epochs - self._epochs_saved / self._trials_ended)
+        under_way = sum(run.epoch - 1 + run.progress for run in self._runs.values())
+        ahead = (self.context.total - self._finished) * epochs - under_way
+        return f"{show_duration(max(0.0, ahead) * elapsed_s / self._epochs_done)} left"
+
+
+_COLUMNS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("lane", {"justify": "right", "min_width": 4}),
+    ("trial", {"justify": "right", "min_width": 5}),
+    ("epoch", {"justify": "right", "min_width": 7}),
+    ("accuracy", {"justify": "right", "min_width": 8}),
+    ("parameters", {"overflow": "ellipsis", "ratio": 1}),
+)
+
+
+def sparkline(values: Sequence[float], width: int = 16) -> str:
+    """Return the values as a row of bars, evenly picked where there are more than fit."""
+    if not values:
+        return ""
+    count = min(width, len(values))
+    picked = [values[(i + 1) * len(values) // count - 1] for i in range(count)]
+    low, high = min(picked), max(picked)
+    steps = [round((value - low) / (high - low) * 7) if high > low else 7 for value in picked]
+    return "".join(BARS[step] for step in steps)

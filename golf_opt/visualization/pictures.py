@@ -1,0 +1,164 @@
+"""Pictures of one trial, drawn when somebody looks at it: nothing is made or kept while it trains.
+
+learning-curve   accuracy and training loss by epoch
+confusion        which digit was taken for which, on the split of the objective
+mistakes         the images that the net is most wrong about
+weights          the kernels of every convolution
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from golf_opt.engines.base import Tensors
+from golf_opt.task.arch import Net
+from golf_opt.task.data import Split
+from golf_opt.visualization.figures import BLUE, ORANGE
+from golf_opt.visualization.plots import paper, to_svg
+
+MOST_MISTAKES = 40
+MOST_KERNELS = 16  # of one layer, each way
+
+
+def learning_curve(title: str, accuracies: Sequence[float], losses: Sequence[float]) -> str:
+    """Return accuracy (percent, left axis) and training loss (right axis) against the epoch.
+
+    Args:
+        title: above the frame.
+        accuracies: after each epoch, shares in [0, 1].
+        losses: of each epoch, in nats; as many, or none.
+    """
+    epochs = range(1, len(accuracies) + 1)
+    with paper() as new:
+        canvas = new(5.6, 3.4)
+        left = canvas.subplots()
+        percents = [100 * value for value in accuracies]
+        left.plot(epochs, percents, "o-", color=BLUE, label="accuracy")
+        left.set(title=title, xlabel="epoch")
+        left.set_ylabel("accuracy (%), circles", color=BLUE)
+        left.xaxis.get_major_locator().set_params(integer=True)
+        if losses:
+            right = left.twinx()
+            right.plot(epochs, losses, "s--", color=ORANGE, ms=4, label="loss")
+            right.set_ylabel("training loss (nats), squares", color=ORANGE)
+            right.grid(False)
+            right.spines["right"].set_visible(True)
+        return to_svg(canvas)
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What a net says about every image of a split."""
+
+    split: Split
+    scores: npt.NDArray[np.float32]  # [n, 10]
+
+    @property
+    def guesses(self) -> npt.NDArray[np.int64]:
+        return np.asarray(self.scores.argmax(axis=1), dtype=np.int64)
+
+    @property
+    def accuracy(self) -> float:
+        return float((self.guesses == self.split.labels).mean())
+
+
+def read(net: Net, tensors: Tensors, split: Split) -> Readings:
+    """Run a net on a split, with PyTorch."""
+    import torch
+
+    from golf_opt.engines.torch import build_module
+    from golf_opt.task.data import MEAN, STD
+
+    module = build_module(net).eval()
+    images = torch.from_numpy(np.array(split.images)).unsqueeze(1).float()
+    with torch.inference_mode():
+        for name, tensor in module.tensors().items():
+            tensor.copy_(torch.from_numpy(np.array(tensors[name])))
+        parts = [module((part / 255 - MEAN) / STD) for part in torch.split(images, 2000)]
+    return Readings(split, torch.cat(parts).numpy())
+
+
+def confusion(title: str, readings: Readings) -> str:
+    """Return the table of digits and what they were taken for, counts of images."""
+    counts = np.zeros((10, 10), dtype=np.int64)
+    np.add.at(counts, (readings.split.labels.astype(np.int64), readings.guesses), 1)
+    wrong = counts * (1 - np.eye(10, dtype=np.int64))
+    with paper() as new:
+        canvas = new(4.8, 4.8)
+        ax = canvas.subplots()
+        ax.imshow(wrong, cmap="Blues", vmin=0, vmax=max(1, wrong.max()))
+        for row, column in np.ndindex(10, 10):
+            if counts[row, column]:
+                dark = wrong[row, column] > 0.6 * wrong.max()
+                ax.text(
+                    column, row, str(counts[row, column]), ha="center", va="center", fontsize=8,
+                    color="white" if dark else "#999999" if row == column else "black",
+                )  # fmt: skip
+        ax.set(xticks=range(10), yticks=range(10), xlabel="taken for", ylabel="digit", title=title)
+        ax.grid(False)
+        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0)
+        return to_svg(canvas)
+
+
+def mistakes(title: str, readings: Readings) -> str:
+    """Return the images with the largest gap between the wrong score and the right one."""
+    labels = readings.split.labels.astype(np.int64)
+    scores = readings.scores
+    gap = scores.max(axis=1) - scores[np.arange(len(labels)), labels]
+    wrong = np.flatnonzero(readings.guesses != labels)
+    wrong = wrong[np.argsort(-gap[wrong], kind="stable")][:MOST_MISTAKES]
+    across = 8
+    rows = max(1, -(-len(wrong) // across))
+    sheet = np.zeros((rows * 36, across * 32), dtype=np.uint8)  # 28 pixels, and room for words
+    with paper() as new:
+        canvas = new(5.6, 0.5 + 0.75 * rows)
+        ax = canvas.subplots()
+        for place, index in enumerate(wrong):
+            row, column = divmod(place, across)
+            top, left = row * 36 + 8, column * 32 + 2
+            sheet[top : top + 28, left : left + 28] = readings.split.images[index]
+            words = f"{labels[index]} as {readings.guesses[index]}"
+            ax.text(left + 14, top - 2, words, ha="center", fontsize=8)
+        ax.imshow(sheet, cmap="gray_r", vmin=0, vmax=255)
+        ax.set_title(title)
+        ax.set_axis_off()
+        return to_svg(canvas)
+
+
+def weights(title: str, net: Net, tensors: Tensors) -> str:
+    """Return the kernels of each convolution: a row an output channel, a column an input."""
+    layers: list[tuple[str, npt.NDArray[Any]]] = []
+    for node in net.nodes:
+        values = tensors.get(f"weights/{node.name}.weight")
+        if values is not None and values.ndim == 4 and not node.shared:
+            layers.append((node.name, np.asarray(values)))
+    sheets = [_sheet(values) for _, values in layers]
+    with paper() as new:
+        canvas = new(max(5.6, 1.6 * len(layers)), 3.4)
+        canvas.suptitle(f"{title}. Blue below zero, red above; each layer has its own scale.")
+        widths = [max(13, sheet.shape[1]) for sheet in sheets]
+        axes = canvas.subplots(1, len(layers), squeeze=False, width_ratios=widths).flat
+        for (name, values), sheet, ax in zip(layers, sheets, axes, strict=True):
+            top = float(np.abs(values).max()) or 1.0
+            ax.imshow(sheet, cmap="RdBu_r", vmin=-top, vmax=top)
+            out, into, height, width = values.shape
+            ax.set_title(f"{name}: {out} x {into}\n{height}x{width}, up to {top:.2f}", fontsize=8)
+            ax.set_axis_off()
+        return to_svg(canvas)
+
+
+def _sheet(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return kernels [out, in, height, width] side by side, with gaps of one pixel."""
+    shown = values[:MOST_KERNELS, :MOST_KERNELS]
+    out, into, height, width = shown.shape
+    sheet = np.full((out * (height + 1) - 1, into * (width + 1) - 1), np.nan)
+    for row, column in np.ndindex(out, into):
+        top, left = row * (height + 1), column * (width + 1)
+        sheet[top : top + height, left : left + width] = shown[row, column]
+    return sheet

@@ -1,0 +1,213 @@
+"""Draws figures: as Plotly's JSON for the dashboard, and as SVG for a page that stands alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import textwrap
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from golf_opt.visualization.figures import Figure, Panel, Series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+PAPER_SYMBOLS = {"circle": "o", "square": "s", "diamond": "D", "star": "*"}
+PAPER_STYLE = {
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e5e5e5",
+    "axes.axisbelow": True,
+    "text.parse_math": False,  # a $ in a study's name is a dollar
+    "svg.hashsalt": "golf-opt",  # the same figure is the same file
+}
+_one_at_a_time = threading.Lock()  # matplotlib's settings belong to the process
+
+
+def plotly_json(figure: Figure) -> str:
+    """Return the figure as optuna-dashboard keeps Plotly's; written without importing Plotly."""
+    rows, columns = grid(len(figure.panels))
+    lines = "<br>".join(textwrap.wrap(figure.caption, 90))
+    title = f"{figure.title}<br><sub>{lines}</sub>"
+    layout: dict[str, Any] = {
+        "title": {"text": title, "font": {"size": 15}, "x": 0.02, "xanchor": "left"},
+        "margin": {"l": 60, "r": 20, "t": 70, "b": 90},
+        "template": "none",
+        "plot_bgcolor": "white",
+        "paper_bgcolor": "white",
+        "font": {"color": "#222222"},
+        "hovermode": "closest",
+        "legend": {"orientation": "h", "y": -0.2, "x": 0},
+        "shapes": [],
+    }
+    data: list[dict[str, Any]] = []
+    legend: set[str] = set()
+    for index, panel in enumerate(figure.panels):
+        suffix = "" if index == 0 else str(index + 1)
+        row, column = divmod(index, columns)
+        layout[f"xaxis{suffix}"] = {
+            "title": {"text": panel.x_title},
+            "type": "log" if panel.log_x else None,
+            "domain": _part(column, columns, 0.08),
+            "anchor": f"y{suffix}",
+            "gridcolor": "#e5e5e5",
+            "zeroline": False,
+            "nticks": 10 // columns,
+        }
+        if panel.log_x and columns > 1:
+            layout[f"xaxis{suffix}"] |= {"dtick": 1, "exponentformat": "power"}
+        layout[f"yaxis{suffix}"] = {
+            "title": {"text": panel.y_title if column == 0 else ""},
+            "range": panel.y_range,
+            "domain": _part(rows - 1 - row, rows, 0.22),
+            "anchor": f"x{suffix}",
+            "gridcolor": "#e5e5e5",
+            "zeroline": False,
+        }
+        if panel.y_ticks:
+            places, words = zip(*panel.y_ticks, strict=True)
+            layout[f"yaxis{suffix}"] |= {"tickvals": places, "ticktext": words}
+        if panel.band:
+            layout["shapes"].append(
+                {
+                    "type": "rect",
+                    "layer": "below",
+                    "xref": f"x{suffix} domain",
+                    "yref": f"y{suffix}",
+                    "x0": 0,
+                    "x1": 1,
+                    "y0": panel.band[0],
+                    "y1": panel.band[1],
+                    "fillcolor": "#E69F00",
+                    "opacity": 0.18,
+                    "line": {"width": 0},
+                }
+            )
+        for series in panel.series:
+            name = series.name
+            data.append(_trace(series, suffix) | {"showlegend": name not in legend})
+            legend.add(name)
+    return json.dumps({"data": data, "layout": layout}, allow_nan=False)
+
+
+def grid(panels: int) -> tuple[int, int]:
+    """Return rows and columns for so many panels: 1 x n up to three, then close to a square."""
+    columns = panels if panels < 4 else math.ceil(math.sqrt(panels))
+    return math.ceil(panels / columns), columns
+
+
+def _part(index: int, count: int, gap: float) -> list[float]:
+    """Return the share of [0, 1] that belongs to one of `count` panels."""
+    width = (1 - gap * (count - 1)) / count
+    begin = index * (width + gap)
+    return [round(begin, 4), round(min(1.0, begin + width), 4)]
+
+
+def _trace(series: Series, suffix: str) -> dict[str, Any]:
+    trace: dict[str, Any] = {
+        "type": "scatter",
+        "name": series.name,
+        "legendgroup": series.name,
+        "x": list(series.x),
+        "y": [None if value is None else round(value, 4) for value in series.y],
+        "opacity": series.opacity,
+        "xaxis": f"x{suffix}",
+        "yaxis": f"y{suffix}",
+    }
+    if series.labels:
+        trace |= {
+            "text": list(series.labels),
+            "hovertemplate": "%{text}<br>%{x}, %{y:.2f}<extra></extra>",
+        }
+    if series.line:
+        shape = "hv" if series.step else "linear"
+        width = {"color": series.colour, "width": series.line, "shape": shape}
+        return trace | {"mode": "lines", "line": width, "connectgaps": False}
+    size = 13 if series.symbol == "star" else 8
+    marker = {"color": series.colour, "symbol": series.symbol, "size": size}
+    return trace | {"mode": "markers", "marker": marker}
+
+
+def svg(figure: Figure) -> str:
+    """Return the figure as an SVG element: text as outlines, no script, no reference outside."""
+    with paper() as new:
+        rows, columns = grid(len(figure.panels))
+        canvas = new(8.0, 0.6 + 2.9 * rows)
+        axes = canvas.subplots(rows, columns, squeeze=False).flat
+        for index, (panel, ax) in enumerate(zip(figure.panels, axes, strict=False)):
+            _draw(panel, ax, index % columns == 0)
+        for ax in list(axes)[len(figure.panels) :]:
+            ax.set_visible(False)
+        handles = {
+            label: handle
+            for ax in canvas.axes
+            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+        }
+        if len(handles) > 1:
+            canvas.legend(
+                handles.values(), handles.keys(), loc="outside lower center",
+                ncols=min(4, len(handles)), frameon=False,
+            )  # fmt: skip
+        return to_svg(canvas)
+
+
+@contextmanager
+def paper() -> Iterator[Any]:
+    """Give a function (width, height in inches) -> matplotlib figure, styled for a white page."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure as Canvas
+
+    with _one_at_a_time, rc_context(PAPER_STYLE):  # type: ignore[arg-type]
+        yield lambda width, height: Canvas(figsize=(width, height), layout="constrained")
+
+
+def to_svg(canvas: Canvas) -> str:
+    """Return a matplotlib figure as an `<svg>` element."""
+    file = io.StringIO()
+    canvas.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _draw(panel: Panel, ax: Axes, first: bool) -> None:
+    from matplotlib.ticker import LogLocator
+
+    for series in panel.series:
+        x: Sequence[Any] = [math.nan if value is None else value for value in series.x]
+        y = [math.nan if value is None else value for value in series.y]
+        look: Mapping[str, Any] = {
+            "color": series.colour,
+            "alpha": series.opacity,
+            "label": series.name,
+        }
+        if series.line:
+            style = "steps-post" if series.step else "default"
+            width = 0.7 * series.line
+            ax.plot(x, y, lw=width, drawstyle=style, solid_capstyle="butt", **look)
+        else:
+            size = 9 if series.symbol == "star" else 4.5
+            ax.plot(x, y, PAPER_SYMBOLS[series.symbol], ms=size, mew=0, **look)
+    if panel.band:
+        ax.axhspan(*panel.band, color="#E69F00", alpha=0.18, lw=0)
+    if panel.log_x:
+        ax.set_xscale("log")
+        ends = [value for series in panel.series for value in series.x if value]
+        decades = math.log10(max(ends) / min(ends)) if ends else 1.0
+        ax.xaxis.set_major_formatter("{x:g}")
+        if decades < 1.5:
+            ax.xaxis.set_minor_locator(LogLocator(subs=(2.0, 4.0, 6.0, 8.0)))
+        ax.xaxis.set_minor_formatter("{x:g}" if decades < 1.5 else "")
+    if panel.y_range:
+        ax.set_ylim(*panel.y_range)
+    if panel.y_ticks:
+        ax.set_yticks([place for place, _ in panel.y_ticks], [word for _, word in panel.y_ticks])
+    ax.set_xlabel(panel.x_title)
+    if first:
+        ax.set_ylabel(panel.y_title)
