@@ -32,9 +32,10 @@ from golf_opt.dashboard.guard import Environ, StartResponse
 from golf_opt.storage.checkpoint import DamagedCheckpoint
 from golf_opt.storage.studies import FINGERPRINT, RECIPE, STUDY_ID
 from golf_opt.study.callbacks import open_checkpoints
-from golf_opt.study.note import best_of_all, log, percent, view_of
+from golf_opt.study.note import best_of_all, log, view_of
 from golf_opt.task.arch import build_net
 from golf_opt.task.data import Split, objective_split
+from golf_opt.utils.text import percent
 from golf_opt.visualization import pictures
 from golf_opt.visualization.figures import study_figures
 from golf_opt.visualization.plots import plotly_json

@@ -27,9 +27,10 @@ from golf_opt.storage.studies import (
     marks,
     opened_to_read,
 )
-from golf_opt.study.note import counts, percent, show_duration
+from golf_opt.study.note import counts
 from golf_opt.task.arch import build_net
 from golf_opt.utils.processes import show_worker
+from golf_opt.utils.text import percent, show_duration
 
 LATELY = timedelta(minutes=10)  # a worker whose last trial ended before that is not listed
 STATES = ("complete", "pruned", "fail", "running", "waiting")

@@ -36,14 +36,13 @@ from golf_opt.study.note import (
     best_trial,
     counts,
     noise_words,
-    percent,
-    show_params,
     view_of,
 )
 from golf_opt.study.run import TEST_READINGS
 from golf_opt.task.arch import build_net
 from golf_opt.task.data import objective_split
 from golf_opt.utils.files import replace_text
+from golf_opt.utils.text import percent, show_params
 from golf_opt.visualization import pictures
 from golf_opt.visualization.figures import (
     Figure,

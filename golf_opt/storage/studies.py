@@ -30,7 +30,7 @@ from golf_opt.config.schema import StorageConfig, UsageError, did_you_mean
 from golf_opt.storage.bulk import BulkStorage
 from golf_opt.storage.ledger import Lease, is_made_meanwhile
 from golf_opt.storage.write_behind import LEASE_S, StorageUnreachable, WriteBehindStorage
-from golf_opt.task.data import WRITE_ERRORS
+from golf_opt.utils.files import WRITE_ERRORS
 from golf_opt.utils.processes import is_alive, this_worker
 
 PASSWORD_ENV = "GOLF_STORAGE_PASSWORD"

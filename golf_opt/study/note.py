@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -15,27 +14,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.storage.studies import FACTS, FINGERPRINT, NOTE_SECTIONS, RECIPE, mark, marks
+from golf_opt.utils.text import percent, show_params
 from golf_opt.visualization.figures import NOISE_SDS, StudyView, not_told_apart, seed_noise
-
-
-def percent(accuracy: float) -> str:
-    """Return an accuracy in [0, 1] as `97.72 %`."""
-    return f"{100 * accuracy:.2f} %"
-
-
-def show_duration(seconds: float) -> str:
-    """Return `42 s`, `3 min 5 s` or `2 h 10 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def slug(label: str) -> str:
-    """Return a label as a name for files: `c4-5-4, trial 17` as `c4-5-4-trial-17`."""
-    return re.sub(r"[^\w.@-]+", "-", label).strip("-.") or "net"
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
@@ -106,14 +86,6 @@ def counts(study: optuna.Study) -> dict[str, int]:
     for trial in study.get_trials(deepcopy=False):
         rows[trial.state.name.lower()] += 1
     return rows
-
-
-def show_params(params: Mapping[str, Any]) -> str:
-    """Return `batch_size=14 lr=0.0008 step_size=5 gamma=0.62`."""
-    return " ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in params.items()
-    )
 
 
 def write_note(study: optuna.Study, facts: Mapping[str, Any]) -> None:

@@ -15,7 +15,8 @@ from rich.text import Text
 from golf_opt.engines.base import Slice
 from golf_opt.storage.studies import num_finished
 from golf_opt.study.callbacks import Callback, TrialRun
-from golf_opt.study.note import best_trial, counts, percent, show_duration, show_params
+from golf_opt.study.note import best_trial, counts
+from golf_opt.utils.text import percent, show_duration, show_params
 
 BARS = "▁▂▃▄▅▆▇█"
 REFRESH_PER_S = 4

@@ -8,7 +8,6 @@ data=auto             mnist if it can be had, otherwise digits, saying so loudly
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import socket
 from dataclasses import dataclass, replace
@@ -20,14 +19,11 @@ import numpy.typing as npt
 
 from golf_opt.config.schema import DataConfig, UsageError
 from golf_opt.task import rng
+from golf_opt.utils.files import WRITE_ERRORS
 
 MEAN, STD = 0.1307, 0.3081  # the article's normalisation of pixels scaled to [0, 1]
 HOLDOUT_SHARE = 6  # one sixth of the training images: 10,000 of MNIST's 60,000
 DOWNLOAD_TIMEOUT_S = 10.0
-WRITE_ERRORS = (
-    errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM,
-    errno.ENOTDIR, errno.EEXIST,
-)  # fmt: skip
 
 TORCHVISION_CLASSES = {"mnist": "MNIST", "fashion": "FashionMNIST"}
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+WRITE_ERRORS = (
+    errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM,
+    errno.ENOTDIR, errno.EEXIST,
+)  # fmt: skip
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -15,9 +15,9 @@ from golf_opt.config.schema import DeployConfig, UsageError
 from golf_opt.golf.count import num_nonzero
 from golf_opt.golf.forward import check_tensors
 from golf_opt.golf.source import TrainedNet, load_source
-from golf_opt.study.note import percent, slug
 from golf_opt.task.data import MEAN, STD
 from golf_opt.utils.files import replace_file
+from golf_opt.utils.text import percent, slug
 
 SUFFIXES = {"c": "h", "onnx": "onnx", "safetensors": "safetensors"}
 

@@ -28,9 +28,9 @@ from golf_opt.golf.pruning.evaluator import Judge, allowed_errors, flatten
 from golf_opt.golf.pruning.ranking import Ranking, by_index, by_magnitude, by_saliency, in_scope
 from golf_opt.golf.pruning.rounds import Rounds
 from golf_opt.golf.pruning.search import Standing, passes
-from golf_opt.study.note import percent
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
+from golf_opt.utils.text import percent
 
 __all__ = ["Count", "PruneOptions", "Pruned", "Pruning", "count", "prune"]
 

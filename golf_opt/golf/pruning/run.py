@@ -18,10 +18,10 @@ from golf_opt.golf.pruning.folder import PrunedFolder, slug
 from golf_opt.golf.pruning.prune import Pruning
 from golf_opt.golf.pruning.search import Standing
 from golf_opt.golf.source import TrainedNet, load_data, load_source
-from golf_opt.study.note import percent
 from golf_opt.study.run import fallback_banner, provenance
 from golf_opt.task.data import View
 from golf_opt.utils.signals import stop_on_signals
+from golf_opt.utils.text import percent
 
 SAVE_EVERY_S = 2.0
 PLAIN_LINE_EVERY_S = 10.0

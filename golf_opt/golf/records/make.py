@@ -25,10 +25,10 @@ from golf_opt.golf.records.verify import CONFIG, LOG, RECORD, SEEDS, WEIGHTS, Re
 from golf_opt.golf.source import candidate_of, find_trial, load_trained
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.studies import CONFIRMED, RECIPE, find_study, marks, opened_storage
-from golf_opt.study.note import percent, show_params
 from golf_opt.study.run import git_commit
 from golf_opt.task.arch import Net, load_arch
 from golf_opt.task.data import load
+from golf_opt.utils.text import percent, show_params
 
 WORDS = {
     "test": "the test set guided: it chose among {seeds} trainings{pruning}",
