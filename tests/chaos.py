@@ -2,7 +2,7 @@
 
     python -m tests.chaos [--storage sqlite|postgres] [--trials 200] [--rounds 3] [--seed 0]
 
-Real processes run a study of c4-5-4 on scikit-learn's digits. Every second or two one of them gets
+Real processes run a study of c4-5-4 on scikit-learn's digits. Again and again one of them gets
 kill -9 or SIGTERM and another takes its place; on PostgreSQL the server is restarted once and
 killed once. Then the trials are trained again, undisturbed, and everything is compared.
 """
@@ -74,8 +74,17 @@ class Report:
 class Fleet:
     """Workers of one study, each in a folder of its own."""
 
-    def __init__(self, folder: Path, storage: StorageConfig, trials: int, epochs: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        storage: StorageConfig,
+        trials: int,
+        epochs: int,
+        size: int,
+        blows: int,
+    ) -> None:
         self.folder, self.storage = folder, storage
+        self.work, self.size, self.blows = trials * epochs, size, blows
         self.log = folder / "epochs.jsonl"
         self._first = (
             "study", "arch=c4-5-4", "data=digits", f"epochs={epochs}", f"trials={trials}",
@@ -146,9 +155,9 @@ def torment(
         for process in list(fleet.running):
             if process.poll() is not None:
                 fleet.end(process)
-        while len(fleet.running) < WORKERS:
+        while len(fleet.running) < fleet.size:
             fleet.start()
-        time.sleep(draw.uniform(1.0, 2.0))
+        wait_to_strike(fleet, draw)
         blows += 1
         if server is not None and blows in plan:
             server.stop(plan[blows])
@@ -174,6 +183,20 @@ def wait_until_begun(fleet: Fleet) -> None:
         if fleet.running[0].poll() is not None or time.monotonic() > deadline:
             raise AssertionError(f"the study did not begin: {fleet.running[0].communicate()[1]}")
         time.sleep(0.1)
+
+
+def wait_to_strike(fleet: Fleet, draw: random.Random) -> None:
+    """Wait for about the next share of the work, so that a quick machine is hit as often."""
+    goal = epochs_trained(fleet) + round(draw.uniform(0.5, 1.5) * fleet.work / fleet.blows)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and epochs_trained(fleet) < goal:
+        if all(process.poll() is not None for process in fleet.running):
+            return
+        time.sleep(0.05)
+
+
+def epochs_trained(fleet: Fleet) -> int:
+    return fleet.log.read_bytes().count(b"\n")
 
 
 def finished(fleet: Fleet) -> int:
@@ -219,11 +242,13 @@ def check(fleet: Fleet, trials: int, epochs: int) -> tuple[int, float]:
     return again, again_s
 
 
-def run(kind: str, trials: int, epochs: int, seed: int) -> Report:
-    """Run one round, and assert what must be true of it."""
+def run(
+    kind: str, trials: int, epochs: int, seed: int, workers: int = WORKERS, blows: int = 40
+) -> Report:
+    """Run one round with about so many blows, and assert what must be true of it."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name, storage_of(kind, Path(name)) as (storage, server):
-        fleet = Fleet(Path(name), storage, trials, epochs)
+        fleet = Fleet(Path(name), storage, trials, epochs, workers, blows)
         try:
             kills, terms, restarts = torment(fleet, server, trials, random.Random(seed))
         finally:

@@ -98,7 +98,7 @@ def wait_for_epoch(folder: Path, epoch: int) -> None:
     raise AssertionError("no trial got that far")
 
 
-LONG = (*QUICK, "study.name=s", "epochs=24", "trials=2", "pruner=none")
+LONG = (*QUICK, "study.name=s", "epochs=10", "trials=2", "pruner=none")
 
 
 @pytest.fixture(scope="module")
