@@ -15,13 +15,8 @@ import optuna
 import pytest
 from conftest import Ran
 
-from golf_opt.config.schema import (
-    ConfirmConfig,
-    DataConfig,
-    EngineConfig,
-    StorageConfig,
-    UsageError,
-)
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import ConfirmConfig, DataConfig, EngineConfig, StorageConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import Job
 from golf_opt.engines.lanes import train
@@ -46,7 +41,7 @@ def make_study(golf: Callable[..., Ran], folder: Path, *more: str) -> None:
 
 def config_of(folder: Path, **changes: object) -> ConfirmConfig:
     storage = StorageConfig(f"sqlite:///{folder}/golf.db", None)
-    config = ConfirmConfig(NAME, folder, 2, 2, 0.1, storage, DIGITS, TORCH)
+    config = ConfirmConfig(folder, storage, NAME, 2, 2, 0.1, DIGITS, TORCH)
     return replace(config, **changes)  # type: ignore[arg-type]
 
 

@@ -18,7 +18,8 @@ import torch
 from conftest import Ran, net, tiny_net
 from safetensors.numpy import load_file, save_file
 
-from golf_opt.config.schema import PruneOptions, RoundOptions, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import PruneOptions, prune_options
 from golf_opt.engines.base import Job, Tensors, initial_weights
 from golf_opt.engines.native import NativeEngine, compiler
 from golf_opt.engines.torch import TorchEngine
@@ -79,7 +80,7 @@ def test_the_target_allows_so_many_errors(target: float, n: int, errors: int) ->
 def test_the_target_is_kept(
     engine: NativeEngine, tensors: Tensors, small_view: View, method: str
 ) -> None:
-    pruned = prune(engine, NET, tensors, small_view, PruneOptions(method=method, target=0.9))
+    pruned = prune(engine, NET, tensors, small_view, prune_options(method=method, target=0.9))
     torch_says = TorchEngine(small_view, 1, "cpu", 1).evaluate(NET, pruned.tensors, small_view.test)
     assert pruned.accuracy == torch_says == pruned.test_accuracy
     assert pruned.accuracy >= 0.9 and 0 < pruned.nz < 600
@@ -100,7 +101,7 @@ def test_index_is_one_pass_in_index_order(
         before, flat[index] = flat[index], 0
         if engine.evaluate(NET, unflat(flat), small_view.test) < 0.9:
             flat[index] = before
-    pruned = prune(engine, NET, tensors, small_view, PruneOptions(method="index", target=0.9))
+    pruned = prune(engine, NET, tensors, small_view, prune_options(method="index", target=0.9))
     assert pruned.evaluations == 820 + 1  # and the count at the pass' end
     assert pruned.nz <= np.count_nonzero(flat)  # less what folding removed
     assert pruned.log[0]["nz"] == np.count_nonzero(flat)
@@ -115,7 +116,7 @@ def unflat(flat: np.ndarray) -> Tensors:
 def test_passes_end_when_one_removes_nothing(
     engine: NativeEngine, tensors: Tensors, small_view: View
 ) -> None:
-    options = PruneOptions(method="magnitude", target=0.9)
+    options = prune_options(method="magnitude", target=0.9)
     log = prune(engine, NET, tensors, small_view, options).log
     assert len(log) > 1 and log[-1]["removed"] == 0
     assert all(row["removed"] > 0 for row in log[:-1])
@@ -144,7 +145,7 @@ def test_a_judge_that_looks_at_hard_images_first_judges_the_same(
 def test_scope_weights_leaves_biases_and_slopes(
     engine: NativeEngine, tensors: Tensors, small_view: View
 ) -> None:
-    options = PruneOptions(method="magnitude", target=0.9, scope="weights")
+    options = prune_options(method="magnitude", target=0.9, scope="weights")
     pruning = Pruning(engine, NET, tensors, small_view, options)
     *_, last = pruning.run()
     rest = ~in_scope(NET, "weights")
@@ -156,12 +157,12 @@ def test_scope_weights_leaves_biases_and_slopes(
 def test_without_gradients_saliency_is_refused(tensors: Tensors, small_view: View) -> None:
     torch_engine = TorchEngine(small_view, 1, "cpu", 1)
     with pytest.raises(UsageError, match="engine=native"):
-        prune(torch_engine, NET, tensors, small_view, PruneOptions(method="saliency", target=0.5))
+        prune(torch_engine, NET, tensors, small_view, prune_options(method="saliency", target=0.5))
 
 
 def test_a_net_below_the_target_is_refused(engine: NativeEngine, small_view: View) -> None:
     with pytest.raises(UsageError, match=r"must have the target, 98.00 %, before"):
-        prune(engine, NET, initial_weights(NET, 0), small_view, PruneOptions())
+        prune(engine, NET, initial_weights(NET, 0), small_view, prune_options())
 
 
 def test_saliency_is_what_removal_costs(
@@ -194,7 +195,7 @@ def test_magnitude_is_relative_to_its_tensor(tensors: Tensors) -> None:
 def test_a_stopped_search_ends_like_one_that_was_not(
     engine: NativeEngine, tensors: Tensors, small_view: View, method: str, tmp_path: Path
 ) -> None:
-    options = PruneOptions(method=method, target=0.9)
+    options = prune_options(method=method, target=0.9)
     whole = prune(engine, NET, tensors, small_view, options)
     folder = PrunedFolder(tmp_path)
     pruning = Pruning(engine, NET, tensors, small_view, options)
@@ -213,11 +214,11 @@ def test_a_stopped_search_ends_like_one_that_was_not(
 
 # --- rounds ---
 
-ROUNDS = RoundOptions(share=0.2, epochs=2, variants=3, patience=1, batch_size=10)
+ROUNDS = replace(prune_options().rounds, share=0.2, epochs=2, variants=3, patience=1, batch_size=10)
 
 
 def rounds_options(**more: Any) -> PruneOptions:
-    return PruneOptions(method="rounds", target=0.9, rounds=replace(ROUNDS, **more))
+    return prune_options(method="rounds", target=0.9, rounds=replace(ROUNDS, **more))
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +229,7 @@ def by_rounds(engine: NativeEngine, tensors: Tensors, small_view: View) -> Any:
 def test_rounds_get_below_brute_force(
     engine: NativeEngine, tensors: Tensors, small_view: View, by_rounds: Any
 ) -> None:
-    brute = prune(engine, NET, tensors, small_view, PruneOptions(target=0.9))
+    brute = prune(engine, NET, tensors, small_view, prune_options(target=0.9))
     assert by_rounds.nz < 0.7 * brute.nz
     assert by_rounds.accuracy >= 0.9
     assert len(by_rounds.log[0]["tried"]) == 3
@@ -637,9 +638,9 @@ def test_a_damaged_standing_is_named(tmp_path: Path) -> None:
 def test_the_folder_is_another_one_for_other_options() -> None:
     tensors = initial_weights(NET, 0)
     names = {
-        slug("a, trial 1", tensors, PruneOptions()),
-        slug("a, trial 1", tensors, PruneOptions(target=0.97)),
-        slug("a, trial 1", initial_weights(NET, 1), PruneOptions()),
+        slug("a, trial 1", tensors, prune_options()),
+        slug("a, trial 1", tensors, prune_options(target=0.97)),
+        slug("a, trial 1", initial_weights(NET, 1), prune_options()),
     }
     assert len(names) == 3 and all(name.startswith("a-trial-1-magnitude-test-") for name in names)
 

@@ -18,7 +18,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from golf_opt import __version__
-from golf_opt.config.schema import CompareConfig, ReportConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import CompareConfig, ReportConfig
 from golf_opt.storage.checkpoint import DamagedCheckpoint
 from golf_opt.storage.studies import (
     FINGERPRINT,
@@ -200,10 +201,10 @@ def _best_pictures(
     yield Picture("best-weights", pictures.weights(net.name, net, tensors), "Its kernels.")
     name, _, digest = kept[FINGERPRINT]["data"].partition(" ")
     protocol = kept[FINGERPRINT]["protocol"]
-    split = objective_split(name, config.data_root, protocol, digest.strip("()"))
+    split = objective_split(name, config.data.root, protocol, digest.strip("()"))
     if split is None:
         yield Paragraph(
-            f"The images of {name} are not in {config.data_root}: no table of mistakes."
+            f"The images of {name} are not in {config.data.root}: no table of mistakes."
         )
         return
     readings = pictures.read(net, tensors, split)

@@ -18,22 +18,19 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import optuna
 from hydra.utils import get_object, instantiate
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
+from pydantic import Field, StrictInt
 
 from golf_opt import __version__
-from golf_opt.config.schema import (
-    DEFAULT_EPOCHS,
-    DataConfig,
-    StudyConfig,
-    UsageError,
-    WorkerConfig,
-    check_int,
-)
+from golf_opt.config.check import check
+from golf_opt.config.errors import UsageError
+from golf_opt.config.paths import defaults
+from golf_opt.config.schema import DataConfig, NewStudy, StudyConfig, WorkerConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import Engine, Job, Slice
 from golf_opt.engines.scheduler import Scheduler
@@ -103,7 +100,7 @@ def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
     """
     net = build_net(config.arch)
     space = build_space(config.space)
-    points = [space.check_point(point) for point in config.enqueue]
+    points = [space.check_point(point) for point in config.study.enqueue]
     sampler = FreshSampler(sampler_maker(config, space))
     pruner = _build("pruner", config.pruner)
     callbacks = [_build(f"callbacks.{name}", node) for name, node in config.callbacks.items()]
@@ -116,7 +113,7 @@ def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
         contextlib.closing(create_engine(config.engine, view, net, say)) as engine,
         opened_storage(config.storage) as storage,
     ):
-        name = config.name or study_name(config, net, dataset)
+        name = config.study.name or study_name(config, net, dataset)
         study, new = open_study(storage, name, fingerprint(config, net, space, view))
         mark(study, RECIPE, recipe(config, view, command))
         set_total(study, config.trials)
@@ -150,14 +147,13 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
         kept[part] = renamed(kept[part])
         check_targets(part, kept[part])
     config = StudyConfig(
-        name=worker.study,
+        study=NewStudy(name=worker.study, enqueue=()),
         folder=worker.folder,
-        enqueue=(),
         **{key: kept[key] for key in ("trials", "epochs", "seed", "protocol")},
         **{key: kept[key] for key in ("arch", "space", "sampler", "pruner")},
         callbacks=worker.callbacks,
         storage=worker.storage,
-        data=DataConfig(kept["data"], worker.data_root),
+        data=DataConfig(kept["data"], worker.data.root),
         engine=worker.engine,
     )
     return run_study(config, kept["command"], say)
@@ -394,7 +390,7 @@ def study_name(config: StudyConfig, net: Net, dataset: Dataset) -> str:
     marks = [
         "" if dataset.name == "mnist" else dataset.name,
         "" if config.protocol == "test" else config.protocol,
-        "" if config.epochs == DEFAULT_EPOCHS else f"{config.epochs}epochs",
+        "" if config.epochs == defaults("study")["epochs"] else f"{config.epochs}epochs",
     ]
     suffix = "-".join(mark for mark in marks if mark)
     return f"{net.name}@{suffix}" if suffix else net.name
@@ -499,7 +495,8 @@ def sampler_maker(config: StudyConfig, space: Space) -> Callable[[int], BaseSamp
     first = make(0)
     if isinstance(first, GridSampler):
         points = len(first._all_grids)
-        check_int(f"trials of a grid of {points} points", config.trials, 1, points)
+        fits = Annotated[StrictInt, Field(ge=1, le=points)]
+        check(fits, config.trials, f"trials of a grid of {points} points")
     return make
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from golf_opt.config.schema import UsageError
+from golf_opt.config.errors import UsageError
 from golf_opt.engines.native import library
 from golf_opt.engines.native.codegen import dropout_nodes, generate
 from golf_opt.task.arch import Net

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.config.schema import InterpretConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import InterpretConfig
 from golf_opt.golf.count import count
 from golf_opt.golf.forward import BATCH, Tensors, accuracy, check_tensors, forward, normalise
 from golf_opt.golf.interpret import mosaics as figures
@@ -41,7 +42,7 @@ def interpret(config: InterpretConfig, say: Say) -> Path:
     Raises:
         UsageError: the net or its data cannot be had.
     """
-    trained = load_source(config.source, config.storage, config.folder)
+    trained = load_source(config)
     check_tensors(trained.net, trained.tensors)
     for note in trained.notes:
         say(note)
@@ -56,9 +57,9 @@ def interpret(config: InterpretConfig, say: Say) -> Path:
     files = {picture.file: picture.png for picture in pictures} | {"index.html": html.encode()}
     folder = config.folder / "interpret" / slug(trained.label)
     write_folder(folder, files)
-    if trained.trial is not None and config.source.study is not None:
+    if trained.trial is not None and config.study is not None:
         with opened_storage(config.storage) as storage:
-            study = find_study(storage, config.source.study)
+            study = find_study(storage, config.study)
             attach(study, config.folder, trained.trial, files)
         say(f"attached to trial {trained.trial.number} on the dashboard")
     say(f"{len(pictures)} pictures: {folder / 'index.html'}")

@@ -18,7 +18,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from golf_opt.config.schema import PruneOptions, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import PruneOptions
 from golf_opt.engines.base import Tensors
 from golf_opt.engines.native.engine import unpack
 from golf_opt.golf.pruning.evaluator import flatten

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from golf_opt.config.schema import PruneOptions, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import PruneOptions
 from golf_opt.engines.base import Engine, Tensors
 from golf_opt.engines.native.engine import unpack
 from golf_opt.golf.count import Count, count, num_nonzero

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.config.schema import UsageError
+from golf_opt.config.errors import UsageError
 from golf_opt.engines.base import Engine, Tensors
 from golf_opt.engines.native.engine import NativeEngine, pack, unpack
 from golf_opt.task import arch, rng

@@ -12,7 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from golf_opt.config.schema import PruneConfig, PruneOptions, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import PruneConfig, PruneOptions
 from golf_opt.engines import create_engine
 from golf_opt.golf.pruning.folder import PrunedFolder, slug
 from golf_opt.golf.pruning.prune import Pruning
@@ -43,7 +44,7 @@ def run_prune(config: PruneConfig, command: str, say: Say) -> Outcome:
         UsageError: the net or its data cannot be had, or it misses the target to begin with.
     """
     options = config.options
-    trained = load_source(config.source, config.storage, config.folder)
+    trained = load_source(config)
     for note in (*trained.notes, *_warnings(trained, options)):
         say(note)
     dataset = load_data(config.data, trained.recipe)

@@ -7,7 +7,7 @@ import datetime
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial
 from safetensors.numpy import save
 
 from golf_opt import __version__
-from golf_opt.config.schema import RecordConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import RecordConfig
 from golf_opt.engines.base import Tensors
 from golf_opt.golf.pruning.folder import PrunedFolder
 from golf_opt.golf.records import verify as records
@@ -26,8 +27,9 @@ from golf_opt.golf.source import candidate_of, find_trial, load_trained
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.studies import CONFIRMED, RECIPE, find_study, marks, opened_storage
 from golf_opt.study.run import git_commit
-from golf_opt.task.arch import Net, load_arch
+from golf_opt.task.arch import Net
 from golf_opt.task.data import load
+from golf_opt.task.grammar import load_arch
 from golf_opt.utils.text import percent, show_params
 
 WORDS = {
@@ -53,7 +55,7 @@ class Making:
     pruned: bool = False
 
 
-def make_record(config: RecordConfig, conf_dir: Path) -> Path:
+def make_record(config: RecordConfig) -> Path:
     """Write a record and return its folder.
 
     Raises:
@@ -65,7 +67,7 @@ def make_record(config: RecordConfig, conf_dir: Path) -> Path:
             storage = stack.enter_context(opened_storage(config.storage))
             study = find_study(storage, config.study)
         if config.source is not None:
-            making = from_folder(config, conf_dir, study)
+            making = from_folder(config, study)
         else:
             assert study is not None
             making = from_study(config, study)
@@ -89,7 +91,7 @@ def from_study(config: RecordConfig, study: optuna.Study) -> Making:
     )
 
 
-def from_folder(config: RecordConfig, conf_dir: Path, study: optuna.Study | None) -> Making:
+def from_folder(config: RecordConfig, study: optuna.Study | None) -> Making:
     """Return what pruning wrote to a folder as something to record.
 
     Raises:
@@ -109,7 +111,7 @@ def from_folder(config: RecordConfig, conf_dir: Path, study: optuna.Study | None
             f"study is None, but must be the one that {summary['source']} is of: the record tells "
             "of all its trainings."
         )
-    net = load_arch(summary["arch"], conf_dir)
+    net = load_arch(summary["arch"])
     tensors, _ = read_weights(folder.weights, net)
     seeds: list[dict[str, Any]] = [{"source": summary["source"]}]
     before: list[str] = []
@@ -188,12 +190,7 @@ def layers_of(net: Net) -> list[dict[str, Any]]:
         if node.shared:
             rows.append({"kind": "reuse", "of": node.name})
             continue
-        options = {
-            field.name: getattr(layer, field.name)
-            for field in fields(layer)
-            if field.name not in layer.fixed
-        }
-        rows.append({"kind": layer.kind, "name": node.name} | options)
+        rows.append({"kind": layer.kind, "name": node.name} | layer.options)
     return rows
 
 

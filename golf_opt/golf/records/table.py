@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from golf_opt.config.schema import BOARDS
+from golf_opt.config.types import BOARDS
 from golf_opt.golf.records.verify import TARGETS, Record, all_records
 from golf_opt.utils.files import replace_section
 

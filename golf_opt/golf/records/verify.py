@@ -26,7 +26,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from golf_opt.config.schema import UsageError, VerifyConfig
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import VerifyConfig
 from golf_opt.engines.base import Tensors
 from golf_opt.golf.count import count
 from golf_opt.golf.forward import check_tensors, logits

@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
-from golf_opt.config.schema import ConfirmConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import ConfirmConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import Job
 from golf_opt.engines.lanes import Run, Watch, train
