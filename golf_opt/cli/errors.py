@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException
@@ -39,22 +40,18 @@ def _explain_unknown_key(key: str) -> str:
 
 
 def _known_keys() -> list[str]:
-    keys: list[str] = []
-    for path in [*CONF_DIR.glob("*.yaml"), *CONF_DIR.glob("*/*.yaml")]:
-        prefix = "" if path.parent == CONF_DIR else f"{path.parent.name}."
-        node = OmegaConf.to_container(OmegaConf.load(path))
-        keys += [path.parent.name] if prefix else []
-        keys += _keys_below(node, prefix) if isinstance(node, dict) else []
-    return sorted(set(keys))
+    keys: set[str] = set()
+    for path in CONF_DIR.rglob("*.yaml"):
+        group = "" if path.parent == CONF_DIR else path.parent.name
+        keys |= {group, *_keys_below(OmegaConf.to_container(OmegaConf.load(path)), group)}
+    return sorted(key for key in keys if not key.startswith(("hydra", "defaults")))
 
 
-def _keys_below(node: dict[Any, Any], prefix: str) -> list[str]:
-    keys = []
-    for key, value in node.items():
-        keys.append(f"{prefix}{key}")
-        if isinstance(value, dict):
-            keys += _keys_below(value, f"{prefix}{key}.")
-    return [key for key in keys if not key.startswith(("hydra", "defaults"))]
+def _keys_below(node: Any, prefix: str) -> Iterator[str]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        name = f"{prefix}.{key}".lstrip(".")
+        yield name
+        yield from _keys_below(value, name)
 
 
 def raised_by_hydra(error: Exception) -> bool:

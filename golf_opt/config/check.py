@@ -28,6 +28,7 @@ from pydantic_core import ArgsKwargs
 from golf_opt.config.errors import UsageError, did_you_mean, unknown_key
 
 T = TypeVar("T")
+Node = Mapping[str, Any]  # of a JSON schema
 RULES = ConfigDict(
     extra="forbid",
     coerce_numbers_to_str=True,  # Hydra reads `study=7` as a number
@@ -99,24 +100,19 @@ def _explain(adapter: TypeAdapter[Any], failed: ValidationError, place: str) -> 
         return str(cause)
     whole: Node = adapter.json_schema()
     name, node, parent = place, whole, whole
+    unknown = error["type"] == "unexpected_keyword_argument"
     for part in error["loc"]:
         parent, inner = node, _inside(whole, node, part)
-        if inner is None and error["type"] not in UNKNOWN:
+        if inner is None and not unknown:
             break  # what follows names the branch of a union
         name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
         node = inner or {}
-    value = error["input"]
-    if error["type"] in UNKNOWN:
-        known = _resolved(whole, parent)["properties"]
-        return unknown_key(name, known)
-    if error["type"] in MISSING:
+    if unknown:
+        return unknown_key(name, _resolved(whole, parent)["properties"])
+    if error["type"] == "missing":
         return f"{name} is missing; it must be {_must(whole, node, None)}"
+    value = error["input"]
     return f"{name} is {value!r}, but must be {cause or _must(whole, node, value)}"
-
-
-UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
-MISSING = ("missing", "missing_argument")
-Node = Mapping[str, Any]
 
 
 def _resolved(whole: Node, node: Node) -> Node:

@@ -8,17 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool, StrictInt
 
+from golf_opt.config import types
 from golf_opt.config.check import model
 from golf_opt.config.schema import Common, DataConfig, EngineConfig
-from golf_opt.config.types import (
-    EngineName,
-    Epochs,
-    Fraction,
-    Mapped,
-    Positive,
-    PruneMethod,
-    Scope,
-)
 
 
 @model
@@ -32,20 +24,20 @@ class Seeds:
 @model
 class TrainingRow:
     arch: str
-    recipe: Mapped
-    epochs: Epochs
+    recipe: types.Mapped
+    epochs: types.Epochs
     seeds: Seeds
-    train_images: Positive | None = None  # only the first so many
+    train_images: types.Positive | None = None  # only the first so many
     raw: StrictBool = False  # pixels in [0, 1], not normalised
-    engine: EngineName | None = None  # instead of the one that was asked for
+    engine: types.EngineName | None = None  # instead of the one that was asked for
 
 
 @model
 class PruningRow:
     of: str  # a training
-    method: PruneMethod
-    target: Fraction
-    scope: Scope = "all"
+    method: types.PruneMethod
+    target: types.Fraction
+    scope: types.Scope = "all"
 
 
 @model
@@ -55,15 +47,13 @@ class PublishedRow:
     published: float | None  # percent
     of: str  # a training
     tolerance: float = 0.0  # of a figure that was only rounded
-    read: Annotated[
-        Literal["last", "best"] | Positive, Field(description="last, best or an epoch's number")
-    ] = "last"
+    read: types.Reading = "last"
 
 
 @model
 class PublishedCount:
     system: str
-    published: Positive  # parameters
+    published: types.Positive  # parameters
     of: str  # a pruning
 
 
@@ -74,7 +64,7 @@ class Curve:
     title: str
     of: tuple[str, ...]  # trainings
     start: Annotated[float | None, Field(alias="from")] = None  # of the axis, percent
-    published: dict[str, Mapped] = field(default_factory=dict)  # label -> epochs, accuracies
+    published: dict[str, types.Mapped] = field(default_factory=dict)  # label -> epochs, accuracies
 
 
 @model

@@ -10,52 +10,30 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictBool, StrictInt, model_validator
 
+from golf_opt.config import types
 from golf_opt.config.check import model
 from golf_opt.config.errors import UsageError
 from golf_opt.config.paths import defaults
-from golf_opt.config.types import (
-    BoardName,
-    EngineName,
-    Epochs,
-    ExistingStudy,
-    FilePath,
-    Folder,
-    Fraction,
-    Lanes,
-    Mapped,
-    NewFile,
-    NewFolder,
-    OrEmpty,
-    Points,
-    Positive,
-    Protocol,
-    PruneMethod,
-    Scope,
-    Seed,
-    StudyName,
-    Trial,
-    TwoOrMore,
-)
 
 
 @model
 class DataConfig:
     name: Literal["auto", "mnist", "fashion", "digits"]
-    root: FilePath
+    root: types.FilePath
 
 
 @model
 class DataFolder:
-    root: FilePath
+    root: types.FilePath
 
 
 @model
 class EngineConfig:
-    name: EngineName
+    name: types.EngineName
     device: Annotated[
         str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     ]
-    lanes: Lanes
+    lanes: types.Lanes
     threads: Annotated[StrictInt, Field(ge=1, le=1024)]
 
 
@@ -69,14 +47,14 @@ class StorageConfig:
 class Common:
     """What every verb takes."""
 
-    folder: Annotated[Folder, Field(alias="dir")]  # of the studies
+    folder: Annotated[types.Folder, Field(alias="dir")]  # of the studies
     storage: StorageConfig
 
 
 @model
 class NewStudy:
-    name: StudyName | None
-    enqueue: Points
+    name: types.StudyName | None
+    enqueue: types.Points
 
 
 @model
@@ -84,15 +62,15 @@ class StudyConfig(Common):
     """One run of `golf-opt study`, checked as far as that goes without reading data."""
 
     study: NewStudy
-    trials: Positive
-    epochs: Epochs
-    seed: Seed
-    protocol: Protocol
-    arch: Mapped
-    space: Mapped
-    sampler: Mapped
-    pruner: Mapped
-    callbacks: OrEmpty[Mapped]
+    trials: types.Positive
+    epochs: types.Epochs
+    seed: types.Seed
+    protocol: types.Protocol
+    arch: types.Mapped
+    space: types.Mapped
+    sampler: types.Mapped
+    pruner: types.Mapped
+    callbacks: types.Callbacks
     data: DataConfig
     engine: EngineConfig
 
@@ -101,9 +79,9 @@ class StudyConfig(Common):
 class WorkerConfig(Common):
     """One run of `golf-opt worker`; the rest is kept with the study."""
 
-    study: ExistingStudy
+    study: types.ExistingStudy
     data: DataFolder
-    callbacks: OrEmpty[Mapped]
+    callbacks: types.Callbacks
     engine: EngineConfig
 
 
@@ -113,7 +91,7 @@ class ServerConfig:
     port: Annotated[StrictInt, Field(ge=0, le=65_535)]
     write: StrictBool
     password_env: str  # the environment variable that holds the password
-    password_file: FilePath | None
+    password_file: types.FilePath | None
     trusted_proxy: str | None  # the address whose X-Forwarded-* headers count
 
 
@@ -125,13 +103,13 @@ class DashboardConfig(Common):
 
 @model
 class ReportConfig(Common):
-    study: ExistingStudy
+    study: types.ExistingStudy
     data: DataConfig
 
 
 @model
 class CompareConfig(Common):
-    studies: TwoOrMore
+    studies: types.TwoOrMore
 
 
 @model
@@ -141,7 +119,7 @@ class ListConfig(Common):
 
 @model
 class RemovalConfig(Common):
-    study: ExistingStudy
+    study: types.ExistingStudy
     yes: StrictBool  # do not ask
     force: StrictBool  # whatever programs other than ours seem to run
     artifacts: StrictBool  # remove pictures too
@@ -149,25 +127,25 @@ class RemovalConfig(Common):
 
 @model
 class ExportConfig(Common):
-    study: ExistingStudy
-    output: NewFolder
+    study: types.ExistingStudy
+    output: types.NewFolder
     checkpoints: StrictBool
 
 
 @model
 class ImportConfig(Common):
-    input: Annotated[FilePath, Field(description="a folder that golf-opt export wrote")]
-    name: StudyName | None  # None: as it was
+    input: Annotated[types.FilePath, Field(description="a folder that golf-opt export wrote")]
+    name: types.StudyName | None  # None: as it was
 
 
 @model
 class ConfirmConfig(Common):
     """One run of `golf-opt confirm`."""
 
-    study: ExistingStudy
-    top: Positive  # trials, the best first
-    seeds: Epochs  # for each
-    target: Fraction  # accuracy in [0, 1]
+    study: types.ExistingStudy
+    top: types.Positive  # trials, the best first
+    seeds: types.Epochs  # for each
+    target: types.Fraction  # accuracy in [0, 1]
     data: DataConfig
     engine: EngineConfig
 
@@ -177,9 +155,9 @@ class RecordConfig(Common):
     """One run of `golf-opt record`: a study's trial, or what pruning made of one."""
 
     study: str | None
-    trial: Trial
-    source: FilePath | None  # a folder that pruning wrote
-    board: BoardName
+    trial: types.Trial
+    source: types.FilePath | None  # a folder that pruning wrote
+    board: types.BoardName
     slug: Annotated[
         str,
         Field(
@@ -200,7 +178,7 @@ class RecordConfig(Common):
 
 @model
 class VerifyConfig(Common):
-    path: FilePath  # one record, or a folder of records
+    path: types.FilePath  # one record, or a folder of records
     data: DataConfig
 
 
@@ -209,9 +187,9 @@ class SourceConfig(Common):
     """The trained net that a verb works on: a trial of a study, or a file of weights."""
 
     study: str | None
-    trial: Trial
-    weights: FilePath | None
-    arch: Mapped | None = field(default=None, kw_only=True)  # of `weights`
+    trial: types.Trial
+    weights: types.FilePath | None
+    arch: types.Mapped | None = field(default=None, kw_only=True)  # of `weights`
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -232,25 +210,25 @@ class SourceConfig(Common):
 @model
 class DeployConfig(SourceConfig):
     format: Literal["c", "onnx", "safetensors"]
-    output: NewFile | None  # None: named after the net
+    output: types.NewFile | None  # None: named after the net
 
 
 @model
 class InterpretConfig(SourceConfig):
     data: DataConfig
-    protocol: Protocol | None  # which images to look at; None: the study's
-    steps: Epochs  # of gradient ascent
+    protocol: types.Protocol | None  # which images to look at; None: the study's
+    steps: types.Epochs  # of gradient ascent
 
 
 @model
 class RoundOptions:
     """How `method=rounds` goes about it: see `golf.pruning.rounds` and conf/prune.yaml."""
 
-    share: Fraction
-    epochs: Epochs
+    share: types.Fraction
+    epochs: types.Epochs
     variants: Annotated[StrictInt, Field(ge=1, le=1000)]
     patience: Annotated[StrictInt, Field(ge=1, le=1000)]
-    lr: Fraction
+    lr: types.Fraction
     batch_size: Annotated[StrictInt, Field(ge=1, le=65_536)]
 
 
@@ -258,11 +236,11 @@ class RoundOptions:
 class PruneOptions:
     """What to prune, how far and by which rule: see conf/prune.yaml."""
 
-    method: PruneMethod
-    target: Fraction  # accuracy in [0, 1]
-    rule: Protocol
-    scope: Scope
-    seed: Seed
+    method: types.PruneMethod
+    target: types.Fraction  # accuracy in [0, 1]
+    rule: types.Protocol
+    scope: types.Scope
+    seed: types.Seed
     order: Literal["first", "second"]
     rounds: RoundOptions
 

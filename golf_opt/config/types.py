@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictFloat, StrictInt, WrapValidator
 
@@ -23,28 +23,15 @@ def _number_as_text(value: object) -> object:
     return str(value) if type(value) in (int, float) else value
 
 
-def _no_file(path: Path) -> Path:
-    if path.exists() and not path.is_dir():
-        raise ValueError("a folder, and that is a file.")
-    return path
+def _refuse(wrong: Callable[[Any], bool], must: str) -> AfterValidator:
+    """Return a check that says what a value must be where it is wrong."""
 
+    def check(value: Any) -> Any:
+        if wrong(value):
+            raise ValueError(must)
+        return value
 
-def _free(path: Path) -> Path:
-    if path.exists():
-        raise ValueError("a folder that is not there yet.")
-    return path
-
-
-def _no_folder(path: Path) -> Path:
-    if path.is_dir():
-        raise ValueError("a file, and that is a folder.")
-    return path
-
-
-def _printable(name: str) -> str:
-    if not name.strip() or len(name) > 200 or not name.isprintable():
-        raise ValueError("1 to 200 printable characters, not only blanks.")
-    return name
+    return AfterValidator(check)
 
 
 def _given(name: object) -> object:
@@ -80,19 +67,31 @@ def _as_given(value: object, checked: Callable[[object], object]) -> object:
     return value
 
 
-T = TypeVar("T")
 AsGiven = WrapValidator(_as_given)  # an integer stays one where a float is wanted
 Positive = Annotated[StrictInt, Field(ge=1)]
 Epochs = Annotated[StrictInt, Field(ge=1, le=10_000)]
 Seed = Annotated[StrictInt, Field(ge=0, le=2**63 - 1)]
 Fraction = Annotated[StrictFloat, Field(gt=0, lt=1, description="a share above 0 and below 1")]
 Mapped = dict[str, Any]
-OrEmpty = Annotated[T, BeforeValidator(lambda value: value or {})]  # `callbacks=null` is none
+Callbacks = Annotated[Mapped, BeforeValidator(lambda value: value or {})]  # null: none
 FilePath = Annotated[Path, BeforeValidator(_number_as_text)]
-Folder = Annotated[FilePath, AfterValidator(_no_file)]
-NewFolder = Annotated[FilePath, AfterValidator(_free), Field(description="a folder to make")]
-NewFile = Annotated[FilePath, AfterValidator(_no_folder)]
-StudyName = Annotated[str, AfterValidator(_printable)]
+Folder = Annotated[
+    FilePath,
+    _refuse(lambda path: path.exists() and not path.is_dir(), "a folder, and that is a file."),
+]
+NewFolder = Annotated[
+    FilePath,
+    _refuse(lambda path: path.exists(), "a folder that is not there yet."),
+    Field(description="a folder to make"),
+]
+NewFile = Annotated[FilePath, _refuse(lambda path: path.is_dir(), "a file, and that is a folder.")]
+StudyName = Annotated[
+    str,
+    _refuse(
+        lambda name: not name.strip() or len(name) > 200 or not name.isprintable(),
+        "1 to 200 printable characters, not only blanks.",
+    ),
+]
 ExistingStudy = Annotated[StudyName, BeforeValidator(_given)]
 Trial = Annotated[
     Literal["best"] | Annotated[StrictInt, Field(ge=0)],
@@ -105,3 +104,6 @@ Lanes = Annotated[  # None: as many as the engine finds useful
     BeforeValidator(lambda lanes: None if lanes == "auto" else lanes),
 ]
 BoardName = Annotated[Board, BeforeValidator(_number_as_text)]  # 99 comes as a number
+Reading = Annotated[
+    Literal["last", "best"] | Positive, Field(description="last, best or an epoch's number")
+]
