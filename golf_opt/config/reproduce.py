@@ -10,6 +10,7 @@ from pydantic import Field, StrictBool, StrictInt
 
 from golf_opt.config import types
 from golf_opt.config.check import model
+from golf_opt.config.paths import defaults
 from golf_opt.config.schema import Common, DataConfig, EngineConfig
 
 
@@ -37,7 +38,7 @@ class PruningRow:
     of: str  # a training
     method: types.PruneMethod
     target: types.Fraction
-    scope: types.Scope = "all"
+    scope: types.Scope = field(default_factory=lambda: defaults("prune")["scope"])
 
 
 @model
