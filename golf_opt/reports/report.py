@@ -36,7 +36,7 @@ from golf_opt.study.note import (
     best_trial,
     counts,
     noise_words,
-    view_of,
+    snapshot_of,
 )
 from golf_opt.study.run import TEST_READINGS
 from golf_opt.task.arch import build_net
@@ -44,14 +44,14 @@ from golf_opt.task.data import objective_split
 from golf_opt.utils.files import replace_text
 from golf_opt.utils.text import percent, show_params
 from golf_opt.visualization import pictures
-from golf_opt.visualization.figures import (
-    Figure,
-    best_so_far,
-    parameters_and_accuracy,
-    study_figures,
-)
+from golf_opt.visualization.figures import Figure
 from golf_opt.visualization.plots import svg
 from golf_opt.visualization.published import kept_records
+from golf_opt.visualization.size_and_accuracy import parameters_and_accuracy
+from golf_opt.visualization.study_figures import (
+    best_so_far,
+    study_figures,
+)
 
 TOP = 10  # trials in the table
 
@@ -117,7 +117,7 @@ def write_comparison(config: CompareConfig) -> tuple[Table, list[Path]]:
 
 
 def _report(study: optuna.Study, storage: BaseStorage, config: ReportConfig) -> Iterator[Block]:
-    best, view = best_trial(study), view_of(study)
+    best, view = best_trial(study), snapshot_of(study)
     assert best is not None and best.value is not None
     yield Heading("Result")
     train = best.user_attrs.get("train_accuracy")
@@ -232,7 +232,7 @@ def _cell(value: object) -> str:
 
 def _comparison(studies: Sequence[optuna.Study], table: Table, folder: Path) -> Iterator[Block]:
     yield table
-    views = [view_of(study) for study in studies]
+    views = [snapshot_of(study) for study in studies]
     history = best_so_far(views)
     yield _picture(history)
     if (front := parameters_and_accuracy(views, kept_records(folder / "records"))) is not None:
@@ -266,7 +266,7 @@ def _side_by_side(studies: Sequence[optuna.Study]) -> Table:
     ]
     rows = []
     for study in studies:
-        view, tally = view_of(study), counts(study)
+        view, tally = snapshot_of(study), counts(study)
         best = view.best
         assert best is not None
         values = sorted(trial.value or 0.0 for trial in view.complete)
