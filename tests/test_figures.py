@@ -7,16 +7,21 @@ import warnings
 from datetime import datetime, timedelta
 from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
+import optuna
 import pytest
 from conftest import net
+from matplotlib import pyplot
 from optuna.distributions import FloatDistribution
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from golf_opt.engines.base import initial_weights
 from golf_opt.task.data import Split
 from golf_opt.visualization import pictures
 from golf_opt.visualization.lanes import lanes_over_time
+from golf_opt.visualization.optuna_plots import optuna_pictures
 from golf_opt.visualization.plots import plotly_json, svg
 from golf_opt.visualization.published import KnownNet
 from golf_opt.visualization.size_and_accuracy import parameters_and_accuracy
@@ -146,3 +151,40 @@ def test_pictures_of_a_net_count_its_mistakes() -> None:
     ):
         assert ElementTree.fromstring(drawn).tag.endswith("svg")
         assert "<script" not in drawn and "http-equiv" not in drawn
+
+
+@pytest.mark.parametrize(
+    ("trials", "parameters", "keys"),
+    [
+        (9, "lr+batch", []),
+        (12, "lr+batch", ["importances", "ranks"]),
+        (12, "lr", ["importances"]),
+        (12, "opt+constant+some", ["importances", "ranks"]),
+        (12, "", []),
+        (12, "constant", []),
+    ],
+)
+def test_optuna_draws_what_matters(trials: int, parameters: str, keys: list[str]) -> None:
+    """Warnings are errors here, so none gets out; the style of other figures stays as it was."""
+    study = optuna.create_study(direction="maximize", sampler=RandomSampler(seed=0))
+    for number in range(trials):
+        made, height = study.ask(), 0.9
+        if "lr" in parameters:
+            height += made.suggest_float("lr", 1e-5, 1e-1, log=True)
+        if "batch" in parameters:
+            height -= made.suggest_int("batch", 1, 64) / 1e3
+        if "opt" in parameters:
+            height += 0.01 * (made.suggest_categorical("opt", ["adam", "sgd"]) == "sgd")
+        if "constant" in parameters:
+            made.suggest_int("constant", 3, 3)
+        if "some" in parameters and number % 2:
+            made.suggest_int("some", 1, 3)
+        study.tell(made, height)
+    pyplot.switch_backend("agg")
+    before = matplotlib.rcParams.copy()
+    drawn = list(optuna_pictures(study))
+    assert [picture.key for picture in drawn] == keys
+    assert all(ElementTree.fromstring(picture.data).tag.endswith("svg") for picture in drawn)
+    assert matplotlib.rcParams == before and pyplot.get_fignums() == []
+    if "lr+batch" in parameters and keys:
+        assert drawn == list(optuna_pictures(study))

@@ -43,6 +43,7 @@ from golf_opt.visualization.document import (
     write_document,
 )
 from golf_opt.visualization.figures import Figure
+from golf_opt.visualization.optuna_plots import optuna_pictures
 from golf_opt.visualization.plots import svg
 from golf_opt.visualization.published import kept_records
 from golf_opt.visualization.snapshot import StudySnapshot
@@ -105,6 +106,7 @@ def _report(
     records = kept_records(config.folder / "records")
     for figure in study_figures(snapshot, best_of_all(storage, but=study.study_name), records):
         yield picture(figure)
+    yield from optuna_pictures(study)
     yield Heading(f"The best trial, {best.number}")
     yield from _best_pictures(study, best, config)
     yield Heading(f"The best {TOP} trials" if len(snapshot.complete) > TOP else "Complete trials")
