@@ -20,7 +20,6 @@ from golf_opt.visualization.plots import paper, to_svg
 
 FEWEST_TRIALS = 10  # complete ones; of fewer, the best tenth is none
 MOST_PAIRED = 3  # parameters, the most important ones
-RULES = {"text.parse_math": True, "savefig.bbox": "tight"}  # powers of ten; no layout engine's
 
 
 def optuna_pictures(study: optuna.Study) -> Iterator[Picture]:
@@ -57,7 +56,8 @@ def _svg(draw: Callable[[], Any], height: float) -> str:
     with paper(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # experimental; an axis with a single value
         pyplot.switch_backend("agg")
-        pyplot.rcParams.update(RULES)
+        pyplot.rcParams["text.parse_math"] = True  # powers of ten on an axis
+        pyplot.rcParams["savefig.bbox"] = "tight"
         canvas = np.ravel(draw())[0].figure
         canvas.set_size_inches(8.5, height)
         drawn = to_svg(canvas)

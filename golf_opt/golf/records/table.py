@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from golf_opt.config.schema import BOARDS
-from golf_opt.golf.records.verify import TARGETS, Record, all_records
+from golf_opt.golf.records.verify import Record, all_records
 from golf_opt.utils.files import replace_section
 
 ROOT = Path(__file__).parents[3]
@@ -33,7 +33,7 @@ def section(records: Sequence[Record], bars: Sequence[Mapping[str, Any]]) -> str
     """Return the section in Markdown: a table a board, the fewest parameters first."""
     lines = []
     for board in BOARDS:
-        rows = [(r.content["params"]["nz"], cells(r)) for r in records if on_board(r, board)]
+        rows = [(r.claim.params.nz, cells(r)) for r in records if r.claim.board == board]
         rows += [(bar["nz"], bar_cells(bar)) for bar in bars if bar["board"] == board]
         if not rows:
             continue
@@ -44,25 +44,19 @@ def section(records: Sequence[Record], bars: Sequence[Mapping[str, Any]]) -> str
     return "\n".join(lines)
 
 
-def on_board(record: Record, board: str) -> bool:
-    assert board in TARGETS
-    return bool(record.content["board"] == board)
-
-
 def cells(record: Record) -> list[str]:
-    content = record.content
-    params, protocol = content["params"], content["protocol"]
-    link = f"studies/records/{content['board']}/{record.folder.name}"
-    dead = f" ({params['dead']} dead)" if params["dead"] else ""
+    claim, params = record.claim, record.claim.params
+    link = f"studies/records/{claim.board}/{record.folder.name}"
+    dead = f" ({params.dead} dead)" if params.dead else ""
     return [
-        f"**{params['nz']}**{dead}",
-        f"{params['dense']}",
+        f"**{params.nz}**{dead}",
+        str(params.dense),
         f"{100 * record.accuracy('test'):.2f}",
         f"{100 * record.accuracy('train'):.2f}",
-        protocol["rule"],
-        str(protocol["seeds"]),
-        f"[{content['net']['name']}]({link}): {content['how']}",
-        content["date"],
+        claim.protocol.rule,
+        str(claim.protocol.seeds),
+        f"[{claim.net.name}]({link}): {claim.how}",
+        str(claim.date),
     ]
 
 
