@@ -15,6 +15,7 @@ from typing import Any
 from golf_opt.config.schema import BOARDS
 from golf_opt.golf.records.verify import Record, all_records
 from golf_opt.utils.files import replace_section
+from golf_opt.utils.text import markdown_table
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "studies" / "records"
@@ -37,10 +38,8 @@ def section(records: Sequence[Record], bars: Sequence[Mapping[str, Any]]) -> str
         rows += [(bar["nz"], bar_cells(bar)) for bar in bars if bar["board"] == board]
         if not rows:
             continue
-        lines += [f"{TITLES[board]}.", "", f"| {' | '.join(HEAD)} |"]
-        lines += ["|---:|---:|---:|---:|---|---:|---|---|"]
-        lines += [f"| {' | '.join(row)} |" for _, row in sorted(rows)]
-        lines += [""]
+        table = markdown_table(HEAD, [row for _, row in sorted(rows)], "rrrrlrll")
+        lines += [f"{TITLES[board]}.", "", table, ""]
     return "\n".join(lines)
 
 
