@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.importance import get_param_importances
 from optuna.trial import TrialState
 
 from golf_opt.visualization.document import Picture
@@ -24,10 +23,11 @@ MOST_PAIRED = 3  # parameters, the most important ones
 
 def optuna_pictures(study: optuna.Study) -> Iterator[Picture]:
     """Draw importances and ranks, if there are trials enough and some parameter matters."""
-    from optuna.visualization import matplotlib as by_optuna
-
     if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < FEWEST_TRIALS:
         return
+    from optuna.importance import get_param_importances  # with scikit-learn, a second
+    from optuna.visualization import matplotlib as by_optuna
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that some parameter makes no difference
         importances = get_param_importances(study, normalize=False)

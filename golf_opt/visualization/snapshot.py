@@ -41,7 +41,7 @@ class StudySnapshot:
 
 
 def seed_noise(study: StudySnapshot) -> tuple[float | None, str]:
-    """Return the standard deviation of the objective among seeds, a share, and where it is from.
+    """Return the standard deviation of the objective among seeds, and where it is from.
 
     Trials that were given the same parameters tell it. Without them it is what was measured once
     on c4-5-4, where that is the same task; otherwise None.
