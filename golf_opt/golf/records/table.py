@@ -60,7 +60,7 @@ def cells(record: Record) -> list[str]:
 
 
 def bar_cells(bar: Mapping[str, Any]) -> list[str]:
-    def share(value: float | None) -> str:
+    def points(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
 
     dense = "-" if bar["dense"] is None else str(bar["dense"])
@@ -68,8 +68,8 @@ def bar_cells(bar: Mapping[str, Any]) -> list[str]:
     return [
         f"{about}{bar['nz']}",
         dense,
-        share(bar["test"]),
-        share(bar["train"]),
+        points(bar["test"]),
+        points(bar["train"]),
         bar["rule"],
         "-",
         f"*to beat: {bar['how']}*",
