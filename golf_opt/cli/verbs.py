@@ -112,10 +112,11 @@ def report(cfg: DictConfig) -> None:
 
 
 def compare(cfg: DictConfig) -> None:
-    from golf_opt.reports.report import in_terminal, write_comparison
+    from golf_opt.reports.compare import write_comparison
+    from golf_opt.visualization.document import print_table
 
     table, paths = write_comparison(load(schema.CompareConfig, cfg))
-    in_terminal(table)
+    print_table(table)
     for path in paths:
         say(str(path))
 

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.storage.studies import FACTS, FINGERPRINT, NOTE_SECTIONS, RECIPE, mark, marks
 from golf_opt.utils.text import percent, show_params
-from golf_opt.visualization.figures import NOISE_SDS, StudyView, not_told_apart, seed_noise
+from golf_opt.visualization.snapshot import NOISE_SDS, StudySnapshot, not_told_apart, seed_noise
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
@@ -24,14 +24,14 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
     return max(complete, key=lambda trial: trial.value or 0.0, default=None)
 
 
-def view_of(study: optuna.Study) -> StudyView:
-    """Return a study of ours as figures need it."""
-    return _view(study.study_name, marks(study), study.get_trials(deepcopy=False))
+def snapshot_of(study: optuna.Study) -> StudySnapshot:
+    """Return a study of ours as figures and reports read it."""
+    return _snapshot(study.study_name, marks(study), study.get_trials(deepcopy=False))
 
 
-def best_of_all(storage: BaseStorage, but: str) -> list[StudyView]:
+def best_of_all(storage: BaseStorage, but: str) -> list[StudySnapshot]:
     """Return every study of ours but one, each with its best trial alone."""
-    views = []
+    snapshots = []
     for frozen in storage.get_all_studies():
         if frozen.study_name == but or RECIPE not in frozen.system_attrs:
             continue
@@ -39,13 +39,13 @@ def best_of_all(storage: BaseStorage, but: str) -> list[StudyView]:
             best = storage.get_best_trial(frozen._study_id)
         except ValueError:  # no trial is complete
             continue
-        views.append(_view(frozen.study_name, frozen.system_attrs, [best]))
-    return views
+        snapshots.append(_snapshot(frozen.study_name, frozen.system_attrs, [best]))
+    return snapshots
 
 
-def _view(name: str, kept: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> StudyView:
+def _snapshot(name: str, kept: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> StudySnapshot:
     fingerprint = kept[FINGERPRINT]
-    return StudyView(
+    return StudySnapshot(
         name=name,
         data=fingerprint["data"].partition(" ")[0],
         protocol=fingerprint["protocol"],
@@ -141,14 +141,14 @@ def note(study: optuna.Study, facts: Mapping[str, Any]) -> str:
             f"Best so far: **{percent(best.value)}**{beside} (trial {best.number}, n = 1 seed): "
             f"`{show_params(best.params) or 'no tuned parameters'}`",
             "",
-            noise_words(view_of(study)),
+            noise_words(snapshot_of(study)),
         ]
     for title, text in marks(study).get(NOTE_SECTIONS, {}).items():
         lines += ["", f"## {title}", "", text]
     return "\n".join(lines)
 
 
-def noise_words(study: StudyView) -> str:
+def noise_words(study: StudySnapshot) -> str:
     """Say how many trials cannot be told from the best one, by what is known of seed noise."""
     sd, source = seed_noise(study)
     if sd is None:

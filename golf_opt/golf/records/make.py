@@ -22,7 +22,8 @@ from golf_opt.config.schema import RecordConfig
 from golf_opt.engines.base import Tensors
 from golf_opt.golf.pruning.folder import PrunedFolder
 from golf_opt.golf.records import verify as records
-from golf_opt.golf.records.verify import CONFIG, LOG, RECORD, SEEDS, WEIGHTS, Record
+from golf_opt.golf.records.schema import CONFIG, LOG, SEEDS, WEIGHTS, Claim
+from golf_opt.golf.records.verify import RECORD, Record
 from golf_opt.golf.source import candidate_of, find_trial, load_trained
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.studies import CONFIRMED, RECIPE, find_study, marks, opened_storage
@@ -196,24 +197,26 @@ def layers_of(net: Net) -> list[dict[str, Any]]:
 
 def write_record(config: RecordConfig, making: Making) -> Path:
     """Write the folder of a record, whole or not at all; return it."""
-    date = datetime.date.today().isoformat()
+    date = datetime.date.today()
     folder = config.folder / "records" / config.board / f"{date}_{config.slug}"
     if folder.exists():
         raise UsageError(f"slug is {config.slug!r}, but {folder} is there already.")
     part = folder.parent / f".{folder.name}" / folder.name
     part.mkdir(parents=True)
     try:
-        content = _write_files(config, making, part, date)
-        (part / RECORD).write_text(json.dumps(content, indent=1) + "\n")
-        _check(config, Record(part, content))
+        record = Record(part, _write_files(config, making, part, date))
+        text = record.claim.model_dump_json(indent=1, exclude_unset=True)
+        (part / RECORD).write_text(text + "\n")
+        for fault in records.faults_of_board(record):
+            raise UsageError(f"{config.slug} is no record: {fault}.")
         part.rename(folder)
     finally:
         shutil.rmtree(part.parent)
     return folder
 
 
-def _write_files(config: RecordConfig, making: Making, part: Path, date: str) -> dict[str, Any]:
-    """Write all files but record.json; return its content."""
+def _write_files(config: RecordConfig, making: Making, part: Path, date: datetime.date) -> Claim:
+    """Write all files but record.json; return what it says."""
     net, dataset = making.net, load(config.data)
     kept = {
         name: values.astype("float32")
@@ -231,7 +234,7 @@ def _write_files(config: RecordConfig, making: Making, part: Path, date: str) ->
     words = WORDS[making.rule].format(
         seeds=len(making.seeds), pruning=" and said how far to prune" if making.pruned else ""
     )
-    return {
+    content = {
         "format": 1,
         "board": config.board,
         "date": date,
@@ -245,10 +248,4 @@ def _write_files(config: RecordConfig, making: Making, part: Path, date: str) ->
         "made_by": {"version": __version__, "git_commit": git_commit()},
         "files": {name: records.sha256(data) for name, data in files.items()},
     }
-
-
-def _check(config: RecordConfig, record: Record) -> None:
-    """Refuse a record that its board would."""
-    records.check_form(config.slug, record.content)
-    for fault in records.faults_of_board(record):
-        raise UsageError(f"{config.slug} is no record: {fault}.")
+    return Claim.model_validate(content)

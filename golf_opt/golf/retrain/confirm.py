@@ -30,6 +30,7 @@ from golf_opt.task import rng
 from golf_opt.task.arch import build_net
 from golf_opt.task.data import View
 from golf_opt.utils.signals import stop_on_signals
+from golf_opt.utils.text import markdown_table
 
 Say = Callable[[str], None]
 Key = tuple[int, int]  # trial number, seed
@@ -200,14 +201,11 @@ def show(rows: Sequence[Confirmed], config: ConfirmConfig, split: str) -> Table:
 def in_markdown(study: optuna.Study, target: float) -> str:
     """Return the table for the study's note, of every trial that was ever confirmed."""
     rows = confirmed_rows(study, best_trials(study))
-    lines = [
+    return (
         "Accuracy in % of the best trials' recipes on seeds that no trial had; `over` is the share "
-        f"of seeds that reach {points(target)} %, `gap` the winner's curse: tuned minus mean.",
-        "",
-        f"| {' | '.join(HEAD)} |",
-        f"|{'---:|' * len(HEAD)}",
-    ]
-    return "\n".join([*lines, *(f"| {' | '.join(cells(row, target))} |" for row in rows)])
+        f"of seeds that reach {points(target)} %, `gap` the winner's curse: tuned minus mean.\n\n"
+        + markdown_table(HEAD, [cells(row, target) for row in rows], "r" * len(HEAD))
+    )
 
 
 def closing(rows: Sequence[Confirmed], config: ConfirmConfig, signal: int | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from golf_opt.config.reproduce import Curve, PublishedCount, PublishedRow, Repro
 from golf_opt.golf.retrain.stats import Spread, points, spread
 from golf_opt.task.arch import Net
 from golf_opt.utils.files import replace_file, replace_text
+from golf_opt.utils.text import markdown_table
 
 PAGE = "README.md"
 NOT_RUN = "(not run)"
@@ -41,30 +43,19 @@ def check_page(config: ReproduceConfig) -> None:
             check_choice("findings", name, known)
 
 
-def curves_of(content: Content, training: str) -> list[list[float]]:
-    """Return the accuracies by epoch of every seed of a training."""
+def values_of(content: Content, training: str, key: str) -> list[Any]:
+    """Return one result of every seed of a training, or of a pruning, that has it."""
     row = content["trainings"].get(training, {"seeds": {}})
-    return [seed["accuracies"] for seed in row["seeds"].values() if "accuracies" in seed]
+    return [seed[key] for seed in row["seeds"].values() if key in seed]
 
 
 def measured(content: Content, training: str, read: object = "last") -> Spread:
     """Return the test accuracies of a training's seeds: the last epoch's, the best, or the nth."""
-    row = content["trainings"].get(training)
-    curves = (
-        [seed["accuracies"] for seed in row["seeds"].values() if "accuracies" in seed]
-        if row
-        else []
-    )
+    curves = values_of(content, training, "accuracies")
     if read == "best":
         return spread([max(curve) for curve in curves])
     at = -1 if read == "last" else int(str(read)) - 1
     return spread([curve[at] for curve in curves])
-
-
-def train_accuracies(content: Content, training: str) -> Spread:
-    row = content["trainings"].get(training, {"seeds": {}})
-    seeds = row["seeds"].values()
-    return spread([seed["train_accuracy"] for seed in seeds if "train_accuracy" in seed])
 
 
 def verdict(published: float | None, ours: Spread, tolerance: float = 0.0) -> str:
@@ -88,23 +79,21 @@ def verdict(published: float | None, ours: Spread, tolerance: float = 0.0) -> st
 
 def row_cells(row: PublishedRow, content: Content, nets: Mapping[str, Net]) -> list[str]:
     """Return the cells of one row of a table."""
-    published = row.published
+    published, tolerance = row.published, row.tolerance
     ours = measured(content, row.of, row.read)
-    at_end = row.read == "last"  # the train accuracy is known after the last epoch
-    train = train_accuracies(content, row.of) if at_end else spread([])
-    share = None if published is None else published / 100
-    tolerance = row.tolerance
+    # the train accuracy is known after the last epoch alone
+    train = spread(values_of(content, row.of, "train_accuracy") if row.read == "last" else [])
     about = "about " if tolerance else ""
     return [
         row.system,
         f"{nets[row.of].num_params:,}",
         "-" if published is None else f"{about}{published:.2f}",
         points(ours.mean) if ours.n else NOT_RUN,
-        points(ours.sd) if ours.n > 1 else "-",
-        points(ours.high) if ours.n else "-",
+        points(ours.sd),
+        points(ours.high),
         str(ours.n),
-        points(train.mean) if train.n else "-",
-        verdict(share, ours, tolerance / 100),
+        points(train.mean),
+        verdict(None if published is None else published / 100, ours, tolerance / 100),
     ]
 
 
@@ -113,16 +102,8 @@ HEAD = ("system", "parameters", "published", "ours, mean", "sd", "best", "n", "t
 
 def table(key: str, config: ReproduceConfig, content: Content, nets: Mapping[str, Net]) -> str:
     """Return one table in Markdown."""
-    lines = [f"| {' | '.join(HEAD)} |", f"|---|{'---:|' * (len(HEAD) - 2)}---|"]
-    rows = [row for row in config.rows if row.table == key]
-    lines += [f"| {' | '.join(row_cells(row, content, nets))} |" for row in rows]
-    return "\n".join(lines)
-
-
-def cut_values(content: Content, pruning: str, key: str) -> Spread:
-    """Return one measurement of every net of a pruning."""
-    row = content["trainings"].get(pruning, {"seeds": {}})
-    return spread([seed[key] for seed in row["seeds"].values() if key in seed])
+    rows = [row_cells(row, content, nets) for row in config.rows if row.table == key]
+    return markdown_table(HEAD, rows, f"l{'r' * 7}l")
 
 
 def verdict_on_cut(published: int, ours: Spread, trained: int) -> str:
@@ -141,29 +122,28 @@ CUT_HEAD = ("system", "published", "ours, mean", "sd", "fewest", "n", "test befo
 
 def cut_cells(row: PublishedCount, trained_as: str, content: Content) -> list[str]:
     """Return the cells of one row of the table of prunings."""
-    counts = cut_values(content, row.of, "nz")
-    shares = [
-        cut_values(content, row.of, key) for key in ("before", "test_accuracy", "train_accuracy")
-    ]
+    counts, *fractions = (
+        spread(values_of(content, row.of, key))
+        for key in ("nz", "before", "test_accuracy", "train_accuracy")
+    )
     return [
         row.system,
         str(row.published),
-        f"{counts.mean:.0f}" if counts.n else "-",
-        f"{counts.sd:.0f}" if counts.n > 1 else "-",
-        f"{counts.low:.0f}" if counts.n else "-",
+        *map(whole, (counts.mean, counts.sd, counts.low)),
         str(counts.n),
-        *(points(share.mean) if share.n else "-" for share in shares),
-        verdict_on_cut(row.published, counts, len(curves_of(content, trained_as))),
+        *(points(fraction.mean) for fraction in fractions),
+        verdict_on_cut(row.published, counts, len(values_of(content, trained_as, "accuracies"))),
     ]
+
+
+def whole(count: float) -> str:
+    return "-" if math.isnan(count) else f"{count:.0f}"
 
 
 def cut_table(config: ReproduceConfig, content: Content) -> str:
     """Return the table of prunings in Markdown."""
-    lines = [f"| {' | '.join(CUT_HEAD)} |", f"|---|{'---:|' * (len(CUT_HEAD) - 2)}---|"]
-    for row in config.pruned_rows:
-        cells = cut_cells(row, config.prunings[row.of].of, content)
-        lines += [f"| {' | '.join(cells)} |"]
-    return "\n".join(lines)
+    rows = [cut_cells(row, config.prunings[row.of].of, content) for row in config.pruned_rows]
+    return markdown_table(CUT_HEAD, rows, f"l{'r' * 8}l")
 
 
 PLACEHOLDER = re.compile(r"\{([\w-]+)(?:@(\w+))?\.(\w+)\}")
@@ -178,18 +158,18 @@ def fill_in(text: str, content: Content) -> str:
 
     def figure(match: re.Match[str]) -> str:
         name, read, field = match[1], match[2] or "last", match[3]
-        if (counts := cut_values(content, name, "nz")).n:
-            of_counts = {"n": counts.n, "mean": counts.mean, "fewest": counts.low}
-            return f"{of_counts[field]:.0f}"
-        ours = (
-            train_accuracies(content, name) if field == "train" else measured(content, name, read)
-        )
+        if values := values_of(content, name, "nz"):
+            counts = spread(values)
+            return whole({"n": counts.n, "mean": counts.mean, "fewest": counts.low}[field])
+        ours = measured(content, name, read)
+        if field == "train":
+            ours = spread(values_of(content, name, "train_accuracy"))
         if ours.n == 0:
             return NOT_RUN
         if field == "n":
             return str(ours.n)
-        values = {"mean": ours.mean, "sd": ours.sd, "best": ours.high, "worst": ours.low}
-        return points((values | {"train": ours.mean})[field])
+        read_off = {"mean": ours.mean, "sd": ours.sd, "best": ours.high, "worst": ours.low}
+        return points((read_off | {"train": ours.mean})[field])
 
     return PLACEHOLDER.sub(figure, text)
 
@@ -265,10 +245,7 @@ def draw_curves(curve: Curve, content: Content) -> Any:
     axes = figure.add_subplot()
     for index, name in enumerate(curve.of):
         color = f"C{index}"
-        row = content["trainings"].get(name)
-        curves = (
-            [s["accuracies"] for s in row["seeds"].values() if "accuracies" in s] if row else []
-        )
+        curves = values_of(content, name, "accuracies")
         for values in curves:
             axes.plot(range(1, len(values) + 1), [100 * v for v in values], color=color, alpha=0.25)
         if curves:
