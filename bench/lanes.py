@@ -20,7 +20,7 @@ from golf_opt.cli.main import CONF_DIR
 from golf_opt.config.schema import DataConfig
 from golf_opt.engines.base import Job
 from golf_opt.engines.native import NativeEngine
-from golf_opt.engines.native.engine import physical_cores
+from golf_opt.engines.native.cpu import physical_cores
 from golf_opt.task import data
 from golf_opt.task.arch import load_arch
 from golf_opt.task.data import View

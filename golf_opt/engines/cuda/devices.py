@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from golf_opt.config.schema import UsageError
-from golf_opt.engines.base import EngineFault
+from golf_opt.engines.base import EngineFault, Message
 from golf_opt.engines.cuda.program import (
     INFO,
     Block,
@@ -27,7 +27,6 @@ from golf_opt.task.arch import Net
 
 SHARED_LIMIT = 227 * 1024  # of a block on the largest GPUs so far
 EMULATED_CORES = 2
-Message = Callable[[str], None]
 Bytes = npt.NDArray[np.uint8]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from golf_opt.config.schema import UsageError
+from golf_opt.engines.base import Message
 from golf_opt.engines.native import library
 from golf_opt.engines.native.codegen import dropout_nodes, generate
 from golf_opt.task.arch import Net
@@ -19,7 +20,6 @@ from golf_opt.task.arch import Net
 WIDTH = 32  # threads of a warp
 FLAGS = ("--std=c++17", "--device-as-default-execution-space", "--ftz=true")
 INFO = ("padded", "images", "warps", "front", "pass_floats", "segmented", "place", "width")
-Message = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from golf_opt import __version__
 from golf_opt.config.schema import RecordConfig, UsageError
 from golf_opt.engines.base import Tensors
-from golf_opt.golf.pruning.folder import PrunedFolder
+from golf_opt.golf.pruning.folder import PruningFolder
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.verify import CONFIG, LOG, RECORD, SEEDS, WEIGHTS, Record
 from golf_opt.golf.source import candidate_of, find_trial, load_trained
@@ -96,7 +96,7 @@ def from_folder(config: RecordConfig, conf_dir: Path, study: optuna.Study | None
         UsageError: it is no such folder, or was of a trial of a study that is not given.
     """
     assert config.source is not None
-    folder = PrunedFolder(config.source)
+    folder = PruningFolder(config.source)
     try:  # one that was stopped will do: its weights keep the target too
         summary = json.loads(folder.summary.read_text())
     except (OSError, ValueError) as error:

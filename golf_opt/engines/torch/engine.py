@@ -1,0 +1,345 @@
+"""The torch engine: any net of `arch`, on the CPU or a GPU, in plain PyTorch. The oracle.
+
+On a GPU the training step is captured once as a CUDA graph and replayed: one launch instead of a
+few dozen. Lanes take turns, a slice each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from golf_opt.config.schema import UsageError
+from golf_opt.engines.base import (
+    MOMENTS,
+    EpochResult,
+    Job,
+    LaneState,
+    Slice,
+    data_order,
+    dropout_key,
+    initial_weights,
+    not_finite,
+    steps_per_epoch,
+)
+from golf_opt.engines.torch.module import TorchNet, build_module
+from golf_opt.task.arch import Net
+from golf_opt.task.data import MEAN, STD, Split, View
+from golf_opt.task.recipe import ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, Candidate, learning_rates
+
+SLICE_S = 0.4
+EVAL_BATCH = 2000
+GRAPH_WARMUP_STEPS = 3  # as torch.cuda.graphs asks for before a capture
+
+
+def build_optimizer(
+    candidate: Candidate, weights: Iterable[Tensor], lr: float | Tensor
+) -> torch.optim.Optimizer:
+    """Return the candidate's optimiser; `lr` is a tensor where a CUDA graph reads it."""
+    options: dict[str, Any] = {"lr": lr, "weight_decay": candidate.weight_decay, "fused": True}
+    if candidate.optimizer == "sgd":
+        return torch.optim.SGD(weights, momentum=SGD_MOMENTUM, **options)
+    cls = torch.optim.Adam if candidate.optimizer == "adam" else torch.optim.AdamW
+    captured = isinstance(lr, Tensor)  # its count of steps has to be on the device as well
+    return cls(weights, betas=ADAM_BETAS, eps=ADAM_EPS, capturable=captured, **options)
+
+
+@dataclass
+class _Lane:
+    """One trial in training. `weights` and `masks` are live tensors by parameter name."""
+
+    job: Job
+    module: TorchNet
+    optimizer: torch.optim.Optimizer
+    weights: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    lr: Tensor
+    index: Tensor  # the images of a full batch; a CUDA graph reads it
+    loss_sum: Tensor  # of the epoch in progress, float64
+    epoch: int = 0
+    step: int = 0
+    time_s: float = 0.0
+    order: Tensor | None = None
+    rates: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    replay: Callable[[], None] | None = None
+
+
+class TorchEngine:
+    """Trains lanes one after another with PyTorch; implements `engines.base.Engine`.
+
+    Args:
+        view: the data; it is normalised and put on the device once.
+        lanes: how many trials are in training side by side.
+        device: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N`.
+        threads: intra-op threads; these nets are too small for more than one to help.
+        dtype: float32, or float64 where the engine is an oracle.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        view: View,
+        lanes: int = 1,
+        device: str = "auto",
+        threads: int = 1,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        torch.set_num_threads(threads)
+        self._device = pick_device(device)
+        self.device = describe_device(self._device)
+        self.num_lanes = lanes
+        self._dtype = dtype
+        self._view = view
+        self._train = self._load(view.train)
+        self._objective = self._load(view.objective)
+        self._lanes: dict[int, _Lane] = {}
+        self._turns: deque[int] = deque()
+
+    def start(self, lane: int, job: Job, state: LaneState | None = None) -> None:
+        assert lane not in self._lanes and 0 <= lane < self.num_lanes
+        self._lanes[lane] = self._new_lane(job, state)
+        self._turns.append(lane)
+
+    def step(self) -> list[Slice]:
+        if not self._turns:
+            return []
+        lane = self._turns[0]
+        self._turns.rotate(-1)
+        return [self._slice(lane, self._lanes[lane])]
+
+    def state(self, lane: int) -> LaneState:
+        run = self._lanes[lane]
+        tensors = {name: _numpy(tensor) for name, tensor in run.module.tensors().items()}
+        tensors |= {f"masks/{name}": _numpy(mask) for name, mask in run.masks.items()}
+        for name, weight in run.weights.items():
+            for moment in MOMENTS[run.job.candidate.optimizer]:
+                value = run.optimizer.state[weight][_torch_moment(moment)]
+                tensors[f"{moment}/{name}"] = _numpy(value)
+        return LaneState(tensors, run.epoch, run.step, float(run.loss_sum), run.time_s)
+
+    def stop(self, lane: int) -> None:
+        del self._lanes[lane]
+        self._turns.remove(lane)
+
+    def evaluate(self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], split: Split) -> float:
+        module = self._module(net, tensors)
+        return self._accuracy(module, *self._load(split))
+
+    def close(self) -> None:
+        self._lanes.clear()
+        self._turns.clear()
+
+    def _load(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Return images [n, 1, 28, 28], normalised, and labels [n] on the device."""
+        images = torch.from_numpy(np.array(split.images)).to(self._device).unsqueeze(1)
+        labels = torch.from_numpy(split.labels.astype(np.int64)).to(self._device)
+        return ((images.to(self._dtype) / 255) - MEAN) / STD, labels
+
+    def _module(self, net: Net, tensors: Mapping[str, npt.NDArray[Any]]) -> TorchNet:
+        return build_module(net, tensors).to(self._device, self._dtype)
+
+    def _new_lane(self, job: Job, state: LaneState | None) -> _Lane:
+        tensors = state.tensors if state else initial_weights(job.net, job.seed)
+        module = self._module(job.net, tensors)
+        weights: dict[str, Tensor] = {
+            p.name: module.layers.get_parameter(p.name) for p in job.net.parameters
+        }
+        on_gpu = self._device.type == "cuda"
+        lr = torch.zeros((), dtype=torch.float32, device=self._device)
+        optimizer = build_optimizer(
+            job.candidate, weights.values(), lr if on_gpu else job.candidate.lr
+        )
+        run = _Lane(
+            job,
+            module,
+            optimizer,
+            weights,
+            masks=self._masks(weights, tensors),
+            lr=lr,
+            index=torch.zeros(job.candidate.batch_size, dtype=torch.int64, device=self._device),
+            loss_sum=torch.zeros((), dtype=torch.float64, device=self._device),
+        )
+        if state:
+            run.epoch, run.step, run.time_s = state.epoch, state.step, state.time_s
+            run.loss_sum.fill_(state.loss_sum)
+        self._set_moments(run, tensors)
+        return run
+
+    def _masks(
+        self, weights: Mapping[str, Tensor], tensors: Mapping[str, npt.NDArray[Any]]
+    ) -> dict[str, Tensor]:
+        masks = {}
+        for name, weight in weights.items():
+            if (mask := tensors.get(f"masks/{name}")) is not None:
+                masks[name] = torch.from_numpy(np.array(mask)).to(self._device, self._dtype)
+                with torch.no_grad():
+                    weight.mul_(masks[name])
+        return masks
+
+    def _set_moments(self, run: _Lane, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Give the optimiser its whole state, so that its first step is like any other."""
+        done = run.epoch * self._steps(run.job) + run.step
+        for name, weight in run.weights.items():
+            state: dict[str, Tensor] = {}
+            if run.job.candidate.optimizer != "sgd":
+                state["step"] = torch.tensor(float(done), device=self._device)
+            for moment in MOMENTS[run.job.candidate.optimizer]:
+                value = tensors.get(f"{moment}/{name}")
+                start = torch.zeros_like(weight)
+                if value is not None:
+                    start.copy_(torch.from_numpy(np.array(value)))
+                state[_torch_moment(moment)] = start
+            run.optimizer.state[weight] = state
+
+    def _steps(self, job: Job) -> int:
+        return steps_per_epoch(len(self._view.train), job.candidate.batch_size)
+
+    def _slice(self, lane: int, run: _Lane) -> Slice:
+        """Train one lane until the slice's time is over or its epoch ends."""
+        started = time.perf_counter()
+        steps = self._steps(run.job)
+        if run.epoch == run.job.epochs:
+            return Slice(lane, run.epoch, 1.0)
+        if run.order is None:
+            self._begin_epoch(run)
+        run.module.train()
+        self._train_step(run)  # at least one, however long the epoch took to begin
+        while run.step < steps and time.perf_counter() - started < SLICE_S:
+            self._train_step(run)
+        if not np.isfinite(loss_sum := float(run.loss_sum)):
+            return not_finite(lane, run.epoch + 1, run.step / steps, loss_sum)
+        result = self._end_epoch(run, loss_sum, started) if run.step == steps else None
+        run.time_s += 0.0 if result else time.perf_counter() - started
+        epoch = run.epoch if result else run.epoch + 1
+        return Slice(lane, epoch, 1.0 if result else run.step / steps, result)
+
+    def _begin_epoch(self, run: _Lane) -> None:
+        order = data_order(run.job.seed, run.epoch, len(self._view.train))
+        run.order = torch.from_numpy(order).to(self._device)
+        run.rates = learning_rates(
+            run.job.candidate, run.epoch, run.job.epochs, self._steps(run.job)
+        )
+
+    def _end_epoch(self, run: _Lane, loss_sum: float, started: float) -> EpochResult:
+        accuracy = self._accuracy(run.module, *self._objective)
+        last = run.epoch + 1 == run.job.epochs
+        train_accuracy = self._accuracy(run.module, *self._train) if last else None
+        result = EpochResult(
+            epoch=run.epoch + 1,
+            loss=loss_sum / len(self._view.train),
+            accuracy=accuracy,
+            lr=float(run.rates[-1]),
+            time_s=run.time_s + time.perf_counter() - started,
+            train_accuracy=train_accuracy,
+        )
+        run.epoch, run.step, run.time_s, run.order = run.epoch + 1, 0, 0.0, None
+        run.loss_sum.zero_()
+        return result
+
+    def _train_step(self, run: _Lane) -> None:
+        assert run.order is not None
+        size = run.job.candidate.batch_size
+        index = run.order[run.step * size : (run.step + 1) * size]
+        self._set_step(run)
+        if self._device.type == "cuda" and len(index) == size:
+            run.index.copy_(index)
+            if run.replay is None:
+                run.replay = self._capture(run)
+            run.replay()
+        else:
+            self._update(run, index)
+        run.step += 1
+
+    def _set_step(self, run: _Lane) -> None:
+        """Set what changes from step to step: the learning rate and the dropout keys."""
+        rate = float(run.rates[run.step])
+        if self._device.type == "cuda":
+            run.lr.fill_(rate)
+        else:
+            run.optimizer.param_groups[0]["lr"] = rate
+        at = run.epoch * self._steps(run.job) + run.step
+        for dropout in run.module.dropouts():
+            dropout.key.fill_(dropout_key(run.job.seed, dropout.node_index, at))
+
+    def _update(self, run: _Lane, index: Tensor) -> None:
+        """One training step on the images of `index`: forward, backward, update."""
+        images, labels = self._train
+        run.optimizer.zero_grad(set_to_none=True)
+        scores = run.module(images.index_select(0, index))
+        loss = F.cross_entropy(
+            scores, labels[index], label_smoothing=run.job.candidate.label_smoothing
+        )
+        loss.backward()  # type: ignore[no-untyped-call]
+        run.optimizer.step()
+        with torch.no_grad():
+            for name, mask in run.masks.items():
+                run.weights[name].mul_(mask)
+            run.loss_sum.add_(loss.detach(), alpha=len(index))
+
+    def _capture(self, run: _Lane) -> Callable[[], None]:
+        """Capture the step on `run.index` as a CUDA graph; the lane's state stays as it was."""
+        live = [*run.module.tensors().values(), run.loss_sum]
+        live += [t for weight in run.weights.values() for t in run.optimizer.state[weight].values()]
+        before = [tensor.detach().clone() for tensor in live]
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(GRAPH_WARMUP_STEPS):
+                self._update(run, run.index)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._update(run, run.index)
+        with torch.no_grad():
+            for tensor, value in zip(live, before, strict=True):
+                tensor.copy_(value)
+        return graph.replay
+
+    @torch.no_grad()
+    def _accuracy(self, module: TorchNet, images: Tensor, labels: Tensor) -> float:
+        module.eval()
+        correct = torch.zeros((), dtype=torch.int64, device=self._device)
+        for at in range(0, len(labels), EVAL_BATCH):
+            scores = module(images[at : at + EVAL_BATCH])
+            correct += (scores.argmax(1) == labels[at : at + EVAL_BATCH]).sum()
+        return int(correct) / len(labels)
+
+
+def _torch_moment(name: str) -> str:
+    return "momentum_buffer" if name == "momentum" else name
+
+
+def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = tensor.detach().cpu().numpy().copy()
+    return array
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the torch device of `engine.device`; refuse a GPU that is not there."""
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if found else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= found:
+        have = f"{found} CUDA devices" if found else "no CUDA device"
+        raise UsageError(
+            f"engine.device is {name!r}, but this machine has {have}; use cpu or auto."
+        )
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """Return `cpu`, or `cuda:0 (NVIDIA H200)`."""
+    if device.type == "cpu":
+        return "cpu"
+    return f"{device} ({torch.cuda.get_device_name(device)})"
