@@ -27,7 +27,7 @@ from golf_opt.golf.count import count
 from golf_opt.golf.dead import clear, fold, shrink
 from golf_opt.golf.pruning import surgeon
 from golf_opt.golf.pruning.evaluator import Evaluator, allowed_errors, flatten
-from golf_opt.golf.pruning.folder import PruningFolder, slug
+from golf_opt.golf.pruning.folder import PruningFolder, folder_name
 from golf_opt.golf.pruning.ranking import by_magnitude, by_saliency, in_scope
 from golf_opt.golf.pruning.weight_pruner import PruningResult, WeightPruner
 from golf_opt.golf.weights import read_weights
@@ -112,9 +112,9 @@ def test_index_is_one_pass_in_index_order(
         if engine.evaluate(NET, unflat(flat), small_view.test) < 0.9:
             flat[index] = before
     pruned = prune(engine, NET, tensors, small_view, PruneOptions(method="index", target=0.9))
-    assert pruned.evaluations == 820 + 1  # and the count at the pass' end
+    assert pruned.state.evaluations == 820 + 1  # and the count at the pass' end
     assert pruned.nz <= np.count_nonzero(flat)  # less what folding removed
-    assert pruned.log[0]["nz"] == np.count_nonzero(flat)
+    assert pruned.state.log[0]["nz"] == np.count_nonzero(flat)
 
 
 def unflat(flat: np.ndarray) -> Tensors:
@@ -125,7 +125,7 @@ def test_passes_end_when_one_removes_nothing(
     engine: NativeEngine, tensors: Tensors, small_view: View
 ) -> None:
     options = PruneOptions(method="magnitude", target=0.9)
-    log = prune(engine, NET, tensors, small_view, options).log
+    log = prune(engine, NET, tensors, small_view, options).state.log
     assert len(log) > 1 and log[-1]["removed"] == 0
     assert all(row["removed"] > 0 for row in log[:-1])
 
@@ -216,7 +216,7 @@ def test_a_stopped_search_ends_like_one_that_was_not(
     for _ in pruner.run():
         pass
     result = pruner.result()
-    assert (result.nz, result.evaluations) == (whole.nz, whole.evaluations)
+    assert (result.nz, result.state.evaluations) == (whole.nz, whole.state.evaluations)
     assert all(np.array_equal(result.tensors[k], values) for k, values in whole.tensors.items())
 
 
@@ -240,7 +240,7 @@ def test_rounds_get_below_brute_force(
     brute = prune(engine, NET, tensors, small_view, PruneOptions(target=0.9))
     assert by_rounds.nz < 0.7 * brute.nz
     assert by_rounds.accuracy >= 0.9
-    assert len(by_rounds.log[0]["tried"]) == 3
+    assert len(by_rounds.state.log[0]["tried"]) == 3
 
 
 def test_a_round_that_was_stopped_is_begun_again(
@@ -260,7 +260,7 @@ def test_a_round_that_was_stopped_is_begun_again(
     for _ in again.run():
         pass
     result = again.result()
-    assert [row["nz"] for row in result.log] == [row["nz"] for row in by_rounds.log]
+    assert [row["nz"] for row in result.state.log] == [row["nz"] for row in by_rounds.state.log]
     for name, values in by_rounds.tensors.items():
         assert np.array_equal(values, result.tensors[name]), name
 
@@ -646,9 +646,9 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
 def test_the_folder_is_another_one_for_other_options() -> None:
     tensors = initial_weights(NET, 0)
     names = {
-        slug("a, trial 1", tensors, PruneOptions()),
-        slug("a, trial 1", tensors, PruneOptions(target=0.97)),
-        slug("a, trial 1", initial_weights(NET, 1), PruneOptions()),
+        folder_name("a, trial 1", tensors, PruneOptions()),
+        folder_name("a, trial 1", tensors, PruneOptions(target=0.97)),
+        folder_name("a, trial 1", initial_weights(NET, 1), PruneOptions()),
     }
     assert len(names) == 3 and all(name.startswith("a-trial-1-magnitude-test-") for name in names)
 

@@ -14,7 +14,7 @@ def test_every_free_lane_is_filled_until_there_is_no_more() -> None:
     jobs = iter("abc")
     scheduler: Scheduler[str] = Scheduler(4, Clock())
     assert list(scheduler.fill(lambda lane: next(jobs, None))) == [(0, "a"), (1, "b"), (2, "c")]
-    assert scheduler.lanes == ["a", "b", "c", None]
+    assert scheduler.busy == [(0, "a"), (1, "b"), (2, "c")]
     assert scheduler.release(1) == "b"
     assert list(scheduler.fill(lambda lane: f"d{lane}")) == [(1, "d1"), (3, "d3")]
     assert scheduler.busy == [(0, "a"), (1, "d1"), (2, "c"), (3, "d3")]

@@ -9,7 +9,7 @@ the trial was stopped.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -110,7 +110,7 @@ class Engine(Protocol):
     def stop(self, lane: int) -> None:
         """Free the lane."""
 
-    def evaluate(self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], split: Split) -> float:
+    def evaluate(self, net: Net, tensors: Tensors, split: Split) -> float:
         """Return the accuracy in [0, 1] of `weights/...` and `buffers/...` on a split."""
 
     def close(self) -> None:
@@ -124,32 +124,26 @@ class Introspective(Engine, Protocol):
     `tensors` are the net's `weights/...` and `buffers/...`; images are [n, 28, 28] uint8.
     """
 
-    def logits(
-        self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], images: npt.NDArray[np.uint8]
-    ) -> Floats:
+    def logits(self, net: Net, tensors: Tensors, images: npt.NDArray[np.uint8]) -> Floats:
         """Return the class scores of images, [n, 10] float32."""
 
     def gradients(
         self,
         net: Net,
-        tensors: Mapping[str, npt.NDArray[Any]],
+        tensors: Tensors,
         batch: Split,
         label_smoothing: float = 0.0,
         dropout_keys: Sequence[int] = (),
     ) -> tuple[float, Tensors]:
         """Return the mean loss over one batch, `gradients/...` of it and `buffers/...` after it."""
 
-    def gradients_of_each(
-        self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], split: Split
-    ) -> Floats:
+    def gradients_of_each(self, net: Net, tensors: Tensors, split: Split) -> Floats:
         """Return the gradient of the loss on each image by itself, [n, size of the net] float32.
 
         Batch normalisation takes the image's own statistics.
         """
 
-    def counter(
-        self, net: Net, tensors: Mapping[str, npt.NDArray[Any]]
-    ) -> Callable[[Floats, Split], int]:
+    def counter(self, net: Net, tensors: Tensors) -> Callable[[Floats, Split], int]:
         """Return a function of flat weights and a split: how many images get their label.
 
         The weights are those of `net.parameters` in order, padded with zeros to whole vectors. It

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ def aligned(count: int, dtype: type[np.generic] = np.float32) -> npt.NDArray[Any
 
 
 def pack(
-    tensors: Mapping[str, npt.NDArray[Any]],
+    tensors: Tensors,
     kind: str,
     of: Sequence[Parameter],
     count: int | None = None,
@@ -61,7 +61,7 @@ class Layout:
     kinds: tuple[str, ...]  # `weights`, and the moments that the optimiser keeps
     padded: int
 
-    def join(self, tensors: Mapping[str, npt.NDArray[Any]]) -> Floats:
+    def join(self, tensors: Tensors) -> Floats:
         """Return all tensors in one array; what is missing is zero."""
         buffers = pack(tensors, "buffers", self.net.buffers)
         flat = aligned(3 * self.padded + buffers.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from golf_opt.engines.base import Engine, EpochResult, Job, LaneState, Slice
 from golf_opt.engines.scheduler import Scheduler
@@ -16,41 +16,38 @@ Key = TypeVar("Key")
 class Trainable(Protocol):
     """What a lane can hold: a job, and where it begins if not at its start."""
 
-    @property
-    def job(self) -> Job: ...
-
-    @property
-    def resume(self) -> LaneState | None: ...
+    job: Job
+    resume: LaneState | None
 
 
 AnyRun = TypeVar("AnyRun", bound=Trainable)
 
 
-class Lanes(Generic[AnyRun]):
-    """An engine with the run that each of its lanes holds."""
+class Lanes(Scheduler[AnyRun]):
+    """A scheduler whose lanes are those of an engine."""
 
     def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.num_lanes)
         self.engine = engine
-        self.scheduler: Scheduler[AnyRun] = Scheduler(engine.num_lanes)
 
     def fill(self, take: Callable[[int], AnyRun | None]) -> Iterator[tuple[int, AnyRun]]:
         """Start what `take(lane)` returns in every free lane, until it has no more."""
-        for lane, run in self.scheduler.fill(take):
+        for lane, run in super().fill(take):
             self.engine.start(lane, run.job, run.resume)
             yield lane, run
 
     def step(self) -> list[tuple[AnyRun, Slice]]:
         """Wait for slices; return each with its run, which holds its lane until `leave`."""
-        return [(self.scheduler[part.lane], part) for part in self.engine.step()]
+        return [(self[part.lane], part) for part in self.engine.step()]
 
     def leave(self, lane: int) -> AnyRun:
         """Free a lane and return the run that it held."""
         self.engine.stop(lane)
-        return self.scheduler.release(lane)
+        return self.release(lane)
 
     def close(self) -> None:
         """Free all lanes; their runs are given up."""
-        for lane, _ in self.scheduler.busy:
+        for lane, _ in self.busy:
             self.leave(lane)
 
 
@@ -79,9 +76,12 @@ class Run(Generic[Key]):
         return ended or self.error is not None
 
 
+KeyedRun = TypeVar("KeyedRun", bound=Run[Any])
+
+
 def train(
-    engine: Engine, runs: Iterable[Run[Key]], stopped: Callable[[], bool] = lambda: False
-) -> Generator[tuple[Run[Key], Slice]]:
+    engine: Engine, runs: Iterable[KeyedRun], stopped: Callable[[], bool] = lambda: False
+) -> Generator[tuple[KeyedRun, Slice]]:
     """Train runs side by side without a study; yield every slice with its run.
 
     At a yield the lane still holds the run, and `engine.state(slice.lane)` is that of the slice.
@@ -92,12 +92,12 @@ def train(
         stopped: asked before every step; once true, what is in the lanes is given up.
     """
     waiting = iter(runs)
-    lanes: Lanes[Run[Key]] = Lanes(engine)
+    lanes: Lanes[KeyedRun] = Lanes(engine)
     with contextlib.closing(lanes):
         while not stopped():
             for _ in lanes.fill(lambda lane: next(waiting, None)):
                 pass
-            if not lanes.scheduler.busy:
+            if not lanes.busy:
                 return
             for run, part in lanes.step():
                 run.add(part)

@@ -54,11 +54,6 @@ class Scheduler(Generic[Run]):
         return run
 
     @property
-    def lanes(self) -> list[Run | None]:
-        """What each lane holds."""
-        return list(self._runs)
-
-    @property
     def busy(self) -> list[tuple[int, Run]]:
         """The lanes that hold a run."""
         return [(lane, run) for lane, run in enumerate(self._runs) if run is not None]

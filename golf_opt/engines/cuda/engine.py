@@ -9,7 +9,7 @@ for each program of each, so that one group's blocks fill the GPU while another'
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -29,7 +29,7 @@ from golf_opt.engines.base import (
     not_finite,
     steps_per_epoch,
 )
-from golf_opt.engines.cuda.devices import Device, Gpu, Program
+from golf_opt.engines.cuda.devices import Device, Gpu, Program, put
 from golf_opt.engines.cuda.lanes import Images, Memory, Run
 from golf_opt.engines.cuda.passes import SinglePass
 from golf_opt.engines.cuda.program import Block, block_for
@@ -108,16 +108,13 @@ class CudaEngine(BackgroundEngine[Run]):
 
     def kernels(self) -> list[dict[str, Any]]:
         """Return a row for each compiled program: its layout, registers, memory and occupancy."""
-        rows = []
-        for (name, batch_size), (program, shared) in self._used.items():
-            info = program.info
-            rows.append(
-                {"net": name, "batch_size": batch_size, "images": info.images, "warps": info.warps}
-                | program.facts()
-                | {"place": info.place, "shared_bytes": shared}
-                | {"blocks_per_sm": program.per_core(shared)}
-            )
-        return rows
+        return [
+            {"net": name, "batch_size": size, "images": used.info.images, "warps": used.info.warps}
+            | used.facts()
+            | {"place": used.info.place, "shared_bytes": shared}
+            | {"blocks_per_sm": used.per_core(shared)}
+            for (name, size), (used, shared) in self._used.items()
+        ]
 
     # --- the protocol ---
 
@@ -141,9 +138,8 @@ class CudaEngine(BackgroundEngine[Run]):
             self._runs.pop(lane).stopped = True  # a launch that it is in goes on without an effect
             self._changed.notify_all()
 
-    def evaluate(self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], split: Split) -> float:
-        single = SinglePass(self._device, self._program(net, 1), net, tensors, 1)
-        return single.correct(split) / len(split)
+    def evaluate(self, net: Net, tensors: Tensors, split: Split) -> float:
+        return self.single_pass(net, tensors, 1).correct(split) / len(split)
 
     def close(self) -> None:
         for lane in list(self._runs):
@@ -154,22 +150,11 @@ class CudaEngine(BackgroundEngine[Run]):
         for thread in self._waves.values():
             thread.join()
 
-    # --- beyond the protocol ---
-
-    def gradients(
-        self,
-        net: Net,
-        tensors: Mapping[str, npt.NDArray[Any]],
-        batch: Split,
-        label_smoothing: float = 0.0,
-        dropout_keys: Sequence[int] = (),
-    ) -> tuple[float, Tensors]:
-        """Return the mean loss over one batch, `gradients/...` of it and `buffers/...` after it."""
-        n = len(batch)
-        single = SinglePass(self._device, self._program(net, n), net, tensors, n)
-        return single.gradients(batch, label_smoothing, dropout_keys)
-
     # --- programs ---
+
+    def single_pass(self, net: Net, tensors: Tensors, batch_size: int) -> SinglePass:
+        """Return the net on the device, for one pass over up to `batch_size` images at a time."""
+        return SinglePass(self._device, self._program(net, batch_size), net, tensors, batch_size)
 
     def _program(self, net: Net, batch_size: int) -> Program:
         """Return the program that keeps in shared memory as much as fits."""
@@ -239,8 +224,7 @@ class CudaEngine(BackgroundEngine[Run]):
             run.memory.plan(run)
             rows[row] = run.memory.lane(run, n)
             shared = max(shared, program.info.shared_bytes(run.job.net, batch_size))
-        buffer = self._device.allocate(rows.nbytes)
-        buffer.write(rows)
+        buffer = put(self._device, rows)
         data = (self._train.address, self._objective.address)
         program.run("golf_slice", len(runs), shared, buffer.address, *data, self._slice_s)
         return buffer.read().view(LANE)

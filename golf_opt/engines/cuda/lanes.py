@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from golf_opt.engines import background
-from golf_opt.engines.cuda.devices import Buffer, Device, Program
+from golf_opt.engines.cuda.devices import Device, Program, put
 from golf_opt.engines.cuda.structs import DATA, EPOCH, LANE, RESULT
 from golf_opt.engines.keys import dropout_prefixes, order_half, order_keys
 from golf_opt.engines.native.codegen import dropout_nodes
@@ -24,16 +24,10 @@ class Images:
     """A split on the device."""
 
     def __init__(self, device: Device, split: Split) -> None:
-        self.n = len(split)
-        self._buffers = [device.allocate(part.nbytes) for part in (split.images, split.labels)]
-        for buffer, part in zip(self._buffers, (split.images, split.labels), strict=True):
-            buffer.write(part)
-        self._data = device.allocate(DATA.itemsize)
-        self._data.write(np.array((*(b.address for b in self._buffers), self.n), dtype=DATA))
-
-    @property
-    def address(self) -> int:
-        return self._data.address
+        self._buffers = [put(device, part) for part in (split.images, split.labels)]
+        addresses = [buffer.address for buffer in self._buffers]
+        self._data = put(device, np.array((*addresses, len(split)), dtype=DATA))
+        self.address = self._data.address
 
 
 @dataclass(kw_only=True)
@@ -57,20 +51,15 @@ class Memory:
     def __init__(self, device: Device, run: Run, steps: int) -> None:
         floats, nodes = run.at.flat.size, dropout_nodes(run.job.net)
         self.rates = device.allocate(8 * steps * WINDOW)
-        self.state = device.allocate(4 * floats)
+        self.state = put(device, run.at.flat)
         self.snapshots = device.allocate(4 * floats * WINDOW)
         self.results = device.allocate(RESULT.itemsize * WINDOW)
         self.epochs = device.allocate(EPOCH.itemsize * WINDOW)
         self.spill = device.allocate(
             run.program.info.spill_bytes(run.job.net, run.job.candidate.batch_size)
         )
-        self.dropouts = device.allocate(4 * len(nodes) + 4)
-        self.dropouts.write(dropout_prefixes(run.job.seed, nodes))
-        self.state.write(run.at.flat)
-        self.mask: Buffer | None = None
-        if run.mask is not None:
-            self.mask = device.allocate(run.mask.nbytes)
-            self.mask.write(run.mask)
+        self.dropouts = put(device, np.append(dropout_prefixes(run.job.seed, nodes), np.uint32(0)))
+        self.mask = None if run.mask is None else put(device, run.mask)
         self._steps = steps
         self._planned: range = range(0)
 

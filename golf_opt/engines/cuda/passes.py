@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from golf_opt.engines.base import Tensors
-from golf_opt.engines.cuda.devices import Buffer, Device, Program
+from golf_opt.engines.cuda.devices import Buffer, Device, Program, put
 from golf_opt.engines.cuda.lanes import Images
 from golf_opt.engines.cuda.structs import BATCHED, LANE
 from golf_opt.engines.flat import Layout, unpack
@@ -22,18 +20,13 @@ class SinglePass:
     """A net on the device as a lane that does not train."""
 
     def __init__(
-        self,
-        device: Device,
-        program: Program,
-        net: Net,
-        tensors: Mapping[str, npt.NDArray[Any]],
-        batch_size: int,
+        self, device: Device, program: Program, net: Net, tensors: Tensors, batch_size: int
     ) -> None:
         self._device, self._program, self._net = device, program, net
         info = program.info
         self._shared_bytes = info.shared_bytes(net, batch_size)
         flat = Layout(net, ("weights",), info.padded).join(tensors)
-        self._state = self._put(flat)
+        self._state = put(device, flat)
         self._spill = device.allocate(info.spill_bytes(net, batch_size))
         self._lane = np.zeros((), dtype=LANE)
         self._lane["state"], self._lane["spill"] = self._state.address, self._spill.address
@@ -55,11 +48,11 @@ class SinglePass:
         """Return the mean loss over one batch, `gradients/...` of it and `buffers/...` after it."""
         n, net, padded = len(batch), self._net, self._program.info.padded
         self._lane["label_smoothing"] = label_smoothing
-        order = self._put(np.arange(n, dtype=np.uint32))
-        keys = self._put(np.array([*dropout_keys, 0], dtype=np.uint32))
+        order = put(self._device, np.arange(n, dtype=np.uint32))
+        keys = put(self._device, np.array([*dropout_keys, 0], dtype=np.uint32))
         found = self._device.allocate(4 * padded)
         addresses = (order.address, keys.address, found.address)
-        batched = self._put(np.array((*addresses, 0.0), dtype=BATCHED))
+        batched = put(self._device, np.array((*addresses, 0.0), dtype=BATCHED))
         self._run("golf_gradients", 1, batch, batched)
         loss = float(batched.read().view(BATCHED)["loss_sum"][0]) / n
         after = self._state.read().view(np.float32)[3 * padded :]
@@ -67,13 +60,8 @@ class SinglePass:
         return loss, gradients | unpack(after, "buffers", net.buffers)
 
     def _run(self, function: str, blocks: int, split: Split, output: Buffer) -> None:
-        images, lane = Images(self._device, split), self._put(self._lane)
+        images, lane = Images(self._device, split), put(self._device, self._lane)
         arguments = (lane.address, images.address, output.address)
         with self._device.queue():
             self._program.run(function, blocks, self._shared_bytes, *arguments)
             output.read()  # waits, so that the buffers outlive the work
-
-    def _put(self, values: npt.NDArray[Any]) -> Buffer:
-        buffer = self._device.allocate(values.nbytes)
-        buffer.write(values)
-        return buffer

@@ -64,14 +64,12 @@ class Info:
 
     def shared_bytes(self, net: Net, batch_size: int) -> int:
         """Shared memory that a block wants."""
-        tail = self.tail(batch_size, len(dropout_nodes(net)))
-        passes = self.passes(batch_size)
+        passes, tail = self.passes(batch_size), self.tail(batch_size, len(dropout_nodes(net)))
         return 4 * (self.front + passes + tail, self.front + tail, 0)[self.place]
 
     def spill_bytes(self, net: Net, batch_size: int) -> int:
         """Global memory that a block works in."""
-        tail = self.tail(batch_size, len(dropout_nodes(net)))
-        passes = self.passes(batch_size)
+        passes, tail = self.passes(batch_size), self.tail(batch_size, len(dropout_nodes(net)))
         return 4 * (0, passes, self.front + passes + tail)[self.place]
 
 

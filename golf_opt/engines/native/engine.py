@@ -8,10 +8,9 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -127,7 +126,7 @@ class NativeEngine(BackgroundEngine[_Run]):
         if run.thread is not None:
             run.thread.join()
 
-    def evaluate(self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], split: Split) -> float:
+    def evaluate(self, net: Net, tensors: Tensors, split: Split) -> float:
         weights, buffers, forward = self._evaluation(net, tensors)
         return forward.correct(weights, buffers, Images.of(split)) / len(split)
 
@@ -135,16 +134,14 @@ class NativeEngine(BackgroundEngine[_Run]):
         for lane in list(self._runs):
             self.stop(lane)
 
-    def logits(
-        self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], images: npt.NDArray[np.uint8]
-    ) -> Floats:
+    def logits(self, net: Net, tensors: Tensors, images: npt.NDArray[np.uint8]) -> Floats:
         weights, buffers, forward = self._evaluation(net, tensors)
         return forward.scores(weights, buffers, images)
 
     def gradients(
         self,
         net: Net,
-        tensors: Mapping[str, npt.NDArray[Any]],
+        tensors: Tensors,
         batch: Split,
         label_smoothing: float = 0.0,
         dropout_keys: Sequence[int] = (),
@@ -158,9 +155,7 @@ class NativeEngine(BackgroundEngine[_Run]):
         gradients = unpack(flat, "gradients", net.parameters)
         return loss, gradients | unpack(backward.buffers, "buffers", net.buffers)
 
-    def gradients_of_each(
-        self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], split: Split
-    ) -> Floats:
+    def gradients_of_each(self, net: Net, tensors: Tensors, split: Split) -> Floats:
         kernel = self._kernel(net, self._images or images_wide(1, self._width))
         data = Images.of(split)
         keys = np.zeros(len(dropout_nodes(net)) + 1, dtype=np.uint32)
@@ -176,9 +171,7 @@ class NativeEngine(BackgroundEngine[_Run]):
         with ThreadPoolExecutor(self.num_lanes) as pool:
             return np.concatenate(list(pool.map(part, parts)))
 
-    def counter(
-        self, net: Net, tensors: Mapping[str, npt.NDArray[Any]]
-    ) -> Callable[[Floats, Split], int]:
+    def counter(self, net: Net, tensors: Tensors) -> Callable[[Floats, Split], int]:
         _, buffers, forward = self._evaluation(net, tensors)
         return lambda weights, split: forward.correct(weights, buffers, Images.of(split))
 
@@ -187,9 +180,7 @@ class NativeEngine(BackgroundEngine[_Run]):
     def _kernel(self, net: Net, images: int) -> Library:
         return library.load(net, images, self._width, self._on_message, self._flags)
 
-    def _evaluation(
-        self, net: Net, tensors: Mapping[str, npt.NDArray[Any]]
-    ) -> tuple[Floats, Floats, ForwardPass]:
+    def _evaluation(self, net: Net, tensors: Tensors) -> tuple[Floats, Floats, ForwardPass]:
         kernel = self._kernel(net, self._width)
         weights = pack(tensors, "weights", net.parameters, kernel.padded_params)
         return weights, pack(tensors, "buffers", net.buffers), ForwardPass(kernel)

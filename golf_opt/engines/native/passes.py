@@ -6,14 +6,12 @@ Each object has memory of its own, so that each thread can have one.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.engines.base import Floats
+from golf_opt.engines.base import Floats, Tensors
 from golf_opt.engines.flat import aligned, pack
 from golf_opt.engines.native.library import Library
 from golf_opt.task.arch import NUM_CLASSES, Net
@@ -36,6 +34,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def pointers(self) -> tuple[int, int, int]:
+        """The addresses of images and labels, and how many there are."""
+        return self.images.ctypes.data, self.labels.ctypes.data, len(self)
+
 
 class ForwardPass:
     """The forward pass of a net over any number of images; its weights are flat."""
@@ -48,30 +51,16 @@ class ForwardPass:
         self, weights: Floats, buffers: Floats, data: Images, stop: ctypes.c_int32 = NEVER
     ) -> int:
         """Return how many images get their label; what it returns after a stop means nothing."""
-        return int(
-            self._kernel.correct(
-                data.images.ctypes.data,
-                data.labels.ctypes.data,
-                len(data),
-                weights.ctypes.data,
-                buffers.ctypes.data,
-                ctypes.addressof(stop),
-                self._workspace.ctypes.data,
-            )
-        )
+        net = (weights.ctypes.data, buffers.ctypes.data)
+        workspace = self._workspace.ctypes.data
+        return int(self._kernel.correct(*data.pointers, *net, ctypes.addressof(stop), workspace))
 
     def scores(self, weights: Floats, buffers: Floats, images: npt.NDArray[np.uint8]) -> Floats:
         """Return the class scores, [n, 10] float32."""
         images = np.ascontiguousarray(images)
         scores = np.empty((len(images), NUM_CLASSES), dtype=np.float32)
-        self._kernel.scores(
-            images.ctypes.data,
-            len(images),
-            weights.ctypes.data,
-            buffers.ctypes.data,
-            self._workspace.ctypes.data,
-            scores.ctypes.data,
-        )
+        arrays = (weights, buffers, self._workspace, scores)
+        self._kernel.scores(images.ctypes.data, len(images), *(a.ctypes.data for a in arrays))
         return scores
 
 
@@ -81,9 +70,7 @@ class BackwardPass:
     `buffers` are the net's, as the batches leave them.
     """
 
-    def __init__(
-        self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], kernel: Library, batch_size: int
-    ) -> None:
+    def __init__(self, net: Net, tensors: Tensors, kernel: Library, batch_size: int) -> None:
         self._kernel = kernel
         self._weights = pack(tensors, "weights", net.parameters, kernel.padded_params)
         self.buffers = pack(tensors, "buffers", net.buffers)
@@ -98,17 +85,8 @@ class BackwardPass:
         gradients: Floats,
     ) -> float:
         """Write the gradients of the images of `order`; return their mean loss."""
-        return float(
-            self._kernel.gradients(
-                data.images.ctypes.data,
-                data.labels.ctypes.data,
-                len(order),
-                self._weights.ctypes.data,
-                self.buffers.ctypes.data,
-                keys.ctypes.data,
-                label_smoothing,
-                order.ctypes.data,
-                self._workspace.ctypes.data,
-                gradients.ctypes.data,
-            )
-        )
+        images, labels, _ = data.pointers
+        net = (array.ctypes.data for array in (self._weights, self.buffers, keys))
+        rest = (array.ctypes.data for array in (order, self._workspace, gradients))
+        count = len(order)
+        return float(self._kernel.gradients(images, labels, count, *net, label_smoothing, *rest))

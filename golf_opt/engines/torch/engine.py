@@ -25,6 +25,7 @@ from golf_opt.engines.base import (
     Job,
     LaneState,
     Slice,
+    Tensors,
     data_order,
     dropout_key,
     initial_weights,
@@ -131,7 +132,7 @@ class TorchEngine:
         del self._lanes[lane]
         self._turns.remove(lane)
 
-    def evaluate(self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], split: Split) -> float:
+    def evaluate(self, net: Net, tensors: Tensors, split: Split) -> float:
         module = self._module(net, tensors)
         return self._accuracy(module, *self._load(split))
 
@@ -145,7 +146,7 @@ class TorchEngine:
         labels = torch.from_numpy(split.labels.astype(np.int64)).to(self._device)
         return ((images.to(self._dtype) / 255) - MEAN) / STD, labels
 
-    def _module(self, net: Net, tensors: Mapping[str, npt.NDArray[Any]]) -> TorchNet:
+    def _module(self, net: Net, tensors: Tensors) -> TorchNet:
         return build_module(net, tensors).to(self._device, self._dtype)
 
     def _new_lane(self, job: Job, state: LaneState | None) -> _Lane:
@@ -175,9 +176,7 @@ class TorchEngine:
         self._set_moments(run, tensors)
         return run
 
-    def _masks(
-        self, weights: Mapping[str, Tensor], tensors: Mapping[str, npt.NDArray[Any]]
-    ) -> dict[str, Tensor]:
+    def _masks(self, weights: Mapping[str, Tensor], tensors: Tensors) -> dict[str, Tensor]:
         masks = {}
         for name, weight in weights.items():
             if (mask := tensors.get(f"masks/{name}")) is not None:
@@ -186,7 +185,7 @@ class TorchEngine:
                     weight.mul_(masks[name])
         return masks
 
-    def _set_moments(self, run: _Lane, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    def _set_moments(self, run: _Lane, tensors: Tensors) -> None:
         """Give the optimiser its whole state, so that its first step is like any other."""
         done = run.epoch * self._steps(run.job) + run.step
         for name, weight in run.weights.items():

@@ -29,9 +29,9 @@ def allowed_errors(target: float, n: int) -> int:
     return n - -int(-Fraction(str(target)) * n // 1)
 
 
-def flatten(net: Net, tensors: Tensors, kind: str = "weights") -> Floats:
-    """Return `<kind>/...` as one array in the order of `net.parameters`, padded with zeros."""
-    return pack(tensors, kind, net.parameters, -(-net.num_params // VECTOR) * VECTOR)
+def flatten(net: Net, tensors: Tensors) -> Floats:
+    """Return `weights/...` as one array in the order of `net.parameters`, padded with zeros."""
+    return pack(tensors, "weights", net.parameters, -(-net.num_params // VECTOR) * VECTOR)
 
 
 class Evaluator:

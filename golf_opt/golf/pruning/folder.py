@@ -27,10 +27,9 @@ from golf_opt.task.arch import Net
 from golf_opt.utils.files import replace_file
 
 FORMAT = 1
-ORDER = "order"
 
 
-def slug(label: str, tensors: Tensors, options: PruneOptions) -> str:
+def folder_name(label: str, tensors: Tensors, options: PruneOptions) -> str:
     """Return a folder's name, another one for other weights or other options."""
     digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
     for name in sorted(tensors):
@@ -61,7 +60,7 @@ class PruningFolder:
             for field in fields(state)
             if field.name not in ("weights", "buffers", "order")
         }
-        self._write(tensors | masks(net, tensors) | {ORDER: state.order}, {"standing": scalars})
+        self._write(tensors | masks(net, tensors) | {"order": state.order}, {"standing": scalars})
         self._summarise(
             dict(facts)
             | {
@@ -88,7 +87,7 @@ class PruningFolder:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             buffers = {k: v for k, v in tensors.items() if k.startswith("buffers/")}
             weights = flatten(net, tensors)
-            return PruningState(weights=weights, buffers=buffers, order=tensors[ORDER], **header)
+            return PruningState(weights=weights, buffers=buffers, order=tensors["order"], **header)
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise UsageError(
                 f"{self.weights} cannot be gone on with: {error}; delete {self.path} to begin anew."
@@ -119,21 +118,21 @@ class PruningFolder:
 
 
 def _measures(result: PruningResult) -> dict[str, Any]:
-    counted, small = result.count, result.small
+    counted, small, view, state = result.count, result.small, result.view, result.state
     return {
         "parameters": counted.size,
         "nz": counted.nz,
         "removed": result.removed,
         "dead": counted.dead,
         "tensors": [asdict(row) for row in counted.tensors],
-        "guide": result.guide,
-        "num_guide": result.num_guide,
+        "guide": view.objective.name,
+        "num_guide": len(view.objective),
         "guide_accuracy": result.accuracy,
-        "num_train": result.num_train,
+        "num_train": len(view.train),
         "train_accuracy": result.train_accuracy,
         "test_accuracy": result.test_accuracy,
-        "evaluations": result.evaluations,
-        "time_s": round(result.time_s, 3),
+        "evaluations": state.evaluations,
+        "time_s": round(state.time_s, 3),
         "smaller": None if small is None else {"arch": small.name, "parameters": small.num_params},
-        "log": result.log,
+        "log": state.log,
     }

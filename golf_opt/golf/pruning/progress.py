@@ -19,31 +19,28 @@ class PruningProgress:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
-        self._bar: Progress | None = None
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        hidden = not self._console.is_terminal
+        self._bar = Progress(*columns, console=self._console, transient=True, disable=hidden)
+        self._task = self._bar.add_task("", total=None)
         self._rows = 0  # of the log, shown
         self._said = time.monotonic()
 
     def __enter__(self) -> PruningProgress:
-        if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=self._console, transient=True)
-            self._bar.start()
-            self._bar.add_task("", total=None)
+        self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._bar.stop()
 
     def show(self, state: PruningState) -> None:
         """Show how far the pruning is; called after every candidate."""
         for row in state.log[self._rows :]:
             self._say(_log_line(row))
         self._rows = len(state.log)
-        if self._bar is not None:
+        if not self._bar.disable:
             total = len(state.order) or None
-            task = self._bar.task_ids[0]
-            self._bar.update(task, description=_now(state), completed=state.at, total=total)
+            self._bar.update(self._task, description=_now(state), completed=state.at, total=total)
         elif time.monotonic() - self._said > PLAIN_LINE_EVERY_S:
             self._say(_now(state))
 

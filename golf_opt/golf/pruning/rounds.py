@@ -38,12 +38,13 @@ MAGNITUDE_EVERY = 3  # variants; the others are the surgeon's
 NOISE = 0.3  # log-normal, on magnitudes, of all but the first variant of each kind
 
 
-@dataclass
-class Variant:
-    """One way to go through a round: what survives, and what training made of it."""
+@dataclass(eq=False)
+class Variant(Run[int]):
+    """One way to go through a round: the survivors to begin with, and what training made of them.
 
-    start: LaneState
-    job: Job
+    Its key is that of its random choices.
+    """
+
     accuracy: float = -1.0  # the best of its epochs on the guide
     tensors: Tensors = field(default_factory=dict)  # of that epoch
 
@@ -87,12 +88,11 @@ class Rounds:
 
     def _train(self, variants: list[Variant]) -> Iterator[None]:
         """Train the variants in all lanes, keeping the best epoch of each."""
-        runs = [Run(variant, variant.job, variant.start) for variant in variants]
-        with contextlib.closing(train(self._engine, runs)) as slices:
-            for run, part in slices:
-                if part.result is not None and part.result.accuracy > run.key.accuracy:
-                    run.key.accuracy = part.result.accuracy
-                    run.key.tensors = self._engine.state(part.lane).tensors
+        with contextlib.closing(train(self._engine, variants)) as slices:
+            for variant, part in slices:
+                if part.result is not None and part.result.accuracy > variant.accuracy:
+                    variant.accuracy = part.result.accuracy
+                    variant.tensors = self._engine.state(part.lane).tensors
                 yield
 
     def _step(self, state: PruningState) -> int:
@@ -154,7 +154,7 @@ class Rounds:
         keep[: len(self._scope)][~self._scope] = 1  # these may become anything, zero or not
         start = LaneState(tensors | unpack(keep, "masks", net.parameters), 0, 0, 0.0, 0.0)
         candidate = Candidate(options.batch_size, options.lr, schedule="cosine")
-        return Variant(start, Job(net, candidate, key, options.epochs))
+        return Variant(key, Job(net, candidate, key, options.epochs), start)
 
     def _close(self, state: PruningState, variants: list[Variant]) -> None:
         """Take up the best variant, if it reaches the target."""
@@ -170,15 +170,10 @@ class Rounds:
             if state.failures == self._options.rounds.patience:
                 state.level, state.failures = state.level + 1, 0
         state.log.append(
-            {
-                "round": state.turn,
-                "tried": tried,
-                "nz": state.nz,
-                "accuracy": state.accuracy,
-            }
+            {"round": state.turn, "tried": tried, "nz": state.nz, "accuracy": state.accuracy}
         )
 
 
 def _survivors(net: Net, variant: Variant) -> int:
-    tensors = variant.tensors or variant.start.tensors
-    return int(np.count_nonzero(flatten(net, tensors)))
+    assert variant.resume is not None
+    return int(np.count_nonzero(flatten(net, variant.tensors or variant.resume.tensors)))

@@ -5,31 +5,23 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from golf_opt.config.schema import PruneConfig, PruneOptions, UsageError
 from golf_opt.engines import create_engine
-from golf_opt.golf.pruning.folder import PruningFolder, slug
+from golf_opt.golf.pruning.folder import PruningFolder, folder_name
 from golf_opt.golf.pruning.progress import PruningProgress
 from golf_opt.golf.pruning.weight_pruner import WeightPruner
 from golf_opt.golf.source import TrainedNet, load_data, load_source
-from golf_opt.study.run import fallback_banner, provenance
+from golf_opt.study.run import Outcome, fallback_banner, provenance
 from golf_opt.task.data import View
 from golf_opt.utils.signals import stop_on_signals
 from golf_opt.utils.text import percent
 
 SAVE_EVERY_S = 2.0
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run of `golf-opt prune` ended."""
-
-    closing: str
-    signal: int | None  # that ended it early
 
 
 def run_prune(config: PruneConfig, command: str, say: Say) -> Outcome:
@@ -46,7 +38,7 @@ def run_prune(config: PruneConfig, command: str, say: Say) -> Outcome:
     if dataset.fallback:
         say(fallback_banner(dataset.fallback))
     view = dataset.view(options.rule)
-    name = slug(trained.label, trained.tensors, options)
+    name = folder_name(trained.label, trained.tensors, options)
     folder = PruningFolder(config.folder / "pruned" / name)
     if (summary := folder.finished()) is not None:
         return Outcome(f"done already\n{closing_words(summary, folder.path)}", None)

@@ -15,7 +15,6 @@ import contextlib
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from golf_opt.golf.pruning.ranking import Ranking, by_index, by_magnitude, by_sa
 from golf_opt.golf.pruning.rounds import Rounds
 from golf_opt.golf.pruning.search import PruningState, passes
 from golf_opt.task.arch import Net
-from golf_opt.task.data import Split, View
+from golf_opt.task.data import View
 from golf_opt.utils.text import percent
 
 
@@ -40,17 +39,12 @@ class PruningResult:
     tensors: Tensors  # `weights/...`, `buffers/...`, and `masks/...` of zeros and ones
     count: Count
     removed: int
-    guide: str  # `test` or `holdout`
-    num_guide: int  # images
+    view: View  # its objective was the guide
     accuracy: float  # on the guide
-    num_train: int
     train_accuracy: float
     test_accuracy: float
-    evaluations: int
-    time_s: float
-    log: list[dict[str, Any]]  # a row for each pass or round
+    state: PruningState  # as it was in the end
     small: Net | None  # the same without dead channels, where there were any
-    small_tensors: Tensors | None
 
     @property
     def nz(self) -> int:
@@ -90,7 +84,8 @@ class WeightPruner:
     def _start(self, tensors: Tensors) -> PruningState:
         guide, target = self.view.objective, self.options.target
         accuracy = self.engine.evaluate(self.net, tensors, guide)
-        if _errors(accuracy, guide) > allowed_errors(target, len(guide)):
+        errors = len(guide) - round(accuracy * len(guide))
+        if errors > allowed_errors(target, len(guide)):
             raise UsageError(
                 f"the net has {percent(accuracy)} on the {len(guide):,} {guide.name} images, but "
                 f"must have the target, {percent(target)}, before anything is removed; train a "
@@ -114,8 +109,7 @@ class WeightPruner:
 
     def result(self) -> PruningResult:
         """Remove dead channels and measure, the test set included."""
-        state = self.state
-        tensors = self._folded(state.tensors(self.net))
+        tensors = self._folded(self.state.tensors(self.net))
         small, small_tensors = shrink(self.net, tensors)
         counted = count(self.net, tensors)
         guide, test = self.view.objective, self.view.test
@@ -126,19 +120,14 @@ class WeightPruner:
             tensors=tensors | masks(self.net, tensors),
             count=counted,
             removed=self.size_before - counted.nz,
-            guide=guide.name,
-            num_guide=len(guide),
+            view=self.view,
             accuracy=accuracy,
-            num_train=len(self.view.train),
             train_accuracy=self.engine.evaluate(self.net, tensors, self.view.train),
             test_accuracy=accuracy
             if guide is test
             else self.engine.evaluate(self.net, tensors, test),
-            evaluations=state.evaluations,
-            time_s=state.time_s,
-            log=state.log,
+            state=self.state,
             small=small if smaller else None,
-            small_tensors=small_tensors if smaller else None,
         )
 
     def _rounds(self) -> Iterator[None]:
@@ -151,13 +140,11 @@ class WeightPruner:
         state.stage = "passes"
 
     def _passes(self) -> Iterator[None]:
-        state, options = self.state, self.options
-        guide = self.view.objective
+        state, guide, options = self.state, self.view.objective, self.options
         evaluator = Evaluator(self.engine, self.net, state.buffers, guide, options.target)
         once = options.method == "index"
         with contextlib.closing(evaluator):
-            steps = passes(state, evaluator, self._ranking(), self._scope, once)
-            yield from self._timed(steps)
+            yield from self._timed(passes(state, evaluator, self._ranking(), self._scope, once))
 
     def _timed(self, steps: Iterator[None]) -> Iterator[None]:
         """Go through the steps, adding the time they take to the state's."""
@@ -170,15 +157,12 @@ class WeightPruner:
             yield
 
     def _ranking(self) -> Ranking:
-        options = self.options
+        options, buffers, train = self.options, self.state.buffers, self.view.train
         if options.method == "index":
             return by_index
-        return self._saliency() if options.method == "saliency" else by_magnitude(self.net)
-
-    def _saliency(self) -> Ranking:
-        train, options = self.view.train, self.options
-        buffers = self.state.buffers
-        return by_saliency(self.engine, self.net, buffers, train, options.order, options.seed)
+        if options.method == "saliency":
+            return by_saliency(self.engine, self.net, buffers, train, options.order, options.seed)
+        return by_magnitude(self.net)
 
     def _folded(self, tensors: Tensors) -> Tensors:
         """Fold constant channels, unless rounding costs an image or nothing is gained."""
@@ -199,7 +183,3 @@ def masks(net: Net, tensors: Tensors) -> Tensors:
         f"masks/{p.name}": (tensors[f"weights/{p.name}"] != 0).astype(np.float32)
         for p in net.parameters
     }
-
-
-def _errors(accuracy: float, split: Split) -> int:
-    return len(split) - round(accuracy * len(split))

@@ -239,9 +239,8 @@ def run_part(
                 for run, _ in train(engine, wanted, lambda: stop.signal is not None):
                     progress.show(run)
                     if run.over:
-                        name, index = run.key
-                        results.add(name, run.job.seed, result_of(run) | {"engine": by})
-                        progress.say(line_of(run, name, index))
+                        results.add(run.key[0], run.job.seed, result_of(run) | {"engine": by})
+                        progress.say(line_of(run))
         for cut in cuts:
             run_cut(config, cut, view, results, progress.say, lambda: stop.signal is not None)
         return stop.signal
@@ -288,8 +287,8 @@ def result_of_cut(run: Run[Any], pruned: PruningResult) -> dict[str, Any]:
         "before": run.history[-1].accuracy,
         "test_accuracy": pruned.test_accuracy,
         "train_accuracy": pruned.train_accuracy,
-        "evaluations": pruned.evaluations,
-        "time_s": round(pruned.time_s, 2),
+        "evaluations": pruned.state.evaluations,
+        "time_s": round(pruned.state.time_s, 2),
     }
 
 
@@ -344,7 +343,8 @@ def result_of(run: Run[Any]) -> dict[str, Any]:
     }
 
 
-def line_of(run: Run[Any], name: str, index: int) -> str:
+def line_of(run: Run[tuple[str, int]]) -> str:
+    name, index = run.key
     if run.error is not None:
         return f"{name:<28} seed {index:>2}  failed: {run.error}"
     last = run.history[-1]
