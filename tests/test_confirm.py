@@ -19,7 +19,7 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ConfirmConfig, DataConfig, EngineConfig, StorageConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import Job
-from golf_opt.engines.lanes import train
+from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.retrain import confirm
 from golf_opt.golf.retrain.stats import points, spread
 from golf_opt.golf.source import candidate_of, study_view
@@ -75,8 +75,8 @@ def test_results_are_those_of_the_seeds(study: optuna.Study, tmp_path: Path) -> 
     net = build_net(marks(study)[RECIPE]["arch"])
     view = study_view(study, DIGITS)
     engine = create_engine(TORCH, view, net, print)
-    jobs = [(seed, Job(net, candidate_of(study, best[0]), seed, 2)) for seed in seeds]
-    again = {run.key: run.history[-1].accuracy for run in train(engine, jobs)}
+    runs = [Run(seed, Job(net, candidate_of(study, best[0]), seed, 2)) for seed in seeds]
+    again = {run.key: run.history[-1].accuracy for run, _ in train(engine, runs) if run.over}
     rows = kept[str(best[0].number)]
     assert {int(seed): row["accuracy"] for seed, row in rows.items()} == again
 

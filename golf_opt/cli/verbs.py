@@ -19,7 +19,6 @@ from golf_opt.task.arch import show_shape
 from golf_opt.task.grammar import load_arch, presets
 
 if TYPE_CHECKING:
-    from golf_opt.golf.pruning.run import Outcome as Pruned
     from golf_opt.study.run import Outcome
 
 EXIT_SIGNAL = 128  # plus the signal's number, as shells do
@@ -41,7 +40,7 @@ def leave(signal: int | None) -> None:
         sys.exit(EXIT_SIGNAL + signal)
 
 
-def end(outcome: Outcome | Pruned) -> None:
+def end(outcome: Outcome) -> None:
     """Say the last words, and exit as the signal that ended the study asks for."""
     say(outcome.closing)
     leave(outcome.signal)

@@ -20,7 +20,7 @@ from golf_opt import __version__
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import RecordConfig
 from golf_opt.engines.base import Tensors
-from golf_opt.golf.pruning.folder import PrunedFolder
+from golf_opt.golf.pruning.folder import PruningFolder
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.schema import CONFIG, LOG, SEEDS, WEIGHTS, Claim
 from golf_opt.golf.records.verify import RECORD, Record
@@ -99,7 +99,7 @@ def from_folder(config: RecordConfig, study: optuna.Study | None) -> Making:
         UsageError: it is no such folder, or was of a trial of a study that is not given.
     """
     assert config.source is not None
-    folder = PrunedFolder(config.source)
+    folder = PruningFolder(config.source)
     try:  # one that was stopped will do: its weights keep the target too
         summary = json.loads(folder.summary.read_text())
     except (OSError, ValueError) as error:

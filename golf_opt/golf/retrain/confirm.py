@@ -21,7 +21,8 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ConfirmConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import Job
-from golf_opt.engines.lanes import Run, Watch, train
+from golf_opt.engines.lanes import Run, train
+from golf_opt.golf.retrain.progress import TrainingProgress
 from golf_opt.golf.retrain.stats import Spread, points, spread
 from golf_opt.golf.source import candidate_of, study_view
 from golf_opt.storage.studies import CONFIRMED, RECIPE, find_study, mark, marks, opened_storage
@@ -102,26 +103,28 @@ def run_missing(
     recipe = marks(study)[RECIPE]
     net = build_net(recipe["arch"])
     known = marks(study).get(CONFIRMED, {})
-    jobs = [
-        ((trial.number, seed), Job(net, candidate_of(study, trial), seed, recipe["epochs"]))
+    runs = [
+        Run((trial.number, seed), Job(net, candidate_of(study, trial), seed, recipe["epochs"]))
         for seed in confirm_seeds(study, config.seeds)  # seed by seed: stopped early, all have some
         for trial in trials
         if str(seed) not in known.get(str(trial.number), {})
     ]
-    if not jobs:
+    if not runs:
         return None
     say(
         f"{study.study_name}: {len(trials)} trials on {config.seeds} fresh seeds, "
-        f"{recipe['epochs']} epochs; {len(jobs)} to train"
+        f"{recipe['epochs']} epochs; {len(runs)} to train"
     )
     with (
         contextlib.closing(create_engine(config.engine, view, net, say)) as engine,
         stop_on_signals() as stop,
-        Watch(sum(job.epochs for _, job in jobs)) as watch,
+        TrainingProgress(sum(run.job.epochs for run in runs)) as progress,
     ):
-        for run in train(engine, jobs, watch.slice, lambda: stop.signal is not None):
-            keep(study, run)
-            watch.say(line_of(run))
+        for run, _ in train(engine, runs, lambda: stop.signal is not None):
+            progress.show(run)
+            if run.over:
+                keep(study, run)
+                progress.say(line_of(run))
         return stop.signal
 
 

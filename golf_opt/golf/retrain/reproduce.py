@@ -22,9 +22,10 @@ from golf_opt.config.reproduce import PruningRow, ReproduceConfig, TrainingRow
 from golf_opt.config.schema import PruneOptions, prune_options
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import Job
-from golf_opt.engines.lanes import Run, Watch, train
-from golf_opt.golf.pruning.prune import Pruned, Pruning
+from golf_opt.engines.lanes import Run, train
+from golf_opt.golf.pruning.weight_pruner import PruningResult, WeightPruner
 from golf_opt.golf.retrain.page import check_page, write_page
+from golf_opt.golf.retrain.progress import TrainingProgress
 from golf_opt.golf.retrain.stats import points
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
@@ -187,26 +188,27 @@ def run_part(
         results.expect(training.name, training.signature(view.digest))
     for cut in cuts:
         results.expect(cut.name, cut.signature(view.digest))
-    jobs = {training.name: missing_jobs(training, config.part, results) for training in trainings}
-    epochs = sum(job.epochs for rows in jobs.values() for _, job in rows)
-    number = sum(map(len, jobs.values()))
+    missing = {row.name: missing_runs(row, config.part, results) for row in trainings}
+    epochs = sum(run.job.epochs for runs in missing.values() for run in runs)
+    number = sum(map(len, missing.values()))
     say(f"part {config.part}: {number} trainings to run, {epochs} epochs")
-    with stop_on_signals() as stop, Watch(epochs) as watch:
+    with stop_on_signals() as stop, TrainingProgress(epochs) as progress:
         for group in by_engine(trainings):
-            wanted = [entry for training in group for entry in jobs[training.name]]
+            wanted = [run for training in group for run in missing[training.name]]
             if not wanted or stop.signal is not None:
                 continue
             first = group[0]
             seen = variant(view, first.row.train_images, first.row.raw)
             choice = replace(config.engine, name=first.row.engine or config.engine.name)
-            with contextlib.closing(create_engine(choice, seen, first.net, watch.say)) as engine:
+            with contextlib.closing(create_engine(choice, seen, first.net, progress.say)) as engine:
                 by = f"{engine.name} on {engine.device}"
-                for run in train(engine, wanted, watch.slice, lambda: stop.signal is not None):
-                    name, index = run.key
-                    results.add(name, run.job.seed, result_of(run) | {"engine": by})
-                    watch.say(line_of(run, name, index))
+                for run, _ in train(engine, wanted, lambda: stop.signal is not None):
+                    progress.show(run)
+                    if run.over:
+                        results.add(run.key[0], run.job.seed, result_of(run) | {"engine": by})
+                        progress.say(line_of(run))
         for cut in cuts:
-            run_cut(config, cut, view, results, watch, lambda: stop.signal is not None)
+            run_cut(config, cut, view, results, progress.say, lambda: stop.signal is not None)
         return stop.signal
 
 
@@ -215,49 +217,52 @@ def run_cut(
     cut: Cut,
     view: View,
     results: Results,
-    watch: Watch,
+    say: Say,
     stopped: Callable[[], bool],
 ) -> None:
     """Train again the seeds of a training that reached the target, and prune each."""
     trained, known = results.seeds(cut.of.name), results.seeds(cut.name)
-    jobs = [
-        ((cut.name, int(seed)), Job(cut.of.net, cut.of.candidate, int(seed), cut.of.row.epochs))
+    runs = [
+        Run(cut.name, Job(cut.of.net, cut.of.candidate, int(seed), cut.of.row.epochs))
         for seed, row in trained.items()
         if seed not in known and row.get("accuracies", [0.0])[-1] >= cut.options.target
     ]
-    if not jobs or stopped():
+    if not runs or stopped():
         return
-    with contextlib.closing(create_engine(config.engine, view, cut.of.net, watch.say)) as engine:
-        for run in train(engine, jobs, stopped=stopped):
-            assert run.state is not None
-            pruning = Pruning(engine, cut.of.net, run.state.tensors, view, cut.options)
-            if all(not stopped() for _ in pruning.run()):
-                pruned = pruning.result()
-                results.add(cut.name, run.job.seed, result_of_cut(run, pruned))
-                watch.say(
-                    f"{cut.name:<28} {pruned.nz} of {pruned.count.size}, "
-                    f"test {points(pruned.test_accuracy)}"
-                )
+    with contextlib.closing(create_engine(config.engine, view, cut.of.net, say)) as engine:
+        trained_again = [
+            (run, engine.state(part.lane).tensors)
+            for run, part in train(engine, runs, stopped)
+            if run.over
+        ]
+        for run, tensors in trained_again:  # in lanes that are free: rounds train in them
+            pruner = WeightPruner(engine, cut.of.net, tensors, view, cut.options)
+            if any(stopped() for _ in pruner.run()):
+                return
+            result = pruner.result()
+            results.add(cut.name, run.job.seed, result_of_cut(run, result))
+            say(
+                f"{cut.name:<28} {result.nz} of {result.count.size}, "
+                f"test {points(result.test_accuracy)}"
+            )
 
 
-def result_of_cut(run: Run[Any], pruned: Pruned) -> dict[str, Any]:
+def result_of_cut(run: Run[Any], pruned: PruningResult) -> dict[str, Any]:
     return {
         "nz": pruned.nz,
         "before": run.history[-1].accuracy,
         "test_accuracy": pruned.test_accuracy,
         "train_accuracy": pruned.train_accuracy,
-        "evaluations": pruned.evaluations,
-        "time_s": round(pruned.time_s, 2),
+        "evaluations": pruned.state.evaluations,
+        "time_s": round(pruned.state.time_s, 2),
     }
 
 
-def missing_jobs(
-    training: Training, part: str, results: Results
-) -> list[tuple[tuple[str, int], Job]]:
-    """Return the jobs of a training that have no result yet, keyed by training and run."""
+def missing_runs(training: Training, part: str, results: Results) -> list[Run[tuple[str, int]]]:
+    """Return the runs of a training that have no result yet, keyed by training and index."""
     known = results.seeds(training.name)
     return [
-        (
+        Run(
             (training.name, index),
             Job(training.net, training.candidate, seed_of(index), training.row.epochs),
         )
@@ -304,7 +309,8 @@ def result_of(run: Run[Any]) -> dict[str, Any]:
     }
 
 
-def line_of(run: Run[Any], name: str, index: int) -> str:
+def line_of(run: Run[tuple[str, int]]) -> str:
+    name, index = run.key
     if run.error is not None:
         return f"{name:<28} seed {index:>2}  failed: {run.error}"
     last = run.history[-1]
