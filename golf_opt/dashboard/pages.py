@@ -30,12 +30,13 @@ from optuna_dashboard._serializer import serialize_frozen_trial
 
 from golf_opt.dashboard.guard import Environ, StartResponse
 from golf_opt.storage.checkpoint import DamagedCheckpoint
-from golf_opt.storage.studies import FINGERPRINT, RECIPE, STUDY_ID
+from golf_opt.storage.studies import STUDY_ID
 from golf_opt.study.callbacks import open_checkpoints
+from golf_opt.study.description import StudyDescription, readable
 from golf_opt.study.note import best_of_all, log, view_of
-from golf_opt.task.arch import build_net
 from golf_opt.task.data import Split, objective_split
 from golf_opt.utils.text import percent
+from golf_opt.utils.trials import best_trials
 from golf_opt.visualization import pictures
 from golf_opt.visualization.figures import study_figures
 from golf_opt.visualization.plots import plotly_json
@@ -170,7 +171,7 @@ class StudyPages:
                 if own_id != "None":
                     kept = optuna.Study(name, self._keeper)
                     shown.checkpoints = open_checkpoints(kept, self._folder)
-        shown.attributes = attributes
+        shown.attributes, shown.description = attributes, readable(attributes)
         return shown
 
     def _rows(
@@ -194,11 +195,11 @@ class StudyPages:
 
     def _offers(self, shown: _Shown, trials: Sequence[FrozenTrial]) -> list[tuple[str, ...]]:
         """Return which pictures each trial has: the best and the newest all, others the first."""
-        if RECIPE not in shown.attributes:  # not a study of ours
+        if shown.description is None:  # not a study of ours
             return [()] * len(trials)
         offers: list[tuple[str, ...]] = [EVERY if t.intermediate_values else () for t in trials]
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        best = sorted(complete, key=lambda trial: trial.value or 0.0)[-BEST_SHOWN:]
+        best = best_trials(complete, BEST_SHOWN)
         readable = self._splits.get(shown.own_id, True) is not None
         kinds = KINDS if readable else (*EVERY, "weights")
         wanted = {trial.number for trial in [*best, *complete[-NEWEST_SHOWN:]]}
@@ -208,7 +209,7 @@ class StudyPages:
 
     def _figures(self, shown: _Shown, trials: Sequence[FrozenTrial]) -> list[dict[str, str]]:
         """Return the figures as optuna-dashboard has them; drawn again when something is new."""
-        if RECIPE not in shown.attributes:
+        if shown.description is None:
             return []
         revision, now = _revision(trials), time.monotonic()
         if shown.revision != revision and now - shown.drawn_at > FIGURES_EVERY_S:
@@ -259,7 +260,8 @@ class StudyPages:
             steps = [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
             title = f"trial {trial.number}: {percent(steps[-1])} after epoch {len(steps)}"
             return pictures.learning_curve(title, steps, trial.user_attrs.get("epoch_losses", []))
-        net = build_net(shown.attributes[RECIPE]["arch"])
+        assert shown.description is not None  # of no other study are pictures offered
+        net = shown.description.net
         tensors = shown.checkpoints.load(trial.number).state.tensors
         if kind == "weights":
             return pictures.weights(f"trial {trial.number}: {net.name}", net, tensors)
@@ -274,12 +276,12 @@ class StudyPages:
 
     def _split(self, shown: _Shown) -> Split | None:
         """Return the split that the study's objective is measured on; None if it is not here."""
+        plan = shown.description
+        assert plan is not None
         with self._lock:
             if shown.own_id not in self._splits:
-                name, _, digest = shown.attributes[FINGERPRINT]["data"].partition(" ")
-                protocol = shown.attributes[RECIPE]["protocol"]
                 self._splits[shown.own_id] = objective_split(
-                    name, self._data_root, protocol, digest.strip("()")
+                    plan.data, self._data_root, plan.protocol, plan.digest
                 )
             return self._splits[shown.own_id]
 
@@ -291,6 +293,7 @@ class _Shown:
         self.own_id, self.study = own_id, study
         self.lock = threading.Lock()  # of what is made once for everybody who asks
         self.attributes: dict[str, Any] = {}
+        self.description: StudyDescription | None = None  # of a study of ours
         self.checkpoints: Any = None  # of a study of ours
         self.json: dict[int, tuple[tuple[str, ...], str]] = {}  # of finished trials, by number
         self.head: str | None = None  # of the answer, and below what it was made of

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -14,13 +12,13 @@ from golf_opt.config.schema import DataConfig, SourceConfig, StorageConfig, Usag
 from golf_opt.engines.base import Job, Tensors
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.checkpoint import DamagedCheckpoint
-from golf_opt.storage.studies import FINGERPRINT, RECIPE, find_study, marks, opened_storage
+from golf_opt.storage.studies import opened_storage
 from golf_opt.study.callbacks import open_checkpoints
-from golf_opt.study.note import best_trial
-from golf_opt.study.space import build_space
+from golf_opt.study.description import StudyDescription, description_of, find_study
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View, load
 from golf_opt.task.recipe import Candidate
+from golf_opt.utils.trials import best_trial
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class TrainedNet:
     tensors: Tensors  # `weights/<parameter>` and `buffers/<buffer>`, float32
     candidate: Candidate | None = None  # what trained it
     seed: int | None = None
-    recipe: Mapping[str, Any] | None = None  # of the study: arch, space, protocol, epochs, ...
+    description: StudyDescription | None = None  # of the study
     trial: FrozenTrial | None = None
     notes: tuple[str, ...] = ()  # what a user should know of how it was read
 
@@ -41,7 +39,7 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
     """Return the net of a complete trial.
 
     Args:
-        study: as `storage.find_study` returns it.
+        study: as `find_study` returns it.
         folder: of the studies; it holds checkpoints/.
         which: a trial's number, or `best`.
 
@@ -49,9 +47,10 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
         UsageError: there is no such trial, it is not complete, or its weights were not kept.
     """
     trial = find_trial(study, which)
-    recipe = marks(study)[RECIPE]
+    description = description_of(study)
+    job = job_of(description, trial)
     try:
-        state = open_checkpoints(study, folder).load(trial.number, job_of(recipe, trial)).state
+        state = open_checkpoints(study, folder).load(trial.number, job).state
     except (FileNotFoundError, DamagedCheckpoint) as error:
         raise UsageError(
             f"the weights of trial {trial.number} of {study.study_name} cannot be had: {error}"
@@ -63,11 +62,11 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
     }
     return TrainedNet(
         f"{study.study_name}, trial {trial.number}",
-        build_net(recipe["arch"]),
+        job.net,
         kept,
-        candidate_of(study, trial),
-        trial.user_attrs["seed"],
-        recipe,
+        job.candidate,
+        job.seed,
+        description,
         trial,
     )
 
@@ -98,10 +97,10 @@ def load_source(source: SourceConfig, storage: StorageConfig, folder: Path) -> T
         return load_trained(find_study(opened, source.study), folder, source.trial)
 
 
-def load_data(data: DataConfig, recipe: Mapping[str, Any] | None) -> Dataset:
+def load_data(data: DataConfig, description: StudyDescription | None) -> Dataset:
     """Load the data that was asked for; `auto` stands for that of the study, if there is one."""
-    if data.name == "auto" and recipe is not None:
-        data = replace(data, name=recipe["data"])
+    if data.name == "auto" and description is not None:
+        data = replace(data, name=description.data)
     return load(data)
 
 
@@ -111,13 +110,12 @@ def study_view(study: optuna.Study, data: DataConfig) -> View:
     Raises:
         UsageError: the data cannot be had, or is not what the study was made on.
     """
-    recipe = marks(study)[RECIPE]
-    view = load_data(data, recipe).view(recipe["protocol"])
-    found, made_on = f"{view.dataset} ({view.digest})", marks(study)[FINGERPRINT]["data"]
-    if found != made_on:
+    made_on = description_of(study)
+    view = load_data(data, made_on).view(made_on.protocol)
+    if (view.dataset, view.digest) != (made_on.data, made_on.digest):
         raise UsageError(
-            f"data is {found}, but study {study.study_name!r} was made on {made_on}; "
-            f"give data={made_on.split()[0]}."
+            f"data is {view.dataset} ({view.digest}), but study {study.study_name!r} was made on "
+            f"{made_on.data_and_digest}; give data={made_on.data}."
         )
     return view
 
@@ -147,14 +145,14 @@ def find_trial(study: optuna.Study, which: str | int = "best") -> FrozenTrial:
 
 def candidate_of(study: optuna.Study, trial: FrozenTrial) -> Candidate:
     """Return the hyperparameters of a trial: what was tuned and what the space fixes."""
-    return _candidate(marks(study)[RECIPE], trial)
+    return _candidate(description_of(study), trial)
 
 
-def job_of(recipe: Mapping[str, Any], trial: FrozenTrial) -> Job:
-    """Return what a lane trained for a trial of a study with this recipe."""
-    candidate = _candidate(recipe, trial)
-    return Job(build_net(recipe["arch"]), candidate, trial.user_attrs["seed"], recipe["epochs"])
+def job_of(description: StudyDescription, trial: FrozenTrial) -> Job:
+    """Return what a lane trained for a trial of a study."""
+    candidate = _candidate(description, trial)
+    return Job(description.net, candidate, trial.user_attrs["seed"], description.epochs)
 
 
-def _candidate(recipe: Mapping[str, Any], trial: FrozenTrial) -> Candidate:
-    return Candidate(**dict(build_space(recipe["space"]).fixed) | trial.params)
+def _candidate(description: StudyDescription, trial: FrozenTrial) -> Candidate:
+    return Candidate(**dict(description.search_space.fixed) | trial.params)

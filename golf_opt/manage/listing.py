@@ -10,7 +10,6 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
@@ -19,18 +18,17 @@ from rich.text import Text
 from golf_opt.config.schema import ListConfig
 from golf_opt.storage.ledger import Lease
 from golf_opt.storage.studies import (
-    FINGERPRINT,
-    RECIPE,
     WORKER,
     holds,
     leases,
     marks,
     opened_to_read,
 )
+from golf_opt.study.description import readable
 from golf_opt.study.note import counts
-from golf_opt.task.arch import build_net
 from golf_opt.utils.processes import show_worker
 from golf_opt.utils.text import percent, show_duration
+from golf_opt.utils.trials import best_trial
 
 LATELY = timedelta(minutes=10)  # a worker whose last trial ended before that is not listed
 STATES = ("complete", "pruned", "fail", "running", "waiting")
@@ -87,33 +85,23 @@ def study_rows(storage: BaseStorage) -> list[StudyRow]:
 
 
 def study_row(study: optuna.Study) -> StudyRow:
-    kept = marks(study)
-    recipe, fingerprint = kept.get(RECIPE), kept.get(FINGERPRINT, {})
+    plan = readable(marks(study))
     trials = study.get_trials(deepcopy=False)
-    best = best_of(study, trials)
+    best = best_trial(study)
     running = leases(study) if any(t.state == TrialState.RUNNING for t in trials) else []
     return StudyRow(
         study=study.study_name,
-        arch=fingerprint.get("arch"),
-        parameters=build_net(recipe["arch"]).num_params if recipe else None,
-        data=fingerprint["data"].split(" (")[0] if "data" in fingerprint else None,
-        protocol=fingerprint.get("protocol"),
-        total=recipe["trials"] if recipe else None,
+        arch=plan.net.name if plan else None,
+        parameters=plan.net.num_params if plan else None,
+        data=plan.data if plan else None,
+        protocol=plan.protocol if plan else None,
+        total=plan.trials if plan else None,
         trials=counts(study),
         best=best.value if best else None,
         best_trial=best.number if best else None,
         workers=tuple(sorted(workers_seen(trials, running, datetime.now()))),
         last_activity=max((moment for t in trials if (moment := last_moment(t))), default=None),
     )
-
-
-def best_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """Return the best complete trial; None without one, and where objectives are several."""
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    if len(study.directions) > 1 or not complete:
-        return None
-    sign = -1 if study.direction == StudyDirection.MINIMIZE else 1
-    return max(complete, key=lambda trial: sign * (trial.value or 0.0))
 
 
 def workers_seen(

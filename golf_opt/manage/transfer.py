@@ -20,9 +20,7 @@ from golf_opt.manage.archive import Exported, checkpoint_path, read_export, writ
 from golf_opt.manage.removal import artifact_ids, artifacts_of, remove_study
 from golf_opt.storage.checkpoint import DamagedCheckpoint, pack, unpack
 from golf_opt.storage.studies import (
-    FINGERPRINT,
     IMPORTING,
-    RECIPE,
     STUDY_ID,
     find_any_study,
     flush,
@@ -32,11 +30,11 @@ from golf_opt.storage.studies import (
     opened_to_read,
 )
 from golf_opt.study.callbacks import open_checkpoints
+from golf_opt.study.description import KEYS, StudyDescription, description_of, read, readable
 from golf_opt.utils.files import replace_file
 from golf_opt.utils.processes import is_alive, this_worker
 from golf_opt.utils.signals import Stop, stop_on_signals, unless_stopped
 
-LAST = (RECIPE, FINGERPRINT)  # a study without them is not run, nor golfed with
 Say = Callable[[str], None]
 
 
@@ -69,7 +67,7 @@ def write_export(study: optuna.Study, folder: Path, config: ExportConfig, say: S
     write_study(folder, study, trials)
     copy_artifacts(config.folder / "artifacts", folder / "artifacts", artifacts_of(study), [])
     kept = f"{len(trials)} trials"
-    if config.checkpoints and RECIPE in marks(study):
+    if config.checkpoints and readable(marks(study)) is not None:
         kept += f", {export_checkpoints(study, trials, config.folder, folder, say)} checkpoints"
     return kept
 
@@ -78,13 +76,13 @@ def export_checkpoints(
     study: optuna.Study, trials: Sequence[FrozenTrial], source: Path, target: Path, say: Say
 ) -> int:
     """Write the checkpoints that there are; return how many."""
-    recipe = marks(study)[RECIPE]
+    description = description_of(study)
     checkpoints = open_checkpoints(study, source)
     written = 0
     for trial in trials:
         if "seed" not in trial.user_attrs:
             continue  # it was never started
-        job = job_of(recipe, trial)
+        job = job_of(description, trial)
         try:
             checkpoint = checkpoints.load(trial.number, job)
         except FileNotFoundError:
@@ -181,16 +179,16 @@ def fill(
         study.set_user_attr(key, value)
     system_attrs = exported.study["system_attrs"]
     for key, value in system_attrs.items():
-        if key not in LAST:
+        if key not in KEYS:
             mark(study, _renamed(key, renamed), value)
     if STUDY_ID in system_attrs:
         mark(study, STUDY_ID, uuid.uuid4().hex)
-    if RECIPE in system_attrs:
-        import_checkpoints(study, exported, folder, stop)
+    if (description := read(system_attrs)) is not None:
+        import_checkpoints(study, description, exported, folder, stop)
     ids = set[str]().union(*(artifact_ids(trial.system_attrs) for trial in exported.trials))
     ids |= artifact_ids(system_attrs)
     copy_artifacts(exported.folder / "artifacts", folder / "artifacts", ids, written)
-    for key in LAST:
+    for key in KEYS:
         if key in system_attrs:
             mark(study, key, system_attrs[key])
     mark(study, IMPORTING, False)
@@ -211,14 +209,19 @@ def _renamed(key: str, renamed: Mapping[str, str]) -> str:
     return renamed.get(head, head) + key[len(head) :]
 
 
-def import_checkpoints(study: optuna.Study, exported: Exported, folder: Path, stop: Stop) -> None:
-    recipe = exported.study["system_attrs"][RECIPE]
+def import_checkpoints(
+    study: optuna.Study,
+    description: StudyDescription,
+    exported: Exported,
+    folder: Path,
+    stop: Stop,
+) -> None:
     checkpoints = open_checkpoints(study, folder)
     for trial in unless_stopped(exported.trials, stop):
         path = checkpoint_path(exported.folder, trial.number)
         if not path.is_file():
             continue
-        job = job_of(recipe, trial)
+        job = job_of(description, trial)
         try:
             checkpoints.put(trial.number, job, unpack(str(path), path.read_bytes(), job))
         except DamagedCheckpoint as damage:

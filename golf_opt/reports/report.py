@@ -21,28 +21,25 @@ from golf_opt import __version__
 from golf_opt.config.schema import CompareConfig, ReportConfig, UsageError
 from golf_opt.storage.checkpoint import DamagedCheckpoint
 from golf_opt.storage.studies import (
-    FINGERPRINT,
     NOTE_SECTIONS,
-    RECIPE,
-    differences,
-    find_study,
     marks,
     opened_storage,
 )
 from golf_opt.study.callbacks import open_checkpoints
+from golf_opt.study.description import description_of, differences, find_study
 from golf_opt.study.note import (
     PROTOCOL_WORDS,
     best_of_all,
-    best_trial,
     counts,
     noise_words,
+    result_words,
     view_of,
 )
 from golf_opt.study.run import TEST_READINGS
-from golf_opt.task.arch import build_net
 from golf_opt.task.data import objective_split
 from golf_opt.utils.files import replace_text
 from golf_opt.utils.text import percent, show_params
+from golf_opt.utils.trials import best_trial, best_trials
 from golf_opt.visualization import pictures
 from golf_opt.visualization.figures import (
     Figure,
@@ -118,13 +115,11 @@ def write_comparison(config: CompareConfig) -> tuple[Table, list[Path]]:
 
 def _report(study: optuna.Study, storage: BaseStorage, config: ReportConfig) -> Iterator[Block]:
     best, view = best_trial(study), view_of(study)
-    assert best is not None and best.value is not None
+    assert best is not None
     yield Heading("Result")
-    train = best.user_attrs.get("train_accuracy")
-    beside = f", train accuracy {percent(train)}" if train is not None else ""
     yield Paragraph(
-        f"Best {view.objective} {percent(best.value)} (trial {best.number}, n = 1 seed{beside}) "
-        f"with {show_params(best.params) or 'no tuned parameters'}."
+        f"Best {view.objective} {result_words(best)} with "
+        f"{show_params(best.params) or 'no tuned parameters'}."
     )
     for reading in marks(study).get(TEST_READINGS, []):
         yield Paragraph(
@@ -149,21 +144,20 @@ def _report(study: optuna.Study, storage: BaseStorage, config: ReportConfig) -> 
 
 def methods(study: optuna.Study, best: FrozenTrial) -> str:
     """Return the paragraph that lets a reader do it again: space, data, protocol, engine."""
-    recipe, fingerprint = marks(study)[RECIPE], marks(study)[FINGERPRINT]
+    plan = description_of(study)
     tally = counts(study)
     bounds = [
         f"{name} ({_bounds(row)})" if isinstance(row, Mapping) else f"{name} (fixed at {row})"
-        for name, row in fingerprint["space"].items()
+        for name, row in plan.search_space.describe().items()
     ]
     versions = best.user_attrs.get("versions", {})
-    sampler, pruner = (str(recipe[key]["_target_"]).split(".")[-1] for key in ("sampler", "pruner"))
+    sampler, pruner = (str(part["_target_"]).split(".")[-1] for part in (plan.sampler, plan.pruner))
     return (
-        f"The network {fingerprint['arch']} ({best.user_attrs.get('num_params', '?')} parameters) "
-        f"was trained on {fingerprint['data']} for {fingerprint['epochs']} epochs a trial, one "
-        f"seed each. Protocol {fingerprint['protocol']}: "
-        f"{PROTOCOL_WORDS[fingerprint['protocol']]}. "
+        f"The network {plan.net.name} ({best.user_attrs.get('num_params', '?')} parameters) "
+        f"was trained on {plan.data_and_digest} for {plan.epochs} epochs a trial, one seed each. "
+        f"Protocol {plan.protocol}: {PROTOCOL_WORDS[plan.protocol]}. "
         f"Hyperparameters: {', '.join(bounds)}. They were chosen by Optuna "
-        f"{versions.get('optuna', '?')} ({sampler}, {pruner}, study seed {recipe['seed']}); of "
+        f"{versions.get('optuna', '?')} ({sampler}, {pruner}, study seed {plan.seed}); of "
         f"{sum(tally.values())} trials {tally['complete']} are complete, {tally['pruned']} were "
         f"pruned and {tally['fail']} failed. Accuracies are those after the last epoch, not the "
         f"best on the way. The best trial ran on the {best.user_attrs.get('engine', '?')} engine, "
@@ -195,15 +189,13 @@ def _best_pictures(
     except (FileNotFoundError, DamagedCheckpoint):
         yield Paragraph("Its weights were not kept here, so there is nothing more to show of it.")
         return
-    kept = marks(study)
-    net = build_net(kept[RECIPE]["arch"])
+    plan = description_of(study)
+    net = plan.net
     yield Picture("best-weights", pictures.weights(net.name, net, tensors), "Its kernels.")
-    name, _, digest = kept[FINGERPRINT]["data"].partition(" ")
-    protocol = kept[FINGERPRINT]["protocol"]
-    split = objective_split(name, config.data_root, protocol, digest.strip("()"))
+    split = objective_split(plan.data, config.data_root, plan.protocol, plan.digest)
     if split is None:
         yield Paragraph(
-            f"The images of {name} are not in {config.data_root}: no table of mistakes."
+            f"The images of {plan.data} are not in {config.data_root}: no table of mistakes."
         )
         return
     readings = pictures.read(net, tensors, split)
@@ -214,7 +206,7 @@ def _best_pictures(
 
 
 def _trials(complete: Sequence[FrozenTrial]) -> Table:
-    best = sorted(complete, key=lambda trial: trial.value or 0.0, reverse=True)[:TOP]
+    best = best_trials(complete, TOP)
     names = list(dict.fromkeys(name for trial in best for name in trial.params))
     rows = []
     for trial in best:
@@ -238,9 +230,9 @@ def _comparison(studies: Sequence[optuna.Study], table: Table, folder: Path) -> 
     if (front := parameters_and_accuracy(views, kept_records(folder / "records"))) is not None:
         yield _picture(front)
     yield Heading("What differs")
-    first = marks(studies[0])[FINGERPRINT]
+    first = description_of(studies[0]).identity()
     for study in studies[1:]:
-        rows = differences(first, marks(study)[FINGERPRINT] | {"layers": first["layers"]})
+        rows = differences(first, description_of(study).identity() | {"layers": first["layers"]})
         words = [row.replace(" was ", ": ").replace(" and is ", " -> ") for row in rows]
         yield Paragraph(
             f"{studies[0].study_name} -> {study.study_name}: "

@@ -11,9 +11,7 @@ import os
 import re
 import sqlite3
 import time
-import uuid
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -35,15 +33,11 @@ from golf_opt.utils.processes import is_alive, this_worker
 
 PASSWORD_ENV = "GOLF_STORAGE_PASSWORD"
 PASSWORD_FILE_ENV = "GOLF_STORAGE_PASSWORD_FILE"  # names a file that holds it, as containers do
-FINGERPRINT = "golf_opt:fingerprint"
 STUDY_ID = "golf_opt:id"
-RECIPE = "golf_opt:recipe"  # arch, space, protocol, ...: how to run the study elsewhere
 IMPORTING = "golf_opt:importing"  # the worker that fills the study; False when it is whole
-FACTS = "golf_opt:facts"  # what the study's note tells
 NOTE_SECTIONS = "golf_opt:note_sections"  # what else is in the note, in Markdown by title
 CONFIRMED = "golf_opt:confirmed"  # {trial: {seed: result}}, see golf/confirm.py
 WORKER = "worker"  # the user attribute with the name of the worker that ran a trial last
-OBJECTIVES = {"test": "test accuracy", "holdout": "holdout accuracy"}  # by protocol
 SQLITE_TIMEOUT_S = 60
 CONNECT_TIMEOUT_S = 10
 MEETING_PAUSES_S = (0.1, 0.3, 1.0)  # where several workers make the tables at the same moment
@@ -278,42 +272,6 @@ def explain_failure(error: Exception) -> str | None:
     return f"storage cannot be written: {getattr(cause, 'orig', None) or cause}"
 
 
-def open_study(
-    storage: BaseStorage, name: str, fingerprint: Mapping[str, Any]
-) -> tuple[optuna.Study, bool]:
-    """Create the study, or open it if it is the same one; return it and whether it is new.
-
-    Raises:
-        UsageError: the name belongs to a study with another fingerprint, or to a foreign study.
-    """
-    known = name in optuna.get_all_study_names(storage)
-    if known:
-        _check_fingerprint(optuna.load_study(study_name=name, storage=storage), fingerprint)
-    study = optuna.create_study(
-        study_name=name, storage=storage, direction="maximize", load_if_exists=True
-    )
-    if not known:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names([fingerprint["objective"]])
-        mark(study, STUDY_ID, uuid.uuid4().hex)
-        mark(study, FINGERPRINT, dict(fingerprint))
-        flush(study)
-    return study, not known
-
-
-def find_study(storage: BaseStorage, name: str) -> optuna.Study:
-    """Return a study of ours by its name.
-
-    Raises:
-        UsageError: there is none of that name, or golf-opt did not make it.
-    """
-    study = find_any_study(storage, name)
-    if RECIPE not in marks(study):
-        raise UsageError(f"study {name!r} was not made by this golf-opt; it keeps no recipe.")
-    return study
-
-
 def find_any_study(storage: BaseStorage, name: str) -> optuna.Study:
     """Return a study by its name, whoever made it.
 
@@ -335,41 +293,6 @@ def mark(study: optuna.Study, key: str, value: Any) -> None:
 def marks(study: optuna.Study) -> dict[str, Any]:
     """Return what `mark` kept, among other system attributes."""
     return study._storage.get_study_system_attrs(study._study_id)
-
-
-def _check_fingerprint(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
-    stored = marks(study).get(FINGERPRINT)
-    if stored is None:
-        raise UsageError(
-            f"study {study.study_name!r} is there already and was not made by golf-opt; "
-            "choose another name with study.name=..."
-        )
-    if changes := differences(stored, fingerprint):
-        shown = "; ".join(changes[:4]) + ("; ..." if len(changes) > 4 else "")
-        raise UsageError(
-            f"study {study.study_name!r} is another study: {shown}. Give what it was made with to "
-            "go on with it, or begin a new one with study.name=..."
-        )
-
-
-def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Return `space.lr.high was 0.01 and is 0.03` for every value that differs."""
-    before, after = _flat(stored), _flat(given)
-    return [
-        f"{key} was {before.get(key, 'absent')} and is {after.get(key, 'absent')}"
-        for key in dict.fromkeys([*before, *after])
-        if before.get(key) != after.get(key)
-    ]
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    rows: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            rows |= _flat(value, f"{prefix}{key}.")
-        else:
-            rows[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return rows
 
 
 def set_total(study: optuna.Study, total: int) -> None:

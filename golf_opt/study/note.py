@@ -13,44 +13,40 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from golf_opt.storage.studies import FACTS, FINGERPRINT, NOTE_SECTIONS, RECIPE, mark, marks
+from golf_opt.storage.studies import NOTE_SECTIONS, mark, marks, num_finished
+from golf_opt.study.description import StudyDescription, description_of, readable
 from golf_opt.utils.text import percent, show_params
+from golf_opt.utils.trials import best_trial
 from golf_opt.visualization.figures import NOISE_SDS, StudyView, not_told_apart, seed_noise
-
-
-def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """Return the complete trial with the highest objective, or None."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return max(complete, key=lambda trial: trial.value or 0.0, default=None)
 
 
 def view_of(study: optuna.Study) -> StudyView:
     """Return a study of ours as figures need it."""
-    return _view(study.study_name, marks(study), study.get_trials(deepcopy=False))
+    return _view(study.study_name, description_of(study), study.get_trials(deepcopy=False))
 
 
 def best_of_all(storage: BaseStorage, but: str) -> list[StudyView]:
     """Return every study of ours but one, each with its best trial alone."""
     views = []
     for frozen in storage.get_all_studies():
-        if frozen.study_name == but or RECIPE not in frozen.system_attrs:
+        description = readable(frozen.system_attrs)
+        if frozen.study_name == but or description is None:
             continue
         try:
             best = storage.get_best_trial(frozen._study_id)
         except ValueError:  # no trial is complete
             continue
-        views.append(_view(frozen.study_name, frozen.system_attrs, [best]))
+        views.append(_view(frozen.study_name, description, [best]))
     return views
 
 
-def _view(name: str, kept: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> StudyView:
-    fingerprint = kept[FINGERPRINT]
+def _view(name: str, plan: StudyDescription, trials: Sequence[FrozenTrial]) -> StudyView:
     return StudyView(
         name=name,
-        data=fingerprint["data"].partition(" ")[0],
-        protocol=fingerprint["protocol"],
-        objective=fingerprint["objective"],
-        epochs=fingerprint["epochs"],
+        data=plan.data,
+        protocol=plan.protocol,
+        objective=plan.objective,
+        epochs=plan.epochs,
         trials=trials,
     )
 
@@ -88,17 +84,15 @@ def counts(study: optuna.Study) -> dict[str, int]:
     return rows
 
 
-def write_note(study: optuna.Study, facts: Mapping[str, Any]) -> None:
+def write_note(study: optuna.Study, plan: StudyDescription) -> None:
     """Write the Markdown note that heads the study on the dashboard."""
-    _dashboard_notes().save_note(study, note(study, facts))
+    _dashboard_notes().save_note(study, note(study, plan))
 
 
 def add_section(study: optuna.Study, title: str, text: str) -> None:
     """Put a section of Markdown into the study's note, in place of an earlier one of its title."""
-    kept = marks(study)
-    mark(study, NOTE_SECTIONS, kept.get(NOTE_SECTIONS, {}) | {title: text})
-    if FACTS in kept:
-        write_note(study, kept[FACTS])
+    mark(study, NOTE_SECTIONS, marks(study).get(NOTE_SECTIONS, {}) | {title: text})
+    write_note(study, description_of(study))
 
 
 @cache
@@ -114,31 +108,30 @@ def _dashboard_notes() -> ModuleType:
     return module
 
 
-def note(study: optuna.Study, facts: Mapping[str, Any]) -> str:
+def note(study: optuna.Study, plan: StudyDescription) -> str:
     """Return the study in Markdown: what, on what data, by which rule, best so far, the command."""
+    space = plan.search_space
     tally = counts(study)
     finished = ", ".join(f"{tally[s]} {s}" for s in ("complete", "pruned", "fail") if tally[s])
     lines = [
-        f"# {facts['arch']}: {facts['num_params']} parameters",
+        f"# {plan.net.name}: {plan.net.num_params} parameters",
         "",
-        f"Objective: **{facts['objective']}** after {facts['epochs']} epochs, one seed a trial.",
+        f"Objective: **{plan.objective}** after {plan.epochs} epochs, one seed a trial.",
         "",
         "| | |",
         "|---|---|",
-        f"| data | {facts['data']} ({facts['num_train']:,} training images) |",
-        f"| protocol | `{facts['protocol']}`: {PROTOCOL_WORDS[facts['protocol']]} |",
-        f"| tuned | {', '.join(f'`{name}`' for name in facts['tuned']) or 'nothing'} |",
-        f"| fixed | {show_params(facts['fixed']) or 'nothing'} |",
-        f"| trials | {finished or 'none finished'} of {facts['trials']} |",
-        f"| made by | `{facts['command']}` |",
+        f"| data | {plan.data} ({plan.num_train:,} training images) |",
+        f"| protocol | `{plan.protocol}`: {PROTOCOL_WORDS[plan.protocol]} |",
+        f"| tuned | {', '.join(f'`{name}`' for name in space.tuned) or 'nothing'} |",
+        f"| fixed | {show_params(space.fixed) or 'nothing'} |",
+        f"| trials | {finished or 'none finished'} of {plan.trials} |",
+        f"| made by | `{plan.command}` |",
         "",
     ]
     best = best_trial(study)
-    if best is not None and best.value is not None:
-        train = best.user_attrs.get("train_accuracy")
-        beside = f", train accuracy {percent(train)}" if train is not None else ""
+    if best is not None:
         lines += [
-            f"Best so far: **{percent(best.value)}**{beside} (trial {best.number}, n = 1 seed): "
+            f"Best so far: **{result_words(best)}**: "
             f"`{show_params(best.params) or 'no tuned parameters'}`",
             "",
             noise_words(view_of(study)),
@@ -170,18 +163,23 @@ PROTOCOL_WORDS = {
 }
 
 
+def result_words(trial: FrozenTrial) -> str:
+    """Return `94.37 % (trial 1, n = 1 seed, train accuracy 93.89 %)` for a complete trial."""
+    train = trial.user_attrs.get("train_accuracy")
+    beside = f", train accuracy {percent(train)}" if train is not None else ""
+    return f"{percent(trial.value or 0.0)} (trial {trial.number}, n = 1 seed{beside})"
+
+
 def closing_words(
-    study: optuna.Study, finished: int, total: int, test_reading: Mapping[str, Any] | None
+    study: optuna.Study, plan: StudyDescription, test_reading: Mapping[str, Any] | None
 ) -> str:
     """Return the last lines of `golf-opt study`: best trial, study name, what to do next."""
     best, tally = best_trial(study), counts(study)
+    finished, total = num_finished(study), plan.trials
     lines = [""]
-    if best is not None and best.value is not None:
-        train = best.user_attrs.get("train_accuracy")
-        beside = f", train accuracy {percent(train)}" if train is not None else ""
-        objective = (study.metric_names or ["objective"])[0]
+    if best is not None:
         lines += [
-            f"best {objective} {percent(best.value)} (trial {best.number}, n = 1 seed{beside})",
+            f"best {plan.objective} {result_words(best)}",
             f"  {show_params(best.params) or 'no tuned parameters'}",
         ]
     if test_reading is not None:

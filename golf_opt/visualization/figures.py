@@ -17,6 +17,7 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from golf_opt.utils.trials import best_trials
 from golf_opt.visualization.published import PUBLISHED, SEED_SD, Published
 
 # Okabe and Ito's palette, told apart by colour-blind readers too
@@ -78,7 +79,7 @@ class StudyView:
 
     @property
     def best(self) -> FrozenTrial | None:
-        return max(self.complete, key=_value, default=None)
+        return next(iter(best_trials(self.trials, 1)), None)
 
     @property
     def num_params(self) -> int | None:

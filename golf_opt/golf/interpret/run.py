@@ -24,7 +24,8 @@ from golf_opt.golf.interpret.mosaics import Array
 from golf_opt.golf.interpret.page import Picture, page
 from golf_opt.golf.source import TrainedNet, load_data, load_source
 from golf_opt.storage.artifacts import attach
-from golf_opt.storage.studies import find_study, opened_storage
+from golf_opt.storage.studies import opened_storage
+from golf_opt.study.description import find_study
 from golf_opt.task import arch
 from golf_opt.task.arch import NUM_CLASSES, Net, Node, show_shape
 from golf_opt.task.data import Split, View
@@ -45,10 +46,12 @@ def interpret(config: InterpretConfig, say: Say) -> Path:
     check_tensors(trained.net, trained.tensors)
     for note in trained.notes:
         say(note)
-    dataset = load_data(config.data, trained.recipe)
+    dataset = load_data(config.data, trained.description)
     if dataset.fallback:
         say(f"these are not MNIST but scikit-learn's digits: {dataset.fallback}")
-    view = dataset.view(config.protocol or (trained.recipe or {}).get("protocol", "test"))
+    view = dataset.view(
+        config.protocol or (trained.description.protocol if trained.description else "test")
+    )
     look = observe(trained, view)
     say(f"{trained.label}: {look.headline}; drawing")
     pictures = list(draw(look, config.steps))

@@ -18,7 +18,8 @@ from golf_opt.golf.pruning.folder import PrunedFolder, slug
 from golf_opt.golf.pruning.prune import Pruning
 from golf_opt.golf.pruning.search import Standing
 from golf_opt.golf.source import TrainedNet, load_data, load_source
-from golf_opt.study.run import fallback_banner, provenance
+from golf_opt.study.provenance import provenance
+from golf_opt.study.run import fallback_banner
 from golf_opt.task.data import View
 from golf_opt.utils.signals import stop_on_signals
 from golf_opt.utils.text import percent
@@ -46,7 +47,7 @@ def run_prune(config: PruneConfig, command: str, say: Say) -> Outcome:
     trained = load_source(config.source, config.storage, config.folder)
     for note in (*trained.notes, *_warnings(trained, options)):
         say(note)
-    dataset = load_data(config.data, trained.recipe)
+    dataset = load_data(config.data, trained.description)
     if dataset.fallback:
         say(fallback_banner(dataset.fallback))
     view = dataset.view(options.rule)
@@ -92,11 +93,11 @@ def _warnings(trained: TrainedNet, options: PruneOptions) -> list[str]:
     """
     if options.rule != "holdout":
         return []
-    if trained.recipe is None:
+    if trained.description is None:
         return [
             "rule=holdout: nobody knows whether these weights were trained on the held-out images"
         ]
-    if trained.recipe["protocol"] != "holdout":
+    if trained.description.protocol != "holdout":
         raise UsageError(
             f"rule is 'holdout', but must be 'test' for {trained.label}, which was trained on all "
             "training images; for a net that was not: golf-opt study protocol=holdout ..."
@@ -111,8 +112,8 @@ def _facts(trained: TrainedNet, options: PruneOptions, view: View, command: str)
         "source": trained.label,
         "trial": trial,
         "trained_with": None if trained.candidate is None else trained.candidate.to_dict(),
-        "trained_epochs": None if trained.recipe is None else trained.recipe["epochs"],
-        "trained_protocol": None if trained.recipe is None else trained.recipe["protocol"],
+        "trained_epochs": None if trained.description is None else trained.description.epochs,
+        "trained_protocol": None if trained.description is None else trained.description.protocol,
         "seed_of_training": trained.seed,
         "data": view.dataset,
         "data_digest": view.digest,
