@@ -28,9 +28,9 @@ from golf_opt.engines.lanes import train
 from golf_opt.golf.retrain import confirm
 from golf_opt.golf.retrain.stats import points, spread
 from golf_opt.golf.source import candidate_of, study_view
-from golf_opt.storage.studies import CONFIRMED, RECIPE, find_study, marks, opened_storage
+from golf_opt.storage.studies import CONFIRMED, marks, opened_storage
+from golf_opt.study.description import description_of, find_study
 from golf_opt.task import rng
-from golf_opt.task.arch import build_net
 from golf_opt.task.data import Split, View
 
 NAME = "tiny"
@@ -72,12 +72,12 @@ def test_results_are_those_of_the_seeds(study: optuna.Study, tmp_path: Path) -> 
     config = config_of(tmp_path)
     assert confirm.confirm(config, lambda line: None) is None
     kept = marks(study)[CONFIRMED]
-    best = confirm.best_trials(study, 2)
+    best = confirm.complete_trials(study, 2)
     assert set(kept) == {str(trial.number) for trial in best}
     seeds = [rng.derive(0, "confirm", index) for index in range(2)]
     assert all(set(map(int, rows)) == {*seeds} for rows in kept.values())
     assert not {*seeds} & {trial.user_attrs["seed"] for trial in study.trials}
-    net = build_net(marks(study)[RECIPE]["arch"])
+    net = description_of(study).net
     view = study_view(study, DIGITS)
     engine = create_engine(TORCH, view, net, print)
     jobs = [(seed, Job(net, candidate_of(study, best[0]), seed, 2)) for seed in seeds]
@@ -92,7 +92,7 @@ def test_the_table_and_the_note_say_the_same(
     ran = golf("confirm", f"study={NAME}", "top=2", "seeds=3", "target=0.1", f"dir={tmp_path}",
                "engine=torch")  # fmt: skip
     assert ran.status == 0, ran.err
-    best = confirm.best_trials(study, 2)
+    best = confirm.complete_trials(study, 2)
     for row in confirm.confirmed_rows(study, best):
         values = [r["accuracy"] for r in marks(study)[CONFIRMED][str(row.number)].values()]
         assert row.ours.n == 3
@@ -140,7 +140,7 @@ def test_holdout_measures_on_the_holdout_alone(golf: Callable[..., Ran], tmp_pat
         study = find_study(storage, NAME)
         view = study_view(study, DIGITS)
         assert view.objective.name == "holdout" and view.objective is not view.test
-        trials = confirm.best_trials(study, 1)
+        trials = confirm.complete_trials(study, 1)
         poisoned = replace(view, test=Split("test", view.test.images[:0], view.test.labels[:0]))
         kept = []
         for seen in (view, poisoned):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import optuna
@@ -31,7 +31,6 @@ from golf_opt.storage.studies import (
     marks,
     num_finished,
     open_storage,
-    open_study,
     put_back,
     requeue_dead,
     set_total,
@@ -40,6 +39,8 @@ from golf_opt.storage.studies import (
     take_password,
 )
 from golf_opt.storage.write_behind import BudgetSpent, WriteBehindStorage
+from golf_opt.study.description import StudyDescription, open_study
+from golf_opt.task.arch import parse_grammar
 from golf_opt.utils.processes import is_alive, this_worker
 
 if TYPE_CHECKING:
@@ -48,14 +49,23 @@ if TYPE_CHECKING:
 pytest_plugins = ["postgres"]
 
 NASTY = "p@ss:w/rd%?#"
-FINGERPRINT = {
-    "arch": "c4-5-4",
-    "space": {"lr": {"low": 1e-5, "high": 1e-2}},
-    "objective": "test accuracy",
-    "direction": "maximize",
-}
 RANGE = optuna.distributions.FloatDistribution(0.0, 1.0)
 Open = Callable[[], BaseStorage]
+
+
+def space_up_to(lr: float) -> dict[str, Any]:
+    return {"lr": {"type": "float", "low": 1e-5, "high": lr}, "batch_size": 14}
+
+
+def described(arch: str = "c4-5-4") -> StudyDescription:
+    return StudyDescription(
+        version="0.2.0", arch=parse_grammar(arch), space=space_up_to(1e-2),
+        sampler={}, pruner={}, data="digits", digest="0", num_train=10, protocol="test", epochs=1,
+        trials=1, seed=0, command="",
+    )  # fmt: skip
+
+
+DESCRIBED = described()
 
 
 @pytest.fixture(
@@ -95,14 +105,14 @@ def dispose(storage: BaseStorage) -> None:
 
 @pytest.fixture
 def study(open_: Open) -> optuna.Study:
-    study, _ = open_study(open_(), "mine", FINGERPRINT)
+    study, _ = open_study(open_(), "mine", DESCRIBED)
     study.sampler = optuna.samplers.RandomSampler(seed=1)
     return study
 
 
 def test_a_study_is_created_then_opened_again(open_: Open) -> None:
-    made, new = open_study(open_(), "mine", FINGERPRINT)
-    again, newer = open_study(open_(), "mine", FINGERPRINT)
+    made, new = open_study(open_(), "mine", DESCRIBED)
+    again, newer = open_study(open_(), "mine", DESCRIBED)
     assert (new, newer) == (True, False)
     assert again._study_id == made._study_id
     assert again.user_attrs == made.user_attrs
@@ -112,26 +122,26 @@ def test_a_study_is_created_then_opened_again(open_: Open) -> None:
 
 
 def test_two_names_are_two_studies(open_: Open) -> None:
-    one, _ = open_study(open_(), "one", FINGERPRINT)
-    two, new = open_study(open_(), "two", FINGERPRINT | {"arch": "c8-5-4"})
+    one, _ = open_study(open_(), "one", DESCRIBED)
+    two, new = open_study(open_(), "two", described("c8-5-4"))
     assert new
     assert marks(one)[STUDY_ID] != marks(two)[STUDY_ID]
 
 
 def test_another_fingerprint_is_refused_by_the_name_of_what_differs(open_: Open) -> None:
-    made, _ = open_study(open_(), "mine", FINGERPRINT)
-    other = FINGERPRINT | {"space": {"lr": {"low": 1e-5, "high": 3e-2}}}
+    made, _ = open_study(open_(), "mine", DESCRIBED)
+    other = DESCRIBED.model_copy(update={"space": space_up_to(3e-2)})
     with pytest.raises(UsageError, match=r"space\.lr\.high was 0\.01 and is 0\.03") as refusal:
         open_study(open_(), "mine", other)
     assert "arch" not in str(refusal.value)
-    again, _ = open_study(open_(), "mine", FINGERPRINT)
+    again, _ = open_study(open_(), "mine", DESCRIBED)
     assert again.user_attrs == made.user_attrs
 
 
 def test_a_foreign_study_is_refused_and_left_as_it_is(open_: Open) -> None:
     foreign = optuna.create_study(study_name="mine", storage=open_(), direction="minimize")
     with pytest.raises(UsageError, match="'mine' is there already and was not made by golf-opt"):
-        open_study(open_(), "mine", FINGERPRINT)
+        open_study(open_(), "mine", DESCRIBED)
     again = optuna.load_study(study_name="mine", storage=open_())
     assert again._study_id == foreign._study_id
     assert again.user_attrs == {}
@@ -146,7 +156,7 @@ def test_a_trial_put_back_is_asked_again_as_it_was(open_: Open, study: optuna.St
     put_back(study, second._trial_id)
     assert study.trials[1].state == TrialState.WAITING
 
-    resumed, _ = open_study(open_(), "mine", FINGERPRINT)
+    resumed, _ = open_study(open_(), "mine", DESCRIBED)
     again = resumed.ask({"lr": RANGE})
     assert (again.number, again.params) == (1, second.params)
     assert resumed.trials[1].state == TrialState.RUNNING
@@ -169,6 +179,8 @@ def test_finished_trials_are_complete_pruned_and_failed_ones(study: optuna.Study
 
 WORKER_PROGRAM = """
 import sys
+from golf_opt.study.description import StudyDescription, open_study
+from golf_opt.task.arch import parse_grammar
 from golf_opt.utils.processes import this_worker
 print(this_worker(), flush=True)
 sys.stdin.read()

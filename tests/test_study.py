@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import os
 import re
 import signal
 import sqlite3
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +23,10 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
 from golf_opt.config.schema import StorageConfig
-from golf_opt.storage.studies import FINGERPRINT, find_study, marks, opened_storage
+from golf_opt.storage.studies import marks, opened_storage
+from golf_opt.study import space
 from golf_opt.study.callbacks import Callback, TrialRun, open_checkpoints
+from golf_opt.study.description import description_of, find_study
 
 Golf = Callable[..., Ran]
 Start = Callable[..., subprocess.Popen[str]]
@@ -63,9 +67,8 @@ def test_a_trial_stores_what_made_it(golf: Golf, tmp_path: Path) -> None:
     (trial,) = load(tmp_path).trials
     attrs = trial.user_attrs
     assert set(trial.params) == {"lr", "step_size", "gamma"}
-    assert trial.intermediate_values == dict(enumerate(attrs["epoch_accuracies"], 1))
-    assert trial.value == attrs["final_accuracy"] == attrs["epoch_accuracies"][-1]
-    assert attrs["best_accuracy"] == max(attrs["epoch_accuracies"])
+    assert list(trial.intermediate_values) == [1, 2]
+    assert trial.value == trial.intermediate_values[2]
     assert 0 < attrs["train_accuracy"] <= 1 and len(attrs["epoch_losses"]) == 2
     assert (attrs["protocol"], attrs["engine"], attrs["num_params"]) == ("test", "torch", 807)
     assert attrs["versions"]["optuna"] == optuna.__version__
@@ -140,6 +143,20 @@ def test_an_interrupted_trial_goes_on_and_ends_as_if_it_had_not_been(
         assert trial.user_attrs["epoch_losses"] == other.user_attrs["epoch_losses"]
 
 
+def test_the_examples_of_callback_and_space_run(golf_process: Start, tmp_path: Path) -> None:
+    assert doctest.testmod(space).attempted >= 3 and doctest.testmod(space).failed == 0
+    example = re.search(r"::\n\n(.*?)\n\n    and runs with", Callback.__doc__ or "", re.DOTALL)
+    assert example is not None
+    (tmp_path / "my_module.py").write_text(textwrap.dedent(example[1]))
+    process = golf_process(
+        *QUICK, "epochs=3", "trials=1", "+callbacks.good._target_=my_module.StopWhenGood",
+        "+callbacks.good.accuracy=0", PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}",
+    )  # fmt: skip
+    out, err = process.communicate(timeout=60)
+    assert "(1 pruned)" in out, err
+    assert list(load(tmp_path, "c4-5-4@digits-3epochs").trials[0].intermediate_values) == [1]
+
+
 class Spy(Callback):
     """A callback of a user's own: notes the epochs it sees."""
 
@@ -201,11 +218,11 @@ def test_holdout_reads_the_test_set_once(golf: Golf, tmp_path: Path) -> None:
     assert len(marks(study)["golf_opt:test_readings"]) == 1
 
 
-def test_the_fingerprint_holds_what_makes_the_study(golf: Golf, tmp_path: Path) -> None:
+def test_the_identity_holds_what_makes_the_study(golf: Golf, tmp_path: Path) -> None:
     golf(*QUICK, "epochs=2", "trials=1", "space.lr.high=3e-2")
-    print_ = marks(load(tmp_path))[FINGERPRINT]
-    assert print_["space"]["lr"]["high"] == 0.03 and print_["space"]["batch_size"] == 32
-    assert print_["arch"] == "c4-5-4" and print_["data"].startswith("digits (")
+    identity = description_of(load(tmp_path)).identity()
+    assert identity["space"]["lr"]["high"] == 0.03 and identity["space"]["batch_size"] == 32
+    assert identity["arch"] == "c4-5-4" and identity["data"].startswith("digits (")
 
 
 def test_lanes_that_wait_for_the_sampler_are_told_of(
@@ -213,7 +230,7 @@ def test_lanes_that_wait_for_the_sampler_are_told_of(
 ) -> None:
     command = (*QUICK, "epochs=1", "sampler=random", "study.name=s")
     assert "stood idle" not in golf(*command, "trials=4").out
-    monkeypatch.setattr("golf_opt.study.run.WAITING_S", 1.0)
+    monkeypatch.setattr("golf_opt.study.loop.WAITING_S", 1.0)
     original = optuna.samplers.RandomSampler.sample_independent
 
     def slow(self: Any, *arguments: Any) -> Any:

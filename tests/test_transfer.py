@@ -32,14 +32,13 @@ from golf_opt.golf.source import load_trained
 from golf_opt.manage import archive, listing, removal, transfer
 from golf_opt.storage.ledger import LEASES
 from golf_opt.storage.studies import (
-    RECIPE,
     STUDY_ID,
     WORKER,
-    find_study,
     mark,
     marks,
     opened_storage,
 )
+from golf_opt.study.description import DESCRIPTION, find_study
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -196,7 +195,7 @@ def test_a_finished_study_moves_with_its_weights_and_pictures(
     with opened(here) as storage, opened(source) as other:
         moved, original = find_study(storage, "mine"), find_study(other, "mine")
         same = {k: v for k, v in marks(original).items() if k != STUDY_ID}
-        assert {k: marks(moved)[k] for k in same} == same and RECIPE in same
+        assert {k: marks(moved)[k] for k in same} == same and DESCRIPTION in same
         assert marks(moved)[STUDY_ID] != marks(original)[STUDY_ID]
         for number in (0, 1):
             one = load_trained(moved, tmp_path / "studies", number).tensors

@@ -12,7 +12,8 @@ matter only where another parameter has a certain value:
 ...     }
 ... )
 >>> point = optuna.trial.FixedTrial({"lr": 1e-3, "schedule": "cosine"})
->>> space.suggest(point)  # gamma is not asked for
+>>> space.suggest(point).lr  # gamma is not asked for
+0.001
 """
 
 from __future__ import annotations
