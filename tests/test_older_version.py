@@ -25,6 +25,7 @@ from conftest import Ran
 from v0_1 import trainings
 
 from golf_opt.engines.native import NativeEngine, compiler
+from golf_opt.storage.studies import marks
 from golf_opt.study.description import FACTS_0_1, FINGERPRINT_0_1, description_of
 
 OLD = Path(__file__).parent / "v0_1"
@@ -87,7 +88,7 @@ def test_a_stopped_study_goes_on(folder: Path, golf: Callable[..., Ran]) -> None
 def test_what_was_kept_in_three_parts_is_one_description(
     folder: Path, golf: Callable[..., Ran], name: str
 ) -> None:
-    before = study_of(folder, name).system_attrs
+    before = marks(study_of(folder, name))
     described, identity = description_of(study_of(folder, name)), dict(before[FINGERPRINT_0_1])
     assert identity.pop("direction") == "maximize"
     assert described.identity() == identity
@@ -97,7 +98,7 @@ def test_what_was_kept_in_three_parts_is_one_description(
     for verb in (["ls"], ["report", f"study={name}"], ["export", f"study={name}", "output=out"]):
         ran = golf(*verb)
         assert ran.status == 0, ran.err
-    assert study_of(folder, name).system_attrs == before, "who reads wrote"
+    assert marks(study_of(folder, name)) == before, "who reads wrote"
 
 
 def test_a_worker_knows_the_samplers_old_name(folder: Path, golf: Callable[..., Ran]) -> None:

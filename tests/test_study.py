@@ -39,6 +39,11 @@ def load(folder: Path, name: str = NAME) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/studies/golf.db")
 
 
+def found_in(folder: Path) -> str:
+    """A PYTHONPATH with a folder before what is there already."""
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def params(study: optuna.Study) -> list[dict[str, Any]]:
     return [trial.params for trial in study.trials]
 
@@ -150,7 +155,7 @@ def test_the_examples_of_callback_and_space_run(golf_process: Start, tmp_path: P
     (tmp_path / "my_module.py").write_text(textwrap.dedent(example[1]))
     process = golf_process(
         *QUICK, "epochs=3", "trials=1", "+callbacks.good._target_=my_module.StopWhenGood",
-        "+callbacks.good.accuracy=0", PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}",
+        "+callbacks.good.accuracy=0", PYTHONPATH=found_in(tmp_path),
     )  # fmt: skip
     out, err = process.communicate(timeout=60)
     assert "(1 pruned)" in out, err
@@ -351,9 +356,10 @@ def test_a_trial_killed_after_its_last_epoch_is_finished(
     golf: Golf, golf_process: Start, tmp_path: Path, engine: str
 ) -> None:
     command = (*QUICK, f"engine={engine}", "epochs=2", "trials=2", "engine.lanes=1")
-    tests = str(Path(__file__).parent)
     process = golf_process(
-        *command, "+callbacks.die._target_=test_study.DieBeforeTell", PYTHONPATH=tests
+        *command,
+        "+callbacks.die._target_=test_study.DieBeforeTell",
+        PYTHONPATH=found_in(Path(__file__).parent),
     )
     process.communicate(timeout=60)
     assert [trial.state.name for trial in load(tmp_path).trials] == ["RUNNING"]

@@ -86,13 +86,14 @@ def study_rows(storage: BaseStorage) -> list[StudyRow]:
 
 def study_row(study: optuna.Study) -> StudyRow:
     plan = readable(marks(study))
+    net = plan.net if plan else None
     trials = study.get_trials(deepcopy=False)
     best = best_trial(study)
     running = leases(study) if any(t.state == TrialState.RUNNING for t in trials) else []
     return StudyRow(
         study=study.study_name,
-        arch=plan.net.name if plan else None,
-        parameters=plan.net.num_params if plan else None,
+        arch=net.name if net else None,
+        parameters=net.num_params if net else None,
         data=plan.data if plan else None,
         protocol=plan.protocol if plan else None,
         total=plan.trials if plan else None,

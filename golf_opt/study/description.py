@@ -9,7 +9,6 @@ import contextlib
 import uuid
 import warnings
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any, Literal
 
 import optuna
@@ -53,11 +52,11 @@ class StudyDescription(BaseModel):
     seed: int
     command: str  # what the user typed
 
-    @cached_property
+    @property
     def net(self) -> Net:
         return build_net(self.arch)
 
-    @cached_property
+    @property
     def search_space(self) -> Space:
         return build_space(self.space)
 

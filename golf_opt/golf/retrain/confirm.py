@@ -100,9 +100,10 @@ def run_missing(
 ) -> int | None:
     """Train what has no result yet, keeping each as it comes; return the signal, if one came."""
     plan = description_of(study)
+    net = plan.net
     known = marks(study).get(CONFIRMED, {})
     jobs = [
-        ((trial.number, seed), Job(plan.net, candidate_of(study, trial), seed, plan.epochs))
+        ((trial.number, seed), Job(net, candidate_of(study, trial), seed, plan.epochs))
         for seed in confirm_seeds(study, config.seeds)  # seed by seed: stopped early, all have some
         for trial in trials
         if str(seed) not in known.get(str(trial.number), {})
@@ -114,7 +115,7 @@ def run_missing(
         f"{plan.epochs} epochs; {len(jobs)} to train"
     )
     with (
-        contextlib.closing(create_engine(config.engine, view, plan.net, say)) as engine,
+        contextlib.closing(create_engine(config.engine, view, net, say)) as engine,
         stop_on_signals() as stop,
         Watch(sum(job.epochs for _, job in jobs)) as watch,
     ):
