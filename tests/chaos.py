@@ -33,9 +33,9 @@ from golf_opt.cli.main import CONF_DIR
 from golf_opt.config.schema import DataConfig, StorageConfig
 from golf_opt.engines.base import Job
 from golf_opt.engines.native import NativeEngine
-from golf_opt.golf.source import candidate_of
 from golf_opt.storage.studies import PASSWORD_ENV, opened_storage, requeue_dead, take_password
 from golf_opt.study.callbacks import Callback, TrialRun
+from golf_opt.study.description import description_of
 from golf_opt.task.arch import load_arch
 from golf_opt.task.data import load
 from tests import postgres
@@ -214,8 +214,8 @@ def check(fleet: Fleet, trials: int, epochs: int) -> tuple[int, float]:
     with opened_storage(fleet.storage) as opened:
         study = optuna.load_study(study_name=STUDY, storage=opened)
         assert requeue_dead(study) == []
-        rows = study.trials
-        candidates = [candidate_of(study, trial) for trial in rows]
+        rows, plan = study.trials, description_of(study)
+        candidates = [plan.job(trial).candidate for trial in rows]
     assert Counter(trial.state for trial in rows) == {TrialState.COMPLETE: trials}
     assert [trial.number for trial in rows] == list(range(trials))
     net, view = load_arch("c4-5-4", CONF_DIR), load(DataConfig("digits", Path())).view("test")

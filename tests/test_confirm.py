@@ -23,11 +23,10 @@ from golf_opt.config.schema import (
     UsageError,
 )
 from golf_opt.engines import create_engine
-from golf_opt.engines.base import Job
 from golf_opt.engines.lanes import train
 from golf_opt.golf.retrain import confirm
 from golf_opt.golf.retrain.stats import points, spread
-from golf_opt.golf.source import candidate_of, study_view
+from golf_opt.golf.source import study_view
 from golf_opt.storage.studies import CONFIRMED, marks, opened_storage
 from golf_opt.study.description import description_of, find_study
 from golf_opt.task import rng
@@ -80,7 +79,7 @@ def test_results_are_those_of_the_seeds(study: optuna.Study, tmp_path: Path) -> 
     net = description_of(study).net
     view = study_view(study, DIGITS)
     engine = create_engine(TORCH, view, net, print)
-    jobs = [(seed, Job(net, candidate_of(study, best[0]), seed, 2)) for seed in seeds]
+    jobs = [(seed, replace(description_of(study).job(best[0]), seed=seed)) for seed in seeds]
     again = {run.key: run.history[-1].accuracy for run in train(engine, jobs)}
     rows = kept[str(best[0].number)]
     assert {int(seed): row["accuracy"] for seed, row in rows.items()} == again

@@ -17,7 +17,6 @@ from golf_opt.study.callbacks import open_checkpoints
 from golf_opt.study.description import StudyDescription, description_of, find_study
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View, load
-from golf_opt.task.recipe import Candidate
 from golf_opt.utils.trials import best_trial
 
 
@@ -28,8 +27,7 @@ class TrainedNet:
     label: str  # such as `c4-5-4, trial 17`
     net: Net
     tensors: Tensors  # `weights/<parameter>` and `buffers/<buffer>`, float32
-    candidate: Candidate | None = None  # what trained it
-    seed: int | None = None
+    job: Job | None = None  # what trained it, as a trial of a study
     description: StudyDescription | None = None  # of the study
     trial: FrozenTrial | None = None
     notes: tuple[str, ...] = ()  # what a user should know of how it was read
@@ -48,7 +46,7 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
     """
     trial = find_trial(study, which)
     description = description_of(study)
-    job = job_of(description, trial)
+    job = description.job(trial)
     try:
         state = open_checkpoints(study, folder).load(trial.number, job).state
     except (FileNotFoundError, DamagedCheckpoint) as error:
@@ -64,8 +62,7 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
         f"{study.study_name}, trial {trial.number}",
         job.net,
         kept,
-        job.candidate,
-        job.seed,
+        job,
         description,
         trial,
     )
@@ -141,18 +138,3 @@ def find_trial(study: optuna.Study, which: str | int = "best") -> FrozenTrial:
         state = trials[which].state.name.lower()
         raise UsageError(f"trial {which} is {state}, but must be complete.")
     return trials[which]
-
-
-def candidate_of(study: optuna.Study, trial: FrozenTrial) -> Candidate:
-    """Return the hyperparameters of a trial: what was tuned and what the space fixes."""
-    return _candidate(description_of(study), trial)
-
-
-def job_of(description: StudyDescription, trial: FrozenTrial) -> Job:
-    """Return what a lane trained for a trial of a study."""
-    candidate = _candidate(description, trial)
-    return Job(description.net, candidate, trial.user_attrs["seed"], description.epochs)
-
-
-def _candidate(description: StudyDescription, trial: FrozenTrial) -> Candidate:
-    return Candidate(**dict(description.search_space.fixed) | trial.params)

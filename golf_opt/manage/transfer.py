@@ -15,7 +15,6 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.config.schema import ExportConfig, ImportConfig, UsageError
-from golf_opt.golf.source import job_of
 from golf_opt.manage.archive import Exported, checkpoint_path, read_export, write_study
 from golf_opt.manage.removal import artifact_ids, artifacts_of, remove_study
 from golf_opt.storage.checkpoint import DamagedCheckpoint, pack, unpack
@@ -82,7 +81,7 @@ def export_checkpoints(
     for trial in trials:
         if "seed" not in trial.user_attrs:
             continue  # it was never started
-        job = job_of(description, trial)
+        job = description.job(trial)
         try:
             checkpoint = checkpoints.load(trial.number, job)
         except FileNotFoundError:
@@ -221,7 +220,7 @@ def import_checkpoints(
         path = checkpoint_path(exported.folder, trial.number)
         if not path.is_file():
             continue
-        job = job_of(description, trial)
+        job = description.job(trial)
         try:
             checkpoints.put(trial.number, job, unpack(str(path), path.read_bytes(), job))
         except DamagedCheckpoint as damage:

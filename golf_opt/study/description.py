@@ -13,14 +13,17 @@ from typing import Any, Literal
 
 import optuna
 from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from golf_opt import __version__
 from golf_opt.config.schema import DEFAULT_EPOCHS, StudyConfig, UsageError
+from golf_opt.engines.base import Job
 from golf_opt.storage.studies import STUDY_ID, find_any_study, flush, mark, marks
 from golf_opt.study.space import Space, build_space
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import View
+from golf_opt.task.recipe import Candidate
 
 DESCRIPTION = "golf_opt:study"
 FORMAT = 2  # of the description; version 0.1 kept three parts under keys of their own
@@ -78,6 +81,11 @@ class StudyDescription(BaseModel):
         ]
         suffix = "-".join(mark for mark in marks if mark)
         return f"{self.net.name}@{suffix}" if suffix else self.net.name
+
+    def job(self, trial: FrozenTrial) -> Job:
+        """Return what a lane trains for a trial: what was tuned, and what the space fixes."""
+        candidate = Candidate(**dict(self.search_space.fixed) | trial.params)
+        return Job(self.net, candidate, trial.user_attrs["seed"], self.epochs)
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two runs the same study."""

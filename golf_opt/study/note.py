@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -29,14 +30,11 @@ def best_of_all(storage: BaseStorage, but: str) -> list[StudyView]:
     """Return every study of ours but one, each with its best trial alone."""
     views = []
     for frozen in storage.get_all_studies():
-        description = readable(frozen.system_attrs)
-        if frozen.study_name == but or description is None:
-            continue
-        try:
-            best = storage.get_best_trial(frozen._study_id)
-        except ValueError:  # no trial is complete
-            continue
-        views.append(_view(frozen.study_name, description, [best]))
+        plan = readable(frozen.system_attrs)
+        if plan is not None and frozen.study_name != but:
+            with contextlib.suppress(ValueError):  # no trial is complete
+                best = storage.get_best_trial(frozen._study_id)
+                views.append(_view(frozen.study_name, plan, [best]))
     return views
 
 

@@ -211,13 +211,10 @@ def show_distribution(distribution: BaseDistribution) -> str:
 
 
 def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(
-            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-        )
-    if isinstance(distribution, FloatDistribution):
-        return trial.suggest_float(
-            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-        )
-    assert isinstance(distribution, CategoricalDistribution)
-    return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    whole = isinstance(distribution, IntDistribution)
+    ask: Any = trial.suggest_int if whole else trial.suggest_float
+    options = {"step": distribution.step, "log": distribution.log}
+    return ask(name, distribution.low, distribution.high, **options)

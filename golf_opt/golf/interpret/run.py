@@ -185,8 +185,8 @@ def facts(look: Look) -> dict[str, str]:
         "accuracy": f"{look.headline}, n = 1 net",
         "images": f"{look.view.dataset}, {look.seen.name}: {rule}",
     }
-    if look.trained.seed is not None:
-        rows["seed"] = str(look.trained.seed)
+    if look.trained.job is not None:
+        rows["seed"] = str(look.trained.job.seed)
     return rows
 
 

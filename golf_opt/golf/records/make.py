@@ -22,7 +22,7 @@ from golf_opt.engines.base import Tensors
 from golf_opt.golf.pruning.folder import PrunedFolder
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.verify import CONFIG, LOG, RECORD, SEEDS, WEIGHTS, Record
-from golf_opt.golf.source import candidate_of, find_trial, load_trained
+from golf_opt.golf.source import find_trial, load_trained
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.studies import CONFIRMED, marks, opened_storage
 from golf_opt.study.description import description_of, find_study
@@ -76,16 +76,16 @@ def make_record(config: RecordConfig, conf_dir: Path) -> Path:
 def from_study(config: RecordConfig, study: optuna.Study) -> Making:
     """Return a study's trial as something to record."""
     trained = load_trained(study, config.folder, config.trial)
-    plan, trial, candidate = trained.description, trained.trial, trained.candidate
-    assert plan is not None and trial is not None and candidate is not None
+    plan, trial, job = trained.description, trained.trial, trained.job
+    assert plan is not None and trial is not None and job is not None
     return Making(
         trained.net,
         trained.tensors,
         plan.protocol,
         seeds_of(study),
         f"{plan.epochs} epochs, {show_params(trial.params)}",
-        {"study": study.study_name, "trial": trial.number, "seed": trained.seed}
-        | {"recipe": plan.model_dump(), "candidate": candidate.to_dict()},
+        {"study": study.study_name, "trial": trial.number, "seed": job.seed}
+        | {"recipe": plan.model_dump(), "candidate": job.candidate.to_dict()},
         log_of(study, trial),
     )
 
@@ -173,7 +173,7 @@ def log_of(study: optuna.Study, trial: FrozenTrial) -> list[str]:
     rows = zip(accuracies, attributes["epoch_losses"], strict=True)
     return [
         f"study {study.study_name}, trial {trial.number}, seed {attributes['seed']}",
-        show_params(candidate_of(study, trial).to_dict()),
+        show_params(description_of(study).job(trial).candidate.to_dict()),
         *(
             f"epoch {epoch:>3}  loss {loss:.5f}  accuracy {percent(accuracy)}"
             for epoch, (accuracy, loss) in enumerate(rows, 1)

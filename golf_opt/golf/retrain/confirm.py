@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -19,10 +19,9 @@ from rich.table import Table
 
 from golf_opt.config.schema import ConfirmConfig, UsageError
 from golf_opt.engines import create_engine
-from golf_opt.engines.base import Job
 from golf_opt.engines.lanes import Run, Watch, train
 from golf_opt.golf.retrain.stats import Spread, points, spread
-from golf_opt.golf.source import candidate_of, study_view
+from golf_opt.golf.source import study_view
 from golf_opt.storage.studies import CONFIRMED, mark, marks, opened_storage
 from golf_opt.study.description import description_of, find_study
 from golf_opt.study.note import add_section
@@ -100,10 +99,9 @@ def run_missing(
 ) -> int | None:
     """Train what has no result yet, keeping each as it comes; return the signal, if one came."""
     plan = description_of(study)
-    net = plan.net
     known = marks(study).get(CONFIRMED, {})
     jobs = [
-        ((trial.number, seed), Job(net, candidate_of(study, trial), seed, plan.epochs))
+        ((trial.number, seed), replace(plan.job(trial), seed=seed))
         for seed in confirm_seeds(study, config.seeds)  # seed by seed: stopped early, all have some
         for trial in trials
         if str(seed) not in known.get(str(trial.number), {})
@@ -115,7 +113,7 @@ def run_missing(
         f"{plan.epochs} epochs; {len(jobs)} to train"
     )
     with (
-        contextlib.closing(create_engine(config.engine, view, net, say)) as engine,
+        contextlib.closing(create_engine(config.engine, view, plan.net, say)) as engine,
         stop_on_signals() as stop,
         Watch(sum(job.epochs for _, job in jobs)) as watch,
     ):
