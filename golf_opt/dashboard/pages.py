@@ -33,7 +33,8 @@ from golf_opt.storage.checkpoint import DamagedCheckpoint
 from golf_opt.storage.studies import STUDY_ID
 from golf_opt.study.callbacks import open_checkpoints
 from golf_opt.study.description import StudyDescription, readable
-from golf_opt.study.note import best_of_all, log, view_of
+from golf_opt.study.note import log
+from golf_opt.study.view import best_of_all, view_of
 from golf_opt.task.data import Split, objective_split
 from golf_opt.utils.text import percent
 from golf_opt.utils.trials import best_trials

@@ -25,10 +25,9 @@ from golf_opt.storage.studies import (
     opened_to_read,
 )
 from golf_opt.study.description import readable
-from golf_opt.study.note import counts
 from golf_opt.utils.processes import show_worker
 from golf_opt.utils.text import percent, show_duration
-from golf_opt.utils.trials import best_trial
+from golf_opt.utils.trials import best_trial, counts
 
 LATELY = timedelta(minutes=10)  # a worker whose last trial ended before that is not listed
 STATES = ("complete", "pruned", "fail", "running", "waiting")

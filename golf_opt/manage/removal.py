@@ -22,8 +22,8 @@ from golf_opt.storage.studies import (
     opened_to_read,
 )
 from golf_opt.study.callbacks import open_checkpoints
-from golf_opt.study.note import counts
 from golf_opt.utils.processes import show_worker
+from golf_opt.utils.trials import counts
 
 ARTIFACT = re.compile(r"artifacts:([0-9a-f-]{36})")  # key of Optuna's attribute for a file
 

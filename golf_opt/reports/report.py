@@ -29,17 +29,15 @@ from golf_opt.study.callbacks import open_checkpoints
 from golf_opt.study.description import description_of, differences, find_study
 from golf_opt.study.note import (
     PROTOCOL_WORDS,
-    best_of_all,
-    counts,
     noise_words,
     result_words,
-    view_of,
 )
 from golf_opt.study.run import TEST_READINGS
+from golf_opt.study.view import best_of_all, view_of
 from golf_opt.task.data import objective_split
 from golf_opt.utils.files import replace_text
 from golf_opt.utils.text import percent, show_params
-from golf_opt.utils.trials import best_trial, best_trials
+from golf_opt.utils.trials import best_trial, best_trials, counts
 from golf_opt.visualization import pictures
 from golf_opt.visualization.figures import (
     Figure,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -11,42 +10,14 @@ from types import ModuleType
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from golf_opt.storage.studies import NOTE_SECTIONS, mark, marks, num_finished
-from golf_opt.study.description import StudyDescription, description_of, readable
+from golf_opt.study.description import StudyDescription, description_of
+from golf_opt.study.view import view_of
 from golf_opt.utils.text import percent, show_params
-from golf_opt.utils.trials import best_trial
+from golf_opt.utils.trials import best_trial, counts
 from golf_opt.visualization.figures import NOISE_SDS, StudyView, not_told_apart, seed_noise
-
-
-def view_of(study: optuna.Study) -> StudyView:
-    """Return a study of ours as figures need it."""
-    return _view(study.study_name, description_of(study), study.get_trials(deepcopy=False))
-
-
-def best_of_all(storage: BaseStorage, but: str) -> list[StudyView]:
-    """Return every study of ours but one, each with its best trial alone."""
-    views = []
-    for frozen in storage.get_all_studies():
-        plan = readable(frozen.system_attrs)
-        if plan is not None and frozen.study_name != but:
-            with contextlib.suppress(ValueError):  # no trial is complete
-                best = storage.get_best_trial(frozen._study_id)
-                views.append(_view(frozen.study_name, plan, [best]))
-    return views
-
-
-def _view(name: str, plan: StudyDescription, trials: Sequence[FrozenTrial]) -> StudyView:
-    return StudyView(
-        name=name,
-        data=plan.data,
-        protocol=plan.protocol,
-        objective=plan.objective,
-        epochs=plan.epochs,
-        trials=trials,
-    )
 
 
 def log(trial: FrozenTrial) -> str:
@@ -72,14 +43,6 @@ def log(trial: FrozenTrial) -> str:
     if "fail_reason" in attributes:
         lines.append(f"\nfailed: {attributes['fail_reason']}")
     return "\n".join(lines) + "\n"
-
-
-def counts(study: optuna.Study) -> dict[str, int]:
-    """Return how many trials are in each state, by its lower-case name."""
-    rows = dict.fromkeys((state.name.lower() for state in TrialState), 0)
-    for trial in study.get_trials(deepcopy=False):
-        rows[trial.state.name.lower()] += 1
-    return rows
 
 
 def write_note(study: optuna.Study, plan: StudyDescription) -> None:

@@ -15,9 +15,8 @@ from rich.text import Text
 from golf_opt.engines.base import Slice
 from golf_opt.storage.studies import num_finished
 from golf_opt.study.callbacks import Callback, TrialRun
-from golf_opt.study.note import counts
 from golf_opt.utils.text import percent, show_duration, show_params
-from golf_opt.utils.trials import best_trial
+from golf_opt.utils.trials import best_trial, counts
 
 BARS = "▁▂▃▄▅▆▇█"
 REFRESH_PER_S = 4

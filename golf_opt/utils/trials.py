@@ -1,8 +1,9 @@
-"""Which trial is the best: said once, for loop, note, figures, listing, report and golf."""
+"""Which trial is the best, and how many are in which state: for everything that shows studies."""
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable
 
 import optuna
@@ -27,3 +28,9 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
         return None
     trials = study.get_trials(deepcopy=False)
     return next(iter(best_trials(trials, 1, study.direction)), None)
+
+
+def counts(study: optuna.Study) -> dict[str, int]:
+    """Return how many trials are in each state, by its lower-case name."""
+    tally = Counter(trial.state for trial in study.get_trials(deepcopy=False))
+    return {state.name.lower(): tally[state] for state in TrialState}

@@ -1,0 +1,41 @@
+"""Studies as figures need them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+
+from golf_opt.study.description import StudyDescription, description_of, readable
+from golf_opt.visualization.figures import StudyView
+
+
+def view_of(study: optuna.Study) -> StudyView:
+    """Return a study of ours as figures need it."""
+    return _view(study.study_name, description_of(study), study.get_trials(deepcopy=False))
+
+
+def best_of_all(storage: BaseStorage, but: str) -> list[StudyView]:
+    """Return every study of ours but one, each with its best trial alone."""
+    views = []
+    for frozen in storage.get_all_studies():
+        plan = readable(frozen.system_attrs)
+        if plan is not None and frozen.study_name != but:
+            with contextlib.suppress(ValueError):  # no trial is complete
+                best = storage.get_best_trial(frozen._study_id)
+                views.append(_view(frozen.study_name, plan, [best]))
+    return views
+
+
+def _view(name: str, plan: StudyDescription, trials: Sequence[FrozenTrial]) -> StudyView:
+    return StudyView(
+        name=name,
+        data=plan.data,
+        protocol=plan.protocol,
+        objective=plan.objective,
+        epochs=plan.epochs,
+        trials=trials,
+    )
