@@ -58,14 +58,8 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
         for name, values in state.tensors.items()
         if name.startswith(("weights/", "buffers/"))
     }
-    return TrainedNet(
-        f"{study.study_name}, trial {trial.number}",
-        job.net,
-        kept,
-        job,
-        description,
-        trial,
-    )
+    label = f"{study.study_name}, trial {trial.number}"
+    return TrainedNet(label, job.net, kept, job, description, trial)
 
 
 def load_file(path: Path, net: Net) -> TrainedNet:

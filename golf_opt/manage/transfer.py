@@ -29,7 +29,7 @@ from golf_opt.storage.studies import (
     opened_to_read,
 )
 from golf_opt.study.callbacks import open_checkpoints
-from golf_opt.study.description import KEYS, StudyDescription, description_of, read, readable
+from golf_opt.study.description import KEYS, description_of, read
 from golf_opt.utils.files import replace_file
 from golf_opt.utils.processes import is_alive, this_worker
 from golf_opt.utils.signals import Stop, stop_on_signals, unless_stopped
@@ -66,7 +66,7 @@ def write_export(study: optuna.Study, folder: Path, config: ExportConfig, say: S
     write_study(folder, study, trials)
     copy_artifacts(config.folder / "artifacts", folder / "artifacts", artifacts_of(study), [])
     kept = f"{len(trials)} trials"
-    if config.checkpoints and readable(marks(study)) is not None:
+    if config.checkpoints and read(marks(study)) is not None:
         kept += f", {export_checkpoints(study, trials, config.folder, folder, say)} checkpoints"
     return kept
 
@@ -182,8 +182,7 @@ def fill(
             mark(study, _renamed(key, renamed), value)
     if STUDY_ID in system_attrs:
         mark(study, STUDY_ID, uuid.uuid4().hex)
-    if (description := read(system_attrs)) is not None:
-        import_checkpoints(study, description, exported, folder, stop)
+    import_checkpoints(study, exported, folder, stop)
     ids = set[str]().union(*(artifact_ids(trial.system_attrs) for trial in exported.trials))
     ids |= artifact_ids(system_attrs)
     copy_artifacts(exported.folder / "artifacts", folder / "artifacts", ids, written)
@@ -208,13 +207,10 @@ def _renamed(key: str, renamed: Mapping[str, str]) -> str:
     return renamed.get(head, head) + key[len(head) :]
 
 
-def import_checkpoints(
-    study: optuna.Study,
-    description: StudyDescription,
-    exported: Exported,
-    folder: Path,
-    stop: Stop,
-) -> None:
+def import_checkpoints(study: optuna.Study, exported: Exported, folder: Path, stop: Stop) -> None:
+    description = read(exported.study["system_attrs"])
+    if description is None:
+        return  # a study that golf-opt did not make has none
     checkpoints = open_checkpoints(study, folder)
     for trial in unless_stopped(exported.trials, stop):
         path = checkpoint_path(exported.folder, trial.number)

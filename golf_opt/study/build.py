@@ -46,8 +46,8 @@ def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
         net=build_net(plan.arch),
         space=space,
         sampler=FreshSampler(sampler_maker(plan, space)),
-        pruner=_build("pruner", plan.pruner),
-        callbacks=[_build(f"callbacks.{name}", node) for name, node in callbacks.items()],
+        pruner=_builder("pruner", plan.pruner)(),
+        callbacks=[_builder(f"callbacks.{name}", node)() for name, node in callbacks.items()],
     )
 
 
@@ -102,13 +102,8 @@ def sampler_maker(plan: Plan, space: Space) -> Callable[[int], BaseSampler]:
     return make
 
 
-def _build(name: str, node: Any) -> Any:
-    """Instantiate a configuration node that names its class."""
-    return _builder(name, node)()
-
-
 def _builder(name: str, node: Any) -> Callable[..., Any]:
-    """Return what instantiates a node, many times; what it is offered, a signature may take."""
+    """Return a function that instantiates a node, with those keywords that its class takes."""
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise UsageError(f"{name} is {node!r}, but must be a mapping with a _target_.")
     begin: Callable[[], Any] = partial(instantiate, dict(node), _convert_="all", _partial_=True)

@@ -31,11 +31,4 @@ def best_of_all(storage: BaseStorage, but: str) -> list[StudyView]:
 
 
 def _view(name: str, plan: StudyDescription, trials: Sequence[FrozenTrial]) -> StudyView:
-    return StudyView(
-        name=name,
-        data=plan.data,
-        protocol=plan.protocol,
-        objective=plan.objective,
-        epochs=plan.epochs,
-        trials=trials,
-    )
+    return StudyView(name, plan.data, plan.protocol, plan.objective, plan.epochs, trials)

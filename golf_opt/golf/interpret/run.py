@@ -49,9 +49,8 @@ def interpret(config: InterpretConfig, say: Say) -> Path:
     dataset = load_data(config.data, trained.description)
     if dataset.fallback:
         say(f"these are not MNIST but scikit-learn's digits: {dataset.fallback}")
-    view = dataset.view(
-        config.protocol or (trained.description.protocol if trained.description else "test")
-    )
+    made_by = trained.description.protocol if trained.description else "test"
+    view = dataset.view(config.protocol or made_by)
     look = observe(trained, view)
     say(f"{trained.label}: {look.headline}; drawing")
     pictures = list(draw(look, config.steps))
