@@ -17,8 +17,9 @@ from optuna.samplers import BaseSampler
 from golf_opt.config.schema import StudyConfig, UsageError, check_int
 from golf_opt.study.callbacks import Callback
 from golf_opt.study.description import StudyDescription
-from golf_opt.study.samplers import FreshSampler, GridSampler, grid_sampler, sampler_seed
+from golf_opt.study.samplers import FreshSampler, GridSampler, grid_sampler
 from golf_opt.study.space import Space, build_space
+from golf_opt.task import rng
 from golf_opt.task.arch import Net, build_net
 
 Plan = StudyConfig | StudyDescription
@@ -88,7 +89,7 @@ def sampler_maker(plan: Plan, space: Space) -> Callable[[int], BaseSampler]:
     planned = "grid" in target or "QMC" in target
 
     def make(number: int) -> BaseSampler:
-        seed = sampler_seed(plan.seed, 0 if planned else number)
+        seed = rng.derive(plan.seed, "sampler", 0 if planned else number)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = build(seed=seed, space=space)

@@ -27,7 +27,7 @@ from golf_opt.storage.write_behind import BudgetSpent, StorageUnreachable
 from golf_opt.study.build import Parts
 from golf_opt.study.callbacks import StudyContext, TrialRun
 from golf_opt.study.provenance import provenance
-from golf_opt.study.samplers import trial_seed
+from golf_opt.task import rng
 from golf_opt.utils.processes import this_worker
 from golf_opt.utils.signals import stop_on_signals
 
@@ -129,7 +129,7 @@ class StudyLoop:
             trial = self._study.ask()
         except (BudgetSpent, StorageUnreachable):
             return None
-        seed = trial_seed(self._plan.seed, trial.number)
+        seed = rng.derive(self._plan.seed, "trial", trial.number)  # weights, data order, dropout
         attributes = {WORKER: this_worker(), "seed": seed} | self._provenance
         for key, value in attributes.items():
             trial.set_user_attr(key, value)

@@ -16,7 +16,6 @@ from optuna.trial import FrozenTrial
 
 from golf_opt.config.schema import UsageError, check_int
 from golf_opt.study.space import Space
-from golf_opt.task import rng
 
 
 class GridSampler(optuna.samplers.GridSampler):
@@ -80,13 +79,3 @@ def _spaced(distribution: BaseDistribution, count: int) -> list[Any]:
     if isinstance(distribution, IntDistribution):
         return sorted({round(value) for value in values})
     return values
-
-
-def sampler_seed(seed: int, number: int) -> int:
-    """Return the sampler's seed for one trial, so that a resumed study asks what it would have."""
-    return rng.derive(seed, "sampler", number)
-
-
-def trial_seed(seed: int, number: int) -> int:
-    """Return the seed of one trial's weights, data order and dropout."""
-    return rng.derive(seed, "trial", number)
