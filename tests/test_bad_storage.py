@@ -17,7 +17,8 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
 from golf_opt.config.schema import StorageConfig, UsageError
 from golf_opt.golf.source import load_trained
-from golf_opt.storage.studies import STUDY_ID, find_study, marks, opened_storage
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import STUDY_ID, find_study, marks
 
 if TYPE_CHECKING:
     from postgres import Server

@@ -21,7 +21,8 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
 from golf_opt.config.schema import StorageConfig
-from golf_opt.storage.studies import FINGERPRINT, find_study, marks, opened_storage
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import FINGERPRINT, find_study, marks
 from golf_opt.study.callbacks import Callback, TrialRun, open_checkpoints
 
 Golf = Callable[..., Ran]

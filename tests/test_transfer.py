@@ -30,16 +30,10 @@ from sqlalchemy import insert, text
 from golf_opt.config.schema import ExportConfig, StorageConfig
 from golf_opt.golf.source import load_trained
 from golf_opt.manage import archive, listing, removal, transfer
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.coordination import WORKER, coordination
 from golf_opt.storage.ledger import LEASES
-from golf_opt.storage.studies import (
-    RECIPE,
-    STUDY_ID,
-    WORKER,
-    find_study,
-    mark,
-    marks,
-    opened_storage,
-)
+from golf_opt.storage.studies import RECIPE, STUDY_ID, find_study, mark, marks
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -130,7 +124,7 @@ def rows_of(url: str, name: str) -> list[str]:
 
 
 def rows_in(url: str, table: str) -> int:
-    with opened(url) as storage, storage.ledger.engine.connect() as connection:
+    with opened(url) as storage, coordination(storage).ledger.engine.connect() as connection:
         return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar())
 
 
@@ -446,12 +440,13 @@ def test_rm_on_a_real_terminal(tmp_path: Path, here: str) -> None:
 WORKER_PROGRAM = """
 import sys, optuna
 from golf_opt.config.schema import StorageConfig
-from golf_opt.storage.studies import opened_storage
-from golf_opt.utils.processes import show_worker, this_worker
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.coordination import coordination
+from golf_opt.utils.processes import show_worker, worker_id
 with opened_storage(StorageConfig(sys.argv[1], None)) as storage:
     optuna.load_study(study_name="s", storage=storage).ask()
-    storage.flush()
-    print(show_worker(this_worker()), flush=True)
+    coordination(storage).flush()
+    print(show_worker(worker_id()), flush=True)
     sys.stdin.read()
 """
 

@@ -13,9 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 from golf_opt.config.schema import DataConfig, SourceConfig, StorageConfig, UsageError
 from golf_opt.engines.base import Job, Tensors
 from golf_opt.golf.weights import read_weights
-from golf_opt.storage.checkpoint import DamagedCheckpoint
-from golf_opt.storage.studies import FINGERPRINT, RECIPE, find_study, marks, opened_storage
-from golf_opt.study.callbacks import open_checkpoints
+from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import FINGERPRINT, RECIPE, find_study, marks
 from golf_opt.study.note import best_trial
 from golf_opt.study.space import build_space
 from golf_opt.task.arch import Net, build_net

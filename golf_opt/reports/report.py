@@ -19,7 +19,8 @@ from optuna.trial import FrozenTrial
 
 from golf_opt import __version__
 from golf_opt.config.schema import CompareConfig, ReportConfig, UsageError
-from golf_opt.storage.checkpoint import DamagedCheckpoint
+from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
+from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import (
     FINGERPRINT,
     NOTE_SECTIONS,
@@ -27,9 +28,7 @@ from golf_opt.storage.studies import (
     differences,
     find_study,
     marks,
-    opened_storage,
 )
-from golf_opt.study.callbacks import open_checkpoints
 from golf_opt.study.note import (
     PROTOCOL_WORDS,
     best_of_all,

@@ -14,19 +14,39 @@ from typing import Any
 
 from optuna.distributions import json_to_distribution
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import ColumnElement, Connection, Table, or_, select
 
+from golf_opt.storage.optuna_internals import models
+from golf_opt.storage.tables import (
+    OBJECTIVES,
+    PARAMS,
+    REPORTS,
+    STUDIES,
+    SYSTEM_ATTRS,
+    TRIALS,
+    USER_ATTRS,
+)
+
 MOST_IDS = 500  # named in one statement; databases have limits
-STUDIES, TRIALS = models.StudyModel.__table__, models.TrialModel.__table__
 Rows = dict[int, dict[Any, tuple[Any, ...]]]  # by trial id, then by the row's key
 
 _distribution = lru_cache(maxsize=1024)(json_to_distribution)
 
 
 class BulkStorage(RDBStorage):
-    """Optuna's storage in a database, with a faster way to read a study's trials."""
+    """Optuna's storage in a database, with a faster way to read a study's trials.
+
+    One that cannot be opened leaves no connection open.
+    """
+
+    def __init__(self, url: str, engine_kwargs: dict[str, Any] | None = None) -> None:
+        try:
+            super().__init__(url, engine_kwargs)
+        except BaseException:
+            if engine := getattr(self, "engine", None):
+                engine.dispose()
+            raise
 
     def _get_trials(
         self,
@@ -61,17 +81,14 @@ def _trials(connection: Connection, wanted: ColumnElement[bool]) -> list[FrozenT
     if not heads:
         return []
 
-    def rows(model: Any, *columns: str) -> Rows:
-        return _rows(connection, wanted, model.__table__, columns)
+    def rows(table: Table, *columns: str) -> Rows:
+        return _rows(connection, wanted, table, columns)
 
-    params = rows(models.TrialParamModel, "param_name", "param_value", "distribution_json")
-    values = rows(models.TrialValueModel, "objective", "value", "value_type")
-    steps = rows(
-        models.TrialIntermediateValueModel,
-        *("step", "intermediate_value", "intermediate_value_type"),
-    )
-    user = rows(models.TrialUserAttributeModel, "key", "value_json")
-    system = rows(models.TrialSystemAttributeModel, "key", "value_json")
+    params = rows(PARAMS, "param_name", "param_value", "distribution_json")
+    values = rows(OBJECTIVES, "objective", "value", "value_type")
+    steps = rows(REPORTS, "step", "intermediate_value", "intermediate_value_type")
+    user = rows(USER_ATTRS, "key", "value_json")
+    system = rows(SYSTEM_ATTRS, "key", "value_json")
     to_value = models.TrialValueModel.stored_repr_to_value
     to_step = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
     trials = []

@@ -14,12 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.trial import Trial
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from golf_opt.engines.base import EpochResult, Job, LaneState
-from golf_opt.storage.write_behind import WriteBehindStorage
+from golf_opt.storage.coordination import coordination
+from golf_opt.storage.optuna_internals import id_of_trial, storage_of
+from golf_opt.storage.studies import STUDY_ID, marks
+from golf_opt.storage.workers import ManyWorkers
 from golf_opt.utils.files import replace_file
 
 FORMAT = 1
@@ -150,41 +154,49 @@ class CheckpointTable:
 
     every_slice = True
 
-    def __init__(self, storage: WriteBehindStorage, study: str, folder: CheckpointFolder) -> None:
-        self._storage, self._study, self._folder = storage, study, folder
+    def __init__(self, workers: ManyWorkers, study: str, folder: CheckpointFolder) -> None:
+        self._workers, self._study, self._folder = workers, study, folder
 
     def save(self, trial: Trial, job: Job, checkpoint: Checkpoint) -> None:
         if is_large(checkpoint):
             self._folder.save(trial, job, checkpoint)
             return
         write = partial(pack, job, checkpoint)
-        self._storage.save_checkpoint(trial._trial_id, self._study, trial.number, write)
+        self._workers.save_checkpoint(id_of_trial(trial), self._study, trial.number, write)
 
     def load(self, number: int, job: Job | None = None) -> Checkpoint:
         """As `CheckpointFolder.load`."""
-        data = self._storage.ledger.load_checkpoint(self._study, number)
+        data = self._workers.ledger.load_checkpoint(self._study, number)
         if data is None:
             return self._folder.load(number, job)
         return unpack(f"the checkpoint of trial {number}", data, job)
 
     def numbers(self) -> set[int]:
         """As `CheckpointFolder.numbers`."""
-        return self._storage.ledger.checkpoint_numbers(self._study) | self._folder.numbers()
+        return self._workers.ledger.checkpoint_numbers(self._study) | self._folder.numbers()
 
     def put(self, number: int, job: Job, checkpoint: Checkpoint) -> None:
         """As `CheckpointFolder.put`."""
         if is_large(checkpoint):
             self._folder.put(number, job, checkpoint)
         else:
-            self._storage.ledger.put_checkpoint(self._study, number, pack(job, checkpoint))
+            self._workers.ledger.put_checkpoint(self._study, number, pack(job, checkpoint))
 
     def delete(self, number: int) -> None:
-        self._storage.delete_checkpoint(self._study, number)
+        self._workers.delete_checkpoint(self._study, number)
         self._folder.delete(number)
 
     def delete_all(self) -> None:
-        self._storage.ledger.delete_checkpoints(self._study)
+        self._workers.ledger.delete_checkpoints(self._study)
         self._folder.delete_all()
+
+
+def open_checkpoints(study: optuna.Study, folder: Path) -> CheckpointFolder | CheckpointTable:
+    """Return a study's checkpoints; the study's own id keeps those of a deleted one away."""
+    own_id = str(marks(study)[STUDY_ID])
+    files = CheckpointFolder(folder / "checkpoints" / own_id)
+    workers = coordination(storage_of(study))
+    return CheckpointTable(workers, own_id, files) if workers.shared else files
 
 
 def is_large(checkpoint: Checkpoint) -> bool:

@@ -25,9 +25,8 @@ from golf_opt.storage.checkpoint import (
     CheckpointFolder,
     CheckpointTable,
     DamagedCheckpoint,
+    open_checkpoints,
 )
-from golf_opt.storage.studies import STUDY_ID, marks
-from golf_opt.storage.write_behind import WriteBehindStorage
 from golf_opt.study import note as report
 
 NOTE_EVERY_S = 3.0
@@ -64,15 +63,6 @@ class StudyContext:
     @cached_property
     def checkpoints(self) -> CheckpointFolder | CheckpointTable:
         return open_checkpoints(self.study, self.folder)
-
-
-def open_checkpoints(study: optuna.Study, folder: Path) -> CheckpointFolder | CheckpointTable:
-    """Return a study's checkpoints; the study's own id keeps those of a deleted one away."""
-    study_id = str(marks(study)[STUDY_ID])
-    files = CheckpointFolder(folder / "checkpoints" / study_id)
-    if isinstance(study._storage, WriteBehindStorage):
-        return CheckpointTable(study._storage, study_id, files)
-    return files
 
 
 class Callback:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from golf_opt.storage.optuna_internals import id_of_study, save_note
 from golf_opt.storage.studies import FACTS, FINGERPRINT, NOTE_SECTIONS, RECIPE, mark, marks
 from golf_opt.utils.text import percent, show_params
 from golf_opt.visualization.figures import NOISE_SDS, StudyView, not_told_apart, seed_noise
@@ -36,7 +33,7 @@ def best_of_all(storage: BaseStorage, but: str) -> list[StudyView]:
         if frozen.study_name == but or RECIPE not in frozen.system_attrs:
             continue
         try:
-            best = storage.get_best_trial(frozen._study_id)
+            best = storage.get_best_trial(id_of_study(frozen))
         except ValueError:  # no trial is complete
             continue
         views.append(_view(frozen.study_name, frozen.system_attrs, [best]))
@@ -90,7 +87,7 @@ def counts(study: optuna.Study) -> dict[str, int]:
 
 def write_note(study: optuna.Study, facts: Mapping[str, Any]) -> None:
     """Write the Markdown note that heads the study on the dashboard."""
-    _dashboard_notes().save_note(study, note(study, facts))
+    save_note(study, note(study, facts))
 
 
 def add_section(study: optuna.Study, title: str, text: str) -> None:
@@ -99,19 +96,6 @@ def add_section(study: optuna.Study, title: str, text: str) -> None:
     mark(study, NOTE_SECTIONS, kept.get(NOTE_SECTIONS, {}) | {title: text})
     if FACTS in kept:
         write_note(study, kept[FACTS])
-
-
-@cache
-def _dashboard_notes() -> ModuleType:
-    """Load optuna-dashboard's module for notes without the rest of it, which takes two seconds."""
-    package = find_spec("optuna_dashboard")
-    assert package is not None and package.submodule_search_locations
-    path = Path(package.submodule_search_locations[0]) / "_note.py"
-    spec = spec_from_file_location("golf_opt._dashboard_notes", path)
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def note(study: optuna.Study, facts: Mapping[str, Any]) -> str:

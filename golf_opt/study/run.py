@@ -37,26 +37,27 @@ from golf_opt.config.schema import (
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import Engine, Job, Slice
 from golf_opt.engines.scheduler import Scheduler
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.coordination import WORKER, coordination, requeue
+from golf_opt.storage.failures import StorageUnreachable
+from golf_opt.storage.optuna_internals import (
+    id_of_study,
+    id_of_trial,
+    num_grid_points,
+    reported,
+    storage_of,
+)
 from golf_opt.storage.studies import (
     FACTS,
     OBJECTIVES,
     RECIPE,
-    WORKER,
     find_study,
-    is_reachable,
-    is_shared,
-    lost_trials,
     mark,
     marks,
     num_finished,
     open_study,
-    opened_storage,
-    put_back,
-    requeue_dead,
-    set_total,
-    settle,
 )
-from golf_opt.storage.write_behind import BudgetSpent, StorageUnreachable
+from golf_opt.storage.write_behind import BudgetSpent
 from golf_opt.study.callbacks import Callback, StudyContext, TrialRun
 from golf_opt.study.note import best_trial, closing_words
 from golf_opt.study.space import (
@@ -69,7 +70,7 @@ from golf_opt.study.space import (
 )
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View, load
-from golf_opt.utils.processes import this_worker
+from golf_opt.utils.processes import worker_id
 from golf_opt.utils.signals import stop_on_signals
 
 IDLE_S = 0.2  # between two looks at trials that other workers run
@@ -119,7 +120,7 @@ def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
         name = config.name or study_name(config, net, dataset)
         study, new = open_study(storage, name, fingerprint(config, net, space, view))
         mark(study, RECIPE, recipe(config, view, command))
-        set_total(study, config.trials)
+        coordination(storage).set_total(id_of_study(study), config.trials)
         study.sampler, study.pruner = sampler, pruner
         say(opening_line(study, new, config, net, view, engine))
         for point in points:
@@ -208,6 +209,7 @@ class StudyLoop:
     ) -> None:
         self.context = context
         self._study, self._engine = context.study, context.engine
+        self._workers = coordination(storage_of(context.study))
         self._config, self._space = config, space
         self.net, self.view = net, view
         self.callbacks = callbacks
@@ -238,9 +240,9 @@ class StudyLoop:
                         self._advance(done)
                     self._tend()
                 self._tell_of_waiting()
-                settle(self._study, lambda: stop.signal is not None)
+                self._workers.settle(lambda: stop.signal is not None)
             finally:
-                self._put_back_all()
+                self._requeue_all()
                 for run in self._told:
                     self._call("on_trial_told", run)
                 self._call("on_study_end")
@@ -258,7 +260,7 @@ class StudyLoop:
                     self._report(run)
         if self._scheduler.busy:
             return True
-        return is_shared(self._study) and num_finished(self._study) < self.context.total
+        return self._workers.shared and num_finished(self._study) < self.context.total
 
     def _step(self) -> list[Slice]:
         """Let the lanes work; where none has a trial, wait for those of other workers."""
@@ -268,20 +270,20 @@ class StudyLoop:
         return []
 
     def _tend(self) -> None:
-        """Put back trials of dead workers, and leave those that were taken from this one."""
+        """Requeue trials of dead workers, and leave those that were taken from this one."""
         if time.monotonic() - self._tended < TEND_S:
             return
         self._tended = time.monotonic()
         with contextlib.suppress(StorageUnreachable):
-            for number, state in requeue_dead(self._study):
+            for number, state in self._workers.requeue_dead(id_of_study(self._study)):
                 what = "failed" if state == TrialState.FAIL else "goes on from its checkpoint"
                 self._say(f"trial {number} was left by a worker that died; it {what}")
-        lost = lost_trials(self._study)
+        lost = self._workers.lost_trials()
         for lane, run in self._scheduler.busy:
-            if run.trial._trial_id in lost:
+            if id_of_trial(run.trial) in lost:
                 self._leave(lane)
                 self._say(f"trial {run.number} was taken over by another worker")
-        if self._reachable != is_reachable(self._study):
+        if self._reachable != self._workers.reachable:
             self._reachable = not self._reachable
             self._say(
                 "storage answers again; what was kept is written"
@@ -300,7 +302,7 @@ class StudyLoop:
         except (BudgetSpent, StorageUnreachable):
             return None
         seed = trial_seed(self._config.seed, trial.number)
-        attributes = {WORKER: this_worker(), "seed": seed} | self._provenance
+        attributes = {WORKER: worker_id(), "seed": seed} | self._provenance
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
         candidate = self._space.suggest(trial)
@@ -308,9 +310,9 @@ class StudyLoop:
         job = Job(self.net, candidate, seed, self._config.epochs)
         run = TrialRun(trial, job, lane)
         self._call("on_trial_start", run)
-        reported = trial._cached_frozen_trial.intermediate_values
+        known = reported(trial)
         for result in run.history:  # of a worker that died between its checkpoint and its report
-            if result.epoch not in reported:
+            if result.epoch not in known:
                 trial.report(result.accuracy, result.epoch)
         return run
 
@@ -328,7 +330,7 @@ class StudyLoop:
 
     def _report(self, run: TrialRun) -> None:
         result = run.history[-1]
-        if result.epoch not in run.trial._cached_frozen_trial.intermediate_values:
+        if result.epoch not in reported(run.trial):
             run.trial.report(result.accuracy, result.epoch)  # not again after a resume
         try:
             self._call("on_epoch_end", run)
@@ -376,13 +378,13 @@ class StudyLoop:
                 "fewer engine.lanes wait less"
             )
 
-    def _put_back_all(self) -> None:
+    def _requeue_all(self) -> None:
         """Return the trials in flight to the queue; the next run goes on with them."""
         for lane, run in self._scheduler.busy:
             self._call("on_interrupt", run)
             self._leave(lane)
             with contextlib.suppress(StorageUnreachable):  # `close` tries once more
-                put_back(self._study, run.trial._trial_id)
+                requeue(self._study, id_of_trial(run.trial))
 
     def _call(self, event: str, *args: Any) -> None:
         for callback in self.callbacks:
@@ -498,7 +500,7 @@ def sampler_maker(config: StudyConfig, space: Space) -> Callable[[int], BaseSamp
 
     first = make(0)
     if isinstance(first, GridSampler):
-        points = len(first._all_grids)
+        points = num_grid_points(first)
         check_int(f"trials of a grid of {points} points", config.trials, 1, points)
     return make
 
