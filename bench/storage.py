@@ -31,8 +31,8 @@ from rich.table import Table
 from bench.report import machine, save
 from golf_opt.config.schema import StorageConfig
 from golf_opt.storage.connect import open_storage
-from golf_opt.storage.coordination import coordination, flush
 from golf_opt.storage.url import PASSWORD_ENV, take_password
+from golf_opt.storage.workers import coordination, flush
 from tests.postgres import started
 
 FILLED, STEPS = 1_000, 20

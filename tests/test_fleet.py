@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from golf_opt.config.schema import StorageConfig
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.coordination import coordination, flush
+from golf_opt.storage.workers import coordination, flush
 from golf_opt.storage.write_behind import BudgetSpent
 
 pytest_plugins = ["postgres"]

@@ -20,9 +20,8 @@ from sqlalchemy.engine import make_url
 
 from golf_opt.config.schema import StorageConfig, UsageError
 from golf_opt.storage.connect import file_system, open_storage
-from golf_opt.storage.coordination import WORKER, coordination, flush, requeue
-from golf_opt.storage.ledger import LEASES
 from golf_opt.storage.studies import STUDY_ID, marks, num_finished, open_study
+from golf_opt.storage.tables import LEASES
 from golf_opt.storage.url import (
     PASSWORD_ENV,
     PASSWORD_FILE_ENV,
@@ -30,6 +29,7 @@ from golf_opt.storage.url import (
     storage_url,
     take_password,
 )
+from golf_opt.storage.workers import WORKER, coordination, flush, requeue
 from golf_opt.storage.write_behind import BudgetSpent
 from golf_opt.utils.processes import is_alive, worker_id
 

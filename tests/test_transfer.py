@@ -31,9 +31,9 @@ from golf_opt.config.schema import ExportConfig, StorageConfig
 from golf_opt.golf.source import load_trained
 from golf_opt.manage import archive, listing, removal, transfer
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.coordination import WORKER, coordination
-from golf_opt.storage.ledger import LEASES
 from golf_opt.storage.studies import RECIPE, STUDY_ID, find_study, mark, marks
+from golf_opt.storage.tables import LEASES
+from golf_opt.storage.workers import WORKER, coordination
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -441,7 +441,7 @@ WORKER_PROGRAM = """
 import sys, optuna
 from golf_opt.config.schema import StorageConfig
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.coordination import coordination
+from golf_opt.storage.workers import coordination
 from golf_opt.utils.processes import show_worker, worker_id
 with opened_storage(StorageConfig(sys.argv[1], None)) as storage:
     optuna.load_study(study_name="s", storage=storage).ask()

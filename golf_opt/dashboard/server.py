@@ -21,7 +21,7 @@ from golf_opt.config.schema import DashboardConfig, UsageError
 from golf_opt.dashboard.guard import Guard, is_local, read_password
 from golf_opt.dashboard.pages import StudyPages
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.coordination import coordination
+from golf_opt.storage.workers import coordination
 
 THREADS = 8
 MOST_CONNECTIONS = 400  # fifty browsers have six each

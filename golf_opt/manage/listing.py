@@ -18,10 +18,10 @@ from rich.text import Text
 
 from golf_opt.config.schema import ListConfig
 from golf_opt.storage.connect import opened_to_read
-from golf_opt.storage.coordination import WORKER, coordination, is_held
 from golf_opt.storage.ledger import Lease
 from golf_opt.storage.optuna_internals import id_of_study, storage_of
 from golf_opt.storage.studies import FINGERPRINT, RECIPE, marks
+from golf_opt.storage.workers import WORKER, coordination, is_held
 from golf_opt.study.note import counts
 from golf_opt.task.arch import build_net
 from golf_opt.utils.processes import show_worker

@@ -15,9 +15,9 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from golf_opt.config.schema import RemovalConfig, UsageError
 from golf_opt.storage.checkpoint import open_checkpoints
 from golf_opt.storage.connect import opened_to_read
-from golf_opt.storage.coordination import coordination, is_held
 from golf_opt.storage.optuna_internals import id_of_study, storage_of
 from golf_opt.storage.studies import STUDY_ID, find_any_study, marks
+from golf_opt.storage.workers import coordination, is_held
 from golf_opt.study.note import counts
 from golf_opt.utils.processes import show_worker
 

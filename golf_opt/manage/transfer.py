@@ -20,7 +20,6 @@ from golf_opt.manage.archive import Exported, checkpoint_path, read_export, writ
 from golf_opt.manage.removal import artifact_ids, artifacts_of, remove_study
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints, pack, unpack
 from golf_opt.storage.connect import opened_storage, opened_to_read
-from golf_opt.storage.coordination import flush
 from golf_opt.storage.optuna_internals import id_of_trial
 from golf_opt.storage.studies import (
     FINGERPRINT,
@@ -31,6 +30,7 @@ from golf_opt.storage.studies import (
     mark,
     marks,
 )
+from golf_opt.storage.workers import flush
 from golf_opt.utils.files import replace_file
 from golf_opt.utils.processes import is_alive, worker_id
 from golf_opt.utils.signals import Stop, stop_on_signals, unless_stopped

@@ -17,16 +17,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import ColumnElement, Connection, Table, or_, select
 
+from golf_opt.storage import tables
 from golf_opt.storage.optuna_internals import models
-from golf_opt.storage.tables import (
-    OBJECTIVES,
-    PARAMS,
-    REPORTS,
-    STUDIES,
-    SYSTEM_ATTRS,
-    TRIALS,
-    USER_ATTRS,
-)
 
 MOST_IDS = 500  # named in one statement; databases have limits
 Rows = dict[int, dict[Any, tuple[Any, ...]]]  # by trial id, then by the row's key
@@ -63,11 +55,11 @@ class BulkStorage(RDBStorage):
         included = {number for number in included_trial_ids if number <= trial_id_greater_than}
         if states is not None or len(included) > MOST_IDS:
             return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
-        wanted = (TRIALS.c.study_id == study_id) & or_(
-            TRIALS.c.trial_id > trial_id_greater_than, TRIALS.c.trial_id.in_(included)
+        wanted = (tables.TRIALS.c.study_id == study_id) & or_(
+            tables.TRIALS.c.trial_id > trial_id_greater_than, tables.TRIALS.c.trial_id.in_(included)
         )
         with self.engine.connect() as connection:
-            study = select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id)
+            study = select(tables.STUDIES.c.study_id).where(tables.STUDIES.c.study_id == study_id)
             if connection.execute(study).first() is None:
                 raise KeyError(f"there is no study {study_id}")
             return _trials(connection, wanted)
@@ -76,19 +68,19 @@ class BulkStorage(RDBStorage):
 def _trials(connection: Connection, wanted: ColumnElement[bool]) -> list[FrozenTrial]:
     """Read the trials first: whatever belongs to one that is finished was written before that."""
     columns = ("trial_id", "number", "state", "datetime_start", "datetime_complete")
-    query = select(*(TRIALS.c[column] for column in columns))
-    heads = connection.execute(query.where(wanted).order_by(TRIALS.c.trial_id)).all()
+    query = select(*(tables.TRIALS.c[column] for column in columns))
+    heads = connection.execute(query.where(wanted).order_by(tables.TRIALS.c.trial_id)).all()
     if not heads:
         return []
 
     def rows(table: Table, *columns: str) -> Rows:
         return _rows(connection, wanted, table, columns)
 
-    params = rows(PARAMS, "param_name", "param_value", "distribution_json")
-    values = rows(OBJECTIVES, "objective", "value", "value_type")
-    steps = rows(REPORTS, "step", "intermediate_value", "intermediate_value_type")
-    user = rows(USER_ATTRS, "key", "value_json")
-    system = rows(SYSTEM_ATTRS, "key", "value_json")
+    params = rows(tables.PARAMS, "param_name", "param_value", "distribution_json")
+    values = rows(tables.OBJECTIVES, "objective", "value", "value_type")
+    steps = rows(tables.REPORTS, "step", "intermediate_value", "intermediate_value_type")
+    user = rows(tables.USER_ATTRS, "key", "value_json")
+    system = rows(tables.SYSTEM_ATTRS, "key", "value_json")
     to_value = models.TrialValueModel.stored_repr_to_value
     to_step = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
     trials = []
@@ -122,7 +114,7 @@ def _rows(
     """Return the rest of each row by its trial and its first column, in the table's own order."""
     query = (
         select(table.c.trial_id, *(table.c[column] for column in columns))
-        .join(TRIALS, TRIALS.c.trial_id == table.c.trial_id)
+        .join(tables.TRIALS, tables.TRIALS.c.trial_id == table.c.trial_id)
         .where(wanted)
         .order_by(*table.primary_key)
     )

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Table
 
-from golf_opt.storage.batch import Batch, Changes
 from golf_opt.storage.optuna_internals import id_of_trial
+from golf_opt.storage.tables import Batch, Changes
 
 REFRESH_S = 1.0  # between two reads of other workers' trials, at least
 REFRESH_FRACTION = 0.02  # of the time that reading them may take
@@ -31,7 +30,6 @@ class CachedStudy:
     trials: dict[int, FrozenTrial] = field(default_factory=dict)  # by number, in order
     finished: dict[tuple[TrialState, ...], list[FrozenTrial]] = field(default_factory=dict)
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
-    directions: list[StudyDirection] | None = None
     total: int | None = None  # trials that it is to have
     read_at: float = NEVER  # when other workers' trials were last read
     pause_s: float = REFRESH_S  # until they are read again
@@ -73,8 +71,6 @@ class TrialCache:
         self.batch = Batch()
         self.held: set[int] = set()  # running trials of this worker
         self.lost: set[int] = set()  # held once; another worker has them now
-        self._newly_lost: set[int] = set()  # of these, what `lost_trials` did not return yet
-        self._released: set[int] = set()  # held no more, which is not written yet
         self._places: dict[int, tuple[int, int]] = {}  # trial id -> study id, number
 
     def study(self, study_id: int) -> CachedStudy:
@@ -105,15 +101,6 @@ class TrialCache:
             self.held.add(trial_id)
             self.lost.discard(trial_id)
 
-    def release(self, trial_id: int) -> bool:
-        """Let go of a trial that does not run any more; return whether this worker held it."""
-        with self.lock:
-            held = trial_id in self.held
-            if held:
-                self.held.remove(trial_id)
-                self._released.add(trial_id)
-        return held
-
     def changes(self, trial_id: int) -> Changes:
         """Return what is to be written of a trial; of a lost one nothing ever is."""
         with self.lock:
@@ -132,39 +119,25 @@ class TrialCache:
     def lose(self, trial_ids: set[int]) -> None:
         """Forget what this worker thought of trials that it no longer holds."""
         with self.lock:
-            self._newly_lost |= trial_ids & self.held
             self.lost |= trial_ids
             self.held -= trial_ids
-            self._released -= trial_ids
             for trial_id in trial_ids:
                 self.batch.trials.pop(trial_id, None)
                 self.studies[self.study_of(trial_id)].read_at = NEVER  # and ask the database
 
-    def newly_lost(self) -> set[int]:
-        """Return the trials lost since the last call."""
-        with self.lock:
-            lost, self._newly_lost = self._newly_lost, set()
-        return lost
-
     # --- the next write ---
 
-    @property
-    def unwritten(self) -> bool:
-        with self.lock:
-            return bool(self.batch or self._released)
-
-    def take_batch(self) -> tuple[Batch, set[int], set[int]]:
-        """Return what is to be written, and the trials released and still held; keep none of it."""
+    def take_batch(self) -> tuple[Batch, set[int]]:
+        """Return what is to be written, which is kept no more, and the trials that need a lease."""
         with self.lock:
             batch, self.batch = self.batch, Batch()
-            released, self._released = self._released, set()
-            return batch, released, set(self.held)
+            ended = {trial_id for trial_id, changes in batch.trials.items() if changes.held}
+            return batch, self.held | ended
 
-    def return_batch(self, batch: Batch, released: set[int]) -> None:
+    def return_batch(self, batch: Batch) -> None:
         """Take back what could not be written, under what came since."""
         with self.lock:
             self.batch = batch.then(self.batch)
-            self._released |= released
 
     def study_attrs(self, table: Table, study_id: int) -> dict[str, Any]:
         """Return those attributes of a study that are not written yet."""

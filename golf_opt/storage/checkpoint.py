@@ -20,10 +20,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from golf_opt.engines.base import EpochResult, Job, LaneState
-from golf_opt.storage.coordination import coordination
 from golf_opt.storage.optuna_internals import id_of_trial, storage_of
 from golf_opt.storage.studies import STUDY_ID, marks
-from golf_opt.storage.workers import ManyWorkers
+from golf_opt.storage.workers import ManyWorkers, coordination
 from golf_opt.utils.files import replace_file
 
 FORMAT = 1

@@ -18,9 +18,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from golf_opt.config.schema import StorageConfig, UsageError
 from golf_opt.storage.bulk import BulkStorage
-from golf_opt.storage.coordination import coordination
 from golf_opt.storage.failures import explain_opening, is_made_meanwhile
 from golf_opt.storage.url import storage_url
+from golf_opt.storage.workers import coordination
 from golf_opt.storage.write_behind import WriteBehindStorage
 from golf_opt.utils.processes import is_alive, worker_id
 

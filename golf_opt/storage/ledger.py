@@ -8,31 +8,21 @@ reports after it was declared dead finds no lease and changes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import sqlalchemy as sql
 from optuna.trial import TrialState
-from sqlalchemy import Table, and_, delete, func, insert, literal_column, select, update
+from sqlalchemy import and_, delete, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from golf_opt.storage.batch import Batch
+from golf_opt.storage import tables
 from golf_opt.storage.failures import is_made_meanwhile
-from golf_opt.storage.tables import (
-    CHECKPOINTS,
-    CLOCKS,
-    DIALECTS,
-    LEASES,
-    OWN,
-    STUDIES,
-    TRIALS,
-    UNIQUE,
-    USER_ATTRS,
-    Row,
-)
+from golf_opt.storage.tables import CHECKPOINTS, LEASES, STUDIES, TRIALS, Batch, Row
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 COUNTED = (*FINISHED, TrialState.RUNNING)
@@ -59,19 +49,19 @@ class Ledger:
     def __init__(self, engine: Engine, owner: str) -> None:
         self.engine = engine
         self.owner = owner
-        self._insert = DIALECTS[engine.dialect.name].insert
-        self._now: Any = literal_column(CLOCKS[engine.dialect.name])
+        self._insert = tables.DIALECTS[engine.dialect.name].insert
+        self._now: Any = sql.literal_column(tables.CLOCKS[engine.dialect.name])
         self._has_tables = False
 
     def _begin(self) -> AbstractContextManager[Connection]:
         """Begin a transaction in a database that has our tables: made when first needed."""
         if not self._has_tables:
             try:
-                OWN.create_all(self.engine)
+                tables.OWN.create_all(self.engine)
             except DBAPIError as error:
                 if not is_made_meanwhile(error):
                     raise
-                OWN.create_all(self.engine)
+                tables.OWN.create_all(self.engine)
             self._has_tables = True
         return self.engine.begin()
 
@@ -118,7 +108,7 @@ class Ledger:
 
     def _count(self, connection: Connection, study_id: int, states: Sequence[TrialState]) -> int:
         mine = and_(TRIALS.c.study_id == study_id, TRIALS.c.state.in_(states))
-        return int(connection.scalar(select(func.count()).where(mine)) or 0)
+        return int(connection.scalar(select(sql.func.count()).where(mine)) or 0)
 
     def _lease(self, connection: Connection, trial_id: int) -> None:
         row = {"trial_id": trial_id, "owner": self.owner, "beat": self._now, "deaths": 0}
@@ -139,7 +129,7 @@ class Ledger:
             lost = set(leased) - self._renew(connection) if leased else set()
             kept = {id_: changes for id_, changes in batch.trials.items() if id_ not in lost}
             rows = replace(batch, trials=kept).rows()
-            for table in UNIQUE:  # in the same order for every worker
+            for table in tables.UNIQUE:  # in the same order for every worker
                 self._upsert(connection, table, rows.get(table, []))
             progressed = [trial_id for trial_id, changes in kept.items() if changes.reports]
             if progressed:
@@ -149,7 +139,7 @@ class Ledger:
                 if changes.state is not None:
                     self._set_state(connection, trial_id, changes.state, changes.completed)
             for study, number in batch.stale_checkpoints:
-                self._delete_checkpoints(connection, study, [number])
+                connection.execute(delete(CHECKPOINTS).where(_checkpoint(study, number)))
         return lost
 
     def _renew(self, connection: Connection) -> set[int]:
@@ -171,10 +161,10 @@ class Ledger:
             mine = LEASES.c.trial_id == trial_id
             connection.execute(update(LEASES).where(mine).values(owner=""))
 
-    def _upsert(self, connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+    def _upsert(self, connection: Connection, table: sql.Table, rows: Sequence[Row]) -> None:
         if not rows:
             return
-        statement, key = self._insert(table), UNIQUE[table]
+        statement, key = self._insert(table), tables.UNIQUE[table]
         rest = {name: statement.excluded[name] for name in rows[0] if name not in key}
         connection.execute(statement.on_conflict_do_update(index_elements=key, set_=rest), rows)
 
@@ -206,7 +196,9 @@ class Ledger:
                 deaths = 0
             else:
                 same = and_(
-                    here, LEASES.c.owner == lease.owner, self._now - LEASES.c.beat >= older_s
+                    here,
+                    LEASES.c.owner == lease.owner,
+                    self._now - LEASES.c.beat >= older_s,
                 )
                 taken = {"owner": "", "deaths": LEASES.c.deaths + 1}
                 if connection.execute(update(LEASES).where(same).values(taken)).rowcount != 1:
@@ -219,7 +211,7 @@ class Ledger:
                     f"{deaths} workers in a row died in it without finishing an epoch"
                 )
                 row = {"trial_id": lease.trial_id, "key": "fail_reason", "value_json": reason}
-                self._upsert(connection, USER_ATTRS, [row])
+                self._upsert(connection, tables.USER_ATTRS, [row])
             self._set_state(connection, lease.trial_id, state, completed)
         return state
 
@@ -232,9 +224,10 @@ class Ledger:
 
     def load_checkpoint(self, study: str, number: int) -> bytes | None:
         """Return a trial's checkpoint, or None."""
-        here = and_(CHECKPOINTS.c.study == study, CHECKPOINTS.c.number == number)
         with self._begin() as connection:
-            data: bytes | None = connection.scalar(select(CHECKPOINTS.c.data).where(here))
+            data: bytes | None = connection.scalar(
+                select(CHECKPOINTS.c.data).where(_checkpoint(study, number))
+            )
         return data
 
     def checkpoint_numbers(self, study: str) -> set[int]:
@@ -249,18 +242,14 @@ class Ledger:
             row = {"study": study, "number": number, "data": data}
             self._upsert(connection, CHECKPOINTS, [row])
 
-    def delete_checkpoints(self, study: str, numbers: Iterable[int] | None = None) -> None:
-        """Delete some of a study's checkpoints, or all."""
+    def delete_checkpoints(self, study: str) -> None:
+        """Delete the checkpoints of a study."""
         with self._begin() as connection:
-            self._delete_checkpoints(connection, study, numbers)
+            connection.execute(delete(CHECKPOINTS).where(CHECKPOINTS.c.study == study))
 
-    def _delete_checkpoints(
-        self, connection: Connection, study: str, numbers: Iterable[int] | None
-    ) -> None:
-        here = CHECKPOINTS.c.study == study
-        if numbers is not None:
-            here = and_(here, CHECKPOINTS.c.number.in_(list(numbers)))
-        connection.execute(delete(CHECKPOINTS).where(here))
+
+def _checkpoint(study: str, number: int) -> sql.ColumnElement[bool]:
+    return and_(CHECKPOINTS.c.study == study, CHECKPOINTS.c.number == number)
 
 
 def _stored(time: datetime) -> datetime:

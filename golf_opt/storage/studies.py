@@ -12,8 +12,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from golf_opt.config.schema import UsageError, did_you_mean
-from golf_opt.storage.coordination import flush
 from golf_opt.storage.optuna_internals import id_of_study, storage_of
+from golf_opt.storage.workers import flush
 
 FINGERPRINT = "golf_opt:fingerprint"
 STUDY_ID = "golf_opt:id"

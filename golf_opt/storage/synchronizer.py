@@ -62,50 +62,38 @@ class Synchronizer:
 
     # --- writing ---
 
-    def flush(self) -> None:
-        """Write everything now.
+    def flush(self, stopped: Callable[[], bool] = lambda: True) -> None:
+        """Write everything; where the database does not answer, try again until `stopped`.
 
         Raises:
-            StorageUnreachable: the database does not answer; nothing is lost.
+            StorageUnreachable: it did not answer; nothing is lost.
             SQLAlchemyError: it answers that it cannot.
         """
+        while True:
+            try:
+                return self._write()
+            except StorageUnreachable:
+                if stopped():
+                    raise
+                time.sleep(self._tick_s)
+
+    def _write(self) -> None:
         with self._writing:
-            batch, released, held = self._cache.take_batch()
-            leased = held | released
+            batch, leased = self._cache.take_batch()
             if not batch and not leased:
                 return
             try:
                 lost = self.reach(self._ledger.write, batch, leased)
             except Exception:
-                self._cache.return_batch(batch, released)
+                self._cache.return_batch(batch)
                 raise
             self._written = time.monotonic()
             self._cache.lose(lost)
-
-    def settle(self, stopped: Callable[[], bool]) -> None:
-        """Write everything, however long the database takes to answer, unless `stopped`."""
-        while not stopped():
-            try:
-                self.flush()
-                return
-            except StorageUnreachable:
-                time.sleep(self._tick_s)
 
     def unwritten_attrs(self, table: Table, study_id: int) -> dict[str, Any]:
         """Return those attributes of a study that the database does not have yet."""
         with self._writing:  # none of them is on its way
             return self._cache.study_attrs(table, study_id)
-
-    def _flush_patiently(self, limit_s: float) -> None:
-        end, wait_s = time.monotonic() + limit_s, self._tick_s
-        while self._cache.unwritten:
-            try:
-                self.flush()
-            except StorageUnreachable:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(wait_s)
-                wait_s = min(2 * wait_s, PATIENCE_S)
 
     # --- reading ---
 
@@ -166,7 +154,9 @@ class Synchronizer:
             self._thread.join()
             self._thread = None
         try:
-            self._flush_patiently(CLOSING_S)
+            if self._cache.batch:
+                end = time.monotonic() + CLOSING_S
+                self.flush(lambda: time.monotonic() > end)
         finally:
             self._backend.remove_session()
             self._backend.engine.dispose()

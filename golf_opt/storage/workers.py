@@ -1,4 +1,4 @@
-"""What the workers on one database do about each other."""
+"""What a worker needs of a storage beyond Optuna's API: what it does about other workers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from golf_opt.storage.cache import TrialCache
 from golf_opt.storage.ledger import Lease, Ledger
+from golf_opt.storage.optuna_internals import id_of_trial, storage_of
 from golf_opt.storage.synchronizer import Synchronizer
+from golf_opt.utils.processes import is_alive as process_lives
+
+LEASE_S = 60.0  # without a sign of life, a worker on another host counts as dead
+RUNNING = (TrialState.RUNNING,)
+WORKER = "worker"  # the user attribute with the name of the worker that ran a trial last
 
 
 class ManyWorkers:
@@ -40,7 +48,7 @@ class ManyWorkers:
         self._is_alive, self._lease_s, self._max_deaths = is_alive, lease_s, max_deaths
         self._unleased: dict[int, float] = {}  # running trials without a lease: when first seen
         self.reader = sync.reader
-        self.flush, self.settle, self.close = sync.flush, sync.settle, sync.close
+        self.flush, self.close = sync.flush, sync.close
 
     @property
     def reachable(self) -> bool:
@@ -52,8 +60,9 @@ class ManyWorkers:
         self._cache.study(study_id).total = total
 
     def lost_trials(self) -> set[int]:
-        """Return the ids of trials that other workers took over since the last call."""
-        return self._cache.newly_lost()
+        """Return ids of trials that others took over: this worker was silent for too long."""
+        with self._cache.lock:
+            return set(self._cache.lost)
 
     def leases(self, study_id: int) -> list[Lease]:
         """Return the running trials of a study that this worker does not hold."""
@@ -100,3 +109,62 @@ class ManyWorkers:
         if lease.owner is None:
             return now - self._unleased[lease.trial_id]
         return lease.age_s or 0.0
+
+
+class SingleWorker:
+    """The one worker on a storage of Optuna's own, which writes at once: as `ManyWorkers`."""
+
+    shared: Literal[False] = False
+    reachable = True
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self.reader = storage
+
+    def set_total(self, study_id: int, total: int) -> None:
+        """Nobody else asks for trials."""
+
+    def lost_trials(self) -> set[int]:
+        return set()
+
+    def leases(self, study_id: int) -> list[Lease]:
+        """Return the running trials; nobody knows who runs them."""
+        running = self.reader.get_all_trials(study_id, deepcopy=False, states=RUNNING)
+        return [Lease(id_of_trial(trial), trial.number, None, None) for trial in running]
+
+    def requeue_dead(self, study_id: int) -> list[tuple[int, TrialState]]:
+        requeued = []
+        for trial in self.reader.get_all_trials(study_id, deepcopy=False, states=RUNNING):
+            worker = trial.user_attrs.get(WORKER)
+            if worker is not None and not process_lives(worker):
+                self.reader.set_trial_state_values(id_of_trial(trial), TrialState.WAITING)
+                requeued.append((trial.number, TrialState.WAITING))
+        return requeued
+
+    def flush(self, stopped: Callable[[], bool] = lambda: True) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def coordination(storage: BaseStorage) -> SingleWorker | ManyWorkers:
+    """Return what a worker needs of a storage; one that several workers share has it itself."""
+    workers: SingleWorker | ManyWorkers = getattr(storage, "workers", SingleWorker(storage))
+    return workers
+
+
+def is_held(lease: Lease) -> bool:
+    """Return whether a worker is at the trial, as far as can be told from here."""
+    return (
+        lease.owner is not None and process_lives(lease.owner) and (lease.age_s or 0.0) <= LEASE_S
+    )
+
+
+def flush(study: optuna.Study) -> None:
+    """Write what waits to be written."""
+    coordination(storage_of(study)).flush()
+
+
+def requeue(study: optuna.Study, trial_id: int) -> None:
+    """Return a running trial to the queue, as it is; the next ask takes it up again."""
+    storage_of(study).set_trial_state_values(trial_id, TrialState.WAITING)

@@ -24,16 +24,14 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Table
 
-from golf_opt.storage.batch import Changes
 from golf_opt.storage.cache import NEVER, TrialCache
 from golf_opt.storage.ledger import Ledger, local_time
-from golf_opt.storage.optuna_internals import FrozenStudy, id_of_study, id_of_trial
+from golf_opt.storage.optuna_internals import FrozenStudy, id_of_study
 from golf_opt.storage.synchronizer import Synchronizer
-from golf_opt.storage.tables import STUDY_SYSTEM_ATTRS, STUDY_USER_ATTRS
-from golf_opt.storage.workers import ManyWorkers
+from golf_opt.storage.tables import STUDY_SYSTEM_ATTRS, STUDY_USER_ATTRS, Changes
+from golf_opt.storage.workers import LEASE_S, ManyWorkers
 
 TICK_S = 0.5  # between two writes
-LEASE_S = 60.0  # without a sign of life, a worker on another host counts as dead
 MAX_DEATHS = 5  # of workers in a row, in one trial, before it fails
 
 
@@ -67,6 +65,7 @@ class WriteBehindStorage(BaseStorage):
     ) -> None:
         self._arguments = (backend, owner, is_alive, tick_s, lease_s, max_deaths)
         self._backend = backend
+        self._directions: dict[int, list[StudyDirection]] = {}  # by study
         self._ledger = Ledger(backend.engine, owner)
         self._cache = TrialCache()
         self._sync = Synchronizer(self._cache, self._ledger, backend, tick_s)
@@ -149,8 +148,9 @@ class WriteBehindStorage(BaseStorage):
                 changes.completed = datetime.now(UTC)
                 changed["datetime_complete"] = local_time(changes.completed)
             self._cache.replace(trial_id, **changed)
-            held = self._cache.release(trial_id)
-        if not held or state == TrialState.WAITING:  # others may be waiting for it
+            changes.held = changes.held or trial_id in self._cache.held
+            self._cache.held.discard(trial_id)
+        if not changes.held or state == TrialState.WAITING:  # others may be waiting for it
             self._sync.flush()
         return True
 
@@ -226,10 +226,8 @@ class WriteBehindStorage(BaseStorage):
         return copy.deepcopy(trials) if deepcopy else trials
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
-        trial = self._cache.study(study_id).trials.get(trial_number)
-        if trial is not None:
-            return id_of_trial(trial)
-        return self._backend.get_trial_id_from_study_id_trial_number(study_id, trial_number)
+        find = self._backend.get_trial_id_from_study_id_trial_number
+        return self._reach(find, study_id, trial_number)
 
     # --- studies ---
 
@@ -244,6 +242,7 @@ class WriteBehindStorage(BaseStorage):
         self._reach(self._ledger.delete_leases, self._cache.trial_ids(study_id))
         self._reach(self._sync.reader.delete_study, study_id)
         self._cache.forget_study(study_id)
+        self._directions.pop(study_id, None)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         self._set_study_attr(STUDY_USER_ATTRS, study_id, key, value)
@@ -273,14 +272,10 @@ class WriteBehindStorage(BaseStorage):
         return self._reach(self._sync.reader.get_study_name_from_id, study_id)
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        study = self._cache.study(study_id)
-        if study.directions is None:
-            try:
-                study.directions = self._reach(self._backend.get_study_directions, study_id)
-            except KeyError:
-                self._cache.studies.pop(study_id, None)
-                raise
-        return study.directions
+        if study_id not in self._directions:
+            found = self._reach(self._backend.get_study_directions, study_id)
+            self._directions[study_id] = found
+        return self._directions[study_id]
 
     def get_all_studies(self) -> list[FrozenStudy]:
         self._sync.flush()

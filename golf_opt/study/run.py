@@ -38,7 +38,6 @@ from golf_opt.engines import create_engine
 from golf_opt.engines.base import Engine, Job, Slice
 from golf_opt.engines.scheduler import Scheduler
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.coordination import WORKER, coordination, requeue
 from golf_opt.storage.failures import StorageUnreachable
 from golf_opt.storage.optuna_internals import (
     id_of_study,
@@ -57,6 +56,7 @@ from golf_opt.storage.studies import (
     num_finished,
     open_study,
 )
+from golf_opt.storage.workers import WORKER, coordination, requeue
 from golf_opt.storage.write_behind import BudgetSpent
 from golf_opt.study.callbacks import Callback, StudyContext, TrialRun
 from golf_opt.study.note import best_trial, closing_words
@@ -240,7 +240,9 @@ class StudyLoop:
                         self._advance(done)
                     self._tend()
                 self._tell_of_waiting()
-                self._workers.settle(lambda: stop.signal is not None)
+                if stop.signal is None:
+                    with contextlib.suppress(StorageUnreachable):  # the end of a study waits for it
+                        self._workers.flush(lambda: stop.signal is not None)
             finally:
                 self._requeue_all()
                 for run in self._told:
