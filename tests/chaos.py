@@ -33,10 +33,10 @@ from golf_opt.cli.main import CONF_DIR
 from golf_opt.config.schema import DataConfig, StorageConfig
 from golf_opt.engines.base import Job
 from golf_opt.engines.native import NativeEngine
-from golf_opt.golf.source import candidate_of
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.url import PASSWORD_ENV, take_password
 from golf_opt.study.callbacks import Callback, TrialRun
+from golf_opt.study.jobs import candidate_of
 from golf_opt.study.run import requeue_dead
 from golf_opt.task.arch import load_arch
 from golf_opt.task.data import load

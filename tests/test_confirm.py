@@ -27,9 +27,10 @@ from golf_opt.engines.base import Job
 from golf_opt.engines.lanes import train
 from golf_opt.golf.retrain import confirm
 from golf_opt.golf.retrain.stats import points, spread
-from golf_opt.golf.source import candidate_of, study_view
+from golf_opt.golf.source import study_view
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import CONFIRMED, RECIPE, find_study, marks
+from golf_opt.study.jobs import candidate_of
 from golf_opt.task import rng
 from golf_opt.task.arch import build_net
 from golf_opt.task.data import Split, View

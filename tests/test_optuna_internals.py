@@ -7,8 +7,11 @@ what of golf_opt does not work any more.
 from __future__ import annotations
 
 import inspect
+import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import optuna_dashboard
@@ -20,6 +23,7 @@ from sqlalchemy import select
 
 from golf_opt.storage import optuna_internals as internals
 from golf_opt.storage import tables
+from golf_opt.storage.bulk import BulkStorage
 
 
 @pytest.fixture
@@ -118,7 +122,7 @@ def test_a_grid_knows_its_points() -> None:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> RDBStorage:
+def database(tmp_path: Path) -> Iterator[RDBStorage]:
     storage = RDBStorage(f"sqlite:///{tmp_path}/x.db")
     yield storage
     storage.remove_session()
@@ -179,25 +183,24 @@ def test_numbers_are_stored_as_the_models_do_it() -> None:
 def test_optunas_cache_reads_through_the_method_that_ours_replaces(
     database: RDBStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from golf_opt.storage.bulk import BulkStorage
-
-    name = "_get_trials"
-    assert inspect.signature(getattr(BulkStorage, name)).parameters.keys() == (
-        inspect.signature(getattr(RDBStorage, name)).parameters.keys()
-    ), "RDBStorage._get_trials has other arguments: long studies cannot be read"
+    mine, optunas = (inspect.signature(kind._get_trials) for kind in (BulkStorage, RDBStorage))
+    assert mine.parameters.keys() == optunas.parameters.keys(), (
+        "RDBStorage._get_trials has other arguments: no study can be read"
+    )
     study = optuna.create_study(storage=database, study_name="s")
     study.add_trials([optuna.trial.create_trial(value=0.5)] * 2)
-    asked: list[tuple[int, None, set[int], int]] = []
+    asked = []
     read = database._get_trials
 
-    def recorded(*args: object) -> list[FrozenTrial]:
-        asked.append(args)
-        return read(*args)
+    def recorded(*args: Any, **rest: Any) -> list[FrozenTrial]:
+        asked.append(inspect.signature(read).bind(*args, **rest).arguments)
+        return read(*args, **rest)
 
-    monkeypatch.setattr(database, name, recorded)
+    monkeypatch.setattr(database, "_get_trials", recorded)
     cached = optuna.storages.get_storage(database)
     assert [trial.value for trial in cached.get_all_trials(study._study_id)] == [0.5, 0.5]
-    assert [args[1:] for args in asked] == [(None, set(), -1)], (
+    everything = {"states": None, "included_trial_ids": set(), "trial_id_greater_than": -1}
+    assert asked == [{"study_id": study._study_id} | everything], (
         "RDBStorage._get_trials is not what Optuna's cache reads through: long studies are read "
         "as slowly as Optuna does it"
     )
@@ -248,8 +251,6 @@ def test_the_dashboards_cache_can_be_emptied(study: optuna.Study, storage: BaseS
     path = f"/api/studies/{study._study_id}"
 
     def num_trials() -> int:
-        import json
-
         environ = {
             "REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": "after=0",
             "SERVER_NAME": "x", "SERVER_PORT": "80", "wsgi.url_scheme": "http",

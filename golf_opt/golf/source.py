@@ -11,13 +11,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.config.schema import DataConfig, SourceConfig, StorageConfig, UsageError
-from golf_opt.engines.base import Job, Tensors
+from golf_opt.engines.base import Tensors
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import FINGERPRINT, RECIPE, find_study, marks
+from golf_opt.study.jobs import candidate_of, job_of
 from golf_opt.study.note import best_trial
-from golf_opt.study.space import build_space
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View, load
 from golf_opt.task.recipe import Candidate
@@ -143,18 +143,3 @@ def find_trial(study: optuna.Study, which: str | int = "best") -> FrozenTrial:
         state = trials[which].state.name.lower()
         raise UsageError(f"trial {which} is {state}, but must be complete.")
     return trials[which]
-
-
-def candidate_of(study: optuna.Study, trial: FrozenTrial) -> Candidate:
-    """Return the hyperparameters of a trial: what was tuned and what the space fixes."""
-    return _candidate(marks(study)[RECIPE], trial)
-
-
-def job_of(recipe: Mapping[str, Any], trial: FrozenTrial) -> Job:
-    """Return what a lane trained for a trial of a study with this recipe."""
-    candidate = _candidate(recipe, trial)
-    return Job(build_net(recipe["arch"]), candidate, trial.user_attrs["seed"], recipe["epochs"])
-
-
-def _candidate(recipe: Mapping[str, Any], trial: FrozenTrial) -> Candidate:
-    return Candidate(**dict(build_space(recipe["space"]).fixed) | trial.params)

@@ -67,7 +67,7 @@ def refuse_running(study: optuna.Study, force: bool) -> None:
         shown = ", ".join(f"{number} on {worker}" for number, worker in sorted(held.items()))
         raise UsageError(
             f"study {study.study_name!r} is at work: trial {shown}. End that first (Ctrl-C or "
-            "SIGTERM there puts its trials back), then remove the study."
+            "SIGTERM there requeues its trials), then remove the study."
         )
     unknown = sorted(lease.number for lease in running if lease.owner is None)
     if unknown and not force:

@@ -15,7 +15,6 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.config.schema import ExportConfig, ImportConfig, UsageError
-from golf_opt.golf.source import job_of
 from golf_opt.manage.archive import Exported, checkpoint_path, read_export, write_study
 from golf_opt.manage.removal import artifact_ids, artifacts_of, remove_study
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints, pack, unpack
@@ -31,6 +30,7 @@ from golf_opt.storage.studies import (
     marks,
 )
 from golf_opt.storage.workers import flush
+from golf_opt.study.jobs import job_of
 from golf_opt.utils.files import replace_file
 from golf_opt.utils.processes import is_alive, worker_id
 from golf_opt.utils.signals import Stop, stop_on_signals, unless_stopped

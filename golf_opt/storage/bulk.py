@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Container
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from optuna.distributions import json_to_distribution
@@ -72,10 +72,7 @@ def _trials(connection: Connection, wanted: ColumnElement[bool]) -> list[FrozenT
     heads = connection.execute(query.where(wanted).order_by(tables.TRIALS.c.trial_id)).all()
     if not heads:
         return []
-
-    def rows(table: Table, *columns: str) -> Rows:
-        return _rows(connection, wanted, table, columns)
-
+    rows = partial(_rows, connection, wanted)
     params = rows(tables.PARAMS, "param_name", "param_value", "distribution_json")
     values = rows(tables.OBJECTIVES, "objective", "value", "value_type")
     steps = rows(tables.REPORTS, "step", "intermediate_value", "intermediate_value_type")
@@ -108,9 +105,7 @@ def _trials(connection: Connection, wanted: ColumnElement[bool]) -> list[FrozenT
     return trials
 
 
-def _rows(
-    connection: Connection, wanted: ColumnElement[bool], table: Table, columns: tuple[str, ...]
-) -> Rows:
+def _rows(connection: Connection, wanted: ColumnElement[bool], table: Table, *columns: str) -> Rows:
     """Return the rest of each row by its trial and its first column, in the table's own order."""
     query = (
         select(table.c.trial_id, *(table.c[column] for column in columns))

@@ -155,9 +155,8 @@ def coordination(storage: BaseStorage) -> SingleWorker | ManyWorkers:
 
 def is_held(lease: Lease) -> bool:
     """Return whether a worker is at the trial, as far as can be told from here."""
-    return (
-        lease.owner is not None and process_lives(lease.owner) and (lease.age_s or 0.0) <= LEASE_S
-    )
+    silent = (lease.age_s or 0.0) > LEASE_S
+    return lease.owner is not None and process_lives(lease.owner) and not silent
 
 
 def flush(study: optuna.Study) -> None:

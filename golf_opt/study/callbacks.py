@@ -23,7 +23,6 @@ from golf_opt.engines.base import Engine, EpochResult, Job, LaneState, Slice
 from golf_opt.storage.checkpoint import (
     Checkpoint,
     CheckpointFolder,
-    CheckpointTable,
     DamagedCheckpoint,
     open_checkpoints,
 )
@@ -61,7 +60,7 @@ class StudyContext:
     facts: Mapping[str, Any]  # arch, num_params, data, protocol, space, command
 
     @cached_property
-    def checkpoints(self) -> CheckpointFolder | CheckpointTable:
+    def checkpoints(self) -> CheckpointFolder:
         return open_checkpoints(self.study, self.folder)
 
 

@@ -22,10 +22,11 @@ from golf_opt.engines.base import Tensors
 from golf_opt.golf.pruning.folder import PrunedFolder
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.verify import CONFIG, LOG, RECORD, SEEDS, WEIGHTS, Record
-from golf_opt.golf.source import candidate_of, find_trial, load_trained
+from golf_opt.golf.source import find_trial, load_trained
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import CONFIRMED, RECIPE, find_study, marks
+from golf_opt.study.jobs import candidate_of
 from golf_opt.study.run import git_commit
 from golf_opt.task.arch import Net, load_arch
 from golf_opt.task.data import load

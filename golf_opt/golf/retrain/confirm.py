@@ -22,9 +22,10 @@ from golf_opt.engines import create_engine
 from golf_opt.engines.base import Job
 from golf_opt.engines.lanes import Run, Watch, train
 from golf_opt.golf.retrain.stats import Spread, points, spread
-from golf_opt.golf.source import candidate_of, study_view
+from golf_opt.golf.source import study_view
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import CONFIRMED, RECIPE, find_study, mark, marks
+from golf_opt.study.jobs import candidate_of
 from golf_opt.study.note import add_section
 from golf_opt.task import rng
 from golf_opt.task.arch import build_net
