@@ -239,8 +239,8 @@ def test_a_damaged_checkpoint_is_left_out_and_said(golf: Golf, trained: Path, he
     golf("import", f"input={trained}/exported")
     with opened(here) as storage:
         own_id = marks(find_study(storage, "mine"))[STUDY_ID]
-        whole = storage.ledger.load_checkpoint(own_id, 1)
-        storage.ledger.put_checkpoint(own_id, 1, whole[:99])
+        whole = coordination(storage).ledger.load_checkpoint(own_id, 1)
+        coordination(storage).ledger.put_checkpoint(own_id, 1, whole[:99])
     ran = golf("export", "study=mine", "output=out")
     assert ran.status == 0
     assert "left out: " in ran.out and "cannot be read as a checkpoint" in ran.out
@@ -478,11 +478,11 @@ def test_rm_refuses_while_a_worker_lives(golf: Golf, here: str) -> None:
 
 def test_rm_believes_a_machine_that_was_silent_for_a_minute(golf: Golf, here: str) -> None:
     make_study(here, "s", [trial_of(0, TrialState.RUNNING)])
-    with opened(here) as storage, storage.ledger._begin() as connection:
+    with opened(here) as storage, coordination(storage).ledger._begin() as connection:
         row = {"trial_id": 1, "owner": "elsewhere:1:1:a", "beat": time.time(), "deaths": 0}
         connection.execute(insert(LEASES), row)
     assert "trial 0 on elsewhere:1. End" in told(golf("rm", "study=s", "yes=true"))
-    with opened(here) as storage, storage.ledger._begin() as connection:
+    with opened(here) as storage, coordination(storage).ledger._begin() as connection:
         connection.execute(text(f"UPDATE golf_leases SET beat = {time.time() - 61}"))
     assert golf("rm", "study=s", "yes=true").status == 0
 
