@@ -8,7 +8,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -18,6 +17,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
 from golf_opt.storage.failures import StorageUnreachable, is_passing
+from golf_opt.storage.workers import MAX_DEATHS
 from golf_opt.storage.write_behind import BudgetSpent, WriteBehindStorage
 from tests import postgres
 
@@ -47,10 +47,17 @@ def worker(url: str) -> Iterator[Worker]:
     """Make workers' storages on one database; ticks and silence are short."""
     made: list[WriteBehindStorage] = []
 
-    def make(owner: str, **options: Any) -> optuna.Study:
-        options = {"tick_s": 0.05, "lease_s": 0.4} | options
+    def make(
+        owner: str,
+        tick_s: float = 0.05,
+        lease_s: float = 0.4,
+        is_alive: Callable[[str], bool] = lambda _: True,
+        max_deaths: int = MAX_DEATHS,
+    ) -> optuna.Study:
         engine = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-        storage = WriteBehindStorage(RDBStorage(url, engine_kwargs=engine), owner, **options)
+        storage = WriteBehindStorage(RDBStorage(url, engine_kwargs=engine), owner)
+        storage._sync.tick_s, storage.workers.lease_s = tick_s, lease_s
+        storage.workers.is_alive, storage.workers.max_deaths = is_alive, max_deaths
         made.append(storage)
         return optuna.create_study(
             study_name="s", storage=storage, direction="maximize", load_if_exists=True,
@@ -147,7 +154,7 @@ def test_after_an_outage_nobody_is_taken_for_dead_at_once(worker: Worker) -> Non
     worker("a", tick_s=1e6).ask()
     other = worker("b", lease_s=2.0)
     time.sleep(0.1)
-    other._storage.workers._lease_s = 0.05  # silent for longer than that, but seen for less
+    other._storage.workers.lease_s = 0.05  # silent for longer than that, but seen for less
     other._storage._sync.reachable_since = time.monotonic() + 1
     assert other._storage.workers.requeue_dead(other._study_id) == []
 
@@ -207,7 +214,8 @@ def test_an_outage_loses_nothing() -> None:
     with postgres.started() as server:
         url = server.url(server.create_database()).replace("postgresql:", "postgresql+psycopg:")
         backend = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-        storage = WriteBehindStorage(backend, "me", tick_s=0.05)
+        storage = WriteBehindStorage(backend, "me")
+        storage._sync.tick_s = 0.05
         study = optuna.create_study(study_name="s", storage=storage, direction="maximize")
         trials = [study.ask(), study.ask()]
         server.stop(signal.SIGKILL)

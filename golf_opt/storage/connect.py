@@ -22,7 +22,7 @@ from golf_opt.storage.failures import explain_opening, is_made_meanwhile
 from golf_opt.storage.url import storage_url
 from golf_opt.storage.workers import coordination
 from golf_opt.storage.write_behind import WriteBehindStorage
-from golf_opt.utils.processes import is_alive, worker_id
+from golf_opt.utils.processes import worker_id
 
 SQLITE_TIMEOUT_S = 60
 CONNECT_TIMEOUT_S = 10
@@ -106,7 +106,7 @@ def _open_sqlite(url: URL) -> BaseStorage:
     if wal:
         event.listen(backend.engine, "connect", _relax_sync)
         backend.engine.dispose()  # so that every connection passes the listener
-    return WriteBehindStorage(backend, worker_id(), is_alive)
+    return WriteBehindStorage(backend, worker_id())
 
 
 def _relax_sync(connection: Any, _record: object) -> None:
@@ -133,7 +133,7 @@ def _open_server(url: URL) -> BaseStorage:
         "connect_timeout": CONNECT_TIMEOUT_S,
         "options": f"-c statement_timeout={1000 * STATEMENT_TIMEOUT_S}",
     }
-    return WriteBehindStorage(_rdb(url, connect, **pool), worker_id(), is_alive)
+    return WriteBehindStorage(_rdb(url, connect, **pool), worker_id())
 
 
 def _rdb(url: URL, connect_args: dict[str, Any], **options: Any) -> RDBStorage:

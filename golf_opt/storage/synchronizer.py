@@ -17,6 +17,7 @@ from golf_opt.storage.cache import TrialCache
 from golf_opt.storage.failures import StorageUnreachable, is_passing
 from golf_opt.storage.ledger import Ledger
 
+TICK_S = 0.5  # between two writes
 BEAT_S = 10.0  # between two signs of life, where nothing is written
 PATIENCE_S = 5.0  # longest wait between two attempts to reach the database
 CLOSING_S = 1.5  # for the last write, where the database does not answer
@@ -30,13 +31,11 @@ class Synchronizer:
     Its thread does both from the first trial on. Whoever cannot wait calls `flush` or `refresh`.
     """
 
-    def __init__(
-        self, cache: TrialCache, ledger: Ledger, backend: RDBStorage, tick_s: float
-    ) -> None:
+    def __init__(self, cache: TrialCache, ledger: Ledger, backend: RDBStorage) -> None:
         self.reader = optuna.storages.get_storage(backend)  # reads only what is new
+        self.tick_s = TICK_S
         self.reachable_since: float | None = time.monotonic()
         self._cache, self._ledger, self._backend = cache, ledger, backend
-        self._tick_s = tick_s
         self._writing = threading.Lock()  # one write at a time, in order
         self._written = time.monotonic()
         self._failure: Exception | None = None
@@ -75,7 +74,7 @@ class Synchronizer:
             except StorageUnreachable:
                 if stopped():
                     raise
-                time.sleep(self._tick_s)
+                time.sleep(self.tick_s)
 
     def _write(self) -> None:
         with self._writing:
@@ -124,7 +123,7 @@ class Synchronizer:
                 self._thread.start()
 
     def _work(self) -> None:
-        wait_s = self._tick_s
+        wait_s = self.tick_s
         while not self._closing.wait(wait_s):
             try:
                 with self._cache.lock:
@@ -134,7 +133,7 @@ class Synchronizer:
                     self.flush()
                 for study_id in list(self._cache.studies):
                     self.refresh(study_id)
-                wait_s = self._tick_s
+                wait_s = self.tick_s
             except StorageUnreachable:
                 wait_s = min(2 * wait_s, PATIENCE_S)
             except Exception as error:  # raised in the loop's thread, by what it calls next

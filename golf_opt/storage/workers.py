@@ -14,9 +14,10 @@ from golf_opt.storage.cache import TrialCache
 from golf_opt.storage.ledger import Lease, Ledger
 from golf_opt.storage.optuna_internals import id_of_trial, storage_of
 from golf_opt.storage.synchronizer import Synchronizer
-from golf_opt.utils.processes import is_alive as process_lives
+from golf_opt.utils.processes import is_alive
 
 LEASE_S = 60.0  # without a sign of life, a worker on another host counts as dead
+MAX_DEATHS = 5  # of workers in a row, in one trial, before it fails
 RUNNING = (TrialState.RUNNING,)
 WORKER = "worker"  # the user attribute with the name of the worker that ran a trial last
 
@@ -26,26 +27,13 @@ class ManyWorkers:
 
     A worker of this host is dead when its process is gone; one of another host when it gave no
     sign of life for `lease_s`. After an outage everyone first gets half of that time.
-
-    Args:
-        is_alive: tells whether the worker of a name may be alive; those of other hosts may.
-        lease_s: seconds without a sign of life after which a worker's trials are requeued.
-        max_deaths: workers that may die in a trial, one after the other, before it fails.
     """
 
     shared: Literal[True] = True
 
-    def __init__(
-        self,
-        cache: TrialCache,
-        sync: Synchronizer,
-        ledger: Ledger,
-        is_alive: Callable[[str], bool],
-        lease_s: float,
-        max_deaths: int,
-    ) -> None:
+    def __init__(self, cache: TrialCache, sync: Synchronizer, ledger: Ledger) -> None:
         self._cache, self._sync, self.ledger = cache, sync, ledger
-        self._is_alive, self._lease_s, self._max_deaths = is_alive, lease_s, max_deaths
+        self.is_alive, self.lease_s, self.max_deaths = is_alive, LEASE_S, MAX_DEATHS
         self._unleased: dict[int, float] = {}  # running trials without a lease: when first seen
         self.reader = sync.reader
         self.flush, self.close = sync.flush, sync.close
@@ -87,7 +75,7 @@ class ManyWorkers:
         """Requeue a study's trials of dead workers; return their numbers and their new states."""
         leases = self.leases(study_id)
         now, since = time.monotonic(), self._sync.reachable_since
-        patient = since is not None and now - since >= self._lease_s / 2
+        patient = since is not None and now - since >= self.lease_s / 2
         self._unleased = {
             lease.trial_id: self._unleased.get(lease.trial_id, now)
             for lease in leases
@@ -95,10 +83,10 @@ class ManyWorkers:
         }
         requeued = []
         for lease in leases:
-            gone = lease.owner is not None and not self._is_alive(lease.owner)
-            if gone or (patient and self._silent_s(lease, now) > self._lease_s):
-                silent_s = 0.0 if gone else self._lease_s
-                state = self._sync.reach(self.ledger.requeue, lease, self._max_deaths, silent_s)
+            gone = lease.owner is not None and not self.is_alive(lease.owner)
+            if gone or (patient and self._silent_s(lease, now) > self.lease_s):
+                silent_s = 0.0 if gone else self.lease_s
+                state = self._sync.reach(self.ledger.requeue, lease, self.max_deaths, silent_s)
                 if state is not None:
                     requeued.append((lease.number, state))
         if requeued:
@@ -135,7 +123,7 @@ class SingleWorker:
         requeued = []
         for trial in self.reader.get_all_trials(study_id, deepcopy=False, states=RUNNING):
             worker = trial.user_attrs.get(WORKER)
-            if worker is not None and not process_lives(worker):
+            if worker is not None and not is_alive(worker):
                 self.reader.set_trial_state_values(id_of_trial(trial), TrialState.WAITING)
                 requeued.append((trial.number, TrialState.WAITING))
         return requeued
@@ -156,7 +144,7 @@ def coordination(storage: BaseStorage) -> SingleWorker | ManyWorkers:
 def is_held(lease: Lease) -> bool:
     """Return whether a worker is at the trial, as far as can be told from here."""
     silent = (lease.age_s or 0.0) > LEASE_S
-    return lease.owner is not None and process_lives(lease.owner) and not silent
+    return lease.owner is not None and is_alive(lease.owner) and not silent
 
 
 def flush(study: optuna.Study) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,15 +29,7 @@ from golf_opt.storage.ledger import Ledger, local_time
 from golf_opt.storage.optuna_internals import FrozenStudy, id_of_study
 from golf_opt.storage.synchronizer import Synchronizer
 from golf_opt.storage.tables import STUDY_SYSTEM_ATTRS, STUDY_USER_ATTRS, Changes
-from golf_opt.storage.workers import LEASE_S, ManyWorkers
-
-TICK_S = 0.5  # between two writes
-MAX_DEATHS = 5  # of workers in a row, in one trial, before it fails
-
-
-def anyone_may_live(_owner: str) -> bool:
-    """Know of no worker that it is dead; only its silence tells."""
-    return True
+from golf_opt.storage.workers import ManyWorkers
 
 
 class BudgetSpent(Exception):
@@ -50,33 +42,20 @@ class WriteBehindStorage(BaseStorage):
     Args:
         backend: Optuna's own; everything rare goes through it.
         owner: names this worker in the database; another run of it has another name.
-        is_alive, lease_s, max_deaths: when other workers count as dead; see `ManyWorkers`.
-        tick_s: seconds between two writes.
     """
 
-    def __init__(
-        self,
-        backend: RDBStorage,
-        owner: str,
-        is_alive: Callable[[str], bool] = anyone_may_live,
-        tick_s: float = TICK_S,
-        lease_s: float = LEASE_S,
-        max_deaths: int = MAX_DEATHS,
-    ) -> None:
-        self._arguments = (backend, owner, is_alive, tick_s, lease_s, max_deaths)
+    def __init__(self, backend: RDBStorage, owner: str) -> None:
         self._backend = backend
         self._directions: dict[int, list[StudyDirection]] = {}  # by study
         self._ledger = Ledger(backend.engine, owner)
         self._cache = TrialCache()
-        self._sync = Synchronizer(self._cache, self._ledger, backend, tick_s)
+        self._sync = Synchronizer(self._cache, self._ledger, backend)
         self._reach = self._sync.reach
-        self.workers = ManyWorkers(
-            self._cache, self._sync, self._ledger, is_alive, lease_s, max_deaths
-        )
+        self.workers = ManyWorkers(self._cache, self._sync, self._ledger)
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._sync.flush()
-        return WriteBehindStorage, self._arguments
+        return WriteBehindStorage, (self._backend, self._ledger.owner)
 
     def remove_session(self) -> None:
         self._backend.remove_session()
