@@ -105,8 +105,8 @@ class TrialCache:
         """Return what is to be written of a trial; of a lost one nothing ever is."""
         with self.lock:
             if trial_id in self.lost:
-                return Changes()
-            return self.batch.trials.setdefault(trial_id, Changes())
+                return Changes(trial_id)
+            return self.batch.trials.setdefault(trial_id, Changes(trial_id))
 
     def replace(self, trial_id: int, **changed: Any) -> None:
         """Put a changed copy in place of a trial, so that no reader sees a trial change."""
@@ -143,8 +143,8 @@ class TrialCache:
         """Return those attributes of a study that are not written yet."""
         with self.lock:
             return {
-                key: json.loads(text)
-                for (kind, study, key), text in self.batch.study_attrs.items()
+                key: json.loads(row["value_json"])
+                for (kind, study, key), row in self.batch.study_attrs.items()
                 if (kind, study) == (table, study_id)
             }
 

@@ -131,7 +131,7 @@ class Ledger:
             rows = replace(batch, trials=kept).rows()
             for table in tables.UNIQUE:  # in the same order for every worker
                 self._upsert(connection, table, rows.get(table, []))
-            progressed = [trial_id for trial_id, changes in kept.items() if changes.reports]
+            progressed = {row["trial_id"] for row in rows.get(tables.REPORTS, [])}
             if progressed:
                 failing = and_(LEASES.c.trial_id.in_(progressed), LEASES.c.deaths > 0)
                 connection.execute(update(LEASES).where(failing).values(deaths=0))

@@ -18,17 +18,22 @@ from collections.abc import Container, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.distributions import (
+    BaseDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+)
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Table
 
+from golf_opt.storage import tables
 from golf_opt.storage.cache import NEVER, TrialCache
 from golf_opt.storage.ledger import Ledger, local_time
-from golf_opt.storage.optuna_internals import FrozenStudy, id_of_study
+from golf_opt.storage.optuna_internals import FrozenStudy, id_of_study, models
 from golf_opt.storage.synchronizer import Synchronizer
-from golf_opt.storage.tables import STUDY_SYSTEM_ATTRS, STUDY_USER_ATTRS, Changes
+from golf_opt.storage.tables import Changes
 from golf_opt.storage.workers import ManyWorkers
 
 
@@ -119,10 +124,13 @@ class WriteBehindStorage(BaseStorage):
         with self._changing(trial_id) as (_, changes):
             if trial_id in self._cache.lost:
                 return False
-            changes.state, changes.values = state, values
+            changes.state = state
             changed: dict[str, Any] = {"state": state}
             if values is not None:
                 changed["values"] = list(values)
+            for objective, number in enumerate(values or ()):
+                value, kind = models.TrialValueModel.value_to_stored_repr(number)
+                changes.put(tables.OBJECTIVES, objective=objective, value=value, value_type=kind)
             if state.is_finished():
                 changes.completed = datetime.now(UTC)
                 changed["datetime_complete"] = local_time(changes.completed)
@@ -145,7 +153,12 @@ class WriteBehindStorage(BaseStorage):
             if (known := study.distribution(param_name)) is not None:
                 check_distribution_compatibility(known, distribution)
             study.distributions.setdefault(param_name, distribution)
-            changes.params[param_name] = (param_value_internal, distribution)
+            changes.put(
+                tables.PARAMS,
+                param_name=param_name,
+                param_value=param_value_internal,
+                distribution_json=distribution_to_json(distribution),
+            )
             value = distribution.to_external_repr(param_value_internal)
             self._cache.replace(
                 trial_id,
@@ -156,21 +169,25 @@ class WriteBehindStorage(BaseStorage):
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
+        to_stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
         with self._changing(trial_id) as (trial, changes):
-            changes.reports[step] = intermediate_value
+            value, kind = to_stored(intermediate_value)
+            changes.put(
+                tables.REPORTS, step=step, intermediate_value=value, intermediate_value_type=kind
+            )
             values = trial.intermediate_values | {step: intermediate_value}
             self._cache.replace(trial_id, intermediate_values=values)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         text = json.dumps(value)
         with self._changing(trial_id) as (trial, changes):
-            changes.user_attrs[key] = text
+            changes.put(tables.USER_ATTRS, key=key, value_json=text)
             self._cache.replace(trial_id, user_attrs=trial.user_attrs | {key: value})
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         text = json.dumps(value)
         with self._changing(trial_id) as (trial, changes):
-            changes.system_attrs[key] = text
+            changes.put(tables.SYSTEM_ATTRS, key=key, value_json=text)
             self._cache.replace(trial_id, system_attrs=trial.system_attrs | {key: value})
 
     def _known(self, trial_id: int) -> FrozenTrial:
@@ -224,24 +241,24 @@ class WriteBehindStorage(BaseStorage):
         self._directions.pop(study_id, None)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._set_study_attr(STUDY_USER_ATTRS, study_id, key, value)
+        self._set_study_attr(tables.STUDY_USER_ATTRS, study_id, key, value)
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._set_study_attr(STUDY_SYSTEM_ATTRS, study_id, key, value)
+        self._set_study_attr(tables.STUDY_SYSTEM_ATTRS, study_id, key, value)
 
     def _set_study_attr(self, table: Table, study_id: int, key: str, value: Any) -> None:
-        text = json.dumps(value)
+        row = {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
         self.get_study_directions(study_id)  # KeyError where there is no such study
         with self._cache.lock:
-            self._cache.batch.study_attrs[table, study_id, key] = text
+            self._cache.batch.study_attrs[table, study_id, key] = row
         self._sync.start()
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        unwritten = self._sync.unwritten_attrs(STUDY_USER_ATTRS, study_id)
+        unwritten = self._sync.unwritten_attrs(tables.STUDY_USER_ATTRS, study_id)
         return self._reach(self._backend.get_study_user_attrs, study_id) | unwritten
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        unwritten = self._sync.unwritten_attrs(STUDY_SYSTEM_ATTRS, study_id)
+        unwritten = self._sync.unwritten_attrs(tables.STUDY_SYSTEM_ATTRS, study_id)
         return self._reach(self._backend.get_study_system_attrs, study_id) | unwritten
 
     def get_study_id_from_name(self, study_name: str) -> int:
