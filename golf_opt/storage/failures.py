@@ -5,16 +5,8 @@ from __future__ import annotations
 import re
 
 import optuna
+from sqlalchemy import exc
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import (
-    DBAPIError,
-    IntegrityError,
-    InterfaceError,
-    NoSuchModuleError,
-    OperationalError,
-    SQLAlchemyError,
-)
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from golf_opt.storage.url import show_url
 from golf_opt.utils.files import WRITE_ERRORS
@@ -30,11 +22,11 @@ def is_passing(error: Exception, dialect: str) -> bool:
     A server that restarts is; a full disk, a missing right or a broken statement is not.
     """
     cause = error
-    while not isinstance(cause, SQLAlchemyError) and cause.__cause__ is not None:
+    while not isinstance(cause, exc.SQLAlchemyError) and cause.__cause__ is not None:
         cause = cause.__cause__  # type: ignore[assignment]
-    if isinstance(cause, PoolTimeout):
+    if isinstance(cause, exc.TimeoutError):
         return True
-    if not isinstance(cause, DBAPIError):
+    if not isinstance(cause, exc.DBAPIError):
         return False
     if dialect == "sqlite":
         return "locked" in str(cause.orig) or "busy" in str(cause.orig)
@@ -42,14 +34,14 @@ def is_passing(error: Exception, dialect: str) -> bool:
         return True
     state = getattr(cause.orig, "sqlstate", None)
     if state is None:  # no word from the server: it is not there
-        return isinstance(cause, (OperationalError, InterfaceError))
+        return isinstance(cause, (exc.OperationalError, exc.InterfaceError))
     # connection, transaction rollback (deadlock), shutdown, too many connections, lock timeout
     return state[:2] in ("08", "40", "57") or state in ("53300", "55P03")
 
 
-def is_made_meanwhile(error: DBAPIError) -> bool:
+def is_made_meanwhile(error: exc.DBAPIError) -> bool:
     """Return whether what was to be created exists: another worker made it at the same moment."""
-    if isinstance(error, IntegrityError):  # the same row, of a catalogue or of Optuna's versions
+    if isinstance(error, exc.IntegrityError):  # the same row: of a catalogue, of Optuna's versions
         return True
     duplicates = ("42P07", "42710")  # a table, a type
     return getattr(error.orig, "sqlstate", "") in duplicates or "already exists" in str(error.orig)
@@ -63,7 +55,7 @@ def explain_opening(url: URL, error: Exception) -> str:
             f"storage {shown} was made by another version of Optuna ({optuna.__version__} is "
             f'installed); upgrade it with: optuna storage upgrade --storage "{shown}"'
         )
-    if isinstance(error, (NoSuchModuleError, ImportError)):
+    if isinstance(error, (exc.NoSuchModuleError, ImportError)):
         return f"storage {shown} needs a database driver that is not installed: {error}"
     reason = str(getattr(error, "orig", None) or error).strip()
     if url.password:
@@ -83,7 +75,7 @@ def explain_failure(error: Exception) -> str | None:
         return f"{error.filename or 'a file'} cannot be written: {error.strerror}"
     if isinstance(error, StorageUnreachable):
         return f"storage does not answer: {' '.join(str(error).split())}"
-    if not isinstance(error, (optuna.exceptions.StorageInternalError, SQLAlchemyError)):
+    if not isinstance(error, (optuna.exceptions.StorageInternalError, exc.SQLAlchemyError)):
         return None
     cause = error.__cause__ or error
     return f"storage cannot be written: {getattr(cause, 'orig', None) or cause}"

@@ -18,11 +18,8 @@ from collections.abc import Container, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    check_distribution_compatibility,
-    distribution_to_json,
-)
+import optuna
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -135,9 +132,10 @@ class WriteBehindStorage(BaseStorage):
                 changes.completed = datetime.now(UTC)
                 changed["datetime_complete"] = local_time(changes.completed)
             self._cache.replace(trial_id, **changed)
-            changes.held = changes.held or trial_id in self._cache.held
+            held = trial_id in self._cache.held
             self._cache.held.discard(trial_id)
-        if not changes.held or state == TrialState.WAITING:  # others may be waiting for it
+            changes.held |= held
+        if not held or state == TrialState.WAITING:  # others may be waiting for it
             self._sync.flush()
         return True
 
@@ -151,7 +149,7 @@ class WriteBehindStorage(BaseStorage):
         with self._changing(trial_id) as (trial, changes):
             study = self._cache.study(self._cache.study_of(trial_id))
             if (known := study.distribution(param_name)) is not None:
-                check_distribution_compatibility(known, distribution)
+                optuna.distributions.check_distribution_compatibility(known, distribution)
             study.distributions.setdefault(param_name, distribution)
             changes.put(
                 tables.PARAMS,
