@@ -21,9 +21,10 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
 from golf_opt.config.schema import StorageConfig
+from golf_opt.storage.checkpoint import open_checkpoints
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import FINGERPRINT, find_study, marks
-from golf_opt.study.callbacks import Callback, TrialRun, open_checkpoints
+from golf_opt.study.callbacks import Callback, TrialRun
 
 Golf = Callable[..., Ran]
 Start = Callable[..., subprocess.Popen[str]]
