@@ -225,11 +225,9 @@ def test_a_caching_storage_can_forget_a_study(database: RDBStorage) -> None:
 def test_a_note_is_what_the_dashboard_shows(study: optuna.Study) -> None:
     internals.save_note(study, "# old")
     internals.save_note(study, "# new")
-    assert (
-        optuna_dashboard.get_note(study) == "# new"
-        if hasattr(optuna_dashboard, "get_note")
-        else (study.system_attrs["dashboard:note_str:0"] == "# new")
-    ), "optuna_dashboard/_note.py: the note of a study is not on the dashboard"
+    assert optuna_dashboard.get_note(study) == "# new", (
+        "optuna_dashboard/_note.py: the note of a study is not on the dashboard"
+    )
 
 
 def test_a_trial_is_serialized_as_the_dashboards_page_reads_it(study: optuna.Study) -> None:
