@@ -35,9 +35,9 @@ from golf_opt.engines.base import Job
 from golf_opt.engines.native import NativeEngine
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.url import PASSWORD_ENV, take_password
+from golf_opt.storage.workers import coordination
 from golf_opt.study.callbacks import Callback, TrialRun
 from golf_opt.study.jobs import candidate_of
-from golf_opt.study.run import requeue_dead
 from golf_opt.task.arch import load_arch
 from golf_opt.task.data import load
 from tests import postgres
@@ -215,7 +215,7 @@ def check(fleet: Fleet, trials: int, epochs: int) -> tuple[int, float]:
     assert not fleet.errors, "\n".join(fleet.errors)
     with opened_storage(fleet.storage) as opened:
         study = optuna.load_study(study_name=STUDY, storage=opened)
-        assert requeue_dead(study) == []
+        assert coordination(opened).requeue_dead(study._study_id) == []
         rows = study.trials
         candidates = [candidate_of(study, trial) for trial in rows]
     assert Counter(trial.state for trial in rows) == {TrialState.COMPLETE: trials}
