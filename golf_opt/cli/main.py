@@ -41,7 +41,8 @@ from golf_opt.config.schema import (
     worker_config,
 )
 from golf_opt.engines.base import EngineFault
-from golf_opt.storage.studies import PASSWORD_ENV, explain_failure, take_password
+from golf_opt.storage.failures import explain_failure
+from golf_opt.storage.url import PASSWORD_ENV, take_password
 from golf_opt.task.arch import load_arch, presets, show_shape, unknown_arch
 
 if TYPE_CHECKING:

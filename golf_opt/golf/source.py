@@ -11,9 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 from golf_opt.config.schema import DataConfig, SourceConfig, StorageConfig, UsageError
 from golf_opt.engines.base import Job, Tensors
 from golf_opt.golf.weights import read_weights
-from golf_opt.storage.checkpoint import DamagedCheckpoint
-from golf_opt.storage.studies import opened_storage
-from golf_opt.study.callbacks import open_checkpoints
+from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
+from golf_opt.storage.connect import opened_storage
 from golf_opt.study.description import StudyDescription, description_of, find_study
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View, load

@@ -19,13 +19,12 @@ from optuna.trial import FrozenTrial
 
 from golf_opt import __version__
 from golf_opt.config.schema import CompareConfig, ReportConfig, UsageError
-from golf_opt.storage.checkpoint import DamagedCheckpoint
+from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
+from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import (
     NOTE_SECTIONS,
     marks,
-    opened_storage,
 )
-from golf_opt.study.callbacks import open_checkpoints
 from golf_opt.study.description import description_of, differences, find_study
 from golf_opt.study.note import (
     PROTOCOL_WORDS,

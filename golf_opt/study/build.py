@@ -15,6 +15,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from golf_opt.config.schema import StudyConfig, UsageError, check_int
+from golf_opt.storage.optuna_internals import num_grid_points
 from golf_opt.study.callbacks import Callback
 from golf_opt.study.description import StudyDescription
 from golf_opt.study.samplers import FreshSampler, GridSampler, grid_sampler
@@ -98,7 +99,7 @@ def sampler_maker(plan: Plan, space: Space) -> Callable[[int], BaseSampler]:
 
     first = make(0)
     if isinstance(first, GridSampler):
-        points = len(first._all_grids)
+        points = num_grid_points(first)
         check_int(f"trials of a grid of {points} points", plan.trials, 1, points)
     return make
 

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from golf_opt import __version__
 from golf_opt.config.schema import DEFAULT_EPOCHS, StudyConfig, UsageError
 from golf_opt.engines.base import Job
-from golf_opt.storage.studies import STUDY_ID, find_any_study, flush, mark, marks
+from golf_opt.storage.studies import STUDY_ID, find_any_study, mark, marks
+from golf_opt.storage.workers import flush
 from golf_opt.study.space import Space, build_space
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import View

@@ -9,6 +9,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
+from golf_opt.storage.optuna_internals import id_of_study
 from golf_opt.study.description import StudyDescription, description_of, readable
 from golf_opt.visualization.figures import StudyView
 
@@ -25,7 +26,7 @@ def best_of_all(storage: BaseStorage, but: str) -> list[StudyView]:
         plan = readable(frozen.system_attrs)
         if plan is not None and frozen.study_name != but:
             with contextlib.suppress(ValueError):  # no trial is complete
-                best = storage.get_best_trial(frozen._study_id)
+                best = storage.get_best_trial(id_of_study(frozen))
                 views.append(_view(frozen.study_name, plan, [best]))
     return views
 
