@@ -18,14 +18,14 @@ from conftest import Ran
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ConfirmConfig, DataConfig, EngineConfig, StorageConfig
 from golf_opt.engines import create_engine
-from golf_opt.engines.base import Job
 from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.retrain import confirm
 from golf_opt.golf.retrain.stats import points, spread
-from golf_opt.golf.source import candidate_of, study_view
-from golf_opt.storage.studies import CONFIRMED, RECIPE, find_study, marks, opened_storage
+from golf_opt.golf.source import study_view
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import CONFIRMED, marks
+from golf_opt.study.description import description_of, find_study
 from golf_opt.task import rng
-from golf_opt.task.arch import build_net
 from golf_opt.task.data import Split, View
 
 NAME = "tiny"
@@ -67,15 +67,16 @@ def test_results_are_those_of_the_seeds(study: optuna.Study, tmp_path: Path) -> 
     config = config_of(tmp_path)
     assert confirm.confirm(config, lambda line: None) is None
     kept = marks(study)[CONFIRMED]
-    best = confirm.best_trials(study, 2)
+    best = confirm.complete_trials(study, 2)
     assert set(kept) == {str(trial.number) for trial in best}
     seeds = [rng.derive(0, "confirm", index) for index in range(2)]
     assert all(set(map(int, rows)) == {*seeds} for rows in kept.values())
     assert not {*seeds} & {trial.user_attrs["seed"] for trial in study.trials}
-    net = build_net(marks(study)[RECIPE]["arch"])
+    net = description_of(study).net
     view = study_view(study, DIGITS)
     engine = create_engine(TORCH, view, net, print)
-    runs = [Run(seed, Job(net, candidate_of(study, best[0]), seed, 2)) for seed in seeds]
+    job = description_of(study).job(best[0])
+    runs = [Run(seed, replace(job, seed=seed)) for seed in seeds]
     again = {run.key: run.history[-1].accuracy for run, _ in train(engine, runs) if run.over}
     rows = kept[str(best[0].number)]
     assert {int(seed): row["accuracy"] for seed, row in rows.items()} == again
@@ -87,7 +88,7 @@ def test_the_table_and_the_note_say_the_same(
     ran = golf("confirm", f"study={NAME}", "top=2", "seeds=3", "target=0.1", f"dir={tmp_path}",
                "engine=torch")  # fmt: skip
     assert ran.status == 0, ran.err
-    best = confirm.best_trials(study, 2)
+    best = confirm.complete_trials(study, 2)
     for row in confirm.confirmed_rows(study, best):
         values = [r["accuracy"] for r in marks(study)[CONFIRMED][str(row.number)].values()]
         assert row.ours.n == 3
@@ -135,7 +136,7 @@ def test_holdout_measures_on_the_holdout_alone(golf: Callable[..., Ran], tmp_pat
         study = find_study(storage, NAME)
         view = study_view(study, DIGITS)
         assert view.objective.name == "holdout" and view.objective is not view.test
-        trials = confirm.best_trials(study, 1)
+        trials = confirm.complete_trials(study, 1)
         poisoned = replace(view, test=Split("test", view.test.images[:0], view.test.labels[:0]))
         kept = []
         for seen in (view, poisoned):

@@ -25,6 +25,8 @@ from conftest import Ran
 from v0_1 import trainings
 
 from golf_opt.engines.native import NativeEngine, compiler
+from golf_opt.storage.studies import marks
+from golf_opt.study.description import FACTS_0_1, FINGERPRINT_0_1, description_of
 
 OLD = Path(__file__).parent / "v0_1"
 STUDY = (
@@ -74,12 +76,29 @@ def test_a_stopped_study_goes_on(folder: Path, golf: Callable[..., Ran]) -> None
     same_machine = trainings.machine() == json.loads(trainings.FILE.read_text())["machine"]
     for trial, then in zip(now, twin(), strict=True):
         assert trial.state.name == then["state"] == "COMPLETE"
-        accuracies = trial.user_attrs["epoch_accuracies"]
+        accuracies = list(trial.intermediate_values.values())
         assert len(accuracies) == 12
         if same_machine:
             assert trial.params == then["params"]
             assert accuracies == then["user_attrs"]["epoch_accuracies"]
             assert trial.value == then["values"][0]
+
+
+@pytest.mark.parametrize("name", ["old", "grid"])
+def test_what_was_kept_in_three_parts_is_one_description(
+    folder: Path, golf: Callable[..., Ran], name: str
+) -> None:
+    before = marks(study_of(folder, name))
+    described, identity = description_of(study_of(folder, name)), dict(before[FINGERPRINT_0_1])
+    assert identity.pop("direction") == "maximize"
+    assert described.identity() == identity
+    facts = before[FACTS_0_1]
+    assert (described.num_train, described.command) == (facts["num_train"], facts["command"])
+    assert described.net.num_params == facts["num_params"]
+    for verb in (["ls"], ["report", f"study={name}"], ["export", f"study={name}", "output=out"]):
+        ran = golf(*verb)
+        assert ran.status == 0, ran.err
+    assert marks(study_of(folder, name)) == before, "who reads wrote"
 
 
 def test_a_worker_knows_the_samplers_old_name(folder: Path, golf: Callable[..., Ran]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import os
 import re
 import signal
 import sqlite3
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +23,12 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
 from golf_opt.config.schema import StorageConfig
-from golf_opt.storage.studies import FINGERPRINT, find_study, marks, opened_storage
-from golf_opt.study.callbacks import Callback, TrialRun, open_checkpoints
+from golf_opt.storage.checkpoint import open_checkpoints
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import marks
+from golf_opt.study import space
+from golf_opt.study.callbacks import Callback, TrialRun
+from golf_opt.study.description import description_of, find_study
 
 Golf = Callable[..., Ran]
 Start = Callable[..., subprocess.Popen[str]]
@@ -33,6 +39,11 @@ NAME = "c4-5-4@digits-2epochs"
 def load(folder: Path, name: str = NAME) -> optuna.Study:
     """The study of a folder's default storage."""
     return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/studies/golf.db")
+
+
+def found_in(folder: Path) -> str:
+    """A PYTHONPATH with a folder before what is there already."""
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def params(study: optuna.Study) -> list[dict[str, Any]]:
@@ -63,9 +74,8 @@ def test_a_trial_stores_what_made_it(golf: Golf, tmp_path: Path) -> None:
     (trial,) = load(tmp_path).trials
     attrs = trial.user_attrs
     assert set(trial.params) == {"lr", "step_size", "gamma"}
-    assert trial.intermediate_values == dict(enumerate(attrs["epoch_accuracies"], 1))
-    assert trial.value == attrs["final_accuracy"] == attrs["epoch_accuracies"][-1]
-    assert attrs["best_accuracy"] == max(attrs["epoch_accuracies"])
+    assert list(trial.intermediate_values) == [1, 2]
+    assert trial.value == trial.intermediate_values[2]
     assert 0 < attrs["train_accuracy"] <= 1 and len(attrs["epoch_losses"]) == 2
     assert (attrs["protocol"], attrs["engine"], attrs["num_params"]) == ("test", "torch", 807)
     assert attrs["versions"]["optuna"] == optuna.__version__
@@ -140,6 +150,20 @@ def test_an_interrupted_trial_goes_on_and_ends_as_if_it_had_not_been(
         assert trial.user_attrs["epoch_losses"] == other.user_attrs["epoch_losses"]
 
 
+def test_the_examples_of_callback_and_space_run(golf_process: Start, tmp_path: Path) -> None:
+    assert doctest.testmod(space).attempted >= 3 and doctest.testmod(space).failed == 0
+    example = re.search(r"::\n\n(.*?)\n\n    and runs with", Callback.__doc__ or "", re.DOTALL)
+    assert example is not None
+    (tmp_path / "my_module.py").write_text(textwrap.dedent(example[1]))
+    process = golf_process(
+        *QUICK, "epochs=3", "trials=1", "+callbacks.good._target_=my_module.StopWhenGood",
+        "+callbacks.good.accuracy=0", PYTHONPATH=found_in(tmp_path),
+    )  # fmt: skip
+    out, err = process.communicate(timeout=60)
+    assert "(1 pruned)" in out, err
+    assert list(load(tmp_path, "c4-5-4@digits-3epochs").trials[0].intermediate_values) == [1]
+
+
 class Spy(Callback):
     """A callback of a user's own: notes the epochs it sees."""
 
@@ -201,11 +225,11 @@ def test_holdout_reads_the_test_set_once(golf: Golf, tmp_path: Path) -> None:
     assert len(marks(study)["golf_opt:test_readings"]) == 1
 
 
-def test_the_fingerprint_holds_what_makes_the_study(golf: Golf, tmp_path: Path) -> None:
+def test_the_identity_holds_what_makes_the_study(golf: Golf, tmp_path: Path) -> None:
     golf(*QUICK, "epochs=2", "trials=1", "space.lr.high=3e-2")
-    print_ = marks(load(tmp_path))[FINGERPRINT]
-    assert print_["space"]["lr"]["high"] == 0.03 and print_["space"]["batch_size"] == 32
-    assert print_["arch"] == "c4-5-4" and print_["data"].startswith("digits (")
+    identity = description_of(load(tmp_path)).identity()
+    assert identity["space"]["lr"]["high"] == 0.03 and identity["space"]["batch_size"] == 32
+    assert identity["arch"] == "c4-5-4" and identity["data"].startswith("digits (")
 
 
 def test_lanes_that_wait_for_the_sampler_are_told_of(
@@ -213,7 +237,7 @@ def test_lanes_that_wait_for_the_sampler_are_told_of(
 ) -> None:
     command = (*QUICK, "epochs=1", "sampler=random", "study.name=s")
     assert "stood idle" not in golf(*command, "trials=4").out
-    monkeypatch.setattr("golf_opt.study.run.WAITING_S", 1.0)
+    monkeypatch.setattr("golf_opt.study.loop.WAITING_S", 1.0)
     original = optuna.samplers.RandomSampler.sample_independent
 
     def slow(self: Any, *arguments: Any) -> Any:
@@ -334,9 +358,10 @@ def test_a_trial_killed_after_its_last_epoch_is_finished(
     golf: Golf, golf_process: Start, tmp_path: Path, engine: str
 ) -> None:
     command = (*QUICK, f"engine={engine}", "epochs=2", "trials=2", "engine.lanes=1")
-    tests = str(Path(__file__).parent)
     process = golf_process(
-        *command, "+callbacks.die._target_=test_study.DieBeforeTell", PYTHONPATH=tests
+        *command,
+        "+callbacks.die._target_=test_study.DieBeforeTell",
+        PYTHONPATH=found_in(Path(__file__).parent),
     )
     process.communicate(timeout=60)
     assert [trial.state.name for trial in load(tmp_path).trials] == ["RUNNING"]

@@ -20,8 +20,10 @@ import pytest
 from conftest import Ran
 
 from golf_opt.config.schema import StorageConfig
-from golf_opt.storage.studies import FINGERPRINT, RECIPE, find_study, mark, marks, opened_storage
-from golf_opt.study.callbacks import open_checkpoints
+from golf_opt.storage.checkpoint import open_checkpoints
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import mark, marks
+from golf_opt.study.description import DESCRIPTION, find_study
 
 pytest_plugins = ["postgres"]
 
@@ -116,37 +118,38 @@ def begun(golf: Golf, tmp_path: Path) -> StorageConfig:
     return StorageConfig(f"sqlite:///{tmp_path}/studies/golf.db", None)
 
 
-def change(config: StorageConfig, key: str, **changed: Any) -> None:
+def change(config: StorageConfig, **changed: Any) -> None:
     with opened_storage(config) as storage:
         study = find_study(storage, "s")
-        mark(study, key, json.loads(json.dumps(marks(study)[key])) | changed)
+        mark(study, DESCRIPTION, json.loads(json.dumps(marks(study)[DESCRIPTION])) | changed)
 
 
 @pytest.mark.parametrize(
-    ("key", "changed", "message"),
+    ("changed", "message"),
     [
-        (FINGERPRINT, {"data": "digits (other)"}, r"data was digits \(other\) and is digits \("),
-        (RECIPE, {"version": "9.9.0"}, "begun by golf-opt 9.9.0, but this is 0"),
-        (RECIPE, {"sampler": {"_target_": "os.system"}}, "takes only Optuna's own"),
-        (RECIPE, {"pruner": {"of": {"_target_": "os.system"}}}, "takes only Optuna's own"),
+        ({"digest": "other"}, r"data was digits \(other\) and is digits \("),
+        ({"format": 9, "version": "9.9.0"}, "format is 9, but must be at most 2 .*golf-opt==9.9.0"),
+        ({"epochs": "many"}, "description is damaged: epochs: .* integer"),
+        ({"sampler": {"_target_": "os.system"}}, "takes only Optuna's own"),
+        ({"sampler": {"_target_": "optuna.logging.os.system"}}, "takes only Optuna's own"),
+        ({"sampler": {"_target_": "golf_opt.utils.files.replace_text"}}, "only Optuna's own"),
+        ({"pruner": {"of": {"_target_": "os.system"}}}, "takes only Optuna's own"),
+        ({"pruner": {"of": [{"_target_": "os.system"}]}}, "takes only Optuna's own"),
     ],
 )
 def test_a_worker_that_does_not_fit_is_refused(
-    golf: Golf, begun: StorageConfig, key: str, changed: dict[str, Any], message: str
+    golf: Golf, begun: StorageConfig, changed: dict[str, Any], message: str
 ) -> None:
-    change(begun, key, **changed)
+    change(begun, **changed)
     ran = golf("worker", "study=s", "engine=torch")
     assert ran.status == 2 and ran.err.startswith("golf-opt: ") and "Traceback" not in ran.err
     assert re.search(message, ran.err), ran.err
 
 
-def test_another_patch_version_is_only_noted(golf: Golf, begun: StorageConfig) -> None:
-    from golf_opt import __version__
-
-    older = ".".join([*__version__.split(".")[:2], "99"])
-    change(begun, RECIPE, version=older)
+def test_another_version_is_only_noted(golf: Golf, begun: StorageConfig) -> None:
+    change(begun, version="0.0.9")
     ran = golf("worker", "study=s", "engine=torch")
-    assert ran.status == 0 and f"note: the study was begun by golf-opt {older}" in ran.out
+    assert ran.status == 0 and "note: the study was stored by golf-opt 0.0.9" in ran.out
 
 
 def test_a_study_must_be_named_and_there(golf: Golf, begun: StorageConfig) -> None:

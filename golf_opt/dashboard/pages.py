@@ -26,16 +26,24 @@ import optuna
 from bottle import Bottle
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
-from optuna_dashboard._serializer import serialize_frozen_trial
 
 from golf_opt.dashboard.guard import Environ, StartResponse
-from golf_opt.storage.checkpoint import DamagedCheckpoint
-from golf_opt.storage.studies import FINGERPRINT, RECIPE, STUDY_ID
-from golf_opt.study.callbacks import open_checkpoints
-from golf_opt.study.note import best_of_all, log, snapshot_of
-from golf_opt.task.arch import build_net
+from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
+from golf_opt.storage.optuna_internals import (
+    forget_all_trials,
+    forget_study,
+    id_of_study,
+    id_of_trial,
+    refetch_trials,
+    serialize_trial,
+)
+from golf_opt.storage.studies import STUDY_ID
+from golf_opt.study.description import StudyDescription, readable
+from golf_opt.study.note import log
+from golf_opt.study.snapshot import best_of_all, snapshot_of
 from golf_opt.task.data import Split, objective_split
 from golf_opt.utils.text import percent
+from golf_opt.utils.trials import best_trials
 from golf_opt.visualization import pictures
 from golf_opt.visualization.plots import plotly_json
 from golf_opt.visualization.published import kept_records
@@ -91,7 +99,7 @@ class StudyPages:
         """Read every study before somebody asks for it, the newest first."""
         for frozen in reversed(self._storage.get_all_studies()):
             with contextlib.suppress(KeyError):  # removed meanwhile
-                shown = self._open(frozen._study_id)
+                shown = self._open(id_of_study(frozen))
                 with shown.lock:
                     trials = shown.study.get_trials(deepcopy=False)
                     self._rows(shown, trials, self._offers(shown, trials))
@@ -138,7 +146,7 @@ class StudyPages:
             answered[:] = answer
 
         # the application would answer from what it read up to ten seconds ago, and we keep it
-        self._app._inmemory_cache._trials_last_fetched_at.pop(study_id, None)
+        refetch_trials(self._app, study_id)
         bare = environ | {"REQUEST_METHOD": "GET", "QUERY_STRING": f"after={10**9}"}
         body = b"".join(self._app(bare, keep))
         if not answered[0].startswith("200"):
@@ -162,15 +170,15 @@ class StudyPages:
             shown = self._shown.get(study_id)
             if shown is None or shown.own_id != own_id:
                 if shown is not None:  # the caches know the study that had this id before
-                    self._app._inmemory_cache.clear()
-                    getattr(self._storage, "_studies", {}).pop(study_id, None)
+                    forget_all_trials(self._app)
+                    forget_study(self._storage, study_id)
                 name = self._storage.get_study_name_from_id(study_id)
                 study = optuna.Study(name, self._storage)
                 shown = self._shown[study_id] = _Shown(own_id, study)
                 if own_id != "None":
                     kept = optuna.Study(name, self._keeper)
                     shown.checkpoints = open_checkpoints(kept, self._folder)
-        shown.attributes = attributes
+        shown.attributes, shown.description = attributes, readable(attributes)
         return shown
 
     def _rows(
@@ -182,11 +190,12 @@ class StudyPages:
         for trial in trials:
             kinds = offers[trial.number]
             kept = shown.json.get(trial.number)
-            if kept is not None and kept[0] == kinds and trial._trial_id not in noted:
+            if kept is not None and kept[0] == kinds and id_of_trial(trial) not in noted:
                 rows.append(kept[1])
                 continue
-            row = serialize_frozen_trial(shown.study._study_id, trial, shown.attributes)
-            row["artifacts"] += _artifacts(shown.study._study_id, trial._trial_id, kinds)
+            study_id = id_of_study(shown.study)
+            row = serialize_trial(study_id, trial, shown.attributes)
+            row["artifacts"] += _artifacts(study_id, id_of_trial(trial), kinds)
             rows.append(json.dumps(row))
             if trial.state.is_finished():
                 shown.json[trial.number] = (kinds, rows[-1])
@@ -194,11 +203,11 @@ class StudyPages:
 
     def _offers(self, shown: _Shown, trials: Sequence[FrozenTrial]) -> list[tuple[str, ...]]:
         """Return which pictures each trial has: the best and the newest all, others the first."""
-        if RECIPE not in shown.attributes:  # not a study of ours
+        if shown.description is None:  # not a study of ours
             return [()] * len(trials)
         offers: list[tuple[str, ...]] = [EVERY if t.intermediate_values else () for t in trials]
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        best = sorted(complete, key=lambda trial: trial.value or 0.0)[-BEST_SHOWN:]
+        best = best_trials(complete, BEST_SHOWN)
         readable = self._splits.get(shown.own_id, True) is not None
         kinds = KINDS if readable else (*EVERY, "weights")
         wanted = {trial.number for trial in [*best, *complete[-NEWEST_SHOWN:]]}
@@ -208,7 +217,7 @@ class StudyPages:
 
     def _figures(self, shown: _Shown, trials: Sequence[FrozenTrial]) -> list[dict[str, str]]:
         """Return the figures as optuna-dashboard has them; drawn again when something is new."""
-        if RECIPE not in shown.attributes:
+        if shown.description is None:
             return []
         revision, now = _revision(trials), time.monotonic()
         if shown.revision != revision and now - shown.drawn_at > FIGURES_EVERY_S:
@@ -231,7 +240,7 @@ class StudyPages:
         except KeyError:
             return None
         trials = shown.study.get_trials(deepcopy=False)
-        trial = next((trial for trial in trials if trial._trial_id == trial_id), None)
+        trial = next((trial for trial in trials if id_of_trial(trial) == trial_id), None)
         if trial is None or kind not in self._offers(shown, trials)[trial.number]:
             return None
         key = (shown.own_id, trial.number, kind)
@@ -259,7 +268,8 @@ class StudyPages:
             steps = [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
             title = f"trial {trial.number}: {percent(steps[-1])} after epoch {len(steps)}"
             return pictures.learning_curve(title, steps, trial.user_attrs.get("epoch_losses", []))
-        net = build_net(shown.attributes[RECIPE]["arch"])
+        assert shown.description is not None  # of no other study are pictures offered
+        net = shown.description.net
         tensors = shown.checkpoints.load(trial.number).state.tensors
         if kind == "weights":
             return pictures.weights(f"trial {trial.number}: {net.name}", net, tensors)
@@ -274,12 +284,12 @@ class StudyPages:
 
     def _split(self, shown: _Shown) -> Split | None:
         """Return the split that the study's objective is measured on; None if it is not here."""
+        plan = shown.description
+        assert plan is not None
         with self._lock:
             if shown.own_id not in self._splits:
-                name, _, digest = shown.attributes[FINGERPRINT]["data"].partition(" ")
-                protocol = shown.attributes[RECIPE]["protocol"]
                 self._splits[shown.own_id] = objective_split(
-                    name, self._data_root, protocol, digest.strip("()")
+                    plan.data, self._data_root, plan.protocol, plan.digest
                 )
             return self._splits[shown.own_id]
 
@@ -291,6 +301,7 @@ class _Shown:
         self.own_id, self.study = own_id, study
         self.lock = threading.Lock()  # of what is made once for everybody who asks
         self.attributes: dict[str, Any] = {}
+        self.description: StudyDescription | None = None  # of a study of ours
         self.checkpoints: Any = None  # of a study of ours
         self.json: dict[int, tuple[tuple[str, ...], str]] = {}  # of finished trials, by number
         self.head: str | None = None  # of the answer, and below what it was made of

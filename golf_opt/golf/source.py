@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -14,14 +12,12 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig, SourceConfig
 from golf_opt.engines.base import Job, Tensors
 from golf_opt.golf.weights import read_weights
-from golf_opt.storage.checkpoint import DamagedCheckpoint
-from golf_opt.storage.studies import FINGERPRINT, RECIPE, find_study, marks, opened_storage
-from golf_opt.study.callbacks import open_checkpoints
-from golf_opt.study.note import best_trial
-from golf_opt.study.space import build_space
+from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
+from golf_opt.storage.connect import opened_storage
+from golf_opt.study.description import StudyDescription, description_of, find_study
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View, load
-from golf_opt.task.recipe import Candidate
+from golf_opt.utils.trials import best_trial
 
 
 @dataclass(frozen=True)
@@ -31,9 +27,8 @@ class TrainedNet:
     label: str  # such as `c4-5-4, trial 17`
     net: Net
     tensors: Tensors  # `weights/<parameter>` and `buffers/<buffer>`, float32
-    candidate: Candidate | None = None  # what trained it
-    seed: int | None = None
-    recipe: Mapping[str, Any] | None = None  # of the study: arch, space, protocol, epochs, ...
+    job: Job | None = None  # what trained it, as a trial of a study
+    description: StudyDescription | None = None  # of the study
     trial: FrozenTrial | None = None
     notes: tuple[str, ...] = ()  # what a user should know of how it was read
 
@@ -42,7 +37,7 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
     """Return the net of a complete trial.
 
     Args:
-        study: as `storage.find_study` returns it.
+        study: as `find_study` returns it.
         folder: of the studies; it holds checkpoints/.
         which: a trial's number, or `best`.
 
@@ -50,9 +45,10 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
         UsageError: there is no such trial, it is not complete, or its weights were not kept.
     """
     trial = find_trial(study, which)
-    recipe = marks(study)[RECIPE]
+    description = description_of(study)
+    job = description.job(trial)
     try:
-        state = open_checkpoints(study, folder).load(trial.number, job_of(recipe, trial)).state
+        state = open_checkpoints(study, folder).load(trial.number, job).state
     except (FileNotFoundError, DamagedCheckpoint) as error:
         raise UsageError(
             f"the weights of trial {trial.number} of {study.study_name} cannot be had: {error}"
@@ -62,15 +58,8 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
         for name, values in state.tensors.items()
         if name.startswith(("weights/", "buffers/"))
     }
-    return TrainedNet(
-        f"{study.study_name}, trial {trial.number}",
-        build_net(recipe["arch"]),
-        kept,
-        candidate_of(study, trial),
-        trial.user_attrs["seed"],
-        recipe,
-        trial,
-    )
+    label = f"{study.study_name}, trial {trial.number}"
+    return TrainedNet(label, job.net, kept, job, description, trial)
 
 
 def load_file(path: Path, net: Net) -> TrainedNet:
@@ -99,10 +88,10 @@ def load_source(source: SourceConfig) -> TrainedNet:
         return load_trained(find_study(opened, source.study), source.folder, source.trial)
 
 
-def load_data(data: DataConfig, recipe: Mapping[str, Any] | None) -> Dataset:
+def load_data(data: DataConfig, description: StudyDescription | None) -> Dataset:
     """Load the data that was asked for; `auto` stands for that of the study, if there is one."""
-    if data.name == "auto" and recipe is not None:
-        data = replace(data, name=recipe["data"])
+    if data.name == "auto" and description is not None:
+        data = replace(data, name=description.data)  # type: ignore[arg-type]  # is checked
     return load(data)
 
 
@@ -112,13 +101,12 @@ def study_view(study: optuna.Study, data: DataConfig) -> View:
     Raises:
         UsageError: the data cannot be had, or is not what the study was made on.
     """
-    recipe = marks(study)[RECIPE]
-    view = load_data(data, recipe).view(recipe["protocol"])
-    found, made_on = f"{view.dataset} ({view.digest})", marks(study)[FINGERPRINT]["data"]
-    if found != made_on:
+    made_on = description_of(study)
+    view = load_data(data, made_on).view(made_on.protocol)
+    if (view.dataset, view.digest) != (made_on.data, made_on.digest):
         raise UsageError(
-            f"data is {found}, but study {study.study_name!r} was made on {made_on}; "
-            f"give data={made_on.split()[0]}."
+            f"data is {view.dataset} ({view.digest}), but study {study.study_name!r} was made on "
+            f"{made_on.data_and_digest}; give data={made_on.data}."
         )
     return view
 
@@ -144,18 +132,3 @@ def find_trial(study: optuna.Study, which: str | int = "best") -> FrozenTrial:
         state = trials[which].state.name.lower()
         raise UsageError(f"trial {which} is {state}, but must be complete.")
     return trials[which]
-
-
-def candidate_of(study: optuna.Study, trial: FrozenTrial) -> Candidate:
-    """Return the hyperparameters of a trial: what was tuned and what the space fixes."""
-    return _candidate(marks(study)[RECIPE], trial)
-
-
-def job_of(recipe: Mapping[str, Any], trial: FrozenTrial) -> Job:
-    """Return what a lane trained for a trial of a study with this recipe."""
-    candidate = _candidate(recipe, trial)
-    return Job(build_net(recipe["arch"]), candidate, trial.user_attrs["seed"], recipe["epochs"])
-
-
-def _candidate(recipe: Mapping[str, Any], trial: FrozenTrial) -> Candidate:
-    return Candidate(**dict(build_space(recipe["space"]).fixed) | trial.params)

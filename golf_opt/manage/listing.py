@@ -10,27 +10,21 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from golf_opt.config.schema import ListConfig
+from golf_opt.storage.connect import opened_to_read
 from golf_opt.storage.ledger import Lease
-from golf_opt.storage.studies import (
-    FINGERPRINT,
-    RECIPE,
-    WORKER,
-    holds,
-    leases,
-    marks,
-    opened_to_read,
-)
-from golf_opt.study.note import counts
-from golf_opt.task.arch import build_net
+from golf_opt.storage.optuna_internals import id_of_study, storage_of
+from golf_opt.storage.studies import marks
+from golf_opt.storage.workers import WORKER, coordination, is_held
+from golf_opt.study.description import readable
 from golf_opt.utils.processes import show_worker
 from golf_opt.utils.text import percent, show_duration
+from golf_opt.utils.trials import best_trial, counts
 
 LATELY = timedelta(minutes=10)  # a worker whose last trial ended before that is not listed
 STATES = ("complete", "pruned", "fail", "running", "waiting")
@@ -87,40 +81,33 @@ def study_rows(storage: BaseStorage) -> list[StudyRow]:
 
 
 def study_row(study: optuna.Study) -> StudyRow:
-    kept = marks(study)
-    recipe, fingerprint = kept.get(RECIPE), kept.get(FINGERPRINT, {})
+    plan = readable(marks(study))
+    net = plan.net if plan else None
     trials = study.get_trials(deepcopy=False)
-    best = best_of(study, trials)
-    running = leases(study) if any(t.state == TrialState.RUNNING for t in trials) else []
+    best = best_trial(study)
+    leases = []
+    if any(trial.state == TrialState.RUNNING for trial in trials):
+        leases = coordination(storage_of(study)).leases(id_of_study(study))
     return StudyRow(
         study=study.study_name,
-        arch=fingerprint.get("arch"),
-        parameters=build_net(recipe["arch"]).num_params if recipe else None,
-        data=fingerprint["data"].split(" (")[0] if "data" in fingerprint else None,
-        protocol=fingerprint.get("protocol"),
-        total=recipe["trials"] if recipe else None,
+        arch=net.name if net else None,
+        parameters=net.num_params if net else None,
+        data=plan.data if plan else None,
+        protocol=plan.protocol if plan else None,
+        total=plan.trials if plan else None,
         trials=counts(study),
         best=best.value if best else None,
         best_trial=best.number if best else None,
-        workers=tuple(sorted(workers_seen(trials, running, datetime.now()))),
+        workers=tuple(sorted(workers_seen(trials, leases, datetime.now()))),
         last_activity=max((moment for t in trials if (moment := last_moment(t))), default=None),
     )
-
-
-def best_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """Return the best complete trial; None without one, and where objectives are several."""
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    if len(study.directions) > 1 or not complete:
-        return None
-    sign = -1 if study.direction == StudyDirection.MINIMIZE else 1
-    return max(complete, key=lambda trial: sign * (trial.value or 0.0))
 
 
 def workers_seen(
     trials: Sequence[FrozenTrial], running: Sequence[Lease], now: datetime
 ) -> set[str]:
     """Return `host:pid` of workers that are at a trial, or ended one lately."""
-    seen = {lease.owner for lease in running if holds(lease)}
+    seen = {lease.owner for lease in running if is_held(lease)}
     for trial in trials:
         ended = trial.datetime_complete
         if ended is not None and now - ended < LATELY:

@@ -16,28 +16,24 @@ from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ExportConfig, ImportConfig
-from golf_opt.golf.source import job_of
 from golf_opt.manage.archive import Exported, checkpoint_path, read_export, write_study
 from golf_opt.manage.removal import artifact_ids, artifacts_of, remove_study
-from golf_opt.storage.checkpoint import DamagedCheckpoint, pack, unpack
+from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints, pack, unpack
+from golf_opt.storage.connect import opened_storage, opened_to_read
+from golf_opt.storage.optuna_internals import id_of_trial
 from golf_opt.storage.studies import (
-    FINGERPRINT,
     IMPORTING,
-    RECIPE,
     STUDY_ID,
     find_any_study,
-    flush,
     mark,
     marks,
-    opened_storage,
-    opened_to_read,
 )
-from golf_opt.study.callbacks import open_checkpoints
+from golf_opt.storage.workers import flush
+from golf_opt.study.description import KEYS, description_of, read
 from golf_opt.utils.files import replace_file
-from golf_opt.utils.processes import is_alive, this_worker
+from golf_opt.utils.processes import is_alive, worker_id
 from golf_opt.utils.signals import Stop, stop_on_signals, unless_stopped
 
-LAST = (RECIPE, FINGERPRINT)  # a study without them is not run, nor golfed with
 Say = Callable[[str], None]
 
 
@@ -70,7 +66,7 @@ def write_export(study: optuna.Study, folder: Path, config: ExportConfig, say: S
     write_study(folder, study, trials)
     copy_artifacts(config.folder / "artifacts", folder / "artifacts", artifacts_of(study), [])
     kept = f"{len(trials)} trials"
-    if config.checkpoints and RECIPE in marks(study):
+    if config.checkpoints and read(marks(study)) is not None:
         kept += f", {export_checkpoints(study, trials, config.folder, folder, say)} checkpoints"
     return kept
 
@@ -79,13 +75,13 @@ def export_checkpoints(
     study: optuna.Study, trials: Sequence[FrozenTrial], source: Path, target: Path, say: Say
 ) -> int:
     """Write the checkpoints that there are; return how many."""
-    recipe = marks(study)[RECIPE]
+    description = description_of(study)
     checkpoints = open_checkpoints(study, source)
     written = 0
     for trial in trials:
         if "seed" not in trial.user_attrs:
             continue  # it was never started
-        job = job_of(recipe, trial)
+        job = description.job(trial)
         try:
             checkpoint = checkpoints.load(trial.number, job)
         except FileNotFoundError:
@@ -131,8 +127,8 @@ def import_study(config: ImportConfig, say: Say) -> None:
                     f"dir {str(config.folder)!r} cannot be written: {error.strerror}."
                 ) from error
             raise
-    put_back = sum(trial.state == TrialState.RUNNING for trial in exported.trials)
-    note = f"; {put_back} that were running wait to go on" if put_back else ""
+    requeued = sum(trial.state == TrialState.RUNNING for trial in exported.trials)
+    note = f"; {requeued} that were running wait to go on" if requeued else ""
     say(f"imported {name}: {len(exported.trials)} trials{note}")
 
 
@@ -149,7 +145,7 @@ def create_empty(storage: BaseStorage, name: str, exported: Exported) -> optuna.
         study = optuna.create_study(study_name=name, storage=storage, directions=directions)
     except optuna.exceptions.DuplicatedStudyError as error:  # another one was faster
         raise taken(name) from error
-    mark(study, IMPORTING, this_worker())
+    mark(study, IMPORTING, worker_id())
     flush(study)
     return study
 
@@ -175,30 +171,29 @@ def fill(
     """Add attributes, trials and files; name in `written` the artifacts that were not there."""
     renamed = {}
     for trial in unless_stopped(exported.trials, stop):
-        study.add_trial(_put_back(trial))
+        study.add_trial(_requeued(trial))
     for old, new in zip(exported.trials, study.get_trials(deepcopy=False), strict=True):
-        renamed[f"dashboard:{old._trial_id}:"] = f"dashboard:{new._trial_id}:"
+        renamed[f"dashboard:{id_of_trial(old)}:"] = f"dashboard:{id_of_trial(new)}:"
     for key, value in exported.study["user_attrs"].items():
         study.set_user_attr(key, value)
     system_attrs = exported.study["system_attrs"]
     for key, value in system_attrs.items():
-        if key not in LAST:
+        if key not in KEYS:
             mark(study, _renamed(key, renamed), value)
     if STUDY_ID in system_attrs:
         mark(study, STUDY_ID, uuid.uuid4().hex)
-    if RECIPE in system_attrs:
-        import_checkpoints(study, exported, folder, stop)
+    import_checkpoints(study, exported, folder, stop)
     ids = set[str]().union(*(artifact_ids(trial.system_attrs) for trial in exported.trials))
     ids |= artifact_ids(system_attrs)
     copy_artifacts(exported.folder / "artifacts", folder / "artifacts", ids, written)
-    for key in LAST:
+    for key in KEYS:
         if key in system_attrs:
             mark(study, key, system_attrs[key])
     mark(study, IMPORTING, False)
     flush(study)
 
 
-def _put_back(trial: FrozenTrial) -> FrozenTrial:
+def _requeued(trial: FrozenTrial) -> FrozenTrial:
     """Return a running trial as one that waits to be taken up again, any other as it is."""
     if trial.state == TrialState.RUNNING:
         trial = copy.copy(trial)
@@ -213,13 +208,15 @@ def _renamed(key: str, renamed: Mapping[str, str]) -> str:
 
 
 def import_checkpoints(study: optuna.Study, exported: Exported, folder: Path, stop: Stop) -> None:
-    recipe = exported.study["system_attrs"][RECIPE]
+    description = read(exported.study["system_attrs"])
+    if description is None:
+        return  # a study that golf-opt did not make has none
     checkpoints = open_checkpoints(study, folder)
     for trial in unless_stopped(exported.trials, stop):
         path = checkpoint_path(exported.folder, trial.number)
         if not path.is_file():
             continue
-        job = job_of(recipe, trial)
+        job = description.job(trial)
         try:
             checkpoints.put(trial.number, job, unpack(str(path), path.read_bytes(), job))
         except DamagedCheckpoint as damage:

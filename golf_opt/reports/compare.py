@@ -9,9 +9,10 @@ import optuna
 
 from golf_opt.config.schema import CompareConfig
 from golf_opt.reports.report import picture, snapshot_with_best
-from golf_opt.storage.studies import FINGERPRINT, differences, find_study, marks, opened_storage
-from golf_opt.study.note import counts
+from golf_opt.storage.connect import opened_storage
+from golf_opt.study.description import description_of, differences, find_study
 from golf_opt.utils.text import percent
+from golf_opt.utils.trials import counts
 from golf_opt.visualization.document import Block, Heading, Paragraph, Table, write_document
 from golf_opt.visualization.published import kept_records
 from golf_opt.visualization.size_and_accuracy import parameters_and_accuracy
@@ -70,9 +71,9 @@ def _differences(
 ) -> Iterator[Block]:
     """Say in what each study differs from the first."""
     yield Heading("What differs")
-    first = marks(studies[0])[FINGERPRINT]
+    first = description_of(studies[0]).identity()
     for study in studies[1:]:
-        rows = differences(first, marks(study)[FINGERPRINT] | {"layers": first["layers"]})
+        rows = differences(first, description_of(study).identity() | {"layers": first["layers"]})
         words = [row.replace(" was ", ": ").replace(" and is ", " -> ") for row in rows]
         yield Paragraph(
             f"{studies[0].study_name} -> {study.study_name}: "

@@ -13,27 +13,23 @@ from optuna.trial import FrozenTrial
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ReportConfig
-from golf_opt.storage.checkpoint import DamagedCheckpoint
+from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
+from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import (
-    FINGERPRINT,
     NOTE_SECTIONS,
-    RECIPE,
-    find_study,
     marks,
-    opened_storage,
 )
-from golf_opt.study.callbacks import open_checkpoints
+from golf_opt.study.description import description_of, find_study
 from golf_opt.study.note import (
     PROTOCOL_WORDS,
-    best_of_all,
-    counts,
     noise_words,
-    snapshot_of,
+    result_words,
 )
 from golf_opt.study.run import TEST_READINGS
-from golf_opt.task.arch import build_net
+from golf_opt.study.snapshot import best_of_all, snapshot_of
 from golf_opt.task.data import objective_split
 from golf_opt.utils.text import percent, show_params
+from golf_opt.utils.trials import best_trials, counts
 from golf_opt.visualization import pictures
 from golf_opt.visualization.document import (
     Block,
@@ -84,13 +80,11 @@ def _report(
     study: optuna.Study, snapshot: StudySnapshot, storage: BaseStorage, config: ReportConfig
 ) -> Iterator[Block]:
     best = snapshot.best
-    assert best is not None and best.value is not None
+    assert best is not None
     yield Heading("Result")
-    train = best.user_attrs.get("train_accuracy")
-    beside = f", train accuracy {percent(train)}" if train is not None else ""
     yield Paragraph(
-        f"Best {snapshot.objective} {percent(best.value)} (trial {best.number}, n = 1 "
-        f"seed{beside}) with {show_params(best.params) or 'no tuned parameters'}."
+        f"Best {snapshot.objective} {result_words(best)} with "
+        f"{show_params(best.params) or 'no tuned parameters'}."
     )
     for reading in marks(study).get(TEST_READINGS, []):
         yield Paragraph(
@@ -111,26 +105,25 @@ def _report(
     yield Heading(f"The best trial, {best.number}")
     yield from _best_pictures(study, best, config)
     yield Heading(f"The best {TOP} trials" if len(snapshot.complete) > TOP else "Complete trials")
-    yield best_trials(snapshot.complete)
+    yield best_table(snapshot.complete)
 
 
 def methods(study: optuna.Study, best: FrozenTrial) -> str:
     """Return the paragraph that lets a reader do it again: space, data, protocol, engine."""
-    recipe, fingerprint = marks(study)[RECIPE], marks(study)[FINGERPRINT]
+    plan = description_of(study)
     tally = counts(study)
     bounds = [
         f"{name} ({_bounds(row)})" if isinstance(row, Mapping) else f"{name} (fixed at {row})"
-        for name, row in fingerprint["space"].items()
+        for name, row in plan.search_space.describe().items()
     ]
     versions = best.user_attrs.get("versions", {})
-    sampler, pruner = (str(recipe[key]["_target_"]).split(".")[-1] for key in ("sampler", "pruner"))
+    sampler, pruner = (str(part["_target_"]).split(".")[-1] for part in (plan.sampler, plan.pruner))
     return (
-        f"The network {fingerprint['arch']} ({best.user_attrs.get('num_params', '?')} parameters) "
-        f"was trained on {fingerprint['data']} for {fingerprint['epochs']} epochs a trial, one "
-        f"seed each. Protocol {fingerprint['protocol']}: "
-        f"{PROTOCOL_WORDS[fingerprint['protocol']]}. "
+        f"The network {plan.net.name} ({best.user_attrs.get('num_params', '?')} parameters) "
+        f"was trained on {plan.data_and_digest} for {plan.epochs} epochs a trial, one seed each. "
+        f"Protocol {plan.protocol}: {PROTOCOL_WORDS[plan.protocol]}. "
         f"Hyperparameters: {', '.join(bounds)}. They were chosen by Optuna "
-        f"{versions.get('optuna', '?')} ({sampler}, {pruner}, study seed {recipe['seed']}); of "
+        f"{versions.get('optuna', '?')} ({sampler}, {pruner}, study seed {plan.seed}); of "
         f"{sum(tally.values())} trials {tally['complete']} are complete, {tally['pruned']} were "
         f"pruned and {tally['fail']} failed. Accuracies are those after the last epoch, not the "
         f"best on the way. The best trial ran on the {best.user_attrs.get('engine', '?')} engine, "
@@ -162,15 +155,13 @@ def _best_pictures(
     except (FileNotFoundError, DamagedCheckpoint):
         yield Paragraph("Its weights were not kept here, so there is nothing more to show of it.")
         return
-    kept = marks(study)
-    net = build_net(kept[RECIPE]["arch"])
+    plan = description_of(study)
+    net = plan.net
     yield Picture("best-weights", "Its kernels", "", pictures.weights(net.name, net, tensors))
-    name, _, digest = kept[FINGERPRINT]["data"].partition(" ")
-    protocol = kept[FINGERPRINT]["protocol"]
-    split = objective_split(name, config.data.root, protocol, digest.strip("()"))
+    split = objective_split(plan.data, config.data.root, plan.protocol, plan.digest)
     if split is None:
         yield Paragraph(
-            f"The images of {name} are not in {config.data.root}: no table of mistakes."
+            f"The images of {plan.data} are not in {config.data.root}: no table of mistakes."
         )
         return
     readings = pictures.read(net, tensors, split)
@@ -182,8 +173,8 @@ def _best_pictures(
     yield Picture("best-mistakes", "The worst of its mistakes", "", drawn)
 
 
-def best_trials(complete: Sequence[FrozenTrial]) -> Table:
-    best = sorted(complete, key=lambda trial: trial.value or 0.0, reverse=True)[:TOP]
+def best_table(complete: Sequence[FrozenTrial]) -> Table:
+    best = best_trials(complete, TOP)
     names = list(dict.fromkeys(name for trial in best for name in trial.params))
     rows = []
     for trial in best:

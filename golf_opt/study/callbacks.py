@@ -1,19 +1,15 @@
 """What happens around a trial: a short list of callbacks, composed in `conf/callbacks`.
 
-A callback is any subclass of `Callback`; add your own from the command line with
-`+callbacks.mine._target_=my_module.MyCallback`. They run in the order of the configuration, in
-the thread of the study loop.
+They run in the order of the configuration, in the thread of the study loop.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.pruners import NopPruner
@@ -23,12 +19,12 @@ from golf_opt.engines.base import Engine, EpochResult, Job, LaneState, Slice
 from golf_opt.storage.checkpoint import (
     Checkpoint,
     CheckpointFolder,
-    CheckpointTable,
     DamagedCheckpoint,
+    open_checkpoints,
 )
-from golf_opt.storage.studies import STUDY_ID, marks
-from golf_opt.storage.write_behind import WriteBehindStorage
-from golf_opt.study import note as report
+from golf_opt.study.description import StudyDescription
+from golf_opt.study.note import write_note
+from golf_opt.task.data import View
 
 NOTE_EVERY_S = 3.0
 
@@ -43,7 +39,7 @@ class TrialRun:
     resume: LaneState | None = None  # where the lane begins, if not at the start
     history: list[EpochResult] = field(default_factory=list)
     epoch: int = 1  # being trained, from 1
-    progress: float = 0.0  # share of it, in [0, 1]
+    progress: float = 0.0  # fraction of it that is done
 
     @property
     def number(self) -> int:
@@ -57,26 +53,35 @@ class StudyContext:
     study: optuna.Study
     engine: Engine
     folder: Path  # checkpoints/ is in it
-    total: int  # trials
-    epochs: int  # of each
-    facts: Mapping[str, Any]  # arch, num_params, data, protocol, space, command
+    description: StudyDescription  # net, space, data, protocol, epochs, trials, command
+    view: View  # of the data
 
     @cached_property
-    def checkpoints(self) -> CheckpointFolder | CheckpointTable:
+    def checkpoints(self) -> CheckpointFolder:
         return open_checkpoints(self.study, self.folder)
 
 
-def open_checkpoints(study: optuna.Study, folder: Path) -> CheckpointFolder | CheckpointTable:
-    """Return a study's checkpoints; the study's own id keeps those of a deleted one away."""
-    study_id = str(marks(study)[STUDY_ID])
-    files = CheckpointFolder(folder / "checkpoints" / study_id)
-    if isinstance(study._storage, WriteBehindStorage):
-        return CheckpointTable(study._storage, study_id, files)
-    return files
-
-
 class Callback:
-    """Override what you need. `context` is set before anything is called."""
+    """What you can hang into the study loop. Override what you need.
+
+    `context` is set before anything is called. Arguments come from the configuration. For example,
+    this ends every trial that is good enough, in `my_module.py`::
+
+        import optuna
+
+        from golf_opt.study.callbacks import Callback, TrialRun
+
+        class StopWhenGood(Callback):
+            def __init__(self, accuracy: float) -> None:
+                self.accuracy = accuracy  # in [0, 1]
+
+            def on_epoch_end(self, run: TrialRun) -> None:
+                if run.history[-1].accuracy >= self.accuracy:
+                    raise optuna.TrialPruned
+
+    and runs with `golf-opt study +callbacks.good._target_=my_module.StopWhenGood
+    +callbacks.good.accuracy=0.9`.
+    """
 
     context: StudyContext
 
@@ -87,15 +92,15 @@ class Callback:
         """The trial has its candidate; set `run.resume` to begin elsewhere than at the start."""
 
     def on_slice(self, run: TrialRun, done: Slice) -> None:
-        """A share of an epoch was trained."""
+        """A slice of an epoch, or all of it, was trained."""
 
     def on_epoch_end(self, run: TrialRun) -> None:
         """`run.history[-1]` is new and reported. Raise `optuna.TrialPruned` to end the trial."""
 
     def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
-        """The trial is about to be told complete, pruned or failed; attributes can still be set."""
+        """The trial is about to become complete, pruned or failed; attributes can still be set."""
 
-    def on_trial_told(self, run: TrialRun) -> None:
+    def on_trial_finished(self, run: TrialRun) -> None:
         """The trial is finished in the storage, and its lane may hold another one already."""
 
     def on_interrupt(self, run: TrialRun) -> None:
@@ -166,7 +171,7 @@ class StudyNote(Callback):
     def on_study_start(self) -> None:
         self._write()
 
-    def on_trial_told(self, run: TrialRun) -> None:
+    def on_trial_finished(self, run: TrialRun) -> None:
         if time.monotonic() - self._written > NOTE_EVERY_S:
             self._write()
 
@@ -174,5 +179,5 @@ class StudyNote(Callback):
         self._write()
 
     def _write(self) -> None:
-        report.write_note(self.context.study, self.context.facts)
+        write_note(self.context.study, self.context.description)
         self._written = time.monotonic()

@@ -2,57 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from golf_opt.storage.studies import FACTS, FINGERPRINT, NOTE_SECTIONS, RECIPE, mark, marks
+from golf_opt.storage.optuna_internals import save_note
+from golf_opt.storage.studies import NOTE_SECTIONS, mark, marks, num_finished
+from golf_opt.study.description import StudyDescription, description_of
+from golf_opt.study.snapshot import snapshot_of
 from golf_opt.utils.text import percent, show_params
+from golf_opt.utils.trials import best_trial, counts
 from golf_opt.visualization.snapshot import NOISE_SDS, StudySnapshot, not_told_apart, seed_noise
-
-
-def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """Return the complete trial with the highest objective, or None."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return max(complete, key=lambda trial: trial.value or 0.0, default=None)
-
-
-def snapshot_of(study: optuna.Study) -> StudySnapshot:
-    """Return a study of ours as figures and reports read it."""
-    return _snapshot(study.study_name, marks(study), study.get_trials(deepcopy=False))
-
-
-def best_of_all(storage: BaseStorage, but: str) -> list[StudySnapshot]:
-    """Return every study of ours but one, each with its best trial alone."""
-    snapshots = []
-    for frozen in storage.get_all_studies():
-        if frozen.study_name == but or RECIPE not in frozen.system_attrs:
-            continue
-        try:
-            best = storage.get_best_trial(frozen._study_id)
-        except ValueError:  # no trial is complete
-            continue
-        snapshots.append(_snapshot(frozen.study_name, frozen.system_attrs, [best]))
-    return snapshots
-
-
-def _snapshot(name: str, kept: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> StudySnapshot:
-    fingerprint = kept[FINGERPRINT]
-    return StudySnapshot(
-        name=name,
-        data=fingerprint["data"].partition(" ")[0],
-        protocol=fingerprint["protocol"],
-        objective=fingerprint["objective"],
-        epochs=fingerprint["epochs"],
-        trials=trials,
-    )
 
 
 def log(trial: FrozenTrial) -> str:
@@ -80,65 +42,41 @@ def log(trial: FrozenTrial) -> str:
     return "\n".join(lines) + "\n"
 
 
-def counts(study: optuna.Study) -> dict[str, int]:
-    """Return how many trials are in each state, by its lower-case name."""
-    rows = dict.fromkeys((state.name.lower() for state in TrialState), 0)
-    for trial in study.get_trials(deepcopy=False):
-        rows[trial.state.name.lower()] += 1
-    return rows
-
-
-def write_note(study: optuna.Study, facts: Mapping[str, Any]) -> None:
+def write_note(study: optuna.Study, plan: StudyDescription) -> None:
     """Write the Markdown note that heads the study on the dashboard."""
-    _dashboard_notes().save_note(study, note(study, facts))
+    save_note(study, note(study, plan))
 
 
 def add_section(study: optuna.Study, title: str, text: str) -> None:
     """Put a section of Markdown into the study's note, in place of an earlier one of its title."""
-    kept = marks(study)
-    mark(study, NOTE_SECTIONS, kept.get(NOTE_SECTIONS, {}) | {title: text})
-    if FACTS in kept:
-        write_note(study, kept[FACTS])
+    mark(study, NOTE_SECTIONS, marks(study).get(NOTE_SECTIONS, {}) | {title: text})
+    write_note(study, description_of(study))
 
 
-@cache
-def _dashboard_notes() -> ModuleType:
-    """Load optuna-dashboard's module for notes without the rest of it, which takes two seconds."""
-    package = find_spec("optuna_dashboard")
-    assert package is not None and package.submodule_search_locations
-    path = Path(package.submodule_search_locations[0]) / "_note.py"
-    spec = spec_from_file_location("golf_opt._dashboard_notes", path)
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def note(study: optuna.Study, facts: Mapping[str, Any]) -> str:
+def note(study: optuna.Study, plan: StudyDescription) -> str:
     """Return the study in Markdown: what, on what data, by which rule, best so far, the command."""
+    space = plan.search_space
     tally = counts(study)
     finished = ", ".join(f"{tally[s]} {s}" for s in ("complete", "pruned", "fail") if tally[s])
     lines = [
-        f"# {facts['arch']}: {facts['num_params']} parameters",
+        f"# {plan.net.name}: {plan.net.num_params} parameters",
         "",
-        f"Objective: **{facts['objective']}** after {facts['epochs']} epochs, one seed a trial.",
+        f"Objective: **{plan.objective}** after {plan.epochs} epochs, one seed a trial.",
         "",
         "| | |",
         "|---|---|",
-        f"| data | {facts['data']} ({facts['num_train']:,} training images) |",
-        f"| protocol | `{facts['protocol']}`: {PROTOCOL_WORDS[facts['protocol']]} |",
-        f"| tuned | {', '.join(f'`{name}`' for name in facts['tuned']) or 'nothing'} |",
-        f"| fixed | {show_params(facts['fixed']) or 'nothing'} |",
-        f"| trials | {finished or 'none finished'} of {facts['trials']} |",
-        f"| made by | `{facts['command']}` |",
+        f"| data | {plan.data} ({plan.num_train:,} training images) |",
+        f"| protocol | `{plan.protocol}`: {PROTOCOL_WORDS[plan.protocol]} |",
+        f"| tuned | {', '.join(f'`{name}`' for name in space.tuned) or 'nothing'} |",
+        f"| fixed | {show_params(space.fixed) or 'nothing'} |",
+        f"| trials | {finished or 'none finished'} of {plan.trials} |",
+        f"| made by | `{plan.command}` |",
         "",
     ]
     best = best_trial(study)
-    if best is not None and best.value is not None:
-        train = best.user_attrs.get("train_accuracy")
-        beside = f", train accuracy {percent(train)}" if train is not None else ""
+    if best is not None:
         lines += [
-            f"Best so far: **{percent(best.value)}**{beside} (trial {best.number}, n = 1 seed): "
+            f"Best so far: **{result_words(best)}**: "
             f"`{show_params(best.params) or 'no tuned parameters'}`",
             "",
             noise_words(snapshot_of(study)),
@@ -170,18 +108,23 @@ PROTOCOL_WORDS = {
 }
 
 
+def result_words(trial: FrozenTrial) -> str:
+    """Return `94.37 % (trial 1, n = 1 seed, train accuracy 93.89 %)` for a complete trial."""
+    train = trial.user_attrs.get("train_accuracy")
+    beside = f", train accuracy {percent(train)}" if train is not None else ""
+    return f"{percent(trial.value or 0.0)} (trial {trial.number}, n = 1 seed{beside})"
+
+
 def closing_words(
-    study: optuna.Study, finished: int, total: int, test_reading: Mapping[str, Any] | None
+    study: optuna.Study, plan: StudyDescription, test_reading: Mapping[str, Any] | None
 ) -> str:
     """Return the last lines of `golf-opt study`: best trial, study name, what to do next."""
     best, tally = best_trial(study), counts(study)
+    finished, total = num_finished(study), plan.trials
     lines = [""]
-    if best is not None and best.value is not None:
-        train = best.user_attrs.get("train_accuracy")
-        beside = f", train accuracy {percent(train)}" if train is not None else ""
-        objective = (study.metric_names or ["objective"])[0]
+    if best is not None:
         lines += [
-            f"best {objective} {percent(best.value)} (trial {best.number}, n = 1 seed{beside})",
+            f"best {plan.objective} {result_words(best)}",
             f"  {show_params(best.params) or 'no tuned parameters'}",
         ]
     if test_reading is not None:

@@ -15,8 +15,8 @@ from rich.text import Text
 from golf_opt.engines.base import Slice
 from golf_opt.storage.studies import num_finished
 from golf_opt.study.callbacks import Callback, TrialRun
-from golf_opt.study.note import best_trial, counts
 from golf_opt.utils.text import percent, show_duration, show_params
+from golf_opt.utils.trials import best_trial, counts
 
 BARS = "▁▂▃▄▅▆▇█"
 REFRESH_PER_S = 4
@@ -83,7 +83,7 @@ class Progress(Callback):
                 f"{self._head(run, len(run.history))}  {last:>8}  {WORDS[state]:<8}  {params}"
             )
 
-    def on_trial_told(self, run: TrialRun) -> None:
+    def on_trial_finished(self, run: TrialRun) -> None:
         if self._runs.get(run.lane) is run:
             del self._runs[run.lane]
         self._count()
@@ -132,8 +132,8 @@ class Progress(Callback):
         rate = f"{self._trials_ended / elapsed_min:.1f}/min" if self._trials_ended else "-/min"
         pruned = self._tally.get("pruned", 0) / max(1, self._finished)
         first = (
-            f"{self._finished}/{self.context.total} trials  {rate}  pruned {100 * pruned:.0f} %  "
-            f"{self._time_left()}"
+            f"{self._finished}/{self.context.description.trials} trials  {rate}  "
+            f"pruned {100 * pruned:.0f} %  {self._time_left()}"
         )
         best = self._best
         if best is None or best.value is None:
@@ -149,11 +149,11 @@ class Progress(Callback):
         elapsed_s = time.monotonic() - self._started
         if self._epochs_done < 0.5:
             return "time left unknown"
-        epochs = float(self.context.epochs)
+        epochs = float(self.context.description.epochs)
         if self._trials_ended:
             epochs = max(1.0, epochs - self._epochs_saved / self._trials_ended)
         under_way = sum(run.epoch - 1 + run.progress for run in self._runs.values())
-        ahead = (self.context.total - self._finished) * epochs - under_way
+        ahead = (self.context.description.trials - self._finished) * epochs - under_way
         return f"{show_duration(max(0.0, ahead) * elapsed_s / self._epochs_done)} left"
 
 

@@ -1,17 +1,27 @@
 """The search space: a mapping of parameter to node, as Hydra composed it -> Optuna -> Candidate.
 
-lr: {type: float, low: 1e-5, high: 1e-2, log: true}     tuned
-schedule: {type: categorical, choices: [step, cosine]}  tuned
-gamma: {..., when: {schedule: step}}                    tuned only where schedule is step
-batch_size: 14                                          fixed
+A node that is a value fixes the parameter, one that is a mapping tunes it, and `when` makes it
+matter only where another parameter has a certain value:
+
+>>> space = build_space(
+...     {
+...         "batch_size": 14,
+...         "lr": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},
+...         "schedule": {"type": "categorical", "choices": ["step", "cosine"]},
+...         "gamma": {"type": "float", "low": 0.1, "high": 0.9, "when": {"schedule": "step"}},
+...     }
+... )
+>>> point = optuna.trial.FixedTrial({"lr": 1e-3, "schedule": "cosine"})
+>>> space.suggest(point).lr  # gamma is not asked for
+0.001
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -20,12 +30,9 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.trial import FrozenTrial
-from pydantic import Field, StrictInt
 
-from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError, check_choice, check_keys, did_you_mean
-from golf_opt.task import rng
+from golf_opt.storage.optuna_internals import contains, describe_distribution
 from golf_opt.task.recipe import PARAMETERS, Candidate
 
 NODE_KEYS = ("type", "low", "high", "log", "step", "choices", "when")
@@ -61,7 +68,11 @@ class Space:
         for name, dimension in self.tuned.items():
             row = {"type": type(dimension.distribution).__name__.removesuffix("Distribution")}
             when = {other: list(allowed) for other, allowed in dimension.when.items()}
-            rows[name] = row | dimension.distribution._asdict() | ({"when": when} if when else {})
+            rows[name] = (
+                row
+                | describe_distribution(dimension.distribution)
+                | ({"when": when} if when else {})
+            )
         return rows
 
     def check_point(self, point: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +86,7 @@ class Space:
             if name not in self.fixed and name not in self.tuned:
                 known = did_you_mean(name, [*self.tuned, *self.fixed])
                 raise UsageError(f"study.enqueue names {name!r}, but must name {known}")
-            if name in self.tuned and not _holds(self.tuned[name].distribution, value):
+            if name in self.tuned and not contains(self.tuned[name].distribution, value):
                 raise UsageError(
                     f"study.enqueue has {name}={value!r}, but the space holds "
                     f"{show_distribution(self.tuned[name].distribution)}; widen it, or fix the "
@@ -189,13 +200,6 @@ def _extremes(distribution: BaseDistribution) -> tuple[Any, ...]:
     return distribution.choices
 
 
-def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except (ValueError, TypeError):
-        return False
-
-
 def show_distribution(distribution: BaseDistribution) -> str:
     """Return `4..32`, `1e-05..0.01 (log)` or `step, cosine`."""
     if isinstance(distribution, CategoricalDistribution):
@@ -205,86 +209,10 @@ def show_distribution(distribution: BaseDistribution) -> str:
 
 
 def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(
-            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-        )
-    if isinstance(distribution, FloatDistribution):
-        return trial.suggest_float(
-            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-        )
-    assert isinstance(distribution, CategoricalDistribution)
-    return trial.suggest_categorical(name, distribution.choices)
-
-
-class GridSampler(optuna.samplers.GridSampler):
-    """Optuna's grid; the study loop, not the sampler, decides when a study is over."""
-
-    def after_trial(self, *args: Any, **kwargs: Any) -> None:
-        """Optuna's would stop `Study.optimize`, which is not running."""
-
-
-class FreshSampler(optuna.samplers.BaseSampler):
-    """A new sampler for every trial, made from the trial's number.
-
-    So a study stopped and resumed asks for the same points as one that ran through (with one lane),
-    and two workers never ask for the same point.
-    """
-
-    def __init__(self, make: Callable[[int], optuna.samplers.BaseSampler]) -> None:
-        self._make = make
-        self._sampler = make(0)
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self._sampler = self._make(trial.number)
-        self._sampler.before_trial(study, trial)
-
-    def infer_relative_search_space(self, *args: Any) -> dict[str, BaseDistribution]:
-        return self._sampler.infer_relative_search_space(*args)
-
-    def sample_relative(self, *args: Any) -> dict[str, Any]:
-        return self._sampler.sample_relative(*args)
-
-    def sample_independent(self, *args: Any) -> Any:
-        return self._sampler.sample_independent(*args)
-
-    def after_trial(self, *args: Any) -> None:
-        self._sampler.after_trial(*args)
-
-
-def grid_sampler(space: Space, seed: int, points: Mapping[str, int] | int) -> GridSampler:
-    """Return a grid of `points` values a dimension, evenly spaced on the dimension's own scale."""
-    grid = {}
-    for name, dimension in space.tuned.items():
-        if dimension.when:
-            raise UsageError(f"sampler=grid cannot do space.{name}, which has a `when`; use tpe.")
-        count = points if isinstance(points, int) else points.get(name, 3)
-        check(Annotated[StrictInt, Field(ge=1, le=1000)], count, f"sampler.points for {name}")
-        grid[name] = _spaced(dimension.distribution, count)
-    return GridSampler(grid, seed=seed)
-
-
-def _spaced(distribution: BaseDistribution, count: int) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
+        return trial.suggest_categorical(name, distribution.choices)
     assert isinstance(distribution, (IntDistribution, FloatDistribution))
-    low, high = distribution.low, distribution.high
-    shares = [index / (count - 1) for index in range(count)] if count > 1 else [0.5]
-    if distribution.log:
-        values = [low * (high / low) ** share for share in shares]
-    else:
-        values = [low + (high - low) * share for share in shares]
-    values = [min(max(value, low), high) for value in values]
-    if isinstance(distribution, IntDistribution):
-        return sorted({round(value) for value in values})
-    return values
-
-
-def sampler_seed(seed: int, number: int) -> int:
-    """Return the sampler's seed for one trial, so that a resumed study asks what it would have."""
-    return rng.derive(seed, "sampler", number)
-
-
-def trial_seed(seed: int, number: int) -> int:
-    """Return the seed of one trial's weights, data order and dropout."""
-    return rng.derive(seed, "trial", number)
+    whole = isinstance(distribution, IntDistribution)
+    ask: Any = trial.suggest_int if whole else trial.suggest_float
+    options = {"step": distribution.step, "log": distribution.log}
+    return ask(name, distribution.low, distribution.high, **options)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
@@ -16,9 +15,10 @@ from golf_opt.config.schema import DeployConfig
 from golf_opt.golf.count import num_nonzero
 from golf_opt.golf.forward import check_tensors
 from golf_opt.golf.source import TrainedNet, load_source
+from golf_opt.study.note import result_words
 from golf_opt.task.data import MEAN, STD
 from golf_opt.utils.files import replace_file
-from golf_opt.utils.text import percent, slug
+from golf_opt.utils.text import slug
 
 SUFFIXES = {"c": "h", "onnx": "onnx", "safetensors": "safetensors"}
 
@@ -93,10 +93,7 @@ def about(trained: TrainedNet) -> dict[str, str]:
 
 def accuracy_words(trained: TrainedNet) -> str:
     """Return the accuracies that are known of a net, with protocol and n."""
-    if trained.trial is None or trained.recipe is None:
+    if trained.trial is None or trained.description is None:
         return "accuracy not measured"
-    facts: dict[str, Any] = trained.trial.user_attrs
-    rule = {"test": "test", "holdout": "holdout (test set not read)"}[trained.recipe["protocol"]]
-    train = facts.get("train_accuracy")
-    beside = f", train accuracy {percent(train)}" if train is not None else ""
-    return f"{rule} accuracy {percent(facts['final_accuracy'])}{beside} (n = 1 seed)"
+    rules = {"test": "test", "holdout": "holdout (test set not read)"}
+    return f"{rules[trained.description.protocol]} accuracy {result_words(trained.trial)}"

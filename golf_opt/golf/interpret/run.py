@@ -24,7 +24,8 @@ from golf_opt.golf.interpret.ascent import Climber
 from golf_opt.golf.interpret.mosaics import Array
 from golf_opt.golf.source import TrainedNet, load_data, load_source
 from golf_opt.storage.artifacts import attach
-from golf_opt.storage.studies import find_study, opened_storage
+from golf_opt.storage.connect import opened_storage
+from golf_opt.study.description import find_study
 from golf_opt.task import arch
 from golf_opt.task.arch import NUM_CLASSES, Net, Node, show_shape
 from golf_opt.task.data import Split, View
@@ -46,10 +47,11 @@ def interpret(config: InterpretConfig, say: Say) -> Path:
     check_tensors(trained.net, trained.tensors)
     for note in trained.notes:
         say(note)
-    dataset = load_data(config.data, trained.recipe)
+    dataset = load_data(config.data, trained.description)
     if dataset.fallback:
         say(f"these are not MNIST but scikit-learn's digits: {dataset.fallback}")
-    view = dataset.view(config.protocol or (trained.recipe or {}).get("protocol", "test"))
+    made_by = trained.description.protocol if trained.description else "test"
+    view = dataset.view(config.protocol or made_by)
     look = observe(trained, view)
     say(f"{trained.label}: {look.headline}; drawing")
     pictures = list(draw(look, config.steps))
@@ -184,8 +186,8 @@ def facts(look: Look) -> dict[str, str]:
         "accuracy": f"{look.headline}, n = 1 net",
         "images": f"{look.view.dataset}, {look.seen.name}: {rule}",
     }
-    if look.trained.seed is not None:
-        rows["seed"] = str(look.trained.seed)
+    if look.trained.job is not None:
+        rows["seed"] = str(look.trained.job.seed)
     return rows
 
 

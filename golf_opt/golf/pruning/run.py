@@ -16,7 +16,8 @@ from golf_opt.golf.pruning.folder import PruningFolder, folder_name
 from golf_opt.golf.pruning.progress import PruningProgress
 from golf_opt.golf.pruning.weight_pruner import WeightPruner
 from golf_opt.golf.source import TrainedNet, load_data, load_source
-from golf_opt.study.run import Outcome, fallback_banner, provenance
+from golf_opt.study.provenance import provenance
+from golf_opt.study.run import Outcome, fallback_banner
 from golf_opt.task.data import View
 from golf_opt.utils.signals import stop_on_signals
 from golf_opt.utils.text import percent
@@ -35,7 +36,7 @@ def run_prune(config: PruneConfig, command: str, say: Say) -> Outcome:
     trained = load_source(config)
     for note in (*trained.notes, *_warnings(trained, options)):
         say(note)
-    dataset = load_data(config.data, trained.recipe)
+    dataset = load_data(config.data, trained.description)
     if dataset.fallback:
         say(fallback_banner(dataset.fallback))
     view = dataset.view(options.rule)
@@ -81,11 +82,11 @@ def _warnings(trained: TrainedNet, options: PruneOptions) -> list[str]:
     """
     if options.rule != "holdout":
         return []
-    if trained.recipe is None:
+    if trained.description is None:
         return [
             "rule=holdout: nobody knows whether these weights were trained on the held-out images"
         ]
-    if trained.recipe["protocol"] != "holdout":
+    if trained.description.protocol != "holdout":
         raise UsageError(
             f"rule is 'holdout', but must be 'test' for {trained.label}, which was trained on all "
             "training images; for a net that was not: golf-opt study protocol=holdout ..."
@@ -99,10 +100,10 @@ def _facts(trained: TrainedNet, options: PruneOptions, view: View, command: str)
         "arch": trained.net.name,
         "source": trained.label,
         "trial": trial,
-        "trained_with": None if trained.candidate is None else trained.candidate.to_dict(),
-        "trained_epochs": None if trained.recipe is None else trained.recipe["epochs"],
-        "trained_protocol": None if trained.recipe is None else trained.recipe["protocol"],
-        "seed_of_training": trained.seed,
+        "trained_with": trained.job and trained.job.candidate.to_dict(),
+        "trained_epochs": trained.job and trained.job.epochs,
+        "trained_protocol": trained.description and trained.description.protocol,
+        "seed_of_training": trained.job and trained.job.seed,
         "data": view.dataset,
         "data_digest": view.digest,
         "options": asdict(options),

@@ -24,10 +24,12 @@ from golf_opt.golf.pruning.folder import PruningFolder
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.schema import CONFIG, LOG, SEEDS, WEIGHTS, Claim
 from golf_opt.golf.records.verify import RECORD, Record
-from golf_opt.golf.source import candidate_of, find_trial, load_trained
+from golf_opt.golf.source import find_trial, load_trained
 from golf_opt.golf.weights import read_weights
-from golf_opt.storage.studies import CONFIRMED, RECIPE, find_study, marks, opened_storage
-from golf_opt.study.run import git_commit
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import CONFIRMED, marks
+from golf_opt.study.description import description_of, find_study
+from golf_opt.study.provenance import git_commit
 from golf_opt.task.arch import Net
 from golf_opt.task.data import load
 from golf_opt.task.grammar import load_arch
@@ -78,16 +80,16 @@ def make_record(config: RecordConfig) -> Path:
 def from_study(config: RecordConfig, study: optuna.Study) -> Making:
     """Return a study's trial as something to record."""
     trained = load_trained(study, config.folder, config.trial)
-    recipe, trial, candidate = trained.recipe, trained.trial, trained.candidate
-    assert recipe is not None and trial is not None and candidate is not None
+    plan, trial, job = trained.description, trained.trial, trained.job
+    assert plan is not None and trial is not None and job is not None
     return Making(
         trained.net,
         trained.tensors,
-        recipe["protocol"],
+        plan.protocol,
         seeds_of(study),
-        f"{recipe['epochs']} epochs, {show_params(trial.params)}",
-        {"study": study.study_name, "trial": trial.number, "seed": trained.seed}
-        | {"recipe": dict(recipe), "candidate": candidate.to_dict()},
+        f"{plan.epochs} epochs, {show_params(trial.params)}",
+        {"study": study.study_name, "trial": trial.number, "seed": job.seed}
+        | {"recipe": plan.model_dump(), "candidate": job.candidate.to_dict()},
         log_of(study, trial),
     )
 
@@ -121,7 +123,7 @@ def from_folder(config: RecordConfig, study: optuna.Study | None) -> Making:
     if study is not None:
         trial = find_trial(study, number)
         seeds, before = seeds_of(study), log_of(study, trial)
-        made["recipe"] = dict(marks(study)[RECIPE])
+        made["recipe"] = description_of(study).model_dump()
         made["candidate"] = summary["trained_with"]
     method, epochs = summary["options"]["method"], summary["trained_epochs"]
     return Making(
@@ -171,10 +173,11 @@ def seeds_of(study: optuna.Study) -> list[dict[str, Any]]:
 def log_of(study: optuna.Study, trial: FrozenTrial) -> list[str]:
     """Return a trial's epochs as lines."""
     attributes = trial.user_attrs
-    rows = zip(attributes["epoch_accuracies"], attributes["epoch_losses"], strict=True)
+    accuracies = (value for _, value in sorted(trial.intermediate_values.items()))
+    rows = zip(accuracies, attributes["epoch_losses"], strict=True)
     return [
         f"study {study.study_name}, trial {trial.number}, seed {attributes['seed']}",
-        show_params(candidate_of(study, trial).to_dict()),
+        show_params(description_of(study).job(trial).candidate.to_dict()),
         *(
             f"epoch {epoch:>3}  loss {loss:.5f}  accuracy {percent(accuracy)}"
             for epoch, (accuracy, loss) in enumerate(rows, 1)

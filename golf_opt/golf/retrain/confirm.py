@@ -9,29 +9,30 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.table import Table
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ConfirmConfig
 from golf_opt.engines import create_engine
-from golf_opt.engines.base import Job
 from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.retrain.progress import TrainingProgress
 from golf_opt.golf.retrain.stats import Spread, points, spread
-from golf_opt.golf.source import candidate_of, study_view
-from golf_opt.storage.studies import CONFIRMED, RECIPE, find_study, mark, marks, opened_storage
+from golf_opt.golf.source import study_view
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import CONFIRMED, mark, marks
+from golf_opt.study.description import description_of, find_study
 from golf_opt.study.note import add_section
 from golf_opt.task import rng
-from golf_opt.task.arch import build_net
 from golf_opt.task.data import View
 from golf_opt.utils.signals import stop_on_signals
 from golf_opt.utils.text import markdown_table
+from golf_opt.utils.trials import best_trials
 
 Say = Callable[[str], None]
 Key = tuple[int, int]  # trial number, seed
@@ -60,7 +61,7 @@ def confirm(config: ConfirmConfig, say: Say) -> int | None:
     """
     with opened_storage(config.storage) as storage:
         study = find_study(storage, config.study)
-        trials = best_trials(study, config.top)
+        trials = complete_trials(study, config.top)
         view = study_view(study, config.data)
         signal = run_missing(config, study, trials, view, say)
         rows = confirmed_rows(study, trials)
@@ -71,21 +72,22 @@ def confirm(config: ConfirmConfig, say: Say) -> int | None:
     return signal
 
 
-def best_trials(study: optuna.Study, top: int | None = None) -> list[FrozenTrial]:
-    """Return the complete trials with the highest objective, the best first."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if not complete:
+def complete_trials(study: optuna.Study, top: int | None = None) -> list[FrozenTrial]:
+    """Return the complete trials, the best first."""
+    trials = study.get_trials(deepcopy=False)
+    best = best_trials(trials, top or len(trials))
+    if not best:
         raise UsageError(f"study {study.study_name!r} has no complete trial yet.")
-    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))[:top]
+    return best
 
 
 def confirm_seeds(study: optuna.Study, n: int) -> list[int]:
     """Return the first n seeds of the study's confirmation; none is a trial's."""
     taken = {trial.user_attrs.get("seed") for trial in study.get_trials(deepcopy=False)}
     seeds: list[int] = []
-    index = 0
+    index, base = 0, description_of(study).seed
     while len(seeds) < n:
-        seed = rng.derive(marks(study)[RECIPE]["seed"], "confirm", index)
+        seed = rng.derive(base, "confirm", index)
         if seed not in taken and seed not in seeds:
             seeds.append(seed)
         index += 1
@@ -100,11 +102,10 @@ def run_missing(
     say: Say,
 ) -> int | None:
     """Train what has no result yet, keeping each as it comes; return the signal, if one came."""
-    recipe = marks(study)[RECIPE]
-    net = build_net(recipe["arch"])
+    plan = description_of(study)
     known = marks(study).get(CONFIRMED, {})
     runs = [
-        Run((trial.number, seed), Job(net, candidate_of(study, trial), seed, recipe["epochs"]))
+        Run((trial.number, seed), replace(plan.job(trial), seed=seed))
         for seed in confirm_seeds(study, config.seeds)  # seed by seed: stopped early, all have some
         for trial in trials
         if str(seed) not in known.get(str(trial.number), {})
@@ -113,10 +114,10 @@ def run_missing(
         return None
     say(
         f"{study.study_name}: {len(trials)} trials on {config.seeds} fresh seeds, "
-        f"{recipe['epochs']} epochs; {len(runs)} to train"
+        f"{plan.epochs} epochs; {len(runs)} to train"
     )
     with (
-        contextlib.closing(create_engine(config.engine, view, net, say)) as engine,
+        contextlib.closing(create_engine(config.engine, view, plan.net, say)) as engine,
         stop_on_signals() as stop,
         TrainingProgress(sum(run.job.epochs for run in runs)) as progress,
     ):
@@ -203,7 +204,7 @@ def show(rows: Sequence[Confirmed], config: ConfirmConfig, split: str) -> Table:
 
 def in_markdown(study: optuna.Study, target: float) -> str:
     """Return the table for the study's note, of every trial that was ever confirmed."""
-    rows = confirmed_rows(study, best_trials(study))
+    rows = confirmed_rows(study, complete_trials(study))
     return (
         "Accuracy in % of the best trials' recipes on seeds that no trial had; `over` is the share "
         f"of seeds that reach {points(target)} %, `gap` the winner's curse: tuned minus mean.\n\n"

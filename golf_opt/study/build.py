@@ -1,0 +1,131 @@
+"""From a configuration, or a stored description, to the parts of a study that run."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Annotated, Any
+
+import optuna
+from hydra.utils import get_object, instantiate
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from pydantic import Field, StrictInt
+
+from golf_opt.config.check import check
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import StudyConfig
+from golf_opt.storage.optuna_internals import num_grid_points
+from golf_opt.study.callbacks import Callback
+from golf_opt.study.description import StudyDescription
+from golf_opt.study.samplers import FreshSampler, GridSampler, grid_sampler
+from golf_opt.study.space import Space, build_space
+from golf_opt.task import rng
+from golf_opt.task.arch import Net, build_net
+
+Plan = StudyConfig | StudyDescription
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What runs a study, data, engine and storage aside."""
+
+    net: Net
+    space: Space
+    sampler: BaseSampler
+    pruner: BasePruner
+    callbacks: list[Callback]
+
+
+def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
+    """Build what a plan asks for, with these callbacks.
+
+    Raises:
+        UsageError: a part of it cannot be built; it is named.
+    """
+    space = build_space(plan.space)
+    return Parts(
+        net=build_net(plan.arch),
+        space=space,
+        sampler=FreshSampler(sampler_maker(plan, space)),
+        pruner=_builder("pruner", plan.pruner)(),
+        callbacks=[_builder(f"callbacks.{name}", node)() for name, node in callbacks.items()],
+    )
+
+
+def check_targets(part: str, node: Any) -> None:
+    """Let a database name only samplers and pruners: it must not run what it likes."""
+    if isinstance(node, Mapping):
+        if "_target_" in node and not _is_known(str(node["_target_"])):
+            raise UsageError(
+                f"the study's {part} is {node['_target_']}; a worker takes only Optuna's own."
+            )
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            check_targets(part, child)
+
+
+def _is_known(target: str) -> bool:
+    """Whether a dotted name is of one of Optuna's samplers or pruners, or of our grid."""
+    if not target.startswith(("optuna.", "golf_opt.")):
+        return False  # without importing it
+    try:
+        named = get_object(target)
+    except Exception:  # whatever Hydra finds wrong with a name
+        return False
+    return named is grid_sampler or (
+        inspect.isclass(named) and issubclass(named, (BaseSampler, BasePruner))
+    )
+
+
+def sampler_maker(plan: Plan, space: Space) -> Callable[[int], BaseSampler]:
+    """Return a function from a trial's number to its sampler, seeded by it.
+
+    Samplers that follow a plan over the whole study, grid and quasi-Monte Carlo, keep the study's
+    seed.
+    """
+    build = _builder("sampler", plan.sampler)
+    target = str(plan.sampler["_target_"])
+    planned = "grid" in target or "QMC" in target
+
+    def make(number: int) -> BaseSampler:
+        seed = rng.derive(plan.seed, "sampler", 0 if planned else number)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = build(seed=seed, space=space)
+        assert isinstance(sampler, BaseSampler)
+        return sampler
+
+    first = make(0)
+    if isinstance(first, GridSampler):
+        points = num_grid_points(first)
+        fits = Annotated[StrictInt, Field(ge=1, le=points)]
+        check(fits, plan.trials, f"trials of a grid of {points} points")
+    return make
+
+
+def _builder(name: str, node: Any) -> Callable[..., Any]:
+    """Return a function that instantiates a node, with those keywords that its class takes."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise UsageError(f"{name} is {node!r}, but must be a mapping with a _target_.")
+    begin: Callable[[], Any] = partial(instantiate, dict(node), _convert_="all", _partial_=True)
+    if not any(isinstance(value, Mapping | list) for value in node.values()):
+        begin = cache(begin)  # milliseconds; with parts of its own a node is made anew each time
+
+    def build(**offered: Any) -> Any:
+        try:
+            takes = inspect.signature(get_object(node["_target_"])).parameters
+            return begin()(**{key: value for key, value in offered.items() if key in takes})
+        except UsageError:
+            raise
+        except Exception as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, UsageError):
+                raise cause from error
+            raise UsageError(f"{name} cannot be built: {str(cause).splitlines()[0]}") from error
+
+    return build

@@ -1,0 +1,258 @@
+"""What a study is, stored with it under one key: `open_study` writes it, everything else reads it.
+
+Who goes on with the study must agree with its `identity`; the rest says how to run it elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from golf_opt import __version__
+from golf_opt.config.errors import UsageError
+from golf_opt.config.paths import defaults
+from golf_opt.config.schema import StudyConfig
+from golf_opt.engines.base import Job
+from golf_opt.storage.studies import STUDY_ID, find_any_study, mark, marks
+from golf_opt.storage.workers import flush
+from golf_opt.study.space import Space, build_space
+from golf_opt.task.arch import Net, build_net
+from golf_opt.task.data import View
+from golf_opt.task.recipe import Candidate
+
+DESCRIPTION = "golf_opt:study"
+FORMAT = 2  # of the description; version 0.1 kept three parts under keys of their own
+RECIPE_0_1, FINGERPRINT_0_1, FACTS_0_1 = (
+    f"golf_opt:{part}" for part in ("recipe", "fingerprint", "facts")
+)
+KEYS = (DESCRIPTION, RECIPE_0_1, FINGERPRINT_0_1)  # a study without them is not run or golfed with
+RENAMED = {"golf_opt.space.grid_sampler": "golf_opt.study.samplers.grid_sampler"}  # since 0.1
+OBJECTIVES = {"test": "test accuracy", "holdout": "holdout accuracy"}  # by protocol
+
+
+class StudyDescription(BaseModel):
+    """One study, wherever it runs: data by name and hash, nothing of storage, engine or folder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = FORMAT
+    version: str  # of golf_opt, which stored this
+    arch: dict[str, Any]  # name and layers, as `build_net` takes them
+    space: dict[str, Any]  # as `build_space` takes it
+    sampler: dict[str, Any]  # _target_ and arguments
+    pruner: dict[str, Any]  # likewise
+    data: str  # mnist, fashion, digits
+    digest: str  # of what a trial sees of the data, see `View.digest`
+    num_train: int  # images
+    protocol: Literal["test", "holdout"]
+    epochs: int  # of each trial
+    trials: int  # in all
+    seed: int
+    command: str  # what the user typed
+
+    @property
+    def net(self) -> Net:
+        return build_net(self.arch)
+
+    @property
+    def search_space(self) -> Space:
+        return build_space(self.space)
+
+    @property
+    def objective(self) -> str:
+        return OBJECTIVES[self.protocol]
+
+    @property
+    def data_and_digest(self) -> str:
+        return f"{self.data} ({self.digest})"
+
+    @property
+    def default_name(self) -> str:
+        """`c4-5-4`, or `c4-5-4@digits-holdout-2epochs`: what is not default is in the name."""
+        marks = [
+            "" if self.data == "mnist" else self.data,
+            "" if self.protocol == "test" else self.protocol,
+            "" if self.epochs == defaults("study")["epochs"] else f"{self.epochs}epochs",
+        ]
+        suffix = "-".join(mark for mark in marks if mark)
+        return f"{self.net.name}@{suffix}" if suffix else self.net.name
+
+    def job(self, trial: FrozenTrial) -> Job:
+        """Return what a lane trains for a trial: what was tuned, and what the space fixes."""
+        candidate = Candidate(**dict(self.search_space.fixed) | trial.params)
+        return Job(self.net, candidate, trial.user_attrs["seed"], self.epochs)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what makes two runs the same study."""
+        return {
+            "arch": self.net.name,
+            "layers": [_show_layer(row) for row in self.net.describe()],
+            "space": self.search_space.describe(),
+            "data": self.data_and_digest,
+            "protocol": self.protocol,
+            "epochs": self.epochs,
+            "objective": self.objective,
+        }
+
+
+def _show_layer(row: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{key}={value}" for key, value in row.items() if key != "kind")
+    return f"{row['kind']}({options})"
+
+
+def describe(config: StudyConfig, view: View, command: str) -> StudyDescription:
+    """Return the description of the study that a user asks for."""
+    return StudyDescription(
+        version=__version__,
+        data=view.dataset,
+        digest=view.digest,
+        num_train=len(view.train),
+        command=command,
+        **{key: getattr(config, key) for key in ("arch", "space", "sampler", "pruner")},
+        **{key: getattr(config, key) for key in ("protocol", "epochs", "trials", "seed")},
+    )
+
+
+def read(attributes: Mapping[str, Any]) -> StudyDescription | None:
+    """Return the description among a study's system attributes; None of a study not ours.
+
+    Raises:
+        UsageError: a newer golf-opt stored it, or it is damaged.
+    """
+    try:
+        stored = attributes.get(DESCRIPTION, _stored_by_0_1(attributes))
+        if stored is None:
+            return None
+        if stored["format"] > FORMAT:
+            raise UsageError(
+                f"the study's format is {stored['format']}, but must be at most {FORMAT} for "
+                f"golf-opt {__version__}; install golf-opt=={stored['version']}, which stored it."
+            )
+        return StudyDescription.model_validate(stored)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    raise UsageError(f"the study's description is damaged: {reason}.")
+
+
+def _stored_by_0_1(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what version 0.1 kept in three parts as today's one."""
+    if RECIPE_0_1 not in attributes or FINGERPRINT_0_1 not in attributes:
+        return None
+    recipe: dict[str, Any] = attributes[RECIPE_0_1]
+    data = attributes[FINGERPRINT_0_1]["data"]
+    sampler = recipe["sampler"]
+    target = sampler.get("_target_")
+    return recipe | {
+        "format": FORMAT,
+        "sampler": sampler | {"_target_": RENAMED.get(target, target)},
+        "digest": data.partition(" ")[2].strip("()"),
+        "num_train": attributes.get(FACTS_0_1, {}).get("num_train", 0),
+    }
+
+
+def readable(attributes: Mapping[str, Any]) -> StudyDescription | None:
+    """Return what `read` does; None where that raises, for a list that shows other studies too."""
+    with contextlib.suppress(UsageError):
+        return read(attributes)
+    return None
+
+
+def description_of(study: optuna.Study) -> StudyDescription:
+    """Return the description of a study of ours.
+
+    Raises:
+        UsageError: golf-opt did not make the study, or what it stored cannot be read.
+    """
+    description = read(marks(study))
+    if description is None:
+        raise UsageError(
+            f"study {study.study_name!r} was not made by this golf-opt; it keeps no description."
+        )
+    return description
+
+
+def find_study(storage: BaseStorage, name: str) -> optuna.Study:
+    """Return a study of ours by its name.
+
+    Raises:
+        UsageError: there is none of that name, or golf-opt did not make it.
+    """
+    study = find_any_study(storage, name)
+    description_of(study)
+    return study
+
+
+def open_study(
+    storage: BaseStorage, name: str, description: StudyDescription
+) -> tuple[optuna.Study, bool]:
+    """Create the study, or open it if it is the same one; return it and whether it is new.
+
+    Raises:
+        UsageError: the name belongs to a study with another identity, or to a foreign study.
+    """
+    known = name in optuna.get_all_study_names(storage)
+    if known:
+        check_identity(optuna.load_study(study_name=name, storage=storage), description)
+    study = optuna.create_study(
+        study_name=name, storage=storage, direction="maximize", load_if_exists=True
+    )
+    if not known:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([description.objective])
+        mark(study, STUDY_ID, uuid.uuid4().hex)
+    mark(study, DESCRIPTION, description.model_dump())
+    if not known:
+        flush(study)
+    return study, not known
+
+
+def check_identity(study: optuna.Study, description: StudyDescription) -> None:
+    """Refuse to go on with a study as another one.
+
+    Raises:
+        UsageError: it is another one; the differences are named.
+    """
+    stored = read(marks(study))
+    if stored is None:
+        raise UsageError(
+            f"study {study.study_name!r} is there already and was not made by golf-opt; "
+            "choose another name with study.name=..."
+        )
+    if changes := differences(stored.identity(), description.identity()):
+        shown = "; ".join(changes[:4]) + ("; ..." if len(changes) > 4 else "")
+        raise UsageError(
+            f"study {study.study_name!r} is another study: {shown}. Give what it was made with to "
+            "go on with it, or begin a new one with study.name=..."
+        )
+
+
+def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Return `space.lr.high was 0.01 and is 0.03` for every value that differs."""
+    before, after = _flat(stored), _flat(given)
+    return [
+        f"{key} was {before.get(key, 'absent')} and is {after.get(key, 'absent')}"
+        for key in dict.fromkeys([*before, *after])
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            rows |= _flat(value, f"{prefix}{key}.")
+        else:
+            rows[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return rows

@@ -1,0 +1,216 @@
+"""The study loop: ask -> lane -> step -> report and prune -> tell. It alone steers Optuna."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from golf_opt.engines.base import Job, Slice
+from golf_opt.engines.scheduler import Scheduler
+from golf_opt.storage.failures import StorageUnreachable
+from golf_opt.storage.optuna_internals import id_of_study, id_of_trial, reported, storage_of
+from golf_opt.storage.studies import num_finished
+from golf_opt.storage.workers import WORKER, coordination, requeue
+from golf_opt.storage.write_behind import BudgetSpent
+from golf_opt.study.build import Parts
+from golf_opt.study.callbacks import StudyContext, TrialRun
+from golf_opt.study.provenance import provenance
+from golf_opt.task import rng
+from golf_opt.utils.processes import worker_id
+from golf_opt.utils.signals import stop_on_signals
+
+IDLE_S = 0.2  # between two looks at trials that other workers run
+WAITING_FRACTION, WAITING_S = 0.1, 10.0  # of lane time spent without a trial: worth a word
+WORKERS_S = 1.0  # between two looks at the workers themselves
+Say = Callable[[str], None]
+
+
+class StudyLoop:
+    """Keeps every lane of the engine full until the study has its total of finished trials."""
+
+    def __init__(self, context: StudyContext, parts: Parts, say: Say) -> None:
+        self._study, self._engine = context.study, context.engine
+        self._plan, self._parts, self._say = context.description, parts, say
+        self._study.sampler, self._study.pruner = parts.sampler, parts.pruner
+        self._workers = coordination(storage_of(context.study))
+        self._workers.set_total(id_of_study(context.study), self._plan.trials)
+        self._scheduler: Scheduler[TrialRun] = Scheduler(context.engine.num_lanes)
+        self._finished: list[TrialRun] = []  # in the storage, but callbacks do not know yet
+        self._asking_s: list[float] = []  # for each trial: ask and suggest
+        self._looked_at_workers = -1e9  # when other workers were last looked after
+        self._reachable = True
+        self._provenance = provenance(context.engine) | {
+            "protocol": self._plan.protocol,
+            "num_params": parts.net.num_params,
+        }
+        for callback in parts.callbacks:
+            callback.context = context
+
+    def run(self) -> int | None:
+        """Run until the total is reached; return the signal that ended it earlier, or None."""
+        with stop_on_signals() as stop:
+            self._look_after_workers()
+            self._call("on_study_start")
+            try:
+                while stop.signal is None and self._fill():
+                    self._announce_finished()  # only now that the lanes are full again
+                    for done in self._step():
+                        self._advance(done)
+                    self._look_after_workers()
+                self._say_if_lanes_waited()
+                if stop.signal is None:
+                    with contextlib.suppress(StorageUnreachable):  # the end of a study waits for it
+                        self._workers.flush(lambda: stop.signal is not None)
+            finally:
+                self._requeue_all()
+                self._announce_finished()
+                self._call("on_study_end")
+        return stop.signal
+
+    def _fill(self) -> bool:
+        """Give every free lane a trial; return whether a trial runs, here or elsewhere."""
+        placed = True
+        while placed:
+            placed = False
+            for lane, run in self._scheduler.fill(self._take):
+                placed = True
+                self._engine.start(lane, run.job, run.resume)
+                if len(run.history) == run.job.epochs:  # its worker died before it could `tell`
+                    self._report(run)
+        if self._scheduler.busy:
+            return True
+        return self._workers.shared and num_finished(self._study) < self._plan.trials
+
+    def _step(self) -> list[Slice]:
+        """Let the lanes work; where none has a trial, wait for those of other workers."""
+        if self._scheduler.busy:
+            return self._engine.step()
+        time.sleep(IDLE_S)
+        return []
+
+    def _look_after_workers(self) -> None:
+        """Requeue trials of dead workers, and leave those that were taken from this one."""
+        if time.monotonic() - self._looked_at_workers < WORKERS_S:
+            return
+        self._looked_at_workers = time.monotonic()
+        with contextlib.suppress(StorageUnreachable):
+            for number, state in self._workers.requeue_dead(id_of_study(self._study)):
+                what = "failed" if state == TrialState.FAIL else "goes on from its checkpoint"
+                self._say(f"trial {number} was left by a worker that died; it {what}")
+        lost = self._workers.lost_trials()
+        for lane, run in self._scheduler.busy:
+            if id_of_trial(run.trial) in lost:
+                self._leave(lane)
+                self._say(f"trial {run.number} was taken over by another worker")
+        if self._reachable != self._workers.reachable:
+            self._reachable = not self._reachable
+            self._say(
+                "storage answers again; what was kept is written"
+                if self._reachable
+                else "storage does not answer; trials go on and what they report is kept"
+            )
+
+    def _take(self, lane: int) -> TrialRun | None:
+        """Ask for the next trial; None where no more may begin."""
+        trials = self._study.get_trials(deepcopy=False)
+        if sum(trial.state != TrialState.WAITING for trial in trials) >= self._plan.trials:
+            return None
+        begun = time.monotonic()
+        try:
+            trial = self._study.ask()
+        except (BudgetSpent, StorageUnreachable):
+            return None
+        seed = rng.derive(self._plan.seed, "trial", trial.number)  # weights, data order, dropout
+        attributes = {WORKER: worker_id(), "seed": seed} | self._provenance
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+        candidate = self._parts.space.suggest(trial)
+        self._asking_s.append(time.monotonic() - begun)
+        job = Job(self._parts.net, candidate, seed, self._plan.epochs)
+        run = TrialRun(trial, job, lane)
+        self._call("on_trial_start", run)
+        known = reported(trial)
+        for result in run.history:  # of a worker that died between its checkpoint and its report
+            if result.epoch not in known:
+                trial.report(result.accuracy, result.epoch)
+        return run
+
+    def _advance(self, done: Slice) -> None:
+        """Handle what one lane did: report its epoch, and end its trial if it is over."""
+        run = self._scheduler[done.lane]
+        self._call("on_slice", run, done)
+        run.epoch, run.progress = done.epoch, done.progress
+        if done.error is not None:
+            run.trial.set_user_attr("fail_reason", done.error)
+            self._finish(run, TrialState.FAIL)
+        elif done.result is not None:
+            run.history.append(done.result)
+            self._report(run)
+
+    def _report(self, run: TrialRun) -> None:
+        result = run.history[-1]
+        if result.epoch not in reported(run.trial):
+            run.trial.report(result.accuracy, result.epoch)  # not again after a resume
+        try:
+            self._call("on_epoch_end", run)
+        except optuna.TrialPruned:
+            self._finish(run, TrialState.PRUNED)
+        else:
+            if result.epoch == run.job.epochs:
+                self._finish(run, TrialState.COMPLETE)
+
+    def _finish(self, run: TrialRun, state: TrialState) -> None:
+        for key, measure in self._measures(run, state).items():
+            run.trial.set_user_attr(key, measure)
+        self._call("on_trial_end", run, state)
+        value = run.history[-1].accuracy if state == TrialState.COMPLETE else None
+        self._study.tell(run.trial, value, state, skip_if_finished=True)
+        self._leave(run.lane)
+        self._finished.append(run)
+
+    def _announce_finished(self) -> None:
+        for run in self._finished:
+            self._call("on_trial_finished", run)
+        self._finished.clear()
+
+    def _leave(self, lane: int) -> None:
+        self._engine.stop(lane)
+        self._scheduler.release(lane)
+
+    def _measures(self, run: TrialRun, state: TrialState) -> dict[str, Any]:
+        """Return what a finished trial stores besides its parameters and its accuracies."""
+        rows: dict[str, Any] = {
+            "epoch_losses": [result.loss for result in run.history],
+            "time_s": round(sum(result.time_s for result in run.history), 3),
+        }
+        if state == TrialState.COMPLETE:
+            rows["train_accuracy"] = run.history[-1].train_accuracy
+        return rows
+
+    def _say_if_lanes_waited(self) -> None:
+        """Say so where asking for trials, not training them, took the time."""
+        fraction, seconds = self._scheduler.waiting
+        if fraction > WAITING_FRACTION and seconds > WAITING_S:
+            each_ms = 1e3 * sum(self._asking_s) / len(self._asking_s)
+            self._say(
+                f"note: lanes stood idle {fraction:.0%} of the time, since asking for a trial took "
+                f"{each_ms:.0f} ms; sampler=random and sampler=qmc ask for next to nothing, and "
+                "fewer engine.lanes wait less"
+            )
+
+    def _requeue_all(self) -> None:
+        """Return the trials in flight to the queue; the next run goes on with them."""
+        for lane, run in self._scheduler.busy:
+            self._call("on_interrupt", run)
+            self._leave(lane)
+            with contextlib.suppress(StorageUnreachable):  # `close` tries once more
+                requeue(self._study, id_of_trial(run.trial))
+
+    def _call(self, event: str, *args: Any) -> None:
+        for callback in self._parts.callbacks:
+            getattr(callback, event)(*args)

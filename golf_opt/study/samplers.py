@@ -1,0 +1,83 @@
+"""What asks for the next point: Optuna's samplers, seeded trial by trial, and our grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial
+from pydantic import Field, StrictInt
+
+from golf_opt.config.check import check
+from golf_opt.config.errors import UsageError
+from golf_opt.study.space import Space
+
+
+class GridSampler(optuna.samplers.GridSampler):
+    """Optuna's grid; the study loop, not the sampler, decides when a study is over."""
+
+    def after_trial(self, *args: Any, **kwargs: Any) -> None:
+        """Optuna's would stop `Study.optimize`, which is not running."""
+
+
+class FreshSampler(optuna.samplers.BaseSampler):
+    """A new sampler for every trial, made from the trial's number.
+
+    So a study stopped and resumed asks for the same points as one that ran through (with one lane),
+    and two workers never ask for the same point.
+    """
+
+    def __init__(self, make: Callable[[int], optuna.samplers.BaseSampler]) -> None:
+        self._make = make
+        self._sampler = make(0)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._sampler = self._make(trial.number)
+        self._sampler.before_trial(study, trial)
+
+    def infer_relative_search_space(self, *args: Any) -> dict[str, BaseDistribution]:
+        return self._sampler.infer_relative_search_space(*args)
+
+    def sample_relative(self, *args: Any) -> dict[str, Any]:
+        return self._sampler.sample_relative(*args)
+
+    def sample_independent(self, *args: Any) -> Any:
+        return self._sampler.sample_independent(*args)
+
+    def after_trial(self, *args: Any) -> None:
+        self._sampler.after_trial(*args)
+
+
+def grid_sampler(space: Space, seed: int, points: Mapping[str, int] | int) -> GridSampler:
+    """Return a grid of `points` values a dimension, evenly spaced on the dimension's own scale."""
+    grid = {}
+    for name, dimension in space.tuned.items():
+        if dimension.when:
+            raise UsageError(f"sampler=grid cannot do space.{name}, which has a `when`; use tpe.")
+        count = points if isinstance(points, int) else points.get(name, 3)
+        check(Annotated[StrictInt, Field(ge=1, le=1000)], count, f"sampler.points for {name}")
+        grid[name] = _spaced(dimension.distribution, count)
+    return GridSampler(grid, seed=seed)
+
+
+def _spaced(distribution: BaseDistribution, count: int) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    low, high = distribution.low, distribution.high
+    fractions = [index / (count - 1) for index in range(count)] if count > 1 else [0.5]
+    if distribution.log:
+        values = [low * (high / low) ** fraction for fraction in fractions]
+    else:
+        values = [low + (high - low) * fraction for fraction in fractions]
+    values = [min(max(value, low), high) for value in values]
+    if isinstance(distribution, IntDistribution):
+        return sorted({round(value) for value in values})
+    return values
