@@ -52,11 +52,11 @@ def in_short(found: list[Machine]) -> str:
     here = [row for row in rows if (row["net"], row["batch_size"]) == (NET, BATCH_SIZE)]
     names = ", ".join(machine.cpu for machine in found)
     return (
-        f"One core trains `{NET}` **{span([row['ratio'] for row in here])} times** as fast as eager "
-        f"PyTorch with its data in memory (batch {BATCH_SIZE}), at "
-        f"{span([100 * row['peak_share'] for row in here])} % of what the core can do at most; over "
-        f"all nets and batch sizes measured it is {span([row['ratio'] for row in rows])} times. "
-        f"Measured on: {names}.\n"
+        f"  One core trains `{NET}` {span([row['ratio'] for row in here])} times as fast as eager "
+        f"PyTorch\n  with its data in memory (batch {BATCH_SIZE}), at "
+        f"{span([100 * row['peak_share'] for row in here])} % of what the core can do at most; over\n"
+        f"  all nets and batch sizes, {span([row['ratio'] for row in rows])} times. "
+        f"Measured on {names}.\n"
     )
 
 
