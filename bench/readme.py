@@ -47,15 +47,15 @@ def machines(folder: Path = RESULTS) -> list[Machine]:
 
 
 def in_short(found: list[Machine]) -> str:
-    """Return the README's sentence on speed: the range over all CPU models."""
+    """Return the sentence on speed for those in a hurry: the range over all CPU models."""
     rows = [row for machine in found for row in machine.rows]
     here = [row for row in rows if (row["net"], row["batch_size"]) == (NET, BATCH_SIZE)]
     names = ", ".join(machine.cpu for machine in found)
     return (
-        f"  One core trains `{NET}` {span([row['ratio'] for row in here])} times as fast as eager "
-        f"PyTorch\n  with its data in memory (batch {BATCH_SIZE}), at "
-        f"{span([100 * row['peak_share'] for row in here])} % of what the core can do at most; over\n"
-        f"  all nets and batch sizes, {span([row['ratio'] for row in rows])} times. "
+        f"One core trains `{NET}` {span([row['ratio'] for row in here])} times as fast as eager "
+        f"PyTorch with its data in memory (batch {BATCH_SIZE}),\nat "
+        f"{span([100 * row['peak_share'] for row in here])} % of what the core can do at most; "
+        f"over all nets and batch sizes it is {span([row['ratio'] for row in rows])} times.\n"
         f"Measured on {names}.\n"
     )
 
@@ -75,7 +75,8 @@ def machine_section(machine: Machine) -> Iterator[str]:
     about = machine.results["engines"]["machine"]
     yield f"## {machine.cpu}"
     yield ""
-    yield f"{about['cores']} cores, {about['vectors']}, {about['compiler']}, torch {about['torch']}."
+    yield ", ".join([f"{about['cores']} cores", about["vectors"], about["compiler"]])
+    yield f"and torch {about['torch']}."
     yield ""
     yield from ratio_table(machine.rows)
     if (PICTURES / f"engines-{slug(machine.cpu)}.png").is_file():
@@ -125,8 +126,8 @@ def study(result: dict[str, Any]) -> str:
     return (
         f"A whole study of 12 candidates, {result['epochs']} epochs, two lanes, is "
         f"{result['ratio']:.0f} times faster than a hand-written Optuna + PyTorch script in two "
-        f"processes ({how}); {100 * result['cpu_share_outside_kernel']:.1f} % of its processor time "
-        "is not training or evaluation, half of that Python starting."
+        f"processes ({how}); {100 * result['cpu_share_outside_kernel']:.1f} % of its processor "
+        "time is not training or evaluation, half of that Python starting."
     )
 
 
@@ -200,6 +201,7 @@ def sections() -> list[Section]:
     found = machines()
     return [
         Section(ROOT / "README.md", "speed", in_short(found)),
+        Section(ROOT / "docs" / "index.md", "speed", in_short(found)),
         Section(ROOT / "docs" / "benchmarks.md", "speed", in_full(found)),
         Section(ROOT / "docs" / "storage.md", "kills", kills(found)),
     ]

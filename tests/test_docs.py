@@ -375,7 +375,8 @@ def test_several_cpu_models_give_a_range(tmp_path: Path) -> None:
     """Each has a folder; the README's sentence covers all, and the page has a section for each."""
     (first,) = bench.readme.machines()[:1]
     for cpu, ratio, peak in (("Fast CPU @ 3.00GHz", 40.0, 0.38), ("Slow(R) CPU", 23.0, 0.46)):
-        row = first.rows[0] | {"net": "c4-5-4", "batch_size": 14, "ratio": ratio, "peak_share": peak}
+        figures = {"net": "c4-5-4", "batch_size": 14, "ratio": ratio, "peak_share": peak}
+        row = first.rows[0] | figures
         folder = tmp_path / slug(cpu)
         folder.mkdir()
         about = first.results["engines"]["machine"] | {"cpu": cpu}

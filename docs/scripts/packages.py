@@ -1,7 +1,7 @@
 """The picture and the table of the packages, from the imports of golf_opt itself.
 
 python docs/scripts/packages.py          print both
-python docs/scripts/packages.py --write  write docs/pictures/packages.svg and CONTRIBUTING.md's table
+python docs/scripts/packages.py --write  put them into docs/pictures/ and CONTRIBUTING.md
 
 A package stands one floor above the highest that it imports. An arrow is an import; those that
 follow from others are left out. What a box says is the docstring of the package.
@@ -113,7 +113,7 @@ def height_of(package: str) -> float:
 
 
 def layout(arrows: dict[str, set[str]]) -> dict[str, Place]:
-    """Return where each box stands; one that is alone on its floor is as wide as what it rests on."""
+    """Return where each box stands; one alone on its floor is as wide as what it rests on."""
     places: dict[str, Place] = {}
     bottom = 0.0
     for row in floors(arrows):
@@ -159,9 +159,7 @@ def arrow_lines(arrows: dict[str, set[str]], places: dict[str, Place]) -> Iterat
         for target in sorted(targets):
             to_x, to_y, to_width, _ = places[target]
             middle = (max(x, to_x) + min(x + width, to_x + to_width)) / 2  # of what they share
-            yield (
-                f'<path class="arrow" d="M{middle:.0f} {y + height:.0f} V{to_y - 1:.0f}"/>'
-            )
+            yield f'<path class="arrow" d="M{middle:.0f} {y + height:.0f} V{to_y - 1:.0f}"/>'
 
 
 def table() -> str:
@@ -170,8 +168,11 @@ def table() -> str:
     for row in reversed(floors({package: imports(package) for package in packages(PACKAGE)})):
         for name in row:
             lines.append(f"| `{name}` | {words(PACKAGE / name)} |")
-            for inner in packages(PACKAGE / name) if has_rooms(name) else []:
-                lines.append(f"| `{name}.{inner}` | {words(PACKAGE / name / inner)} |")
+            lines += [
+                f"| `{name}.{inner}` | {words(PACKAGE / name / inner)} |"
+                for inner in packages(PACKAGE / name)
+                if has_rooms(name)
+            ]
     return "\n".join([*lines, ""])
 
 
