@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from golf_opt.task.arch import load_arch
+import yaml
+
+from golf_opt.task.arch import build_net
 from golf_opt.utils.files import replace_section
 
 ROOT = Path(__file__).parents[2]
@@ -147,12 +149,16 @@ def groups() -> Iterator[str]:
         yield "| choice | parameters | what |" if group == "arch" else "| choice | what |"
         yield "|---|---:|---|" if group == "arch" else "|---|---|"
         for path in files:
-            count = f"{load_arch(path.stem, CONF).num_params:,} | " if group == "arch" else ""
+            count = f"{num_params(path):,} | " if group == "arch" else ""
             made_by = "".join(f" (`{k.default}`)" for k in keys(path) if k.path == "_target_")
             yield f"| `{path.stem}` | {count}{cell(title(path))}{made_by} |"
         yield ""
         if group not in ("arch", "points"):
             yield from option_table(group, files)
+
+
+def num_params(path: Path) -> int:
+    return build_net(yaml.safe_load(path.read_text())).num_params
 
 
 def option_table(group: str, files: list[Path]) -> Iterator[str]:
