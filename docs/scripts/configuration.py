@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 
 import yaml
@@ -51,10 +52,12 @@ def title(path: Path) -> str:
 
 def keys(path: Path) -> list[Key]:
     """Return the keys of a file but Hydra's own, those of its list of defaults first."""
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    lines = list(dropwhile(lambda line: line.startswith("#"), path.read_text().splitlines()))
     found: list[Key] = []
     parents: list[tuple[int, str]] = []
+    before: list[str] = []  # lines of comment above a key
     for number, line in enumerate(lines):
+        before = [*before, line.strip("# ")] if line.startswith("#") else before
         match = LINE.match(line)
         if match is None:
             continue
@@ -64,8 +67,10 @@ def keys(path: Path) -> list[Key]:
         above = [name for _, name in parents]
         parents.append((indent, match["key"]))
         if "hydra" in [*above, match["key"]] or match["key"] == "defaults":
+            before = []
             continue
         value, comment = split(match["rest"] or "")
+        comment, before = comment or " ".join(before), []
         names = [*above, match["key"]]
         if names[0] == "defaults":
             names = names[1:]
