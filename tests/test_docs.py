@@ -400,6 +400,13 @@ def test_results_lie_with_their_cpu_model() -> None:
 # --- what pages say
 
 
+def test_counts_of_named_nets() -> None:
+    rows = re.findall(r"^\| `(c[\w-]+)`[^|]* \| ([\d,]+) \|", PAGES[EXTENDING], re.MULTILINE)
+    assert len(rows) == 6
+    for name, count in rows:
+        assert f"{net(name).num_params:,}" == count
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
 def test_the_record_that_is_quoted_is_the_smallest(page: str) -> None:
     files = (ROOT / "studies" / "records" / "article").glob("*/record.json")
