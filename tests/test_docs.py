@@ -454,6 +454,21 @@ def test_workflows_call_the_makefile() -> None:
     assert {line for line in ran if line.startswith("make ")} == {"make check", "make test"}
 
 
+@pytest.mark.parametrize(
+    ("schema", "file"),
+    [
+        ("github-workflows", ".github/workflows/ci.yml"),
+        ("github-issue-forms", ".github/ISSUE_TEMPLATE/bug.yml"),
+        ("github-issue-forms", ".github/ISSUE_TEMPLATE/record.yml"),
+        ("citation-file-format", "CITATION.cff"),
+    ],
+)
+def test_files_for_others_have_their_schema(schema: str, file: str) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
+    ran = subprocess.run([*command, file], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout
+
+
 def test_hooks_are_the_checks_of_make() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     dry = subprocess.run(["make", "-n", "check"], cwd=ROOT, capture_output=True, text=True)
