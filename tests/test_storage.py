@@ -179,8 +179,6 @@ def test_finished_trials_are_complete_pruned_and_failed_ones(study: optuna.Study
 
 WORKER_PROGRAM = """
 import sys
-from golf_opt.study.description import StudyDescription, open_study
-from golf_opt.task.arch import parse_grammar
 from golf_opt.utils.processes import this_worker
 print(this_worker(), flush=True)
 sys.stdin.read()
