@@ -33,9 +33,9 @@ from golf_opt.engines.native.codegen import group_layers
 from golf_opt.task import arch, data
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
+from golf_opt.task.grammar import load_arch
 from golf_opt.task.recipe import Candidate
 
-CONF = Path(__file__).parents[1] / "conf"
 NETS = ("c4-5-4", "c8-5-4", "c4-5-4-prelu", "deepml-separable")
 BATCH_SIZES = (4, 8, 14, 16, 32, 128)
 SLOW_TO_COMPILE = ((14, 128), "c4-5-4")  # torch.compile and JAX: there only
@@ -174,7 +174,7 @@ def main() -> None:
     peak = peak_gflops()
     rows: list[dict[str, Any]] = []
     for name in NETS[:1] if quick else NETS:
-        net = arch.load_arch(name, CONF)
+        net = load_arch(name)
         for batch_size in BATCH_SIZES:
             limits = [peak()]
             rates = measure(contestants(net, train, batch_size, quick), 3 if quick else TURNS)

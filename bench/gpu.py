@@ -37,12 +37,12 @@ from bench.peers.jax_scan import ScanPopulation
 from bench.peers.population import Grouped, Vmapped
 from bench.peers.pytorch import Graphed, Resident
 from bench.report import RESULTS, save, versions
-from golf_opt.cli.main import CONF_DIR
 from golf_opt.config.schema import DataConfig
 from golf_opt.engines.base import Job
 from golf_opt.task import data
-from golf_opt.task.arch import Net, load_arch
+from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
+from golf_opt.task.grammar import load_arch
 from golf_opt.task.recipe import Candidate
 
 NET = "c4-5-4"
@@ -246,7 +246,7 @@ class Bench:
 
     def __init__(self, plan: Plan, train: Split, make_engine: Any, name: str, folder: Path) -> None:
         self.plan, self.train, self.make_engine = plan, train, make_engine
-        self.net = load_arch(NET, CONF_DIR)
+        self.net = load_arch(NET)
         self.result: dict[str, Any] = {"machine": machine(plan.device), "net": NET}
         self.save = partial(save, name, self.result, folder)
 

@@ -16,14 +16,13 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.report import machine, save
-from golf_opt.cli.main import CONF_DIR
 from golf_opt.config.schema import DataConfig
 from golf_opt.engines.base import Job
 from golf_opt.engines.native import NativeEngine
-from golf_opt.engines.native.engine import physical_cores
+from golf_opt.engines.native.cpu import physical_cores
 from golf_opt.task import data
-from golf_opt.task.arch import load_arch
 from golf_opt.task.data import View
+from golf_opt.task.grammar import load_arch
 from golf_opt.task.recipe import Candidate
 
 TURNS = 7
@@ -33,7 +32,7 @@ EPOCHS = 4
 def epochs_per_s(view: View, lanes: int) -> float:
     """Train a job of EPOCHS epochs in each lane; return finished epochs a second."""
     engine = NativeEngine(view, lanes)
-    net = load_arch("c4-5-4", CONF_DIR)
+    net = load_arch("c4-5-4")
     started = time.perf_counter()
     for lane in range(lanes):
         engine.start(lane, Job(net, Candidate(16, 1e-3), seed=lane, epochs=EPOCHS))

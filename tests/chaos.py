@@ -29,15 +29,14 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from bench.report import save
-from golf_opt.cli.main import CONF_DIR
 from golf_opt.config.schema import DataConfig, StorageConfig
 from golf_opt.engines.base import Job
 from golf_opt.engines.native import NativeEngine
 from golf_opt.storage.studies import PASSWORD_ENV, opened_storage, requeue_dead, take_password
 from golf_opt.study.callbacks import Callback, TrialRun
 from golf_opt.study.description import description_of
-from golf_opt.task.arch import load_arch
 from golf_opt.task.data import load
+from golf_opt.task.grammar import load_arch
 from tests import postgres
 
 ROOT = Path(__file__).parents[1]
@@ -218,7 +217,7 @@ def check(fleet: Fleet, trials: int, epochs: int) -> tuple[int, float]:
         candidates = [plan.job(trial).candidate for trial in rows]
     assert Counter(trial.state for trial in rows) == {TrialState.COMPLETE: trials}
     assert [trial.number for trial in rows] == list(range(trials))
-    net, view = load_arch("c4-5-4", CONF_DIR), load(DataConfig("digits", Path())).view("test")
+    net, view = load_arch("c4-5-4"), load(DataConfig("digits", Path())).view("test")
     engine = NativeEngine(view, lanes=1)
     for trial, candidate in zip(rows, candidates, strict=True):
         assert sorted(trial.intermediate_values) == list(range(1, epochs + 1))

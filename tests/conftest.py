@@ -14,8 +14,9 @@ import pytest
 
 from golf_opt.cli import main as cli
 from golf_opt.engines.base import Tensors, initial_weights
-from golf_opt.task.arch import Net, build_net, load_arch
+from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Split, View
+from golf_opt.task.grammar import load_arch
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,7 +105,7 @@ def golf_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]
 
 def net(name: str) -> Net:
     """A net by its name, preset or grammar."""
-    return load_arch(name, cli.CONF_DIR)
+    return load_arch(name)
 
 
 def tiny_net(*layers: dict[str, object]) -> Net:

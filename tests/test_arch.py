@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import net, tiny_net
 
-from golf_opt.cli import main as cli
-from golf_opt.config.schema import UsageError
-from golf_opt.task.arch import INPUT_SHAPE, build_net, load_arch, parse_grammar, presets
+from golf_opt.config.errors import UsageError
+from golf_opt.task.arch import INPUT_SHAPE, build_net
+from golf_opt.task.grammar import load_arch, parse_grammar, presets
 
 COUNTS = {
     "c4-5-4": 807,
@@ -37,7 +37,7 @@ def test_parameter_counts_of_the_sources(name: str, count: int) -> None:
 
 
 def test_every_preset_is_counted_above() -> None:
-    assert set(presets(cli.CONF_DIR)) <= set(COUNTS)
+    assert set(presets()) <= set(COUNTS)
 
 
 def test_arch_prints_the_totals_without_torch(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_kernels_and_slopes_of_the_grammar() -> None:
 def test_other_names_are_not_of_the_grammar(name: str) -> None:
     assert parse_grammar(name) is None
     with pytest.raises(UsageError, match="arch is"):
-        load_arch(name, cli.CONF_DIR)
+        load_arch(name)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_other_names_are_not_of_the_grammar(name: str) -> None:
 )
 def test_impossible_names_say_why(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        load_arch(name, cli.CONF_DIR)
+        load_arch(name)
 
 
 @pytest.mark.parametrize(

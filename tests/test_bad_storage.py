@@ -15,7 +15,8 @@ import pytest
 from conftest import Ran
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
-from golf_opt.config.schema import StorageConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import StorageConfig
 from golf_opt.golf.source import load_trained
 from golf_opt.storage.studies import STUDY_ID, marks, opened_storage
 from golf_opt.study.description import find_study

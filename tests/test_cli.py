@@ -24,6 +24,7 @@ from sklearn import datasets
 
 from golf_opt import __version__
 from golf_opt.cli import main as cli
+from golf_opt.config.paths import CONF_DIR
 from golf_opt.task import data
 
 if TYPE_CHECKING:
@@ -598,6 +599,6 @@ def test_help_comes_first(golf: Golf, arguments: list[str], line: str) -> None:
 
 
 def test_every_preset_is_counted(golf: Golf) -> None:
-    names = [path.stem for path in (cli.CONF_DIR / "arch").glob("*.yaml")]
+    names = [path.stem for path in (CONF_DIR / "arch").glob("*.yaml")]
     ran = golf("arch", *names)
     assert ran.out.count("total parameters") == len(names) >= 7

@@ -15,15 +15,10 @@ import optuna
 import pytest
 from conftest import Ran
 
-from golf_opt.config.schema import (
-    ConfirmConfig,
-    DataConfig,
-    EngineConfig,
-    StorageConfig,
-    UsageError,
-)
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import ConfirmConfig, DataConfig, EngineConfig, StorageConfig
 from golf_opt.engines import create_engine
-from golf_opt.engines.lanes import train
+from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.retrain import confirm
 from golf_opt.golf.retrain.stats import points, spread
 from golf_opt.golf.source import study_view
@@ -45,7 +40,7 @@ def make_study(golf: Callable[..., Ran], folder: Path, *more: str) -> None:
 
 def config_of(folder: Path, **changes: object) -> ConfirmConfig:
     storage = StorageConfig(f"sqlite:///{folder}/golf.db", None)
-    config = ConfirmConfig(NAME, folder, 2, 2, 0.1, storage, DIGITS, TORCH)
+    config = ConfirmConfig(folder, storage, NAME, 2, 2, 0.1, DIGITS, TORCH)
     return replace(config, **changes)  # type: ignore[arg-type]
 
 
@@ -79,8 +74,9 @@ def test_results_are_those_of_the_seeds(study: optuna.Study, tmp_path: Path) -> 
     net = description_of(study).net
     view = study_view(study, DIGITS)
     engine = create_engine(TORCH, view, net, print)
-    jobs = [(seed, replace(description_of(study).job(best[0]), seed=seed)) for seed in seeds]
-    again = {run.key: run.history[-1].accuracy for run in train(engine, jobs)}
+    job = description_of(study).job(best[0])
+    runs = [Run(seed, replace(job, seed=seed)) for seed in seeds]
+    again = {run.key: run.history[-1].accuracy for run, _ in train(engine, runs) if run.over}
     rows = kept[str(best[0].number)]
     assert {int(seed): row["accuracy"] for seed, row in rows.items()} == again
 

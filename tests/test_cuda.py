@@ -35,7 +35,8 @@ from test_native import (
     view_of,
 )
 
-from golf_opt.config.schema import DataConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import DataConfig
 from golf_opt.engines import base
 from golf_opt.engines.cuda import Block, CudaEngine
 from golf_opt.engines.cuda.devices import EmulatedProgram, Emulation, Gpu
@@ -50,10 +51,10 @@ from golf_opt.engines.native.codegen import dropout_nodes, generate
 from golf_opt.engines.torch import TorchEngine
 from golf_opt.task import arch, data
 from golf_opt.task.data import View
+from golf_opt.task.grammar import load_arch
 from golf_opt.task.recipe import Candidate
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
-CONF = Path(__file__).parents[1] / "conf"
 KERNEL = Path(library.__file__).parent / "kernel"
 SMALL_BLOCK = Block(images=8, warps=3)
 
@@ -96,9 +97,8 @@ def check_gradients(net: arch.Net, batch_size: int, block: Block | None, **more:
     tensors = base.initial_weights(net, 3)
     keys = [1000 + i for i in range(len(dropout_nodes(net)))]
     loss, expected = oracle_gradients(net, tensors, batch, 0.1, keys)
-    found_loss, found = emulated(view, block=block, **more).gradients(
-        net, tensors, batch, 0.1, keys
-    )
+    single = emulated(view, block=block, **more).single_pass(net, tensors, batch_size)
+    found_loss, found = single.gradients(batch, 0.1, keys)
     assert found_loss == pytest.approx(loss, rel=1e-5)
     largest = max(np.abs(expected[name]).max() for name in expected if name.startswith("grad"))
     floor = 1e-2 if net.buffers else 1e-5  # what a normalisation cancels has nothing but noise
@@ -319,7 +319,7 @@ def test_no_thread_of_a_block_races_another(tmp_path: Path, name: str, images: i
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
 def test_the_kernel_compiles_for_gpus(target: str, tmp_path: Path) -> None:
     """In registers and shared memory: that is what it is fast by."""
-    net = arch.load_arch("c4-5-4", CONF)
+    net = load_arch("c4-5-4")
     options = nvrtc_options(Block(images=8), 0, target)
     cubin = compile_with_nvrtc(generate(net), options, tmp_path)
     assert cubin.read_bytes()[:4] == b"\x7fELF"
@@ -366,7 +366,7 @@ def test_gradients_on_a_gpu_match_pytorch(name: str, limit_kib: int) -> None:
 @pytest.mark.timeout(900)
 def test_24_seeds_on_a_gpu_have_the_mean_of_the_cpu(mnist_root: Path) -> None:
     view = data.load(DataConfig("mnist", mnist_root)).view("test")
-    net, optimum = arch.load_arch("c4-5-4", CONF), Candidate(14, 8e-4, step_size=5, gamma=0.62)
+    net, optimum = load_arch("c4-5-4"), Candidate(14, 8e-4, step_size=5, gamma=0.62)
     jobs = [base.Job(net, optimum, seed, 18) for seed in range(24)]
     means, errors = [], []
     for engine in (CudaEngine(view, lanes=len(jobs)), NativeEngine(view)):

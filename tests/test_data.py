@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from golf_opt.config.schema import DataConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import DataConfig
 from golf_opt.task.data import IDX_SHAPES, MNIST_MD5, load
 
 

@@ -17,7 +17,8 @@ import pytest
 from conftest import Ran, every_layer_net, net, random_tensors, tiny_net
 from safetensors import safe_open
 
-from golf_opt.config.schema import DataConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import DataConfig
 from golf_opt.engines.base import Tensors
 from golf_opt.engines.native import NativeEngine, compiler
 from golf_opt.golf.deploy.onnx_graph import INPUT, OUTPUT

@@ -210,7 +210,7 @@ def test_a_stopped_trial_goes_on_bit_for_bit(
 def test_torch_goes_on_within_an_epoch(small_view: View, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of()
     whole = train(TorchEngine(small_view), job)
-    monkeypatch.setattr("golf_opt.engines.torch.SLICE_S", 1e-6)  # a step a slice
+    monkeypatch.setattr("golf_opt.engines.torch.engine.SLICE_S", 1e-6)  # a step a slice
     engine = TorchEngine(small_view)
     engine.start(0, job)
     for _ in range(15):  # 11 steps are an epoch

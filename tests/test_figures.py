@@ -7,27 +7,26 @@ import warnings
 from datetime import datetime, timedelta
 from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
+import optuna
 import pytest
 from conftest import net
+from matplotlib import pyplot
 from optuna.distributions import FloatDistribution
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from golf_opt.engines.base import initial_weights
 from golf_opt.task.data import Split
 from golf_opt.visualization import pictures
-from golf_opt.visualization.figures import (
-    StudyView,
-    best_so_far,
-    lanes_over_time,
-    learning_curves,
-    not_told_apart,
-    parameters_and_accuracy,
-    seed_noise,
-    study_figures,
-)
+from golf_opt.visualization.lanes import lanes_over_time
+from golf_opt.visualization.optuna_plots import optuna_pictures
 from golf_opt.visualization.plots import plotly_json, svg
-from golf_opt.visualization.published import SEED_SD, Published
+from golf_opt.visualization.published import KnownNet
+from golf_opt.visualization.size_and_accuracy import parameters_and_accuracy
+from golf_opt.visualization.snapshot import SEED_SD, StudySnapshot, not_told_apart, seed_noise
+from golf_opt.visualization.study_figures import best_so_far, learning_curves, study_figures
 
 NOON = datetime(2026, 1, 1, 12)
 
@@ -54,12 +53,12 @@ def trial(
     return made
 
 
-def view(*trials: FrozenTrial, name: str = "s", data: str = "mnist") -> StudyView:
-    return StudyView(name, data, "test", "test accuracy", 2, trials)
+def snapshot(*trials: FrozenTrial, name: str = "s", data: str = "mnist") -> StudySnapshot:
+    return StudySnapshot(name, data, "test", "test accuracy", 2, trials)
 
 
 def test_the_best_curve_stands_out_and_pruned_ones_are_faint() -> None:
-    study = view(
+    study = snapshot(
         trial(0, [0.8, 0.9]), trial(1, [0.7], TrialState.PRUNED), trial(2, [0.85, 0.95]),
         trial(3, [0.6], TrialState.RUNNING),
     )  # fmt: skip
@@ -75,32 +74,32 @@ def test_the_best_curve_stands_out_and_pruned_ones_are_faint() -> None:
 
 def test_many_trials_make_no_endless_figure() -> None:
     trials = [trial(0, [0.99]), *(trial(i, [0.9]) for i in range(1, 700))]
-    figure = learning_curves(view(*trials))
+    figure = learning_curves(snapshot(*trials))
     assert sum(len(line.y) for line in figure.panels[0].series) == 2 * 500
     assert "the best and the newest 500 of 700" in figure.title
 
 
 def test_seed_noise_is_measured_where_points_were_repeated() -> None:
     values = [0.970, 0.972, 0.974, 0.976, 0.978]
-    sd, source = seed_noise(view(*(trial(i, [v]) for i, v in enumerate(values))))
+    sd, source = seed_noise(snapshot(*(trial(i, [v]) for i, v in enumerate(values))))
     assert sd == pytest.approx(np.std(values, ddof=1))
     assert "measured on 5 trials" in source
     once = [trial(i, [v], lr=10 ** -(i + 1)) for i, v in enumerate(values[:3])]
-    assert seed_noise(view(*once))[0] == SEED_SD
-    assert seed_noise(view(*once, data="digits"))[0] is None
-    assert not_told_apart(view(*once)) == 3
-    assert not_told_apart(view(*once, trial(3, [0.99], lr=0.05))) == 1
+    assert seed_noise(snapshot(*once))[0] == SEED_SD
+    assert seed_noise(snapshot(*once, data="digits"))[0] is None
+    assert not_told_apart(snapshot(*once)) == 3
+    assert not_told_apart(snapshot(*once, trial(3, [0.99], lr=0.05))) == 1
 
 
 def test_the_front_has_nobody_who_is_beaten_twice() -> None:
-    def other(name: str, count: int, accuracy: float) -> StudyView:
+    def other(name: str, count: int, accuracy: float) -> StudySnapshot:
         made = trial(0, [accuracy])
         made.user_attrs["num_params"] = count
-        return view(made, name=name)
+        return snapshot(made, name=name)
 
     studies = [other("mine", 807, 0.97), other("worse", 900, 0.96), other("better", 1000, 0.98)]
-    studies.append(view(trial(0, [1.0]), name="digits", data="digits"))
-    record = Published("record: tiny", 300, 98.0)
+    studies.append(snapshot(trial(0, [1.0]), name="digits", data="digits"))
+    record = KnownNet("record: tiny", 300, 98.0)
     figure = parameters_and_accuracy(studies, [record])
     lines = {line.name: line for line in figure.panels[0].series}
     assert list(lines["front of the studies"].x) == [807, 1000]
@@ -111,23 +110,23 @@ def test_the_front_has_nobody_who_is_beaten_twice() -> None:
 
 def test_lanes_are_put_together_from_when_trials_ran() -> None:
     spans = [(0, 4), (0, 2), (2, 4), (4, 6), (4, 5)]
-    study = view(*(trial(i, [0.9], span=span) for i, span in enumerate(spans)))
+    study = snapshot(*(trial(i, [0.9], span=span) for i, span in enumerate(spans)))
     figure = lanes_over_time(study)
     assert figure.title == "Lanes over time: 2, busy 92 % of it"
     assert set(figure.panels[0].series[0].y) == {0, 1, None}
     later = trial(5, [0.9], span=(10_000, 10_001))
-    assert lanes_over_time(view(*study.trials, later)).title.startswith("Lanes over time: 1,")
+    assert lanes_over_time(snapshot(*study.trials, later)).title.startswith("Lanes over time: 1,")
 
 
 def test_a_study_without_trials_has_no_figures() -> None:
-    assert study_figures(view()) == []
-    assert len(study_figures(view(trial(0, [0.5], TrialState.RUNNING)))) == 2
+    assert study_figures(snapshot()) == []
+    assert len(study_figures(snapshot(trial(0, [0.5], TrialState.RUNNING)))) == 2
 
 
 @pytest.mark.parametrize("name", ["a <b> & $x_1$ \\frac", "日本 ☂", "x" * 200])
 def test_any_name_can_be_drawn(name: str) -> None:
     failed = trial(2, [0.9, float("nan")], TrialState.FAIL)
-    study = view(trial(0, [0.9]), trial(1, [0.91, 0.92], lr=1e-2), failed, name=name)
+    study = snapshot(trial(0, [0.9]), trial(1, [0.91, 0.92], lr=1e-2), failed, name=name)
     for figure in [*study_figures(study), best_so_far([study])]:
         drawn = json.loads(plotly_json(figure))
         assert drawn["data"] and drawn["layout"]["title"]["text"].startswith(figure.title)
@@ -152,3 +151,40 @@ def test_pictures_of_a_net_count_its_mistakes() -> None:
     ):
         assert ElementTree.fromstring(drawn).tag.endswith("svg")
         assert "<script" not in drawn and "http-equiv" not in drawn
+
+
+@pytest.mark.parametrize(
+    ("trials", "parameters", "keys"),
+    [
+        (9, "lr+batch", []),
+        (12, "lr+batch", ["importances", "ranks"]),
+        (12, "lr", ["importances"]),
+        (12, "opt+constant+some", ["importances", "ranks"]),
+        (12, "", []),
+        (12, "constant", []),
+    ],
+)
+def test_optuna_draws_what_matters(trials: int, parameters: str, keys: list[str]) -> None:
+    """Warnings are errors here, so none gets out; the style of other figures stays as it was."""
+    study = optuna.create_study(direction="maximize", sampler=RandomSampler(seed=0))
+    for number in range(trials):
+        made, height = study.ask(), 0.9
+        if "lr" in parameters:
+            height += made.suggest_float("lr", 1e-5, 1e-1, log=True)
+        if "batch" in parameters:
+            height -= made.suggest_int("batch", 1, 64) / 1e3
+        if "opt" in parameters:
+            height += 0.01 * (made.suggest_categorical("opt", ["adam", "sgd"]) == "sgd")
+        if "constant" in parameters:
+            made.suggest_int("constant", 3, 3)
+        if "some" in parameters and number % 2:
+            made.suggest_int("some", 1, 3)
+        study.tell(made, height)
+    pyplot.switch_backend("agg")
+    before = matplotlib.rcParams.copy()
+    drawn = list(optuna_pictures(study))
+    assert [picture.key for picture in drawn] == keys
+    assert all(ElementTree.fromstring(picture.data).tag.endswith("svg") for picture in drawn)
+    assert matplotlib.rcParams == before and pyplot.get_fignums() == []
+    if "lr+batch" in parameters and keys:
+        assert drawn == list(optuna_pictures(study))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import every_layer_net, net, random_tensors, tiny_net
 
-from golf_opt.config.schema import UsageError
+from golf_opt.config.errors import UsageError
 from golf_opt.engines.torch import TorchEngine
 from golf_opt.golf.forward import accuracy, forward, logits, normalise
 from golf_opt.task.arch import KINDS, Net

@@ -48,7 +48,7 @@ def blank(png: bytes) -> bool:
 
 @pytest.mark.parametrize("of", DRAWN, ids=lambda of: f"{of.name}-{len(of.nodes)}")
 def test_every_picture_of_any_net(of: Net, small_view: View) -> None:
-    pictures = {picture.name: picture for picture in draw(look_at(of, small_view), steps=2)}
+    pictures = {picture.key: picture for picture in draw(look_at(of, small_view), steps=2)}
     expected = {"features", "visualised-features", "visualised-classes"}
     expected |= {"confusion", "mistakes", "survivors"}
     if blocks(of):
@@ -61,9 +61,9 @@ def test_every_picture_of_any_net(of: Net, small_view: View) -> None:
     }  # fmt: skip
     assert set(pictures) == expected
     for picture in pictures.values():
-        width, height = Image.open(io.BytesIO(picture.png)).size
+        width, height = Image.open(io.BytesIO(picture.data)).size
         assert 400 < width < 1300 and height < 4000
-        assert not blank(picture.png)
+        assert not blank(picture.data)
     if "300" in str(of.nodes[0].output_shape):
         assert "The first 256 of 300 features." in pictures["visualised-features"].caption
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from golf_opt.config.schema import UsageError
+from golf_opt.config.errors import UsageError
 from golf_opt.engines.native import compiler, library
 from golf_opt.task.arch import Net, build_net
 

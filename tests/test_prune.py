@@ -18,16 +18,19 @@ import torch
 from conftest import Ran, net, tiny_net
 from safetensors.numpy import load_file, save_file
 
-from golf_opt.config.schema import PruneOptions, RoundOptions, UsageError
-from golf_opt.engines.base import Job, Tensors, initial_weights
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import PruneOptions, prune_options
+from golf_opt.engines.base import Engine, Job, Tensors, initial_weights
+from golf_opt.engines.flat import unpack
 from golf_opt.engines.native import NativeEngine, compiler
 from golf_opt.engines.torch import TorchEngine
+from golf_opt.golf.count import count
 from golf_opt.golf.dead import clear, fold, shrink
 from golf_opt.golf.pruning import surgeon
-from golf_opt.golf.pruning.evaluator import Judge, allowed_errors, flatten
-from golf_opt.golf.pruning.folder import PrunedFolder, slug
-from golf_opt.golf.pruning.prune import Pruning, count, prune
+from golf_opt.golf.pruning.evaluator import Evaluator, allowed_errors, flatten
+from golf_opt.golf.pruning.folder import PruningFolder, folder_name
 from golf_opt.golf.pruning.ranking import by_magnitude, by_saliency, in_scope
+from golf_opt.golf.pruning.weight_pruner import PruningResult, WeightPruner
 from golf_opt.golf.weights import read_weights
 from golf_opt.task.arch import Net
 from golf_opt.task.data import View
@@ -47,6 +50,15 @@ def trained(engine: NativeEngine, which: Net, epochs: int = 30) -> Tensors:
                 tensors = engine.state(0).tensors
                 engine.stop(0)
                 return {k: v for k, v in tensors.items() if k.startswith(("weights/", "buffers/"))}
+
+
+def prune(
+    engine: Engine, which: Net, tensors: Tensors, view: View, options: PruneOptions
+) -> PruningResult:
+    pruner = WeightPruner(engine, which, tensors, view, options)
+    for _ in pruner.run():
+        pass
+    return pruner.result()
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +91,7 @@ def test_the_target_allows_so_many_errors(target: float, n: int, errors: int) ->
 def test_the_target_is_kept(
     engine: NativeEngine, tensors: Tensors, small_view: View, method: str
 ) -> None:
-    pruned = prune(engine, NET, tensors, small_view, PruneOptions(method=method, target=0.9))
+    pruned = prune(engine, NET, tensors, small_view, prune_options(method=method, target=0.9))
     torch_says = TorchEngine(small_view, 1, "cpu", 1).evaluate(NET, pruned.tensors, small_view.test)
     assert pruned.accuracy == torch_says == pruned.test_accuracy
     assert pruned.accuracy >= 0.9 and 0 < pruned.nz < 600
@@ -100,53 +112,51 @@ def test_index_is_one_pass_in_index_order(
         before, flat[index] = flat[index], 0
         if engine.evaluate(NET, unflat(flat), small_view.test) < 0.9:
             flat[index] = before
-    pruned = prune(engine, NET, tensors, small_view, PruneOptions(method="index", target=0.9))
-    assert pruned.evaluations == 820 + 1  # and the count at the pass' end
+    pruned = prune(engine, NET, tensors, small_view, prune_options(method="index", target=0.9))
+    assert pruned.state.evaluations == 820 + 1  # and the count at the pass' end
     assert pruned.nz <= np.count_nonzero(flat)  # less what folding removed
-    assert pruned.log[0]["nz"] == np.count_nonzero(flat)
+    assert pruned.state.log[0]["nz"] == np.count_nonzero(flat)
 
 
 def unflat(flat: np.ndarray) -> Tensors:
-    from golf_opt.engines.native.engine import unpack
-
     return unpack(flat, "weights", NET.parameters)
 
 
 def test_passes_end_when_one_removes_nothing(
     engine: NativeEngine, tensors: Tensors, small_view: View
 ) -> None:
-    options = PruneOptions(method="magnitude", target=0.9)
-    log = prune(engine, NET, tensors, small_view, options).log
+    options = prune_options(method="magnitude", target=0.9)
+    log = prune(engine, NET, tensors, small_view, options).state.log
     assert len(log) > 1 and log[-1]["removed"] == 0
     assert all(row["removed"] > 0 for row in log[:-1])
 
 
-def test_a_judge_that_looks_at_hard_images_first_judges_the_same(
+def test_an_evaluator_that_looks_at_hard_images_first_counts_the_same(
     engine: NativeEngine, tensors: Tensors, small_view: View
 ) -> None:
     flat = flatten(NET, tensors)
-    judge = Judge(engine, NET, {}, small_view.test, 0.8)
+    evaluator = Evaluator(engine, NET, {}, small_view.test, 0.8)
     random = np.random.default_rng(0)
     verdicts = []
     for turn in range(40):
         weights = flatten(NET, tensors)
         weights[:820] *= random.random(820) > turn / 100
         if turn % 10 == 0:
-            judge.sort(flat)
+            evaluator.sort(flat)
         accuracy = engine.evaluate(NET, unflat(weights), small_view.test)
-        assert judge.accuracy(weights) == accuracy
-        assert judge.passes(weights) == (accuracy >= 0.8)
+        assert evaluator.accuracy(weights) == accuracy
+        assert evaluator.passes(weights) == (accuracy >= 0.8)
         verdicts.append(accuracy >= 0.8)
     assert set(verdicts) == {True, False}
-    judge.close()
+    evaluator.close()
 
 
 def test_scope_weights_leaves_biases_and_slopes(
     engine: NativeEngine, tensors: Tensors, small_view: View
 ) -> None:
-    options = PruneOptions(method="magnitude", target=0.9, scope="weights")
-    pruning = Pruning(engine, NET, tensors, small_view, options)
-    *_, last = pruning.run()
+    options = prune_options(method="magnitude", target=0.9, scope="weights")
+    pruner = WeightPruner(engine, NET, tensors, small_view, options)
+    *_, last = pruner.run()
     rest = ~in_scope(NET, "weights")
     assert rest.sum() == 820 - (64 + 180 + 180 + 360)
     assert (last.weights[:820][rest] != 0).all()
@@ -156,12 +166,12 @@ def test_scope_weights_leaves_biases_and_slopes(
 def test_without_gradients_saliency_is_refused(tensors: Tensors, small_view: View) -> None:
     torch_engine = TorchEngine(small_view, 1, "cpu", 1)
     with pytest.raises(UsageError, match="engine=native"):
-        prune(torch_engine, NET, tensors, small_view, PruneOptions(method="saliency", target=0.5))
+        prune(torch_engine, NET, tensors, small_view, prune_options(method="saliency", target=0.5))
 
 
 def test_a_net_below_the_target_is_refused(engine: NativeEngine, small_view: View) -> None:
     with pytest.raises(UsageError, match=r"must have the target, 98.00 %, before"):
-        prune(engine, NET, initial_weights(NET, 0), small_view, PruneOptions())
+        prune(engine, NET, initial_weights(NET, 0), small_view, prune_options())
 
 
 def test_saliency_is_what_removal_costs(
@@ -194,30 +204,30 @@ def test_magnitude_is_relative_to_its_tensor(tensors: Tensors) -> None:
 def test_a_stopped_search_ends_like_one_that_was_not(
     engine: NativeEngine, tensors: Tensors, small_view: View, method: str, tmp_path: Path
 ) -> None:
-    options = PruneOptions(method=method, target=0.9)
+    options = prune_options(method=method, target=0.9)
     whole = prune(engine, NET, tensors, small_view, options)
-    folder = PrunedFolder(tmp_path)
-    pruning = Pruning(engine, NET, tensors, small_view, options)
+    folder = PruningFolder(tmp_path)
+    pruner = WeightPruner(engine, NET, tensors, small_view, options)
     for stop in (100, 500, 700):
-        for step, _ in enumerate(pruning.run()):
+        for step, _ in enumerate(pruner.run()):
             if step == stop:
                 break
-        folder.save(NET, pruning.standing, {})
-        pruning = Pruning(engine, NET, tensors, small_view, options, folder.load(NET))
-    for _ in pruning.run():
+        folder.save(NET, pruner.state, {})
+        pruner = WeightPruner(engine, NET, tensors, small_view, options, folder.load(NET))
+    for _ in pruner.run():
         pass
-    result = pruning.result()
-    assert (result.nz, result.evaluations) == (whole.nz, whole.evaluations)
+    result = pruner.result()
+    assert (result.nz, result.state.evaluations) == (whole.nz, whole.state.evaluations)
     assert all(np.array_equal(result.tensors[k], values) for k, values in whole.tensors.items())
 
 
 # --- rounds ---
 
-ROUNDS = RoundOptions(share=0.2, epochs=2, variants=3, patience=1, batch_size=10)
+ROUNDS = replace(prune_options().rounds, share=0.2, epochs=2, variants=3, patience=1, batch_size=10)
 
 
 def rounds_options(**more: Any) -> PruneOptions:
-    return PruneOptions(method="rounds", target=0.9, rounds=replace(ROUNDS, **more))
+    return prune_options(method="rounds", target=0.9, rounds=replace(ROUNDS, **more))
 
 
 @pytest.fixture(scope="module")
@@ -228,30 +238,30 @@ def by_rounds(engine: NativeEngine, tensors: Tensors, small_view: View) -> Any:
 def test_rounds_get_below_brute_force(
     engine: NativeEngine, tensors: Tensors, small_view: View, by_rounds: Any
 ) -> None:
-    brute = prune(engine, NET, tensors, small_view, PruneOptions(target=0.9))
+    brute = prune(engine, NET, tensors, small_view, prune_options(target=0.9))
     assert by_rounds.nz < 0.7 * brute.nz
     assert by_rounds.accuracy >= 0.9
-    assert len(by_rounds.log[0]["tried"]) == 3
+    assert len(by_rounds.state.log[0]["tried"]) == 3
 
 
 def test_a_round_that_was_stopped_is_begun_again(
     engine: NativeEngine, tensors: Tensors, small_view: View, by_rounds: Any, tmp_path: Path
 ) -> None:
     options = rounds_options()
-    pruning = Pruning(engine, NET, tensors, small_view, options)
-    folder = PrunedFolder(tmp_path)
-    steps = pruning.run()
-    for standing in steps:
-        if standing.turn == 2:
+    pruner = WeightPruner(engine, NET, tensors, small_view, options)
+    folder = PruningFolder(tmp_path)
+    steps = pruner.run()
+    for state in steps:
+        if state.turn == 2:
             next(steps)  # into the third round
             break
-    folder.save(NET, standing, {})
+    folder.save(NET, state, {})
     steps.close()
-    again = Pruning(engine, NET, tensors, small_view, options, folder.load(NET))
+    again = WeightPruner(engine, NET, tensors, small_view, options, folder.load(NET))
     for _ in again.run():
         pass
     result = again.result()
-    assert [row["nz"] for row in result.log] == [row["nz"] for row in by_rounds.log]
+    assert [row["nz"] for row in result.state.log] == [row["nz"] for row in by_rounds.state.log]
     for name, values in by_rounds.tensors.items():
         assert np.array_equal(values, result.tensors[name]), name
 
@@ -259,11 +269,11 @@ def test_a_round_that_was_stopped_is_begun_again(
 def test_rounds_work_with_torch(tensors: Tensors, small_view: View) -> None:
     torch_engine = TorchEngine(small_view, 1, "cpu", 1)
     options = rounds_options(share=0.6, epochs=1, variants=1)
-    pruning = Pruning(torch_engine, NET, tensors, small_view, options)
-    for standing in pruning.run():
-        if standing.turn == 1:
+    pruner = WeightPruner(torch_engine, NET, tensors, small_view, options)
+    for state in pruner.run():
+        if state.turn == 1:
             break
-    assert standing.log[0]["tried"][0][0] <= 820 - round(0.6 * 820)
+    assert state.log[0]["tried"][0][0] <= 820 - round(0.6 * 820)
 
 
 def test_the_surgeon_finds_the_cheapest_weight_and_makes_up_for_it() -> None:
@@ -626,8 +636,8 @@ def test_bad_input_is_one_line(golf: Golf, tmp_path: Path) -> None:
     assert not (tmp_path / "studies" / "pruned").exists()
 
 
-def test_a_damaged_standing_is_named(tmp_path: Path) -> None:
-    folder = PrunedFolder(tmp_path)
+def test_a_damaged_state_is_named(tmp_path: Path) -> None:
+    folder = PruningFolder(tmp_path)
     assert folder.load(NET) is None
     folder.weights.write_bytes(b"half")
     with pytest.raises(UsageError, match=f"delete {tmp_path} to begin anew"):
@@ -637,9 +647,9 @@ def test_a_damaged_standing_is_named(tmp_path: Path) -> None:
 def test_the_folder_is_another_one_for_other_options() -> None:
     tensors = initial_weights(NET, 0)
     names = {
-        slug("a, trial 1", tensors, PruneOptions()),
-        slug("a, trial 1", tensors, PruneOptions(target=0.97)),
-        slug("a, trial 1", initial_weights(NET, 1), PruneOptions()),
+        folder_name("a, trial 1", tensors, prune_options()),
+        folder_name("a, trial 1", tensors, prune_options(target=0.97)),
+        folder_name("a, trial 1", initial_weights(NET, 1), prune_options()),
     }
     assert len(names) == 3 and all(name.startswith("a-trial-1-magnitude-test-") for name in names)
 

@@ -18,7 +18,7 @@ from conftest import ROOT, Ran, net, random_tensors
 from safetensors.numpy import save_file
 
 import bench.readme
-from golf_opt.cli import main as cli
+from golf_opt.config.paths import CONF_DIR
 from golf_opt.engines.native import compiler
 from golf_opt.engines.torch import TorchNet
 
@@ -217,7 +217,7 @@ def test_the_options_table_has_every_key(golf: Callable[..., Ran]) -> None:
     job = golf("study", "--cfg", "job").out
     keys = set(re.findall(r"^(\w+):", job, re.MULTILINE)) - {"study"}
     assert keys <= table
-    for file in cli.CONF_DIR.glob("*/*.yaml"):
+    for file in CONF_DIR.glob("*/*.yaml"):
         if file.parent.name in ("sampler", "pruner", "storage", "data"):
             assert f"`{file.stem}`" in README, (
                 f"{file.parent.name}={file.stem} is not in the README"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from golf_opt.config.schema import UsageError
+from golf_opt.config.errors import UsageError
 from golf_opt.task.recipe import Candidate, learning_rates
 
 EPOCHS, STEPS = 7, 13

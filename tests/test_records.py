@@ -19,6 +19,7 @@ from golf_opt.config.schema import DataConfig, EngineConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.native import NativeEngine
 from golf_opt.golf.records import table as record_table
+from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.make import layers_of
 from golf_opt.golf.records.verify import (
     RECORD,
@@ -40,7 +41,7 @@ from golf_opt.task.data import load as load_data
 FOLDER = ROOT / "studies" / "records"
 COMMITTED = record_folders(FOLDER)
 NAMES = [f"{folder.parent.name}/{folder.name}" for folder in COMMITTED]
-SMALLEST = min(COMMITTED, key=lambda f: load_record(f).content["params"]["dense"])
+SMALLEST = min(COMMITTED, key=lambda f: load_record(f).claim.params.dense)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_a_record_is_what_it_says(folder: Path, mnist: Dataset) -> None:
     """Loaded, recounted and evaluated: the two engines and NumPy agree to the image."""
     record = load_record(folder)
     net, tensors = record.net, record.tensors
-    view = mnist.view(record.content["protocol"]["rule"])
+    view = mnist.view(record.claim.protocol.rule)
     verify(record, mnist, splits=("test",))
     ours = predict(net, tensors, view.test.images)
     torch = create_engine(EngineConfig("torch", "cpu", 1, 1), view, net, print)
@@ -79,24 +80,24 @@ def test_a_record_is_what_it_says(folder: Path, mnist: Dataset) -> None:
     theirs = native.logits(net, tensors, view.test.images).argmax(axis=1)
     assert np.array_equal(ours, theirs)
     for name, split in splits_of(view).items():
-        said = record.content["splits"][name]
-        assert native.evaluate(net, tensors, split) == said["correct"] / said["of"], name
-    said = record.content["splits"]["test"]
-    assert torch.evaluate(net, tensors, view.test) == said["correct"] / said["of"]
-    assert said["correct"] == int((ours == view.test.labels).sum())
+        said = getattr(record.claim.splits, name)
+        assert native.evaluate(net, tensors, split) == said.correct / said.of, name
+    said = record.claim.splits.test
+    assert torch.evaluate(net, tensors, view.test) == said.correct / said.of
+    assert said.correct == int((ours == view.test.labels).sum())
 
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=NAMES)
 def test_counts_by_hand(folder: Path) -> None:
     record = load_record(folder)
     kept = {n: v for n, v in record.tensors.items() if n.startswith("weights/")}
-    params = record.content["params"]
-    assert params["dense"] == sum(values.size for values in kept.values())
-    assert params["nz"] == sum(int((values != 0).sum()) for values in kept.values())
-    assert 0 <= params["dead"] <= params["nz"]
+    params = record.claim.params
+    assert params.dense == sum(values.size for values in kept.values())
+    assert params.nz == sum(int((values != 0).sum()) for values in kept.values())
+    assert 0 <= params.dead <= params.nz
     assert build_net({"name": "x", "layers": layers_of(record.net)}).nodes == record.net.nodes
     seeds = json.loads((folder / "seeds.json").read_text())
-    assert len(seeds) == record.content["protocol"]["seeds"]
+    assert len(seeds) == record.claim.protocol.seeds
 
 
 @pytest.mark.mnist
@@ -111,7 +112,7 @@ def test_one_altered_weight_is_rejected(copy: Path, mnist: Dataset) -> None:
     record = load_record(copy)
     with pytest.raises(RecordFault, match=f"{copy.name}: {WEIGHTS} is not the file"):
         verify(record, mnist)
-    files = record.content["files"] | {WEIGHTS: sha256((copy / WEIGHTS).read_bytes())}
+    files = record.claim.files | {WEIGHTS: sha256((copy / WEIGHTS).read_bytes())}
     with pytest.raises(RecordFault, match=f"{copy.name}: it says .* on test, but its weights give"):
         verify(rewrite(copy, files=files), mnist, splits=("test",))
 
@@ -119,7 +120,7 @@ def test_one_altered_weight_is_rejected(copy: Path, mnist: Dataset) -> None:
 @pytest.mark.mnist
 @pytest.mark.parametrize("key", ["nz", "dense", "dead"])
 def test_a_wrong_count_is_rejected(copy: Path, mnist: Dataset, key: str) -> None:
-    params = load_record(copy).content["params"]
+    params = load_record(copy).claim.params.model_dump()
     record = rewrite(copy, params=params | {key: params[key] + 1})
     with pytest.raises(RecordFault, match=f"{copy.name}: it says .* parameters, but has"):
         verify(record, mnist)
@@ -127,7 +128,7 @@ def test_a_wrong_count_is_rejected(copy: Path, mnist: Dataset, key: str) -> None
 
 @pytest.mark.mnist
 def test_a_wrong_accuracy_is_rejected(copy: Path, mnist: Dataset) -> None:
-    splits = load_record(copy).content["splits"]
+    splits = load_record(copy).claim.splits.model_dump(exclude_unset=True)
     more = {**splits["test"], "correct": splits["test"]["correct"] + 1}
     record = rewrite(copy, splits=splits | {"test": more})
     with pytest.raises(RecordFault, match=f"{copy.name}: it says {more['correct']} correct"):
@@ -158,7 +159,7 @@ def test_a_record_of_another_board_is_rejected(copy: Path, mnist: Dataset) -> No
         ({"format": 2}, "format"),
         ({"params": {"dense": 1, "nz": 1}}, "params"),
         ({"splits": {"test": {"correct": 1, "of": 2}}}, "splits"),
-        ({"surplus": 1}, "the record"),
+        ({"surplus": 1}, "surplus"),
         ({"date": "yesterday"}, "date"),
     ],
 )
@@ -189,10 +190,10 @@ def test_the_table_sorts_and_shows_train_beside_test() -> None:
     records = [load_record(folder) for folder in COMMITTED]
     section = record_table.section(records, [])
     for record in records:
-        numbers = record.content["params"], record.accuracy("test"), record.accuracy("train")
+        numbers = record.claim.params, record.accuracy("test"), record.accuracy("train")
         link = f"({'/'.join(('studies/records', *record.folder.parts[-2:]))})"
         line = next(line for line in section.splitlines() if link in line)
-        assert f"**{numbers[0]['nz']}**" in line
+        assert f"**{numbers[0].nz}**" in line
         assert f"| {100 * numbers[1]:.2f} | {100 * numbers[2]:.2f} |" in line
 
 
@@ -211,7 +212,7 @@ def test_a_trial_becomes_a_record(
     golf: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On small data no net is good enough for a board, so the board's target is lowered."""
-    monkeypatch.setitem(record_table.TARGETS, "article", 0.01)
+    monkeypatch.setitem(records.TARGETS, "article", 0.01)
     study = ("arch=c2-2-2-prelu", "data=digits", "trials=2", "epochs=2", "engine=torch",
              "pruner=none", "study.name=small", f"dir={tmp_path}")  # fmt: skip
     assert golf("study", *study).status == 0
@@ -222,8 +223,8 @@ def test_a_trial_becomes_a_record(
     folder = Path(ran.out.split("record: ")[1].strip())
     record = load_record(folder)
     verify(record, load_data(DataConfig("digits", tmp_path)))
-    assert record.content["net"]["name"] == "c2-2-2-prelu"
-    assert count_params(record.net, record.tensors) == record.content["params"]
+    assert record.claim.net.name == "c2-2-2-prelu"
+    assert count_params(record.net, record.tensors) == record.claim.params
     seeds = json.loads((folder / "seeds.json").read_text())
     assert [row["trial"] for row in seeds] == [0, 1]
     assert seeds[1]["accuracy"] == record.accuracy("test")

@@ -15,14 +15,11 @@ from conftest import ROOT, Ran, net
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from golf_opt.cli.main import CONF_DIR
-from golf_opt.config.schema import (
-    DataConfig,
-    EngineConfig,
-    ReproduceConfig,
-    UsageError,
-    reproduce_config,
-)
+from golf_opt.config.check import load
+from golf_opt.config.errors import UsageError
+from golf_opt.config.paths import CONF_DIR
+from golf_opt.config.reproduce import ReproduceConfig
+from golf_opt.config.schema import DataConfig, EngineConfig, StorageConfig
 from golf_opt.golf.retrain import page as reproduce_page
 from golf_opt.golf.retrain import reproduce
 from golf_opt.golf.retrain.page import fill_in, measured, verdict, verdict_on_cut
@@ -35,6 +32,7 @@ ONE = {"quick": 1, "full": 1}
 
 def config_of(folder: Path, **changes: Any) -> ReproduceConfig:
     config = ReproduceConfig(
+        storage=StorageConfig(None),
         part="quick",
         folder=folder,
         introduction="Words.",
@@ -63,26 +61,26 @@ def quiet(line: str) -> None:
 
 
 def contents(folder: Path) -> Any:
-    return json.loads((folder / reproduce.RESULTS).read_text())
+    return json.loads((folder / "reproduction" / reproduce.RESULTS).read_text())
 
 
 def test_everything_is_trained_kept_and_told(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     said: list[str] = []
-    assert reproduce.reproduce(config, CONF_DIR, said.append) is None
+    assert reproduce.reproduce(config, said.append) is None
     content = contents(tmp_path)
     whole = content["trainings"]["whole"]["seeds"]
     assert set(map(int, whole)) == {reproduce.seed_of(0), reproduce.seed_of(1)}
     assert all(len(row["accuracies"]) == 2 for row in whole.values())
     mean = np.mean([row["accuracies"][-1] for row in whole.values()])
     assert measured(content, "whole").mean == pytest.approx(mean)
-    page = (tmp_path / "README.md").read_text()
+    page = (config.output / "README.md").read_text()
     assert f"| first | {net('c2-2-2').num_params} | 98.00 | {100 * mean:.2f} |" in page
     assert "| second |" in page and "| No figure was published. |" in page
     first = max(row["accuracies"][0] for row in whole.values())
     assert f"whole {100 * mean:.2f} of 2, first epoch {100 * first:.2f}" in page
     for figure in ("A", "both"):
-        assert (tmp_path / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert (config.output / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
     cut = content["trainings"]["whole-index"]["seeds"]
     reached = {seed for seed, row in whole.items() if row["accuracies"][-1] >= 0.05}
     assert set(cut) == reached and reached
@@ -92,13 +90,13 @@ def test_everything_is_trained_kept_and_told(tmp_path: Path) -> None:
 
 def test_a_second_run_trains_what_is_missing_alone(tmp_path: Path) -> None:
     config = config_of(tmp_path, prunings={}, pruned_rows=())
-    reproduce.reproduce(config, CONF_DIR, quiet)
+    reproduce.reproduce(config, quiet)
     before = contents(tmp_path)
     said: list[str] = []
-    reproduce.reproduce(config, CONF_DIR, said.append)
+    reproduce.reproduce(config, said.append)
     assert said[0] == "part quick: 0 trainings to run, 0 epochs"
     assert contents(tmp_path) == before
-    reproduce.reproduce(replace(config, part="full"), CONF_DIR, said.append)
+    reproduce.reproduce(replace(config, part="full"), said.append)
     assert "part full: 1 trainings to run, 2 epochs" in said
     after = contents(tmp_path)["trainings"]["whole"]["seeds"]
     assert len(after) == 3 and before["trainings"]["whole"]["seeds"].items() <= after.items()
@@ -106,10 +104,10 @@ def test_a_second_run_trains_what_is_missing_alone(tmp_path: Path) -> None:
 
 def test_a_changed_recipe_drops_its_results(tmp_path: Path) -> None:
     config = config_of(tmp_path, prunings={}, pruned_rows=())
-    reproduce.reproduce(config, CONF_DIR, quiet)
+    reproduce.reproduce(config, quiet)
     before = contents(tmp_path)["trainings"]
-    changed = {**config.trainings, "whole": {**config.trainings["whole"], "epochs": 1}}
-    reproduce.reproduce(replace(config, trainings=changed), CONF_DIR, quiet)
+    changed = {**config.trainings, "whole": replace(config.trainings["whole"], epochs=1)}
+    reproduce.reproduce(replace(config, trainings=changed), quiet)
     after = contents(tmp_path)["trainings"]
     assert after["cut-down"] == before["cut-down"]
     assert all(len(row["accuracies"]) == 1 for row in after["whole"]["seeds"].values())
@@ -117,11 +115,11 @@ def test_a_changed_recipe_drops_its_results(tmp_path: Path) -> None:
 
 def test_another_data_set_is_refused(tmp_path: Path, mnist_root: Path) -> None:
     config = config_of(tmp_path, prunings={}, pruned_rows=())
-    reproduce.reproduce(config, CONF_DIR, quiet)
+    reproduce.reproduce(config, quiet)
     before = contents(tmp_path)
     other = replace(config, data=DataConfig("mnist", mnist_root))
     with pytest.raises(UsageError, match="holds results on 'digits'"):
-        reproduce.reproduce(other, CONF_DIR, quiet)
+        reproduce.reproduce(other, quiet)
     assert contents(tmp_path) == before
 
 
@@ -180,9 +178,8 @@ def test_placeholders_of_what_was_not_run() -> None:
     ],
 )  # fmt: skip
 def test_mistakes_in_the_table(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    config = config_of(tmp_path, **changes)
     with pytest.raises(UsageError, match=re.escape(message)):
-        reproduce.reproduce(config, CONF_DIR, quiet)
+        reproduce.reproduce(config_of(tmp_path, **changes), quiet)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -194,8 +191,8 @@ def committed() -> ReproduceConfig:
     """The configuration of the checkout, with its own folder."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        config = reproduce_config(compose("reproduce"))
-    return replace(config, folder=ROOT / "studies" / "reproduction")
+        config = load(ReproduceConfig, compose("reproduce"))
+    return replace(config, folder=ROOT / "studies")
 
 
 def test_every_row_was_run(committed: ReproduceConfig) -> None:
@@ -203,40 +200,40 @@ def test_every_row_was_run(committed: ReproduceConfig) -> None:
     content = contents(committed.folder)
     assert content["data"] == "mnist"
     for name, row in committed.trainings.items():
-        training = reproduce.parse_training(name, row, CONF_DIR)
+        training = reproduce.parse_training(name, row)
         kept = content["trainings"][name]
         wanted = training.signature(kept["signature"]["data"])
         assert kept["signature"] == json.loads(json.dumps(wanted)), name
-        seeds = {str(reproduce.seed_of(index)) for index in range(training.seeds["quick"])}
+        seeds = {str(reproduce.seed_of(index)) for index in range(row.seeds.quick)}
         assert seeds <= kept["seeds"].keys(), name
     for name, row in committed.prunings.items():  # every net that had the target was pruned
-        trained = content["trainings"][row["of"]]["seeds"]
-        reached = {s for s, r in trained.items() if r["accuracies"][-1] >= row["target"]}
+        trained = content["trainings"][row.of]["seeds"]
+        reached = {s for s, r in trained.items() if r["accuracies"][-1] >= row.target}
         assert reached <= content["trainings"][name]["seeds"].keys(), name
     for row in committed.rows:
-        assert measured(content, row["of"], row.get("read", "last")).n, row["system"]
+        assert measured(content, row.of, row.read).n, row.system
 
 
 def test_the_rows_are_those_of_the_sources(committed: ReproduceConfig) -> None:
     """Every published figure of tables A and B, and of the author's other points, has a row."""
-    published = {(row["table"], row["published"]) for row in committed.rows}
+    published = {(row.table, row.published) for row in committed.rows}
     assert {("A", p) for p in (99.0, 98.06, 98.16, 98.08, 98.39)} <= published
     assert {("author", p) for p in (98.06, 98.12, 98.14)} <= published
     assert {("B", p) for p in (None, 50.0, 56.0, 76.6)} <= published
-    assert {row["published"] for row in committed.pruned_rows} >= {672, 575}
-    nets = {training["arch"] for training in committed.trainings.values()}
+    assert {row.published for row in committed.pruned_rows} >= {672, 575}
+    nets = {training.arch for training in committed.trainings.values()}
     assert nets >= {"pytorch-example", "c8-5-4", "c7-5-4", "c6-5-4", "c5-5-4", "c4-5-4",
                     "c4-5-4-prelu", "deepml-standard", "deepml-small", "deepml-batchnorm",
                     "deepml-separable"}  # fmt: skip
 
 
 def test_the_page_is_what_the_results_give(committed: ReproduceConfig) -> None:
-    nets = {name: net(row["arch"]) for name, row in committed.trainings.items()}
+    nets = {name: net(row.arch) for name, row in committed.trainings.items()}
     page = reproduce_page.page(committed, contents(committed.folder), nets)
-    assert page == (committed.folder / "README.md").read_text()
+    assert page == (committed.output / "README.md").read_text()
     assert reproduce_page.NOT_RUN not in page
     for figure in re.findall(r"\(figures/([\w-]+\.png)\)", page):
-        assert (committed.folder / "figures" / figure).is_file()
+        assert (committed.output / "figures" / figure).is_file()
 
 
 def test_the_command_line(golf: Callable[..., Ran]) -> None:

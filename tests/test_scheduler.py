@@ -1,4 +1,4 @@
-"""Lanes stay full, and their use is counted, on a clock of our own."""
+"""Lanes stay full, and the time they stand free is counted, on a clock of our own."""
 
 from golf_opt.engines.scheduler import Scheduler
 
@@ -14,21 +14,10 @@ def test_every_free_lane_is_filled_until_there_is_no_more() -> None:
     jobs = iter("abc")
     scheduler: Scheduler[str] = Scheduler(4, Clock())
     assert list(scheduler.fill(lambda lane: next(jobs, None))) == [(0, "a"), (1, "b"), (2, "c")]
-    assert scheduler.lanes == ["a", "b", "c", None]
+    assert scheduler.busy == [(0, "a"), (1, "b"), (2, "c")]
     assert scheduler.release(1) == "b"
     assert list(scheduler.fill(lambda lane: f"d{lane}")) == [(1, "d1"), (3, "d3")]
     assert scheduler.busy == [(0, "a"), (1, "d1"), (2, "c"), (3, "d3")]
-
-
-def test_utilisation_is_busy_lane_time_over_lane_time() -> None:
-    clock = Clock()
-    scheduler: Scheduler[str] = Scheduler(2, clock)
-    list(scheduler.fill(lambda lane: "job" if lane == 0 else None))
-    clock.now = 6.0
-    assert scheduler.utilisation == 0.5
-    scheduler.release(0)
-    clock.now = 8.0
-    assert scheduler.utilisation == 6 / 16
 
 
 def test_waiting_is_the_time_between_a_run_and_the_next() -> None:

@@ -18,7 +18,8 @@ from optuna.trial import TrialState
 from sqlalchemy import text, update
 from sqlalchemy.engine import make_url
 
-from golf_opt.config.schema import StorageConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import StorageConfig
 from golf_opt.storage.ledger import LEASES
 from golf_opt.storage.studies import (
     PASSWORD_ENV,

@@ -342,7 +342,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("many")
     url = f"sqlite:///{folder}/golf.db"
     make_study(url, "s", [trial_of(number, TrialState.COMPLETE) for number in range(300)])
-    config = ExportConfig("s", folder, folder / "out", True, StorageConfig(url, None))
+    config = ExportConfig(folder, StorageConfig(url, None), "s", folder / "out", True)
     transfer.export_study(config, lambda line: None)
     return folder
 

@@ -6,7 +6,7 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
-from golf_opt.task.arch import parse_grammar
+from golf_opt.task.grammar import parse_grammar
 
 GROUP = "arch"
 

@@ -25,7 +25,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from bottle import Bottle, HTTPError
 
-from golf_opt.config.schema import UsageError
+from golf_opt.config.errors import UsageError
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]

@@ -34,14 +34,14 @@ from golf_opt.storage.studies import STUDY_ID
 from golf_opt.study.callbacks import open_checkpoints
 from golf_opt.study.description import StudyDescription, readable
 from golf_opt.study.note import log
-from golf_opt.study.view import best_of_all, view_of
+from golf_opt.study.snapshot import best_of_all, snapshot_of
 from golf_opt.task.data import Split, objective_split
 from golf_opt.utils.text import percent
 from golf_opt.utils.trials import best_trials
 from golf_opt.visualization import pictures
-from golf_opt.visualization.figures import study_figures
 from golf_opt.visualization.plots import plotly_json
 from golf_opt.visualization.published import kept_records
+from golf_opt.visualization.study_figures import study_figures
 
 BEST_SHOWN, NEWEST_SHOWN = 20, 20  # trials with all their pictures; the others have the first
 FIGURES_EVERY_S = 5.0  # while a study runs
@@ -218,7 +218,7 @@ class StudyPages:
             records = kept_records(self._folder / "records")
             shown.figures = [
                 {"id": figure.key, "graph_object": plotly_json(figure)}
-                for figure in study_figures(view_of(shown.study), others, records)
+                for figure in study_figures(snapshot_of(shown.study), others, records)
             ]
             shown.revision, shown.drawn_at = revision, now
         return shown.figures

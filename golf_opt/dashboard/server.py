@@ -17,7 +17,8 @@ import waitress
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import BaseStorage
 
-from golf_opt.config.schema import DashboardConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import DashboardConfig
 from golf_opt.dashboard.guard import Guard, is_local, read_password
 from golf_opt.dashboard.pages import StudyPages
 from golf_opt.storage.studies import opened_storage
@@ -38,21 +39,22 @@ def serve(config: DashboardConfig, say: Callable[[str], None]) -> None:
         UsageError: the storage cannot be opened, the address cannot be bound, or others could
             reach it and there is no password.
     """
-    password = read_password(config.password_env, config.password_file)
-    if password is None and not is_local(config.host):
+    board = config.dashboard
+    password = read_password(board.password_env, board.password_file)
+    if password is None and not is_local(board.host):
         raise UsageError(
-            f"dashboard.host is {config.host}, which others can reach, and there is no password; "
-            f"set {config.password_env} or give dashboard.password_file=FILE, or listen on "
+            f"dashboard.host is {board.host}, which others can reach, and there is no password; "
+            f"set {board.password_env} or give dashboard.password_file=FILE, or listen on "
             "127.0.0.1."
         )
     try:
         listener = socket.create_server(
-            (config.host, config.port),
-            family=socket.AF_INET6 if ":" in config.host else socket.AF_INET,
+            (board.host, board.port),
+            family=socket.AF_INET6 if ":" in board.host else socket.AF_INET,
         )
     except OSError as error:
         raise UsageError(
-            f"dashboard cannot listen on {config.host}:{config.port}: {error.strerror}; "
+            f"dashboard cannot listen on {board.host}:{board.port}: {error.strerror}; "
             "choose another with dashboard.port=N."
         ) from error
     with listener, opened_storage(config.storage) as storage:
@@ -65,16 +67,16 @@ def serve(config: DashboardConfig, say: Callable[[str], None]) -> None:
             connection_limit=MOST_CONNECTIONS,
             channel_timeout=IDLE_S,
             max_request_header_size=HEADER_BYTES,
-            max_request_body_size=UPLOAD_BYTES if config.write else FORM_BYTES,
+            max_request_body_size=UPLOAD_BYTES if board.write else FORM_BYTES,
             asyncore_use_poll=True,
-            **_proxy(config.trusted_proxy),
+            **_proxy(board.trusted_proxy),
         )
         stop = Stop(server)
         reading = threading.Thread(target=pages.warm, daemon=True, name="warm")
         reading.start()
         reading.join(WARM_S)  # so that the first page is there at once
-        say(_address(config.host, server.effective_port, password is not None, config.write))
-        if password is not None and not is_local(config.host) and not config.trusted_proxy:
+        say(_address(board.host, server.effective_port, password is not None, board.write))
+        if password is not None and not is_local(board.host) and not board.trusted_proxy:
             say("note: without https the password crosses the network in clear")
         stop.run()
 
@@ -89,12 +91,12 @@ def _application(
     artifacts.mkdir(parents=True, exist_ok=True)
     reader = getattr(storage, "_reader", storage)  # nothing that a worker's storage does is needed
     app = optuna_dashboard.wsgi(reader, artifact_store=FileSystemArtifactStore(artifacts))
-    pages = StudyPages(app, reader, storage, config.folder, config.data_root)
+    pages = StudyPages(app, reader, storage, config.folder, config.data.root)
 
     def check() -> None:
         reader.get_all_studies()
 
-    return Guard(pages, app, password, config.write, check, say), pages
+    return Guard(pages, app, password, config.dashboard.write, check, say), pages
 
 
 def _proxy(address: str | None) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from golf_opt.config.schema import EngineConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import EngineConfig
 from golf_opt.engines.base import Engine
 from golf_opt.task.arch import Net
 from golf_opt.task.data import View

@@ -8,9 +8,10 @@ the trial was stopped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,14 @@ from golf_opt.task.data import Split
 from golf_opt.task.recipe import Candidate
 
 Tensors = dict[str, npt.NDArray[Any]]
+Floats = npt.NDArray[np.float32]
+Message = Callable[[str], None]
 DROPOUT_KEY = "dropout"
+MOMENTS = {  # what an optimiser keeps of each weight
+    "adam": ("exp_avg", "exp_avg_sq"),
+    "adamw": ("exp_avg", "exp_avg_sq"),
+    "sgd": ("momentum",),
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class Job:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One finished epoch. Accuracies are shares in [0, 1]."""
+    """One finished epoch. Accuracies are fractions in [0, 1]."""
 
     epoch: int  # from 1
     loss: float  # mean training loss over the epoch's images, label smoothing included
@@ -48,18 +56,18 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class Slice:
-    """What one lane did in a step of the engine: a share of an epoch."""
+    """What one lane did in a step of the engine: a part of an epoch."""
 
     lane: int
     epoch: int  # the epoch being trained, from 1
-    progress: float  # share of that epoch that is done, in [0, 1]
+    progress: float  # fraction of that epoch that is done, in [0, 1]
     result: EpochResult | None = None  # set when the epoch ended
     error: str | None = None  # set when training cannot go on, such as a loss that is not finite
 
 
 @dataclass(frozen=True)
 class LaneState:
-    """All that a lane needs to go on elsewhere: tensors by name, and where the trial stands.
+    """All that a lane needs to go on elsewhere: tensors by name, and how far the trial is.
 
     Tensors are `weights/<parameter>`, `buffers/<buffer>`, and the optimiser's moments
     `exp_avg/<parameter>`, `exp_avg_sq/<parameter>` or `momentum/<parameter>`. A job may start from
@@ -86,7 +94,7 @@ class Engine(Protocol):
     num_lanes: int
 
     def start(self, lane: int, job: Job, state: LaneState | None = None) -> None:
-        """Put a job into a free lane, at its beginning or where `state` stands."""
+        """Put a job into a free lane, at its beginning or where `state` left it."""
 
     def step(self) -> list[Slice]:
         """Wait until a busy lane has done a slice, under about a second; return one from each.
@@ -102,11 +110,51 @@ class Engine(Protocol):
     def stop(self, lane: int) -> None:
         """Free the lane."""
 
-    def evaluate(self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], split: Split) -> float:
+    def evaluate(self, net: Net, tensors: Tensors, split: Split) -> float:
         """Return the accuracy in [0, 1] of `weights/...` and `buffers/...` on a split."""
 
     def close(self) -> None:
         """Release threads and device memory."""
+
+
+@runtime_checkable
+class Introspective(Engine, Protocol):
+    """An engine that shows more of a net than its accuracy; pruning works best with one.
+
+    `tensors` are the net's `weights/...` and `buffers/...`; images are [n, 28, 28] uint8.
+    """
+
+    def logits(self, net: Net, tensors: Tensors, images: npt.NDArray[np.uint8]) -> Floats:
+        """Return the class scores of images, [n, 10] float32."""
+
+    def gradients(
+        self,
+        net: Net,
+        tensors: Tensors,
+        batch: Split,
+        label_smoothing: float = 0.0,
+        dropout_keys: Sequence[int] = (),
+    ) -> tuple[float, Tensors]:
+        """Return the mean loss over one batch, `gradients/...` of it and `buffers/...` after it."""
+
+    def gradients_of_each(self, net: Net, tensors: Tensors, split: Split) -> Floats:
+        """Return the gradient of the loss on each image by itself, [n, size of the net] float32.
+
+        Batch normalisation takes the image's own statistics.
+        """
+
+    def counter(self, net: Net, tensors: Tensors) -> Callable[[Floats, Split], int]:
+        """Return a function of flat weights and a split: how many images get their label.
+
+        The weights are those of `net.parameters` in order, padded with zeros to whole vectors. It
+        has memory of its own, so that each thread can have one.
+        """
+
+
+def not_finite(lane: int, epoch: int, progress: float, loss: float) -> Slice:
+    """Return the slice of a lane that cannot go on, since its loss is infinite or not a number."""
+    word = "inf" if math.isinf(loss) else "nan"
+    return Slice(lane, epoch, progress, error=f"training loss became {word} in epoch {epoch}")
 
 
 def data_order(seed: int, epoch: int, n: int) -> npt.NDArray[np.int64]:

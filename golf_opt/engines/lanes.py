@@ -1,15 +1,11 @@
-"""Trainings side by side without a study: jobs go in, finished ones come out, no lane is idle."""
+"""The lanes of an engine at work: runs go in, and none is idle while another run waits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Generic, TypeVar
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from typing import Any, Generic, Protocol, TypeVar
 
 from golf_opt.engines.base import Engine, EpochResult, Job, LaneState, Slice
 from golf_opt.engines.scheduler import Scheduler
@@ -17,105 +13,94 @@ from golf_opt.engines.scheduler import Scheduler
 Key = TypeVar("Key")
 
 
-@dataclass
+class Trainable(Protocol):
+    """What a lane can hold: a job, and where it begins if not at its start."""
+
+    job: Job
+    resume: LaneState | None
+
+
+AnyRun = TypeVar("AnyRun", bound=Trainable)
+
+
+class Lanes(Scheduler[AnyRun]):
+    """A scheduler whose lanes are those of an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.num_lanes)
+        self.engine = engine
+
+    def fill(self, take: Callable[[int], AnyRun | None]) -> Iterator[tuple[int, AnyRun]]:
+        """Start what `take(lane)` returns in every free lane, until it has no more."""
+        for lane, run in super().fill(take):
+            self.engine.start(lane, run.job, run.resume)
+            yield lane, run
+
+    def step(self) -> list[tuple[AnyRun, Slice]]:
+        """Wait for slices; return each with its run, which holds its lane until `leave`."""
+        return [(self[part.lane], part) for part in self.engine.step()]
+
+    def leave(self, lane: int) -> AnyRun:
+        """Free a lane and return the run that it held."""
+        self.engine.stop(lane)
+        return self.release(lane)
+
+    def close(self) -> None:
+        """Free all lanes; their runs are given up."""
+        for lane, _ in self.busy:
+            self.leave(lane)
+
+
+@dataclass(eq=False)
 class Run(Generic[Key]):
     """A job on its way through a lane. `key` says which one it is to who asked for it."""
 
     key: Key
     job: Job
+    resume: LaneState | None = None
     history: list[EpochResult] = field(default_factory=list)
     epochs_done: float = 0.0  # fractions included
-    state: LaneState | None = None  # at the end of the last epoch
     error: str | None = None  # why training could not go on
+
+    def add(self, part: Slice) -> None:
+        """Take note of what its lane did."""
+        self.epochs_done = part.epoch - 1 + part.progress
+        self.error = part.error
+        if part.result is not None:
+            self.history.append(part.result)
+
+    @property
+    def over(self) -> bool:
+        """Whether its last epoch has ended, or training could not go on."""
+        ended = bool(self.history) and self.history[-1].epoch == self.job.epochs
+        return ended or self.error is not None
+
+
+KeyedRun = TypeVar("KeyedRun", bound=Run[Any])
 
 
 def train(
-    engine: Engine,
-    jobs: Iterable[tuple[Key, Job]],
-    on_slice: Callable[[Run[Key], Slice], None] = lambda run, done: None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> Iterator[Run[Key]]:
-    """Train the jobs in all lanes; yield each when it is over, with its final state.
+    engine: Engine, runs: Iterable[KeyedRun], stopped: Callable[[], bool] = lambda: False
+) -> Generator[tuple[KeyedRun, Slice]]:
+    """Train runs side by side without a study; yield every slice with its run.
+
+    At a yield the lane still holds the run, and `engine.state(slice.lane)` is that of the slice.
 
     Args:
         engine: its lanes must be free.
-        jobs: taken one at a time, when a lane is free.
-        on_slice: told of every slice.
-        stopped: asked after every step; once true, what is in the lanes is given up.
+        runs: taken one at a time, when a lane is free.
+        stopped: asked before every step; once true, what is in the lanes is given up.
     """
-    waiting = iter(jobs)
-    scheduler: Scheduler[Run[Key]] = Scheduler(engine.num_lanes)
-
-    def take(_lane: int) -> Run[Key] | None:
-        entry = next(waiting, None)
-        return None if entry is None else Run(*entry)
-
-    try:
+    waiting = iter(runs)
+    lanes: Lanes[KeyedRun] = Lanes(engine)
+    with contextlib.closing(lanes):
         while not stopped():
-            for lane, run in scheduler.fill(take):
-                engine.start(lane, run.job)
-            if not scheduler.busy:
+            for _ in lanes.fill(lambda lane: next(waiting, None)):
+                pass
+            if not lanes.busy:
                 return
-            for done in engine.step():
-                run = scheduler[done.lane]
-                _advance(run, done)
-                on_slice(run, done)
-                if run.error is not None or len(run.history) == run.job.epochs:
-                    run.state = engine.state(done.lane)
-                    engine.stop(done.lane)
-                    yield scheduler.release(done.lane)
-    finally:
-        for lane, _ in scheduler.busy:
-            engine.stop(lane)
-
-
-def _advance(run: Run[Key], done: Slice) -> None:
-    run.epochs_done = done.epoch - 1 + done.progress
-    run.error = done.error
-    if done.result is not None:
-        run.history.append(done.result)
-
-
-class Watch:
-    """The terminal of such trainings: a bar over all epochs, or a plain line for each that ends.
-
-    Args:
-        epochs: of all jobs together.
-        console: where to; plain lines where it is no terminal.
-    """
-
-    def __init__(self, epochs: int, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False)
-        self._bar = Progress(
-            BarColumn(30),
-            TextColumn("{task.completed:.1f}/{task.total:.0f} epochs"),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
-        self._task: TaskID = self._bar.add_task("", total=max(1, epochs))
-        self._seen: dict[int, float] = {}  # epochs done of each run, by its identity
-
-    def __enter__(self) -> Watch:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-    def slice(self, run: Run[Key], done: Slice) -> None:
-        """Move the bar by what a lane did."""
-        step = run.epochs_done - self._seen.get(id(run), 0.0)
-        self._seen[id(run)] = run.epochs_done
-        self._bar.update(self._task, advance=step, description=str(run.key))
-
-    def say(self, line: str) -> None:
-        """Print a line above the bar."""
-        self._bar.console.print(Text(line), soft_wrap=True)
+            for run, part in lanes.step():
+                run.add(part)
+                yield run, part
+                if run.over:
+                    lanes.leave(part.lane)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from golf_opt.engines.base import Tensors
 from golf_opt.task import arch
 from golf_opt.task.arch import Net, Node, build_net
+from golf_opt.task.grammar import parse_grammar
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[Any]
@@ -158,8 +159,8 @@ def _fold_into(
 def _rows(net: Net, keeps: dict[str, tuple[Mask, Mask]]) -> list[dict[str, Any]]:
     """Return the layers of the smaller net, as `build_net` takes them."""
     rows = []
-    for node, row in zip(net.nodes, net.describe(), strict=True):
-        options = {k: v for k, v in row.items() if k not in ("shared", *node.layer.fixed)}
+    for node in net.nodes:
+        options = {"name": node.name, "kind": node.layer.kind} | node.layer.options
         width = "features" if isinstance(node.layer, arch.Linear) else "channels"
         if _is_dense(node):
             options[width] = int(keeps[node.name][0].sum())
@@ -185,6 +186,6 @@ def _cut(net: Net, small: Net, tensors: Tensors, keeps: dict[str, tuple[Mask, Ma
 
 def _name(net: Net, widths: list[int]) -> str:
     """Return `c4-5-3-prelu` for a net of the grammar, `<name>-shrunk` for others."""
-    if arch.parse_grammar(net.name) is None:
+    if parse_grammar(net.name) is None:
         return f"{net.name}-shrunk"
     return "c" + "-".join(map(str, widths)) + re.sub(r"^c\d+(-\d+)*", "", net.name)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.config.schema import UsageError
+from golf_opt.config.errors import UsageError
 from golf_opt.task import arch
 from golf_opt.task.arch import NUM_CLASSES, Net, Node
 from golf_opt.task.data import MEAN, STD

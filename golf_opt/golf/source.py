@@ -8,7 +8,8 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from golf_opt.config.schema import DataConfig, SourceConfig, StorageConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import DataConfig, SourceConfig
 from golf_opt.engines.base import Job, Tensors
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.checkpoint import DamagedCheckpoint
@@ -74,7 +75,7 @@ def load_file(path: Path, net: Net) -> TrainedNet:
     return TrainedNet(f"{shown} as {net.name}", net, tensors, notes=notes)
 
 
-def load_source(source: SourceConfig, storage: StorageConfig, folder: Path) -> TrainedNet:
+def load_source(source: SourceConfig) -> TrainedNet:
     """Return the net that `study= trial=` or `weights= arch=` name.
 
     Raises:
@@ -84,8 +85,8 @@ def load_source(source: SourceConfig, storage: StorageConfig, folder: Path) -> T
         assert source.arch is not None
         return load_file(source.weights, build_net(source.arch))
     assert source.study is not None
-    with opened_storage(storage) as opened:
-        return load_trained(find_study(opened, source.study), folder, source.trial)
+    with opened_storage(source.storage) as opened:
+        return load_trained(find_study(opened, source.study), source.folder, source.trial)
 
 
 def load_data(data: DataConfig, description: StudyDescription | None) -> Dataset:

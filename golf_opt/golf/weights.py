@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from golf_opt.config.schema import UsageError
+from golf_opt.config.errors import UsageError
 from golf_opt.engines.base import Tensors
 from golf_opt.task.arch import Net, Parameter, show_shape
 

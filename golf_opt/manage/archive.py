@@ -25,7 +25,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt import __version__
-from golf_opt.config.schema import UsageError
+from golf_opt.config.errors import UsageError
 from golf_opt.storage.studies import IMPORTING, marks
 
 FORMAT = 1

@@ -12,7 +12,8 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from golf_opt.config.schema import RemovalConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import RemovalConfig
 from golf_opt.storage.studies import (
     STUDY_ID,
     find_any_study,

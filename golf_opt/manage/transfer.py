@@ -14,7 +14,8 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from golf_opt.config.schema import ExportConfig, ImportConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import ExportConfig, ImportConfig
 from golf_opt.manage.archive import Exported, checkpoint_path, read_export, write_study
 from golf_opt.manage.removal import artifact_ids, artifacts_of, remove_study
 from golf_opt.storage.checkpoint import DamagedCheckpoint, pack, unpack

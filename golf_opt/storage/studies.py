@@ -24,7 +24,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from golf_opt.config.schema import StorageConfig, UsageError, did_you_mean
+from golf_opt.config.errors import UsageError, did_you_mean
+from golf_opt.config.schema import StorageConfig
 from golf_opt.storage.bulk import BulkStorage
 from golf_opt.storage.ledger import Lease, is_made_meanwhile
 from golf_opt.storage.write_behind import LEASE_S, StorageUnreachable, WriteBehindStorage

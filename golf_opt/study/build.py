@@ -7,14 +7,17 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Annotated, Any
 
 import optuna
 from hydra.utils import get_object, instantiate
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from pydantic import Field, StrictInt
 
-from golf_opt.config.schema import StudyConfig, UsageError, check_int
+from golf_opt.config.check import check
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import StudyConfig
 from golf_opt.study.callbacks import Callback
 from golf_opt.study.description import StudyDescription
 from golf_opt.study.samplers import FreshSampler, GridSampler, grid_sampler
@@ -99,7 +102,8 @@ def sampler_maker(plan: Plan, space: Space) -> Callable[[int], BaseSampler]:
     first = make(0)
     if isinstance(first, GridSampler):
         points = len(first._all_grids)
-        check_int(f"trials of a grid of {points} points", plan.trials, 1, points)
+        fits = Annotated[StrictInt, Field(ge=1, le=points)]
+        check(fits, plan.trials, f"trials of a grid of {points} points")
     return make
 
 

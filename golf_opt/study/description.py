@@ -17,7 +17,9 @@ from optuna.trial import FrozenTrial
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from golf_opt import __version__
-from golf_opt.config.schema import DEFAULT_EPOCHS, StudyConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.paths import defaults
+from golf_opt.config.schema import StudyConfig
 from golf_opt.engines.base import Job
 from golf_opt.storage.studies import STUDY_ID, find_any_study, flush, mark, marks
 from golf_opt.study.space import Space, build_space
@@ -46,7 +48,7 @@ class StudyDescription(BaseModel):
     space: dict[str, Any]  # as `build_space` takes it
     sampler: dict[str, Any]  # _target_ and arguments
     pruner: dict[str, Any]  # likewise
-    data: str  # mnist, fashion, digits
+    data: Literal["mnist", "fashion", "digits"]
     digest: str  # of what a trial sees of the data, see `View.digest`
     num_train: int  # images
     protocol: Literal["test", "holdout"]
@@ -77,7 +79,7 @@ class StudyDescription(BaseModel):
         marks = [
             "" if self.data == "mnist" else self.data,
             "" if self.protocol == "test" else self.protocol,
-            "" if self.epochs == DEFAULT_EPOCHS else f"{self.epochs}epochs",
+            "" if self.epochs == defaults("study")["epochs"] else f"{self.epochs}epochs",
         ]
         suffix = "-".join(mark for mark in marks if mark)
         return f"{self.net.name}@{suffix}" if suffix else self.net.name
@@ -107,14 +109,11 @@ def _show_layer(row: Mapping[str, Any]) -> str:
 
 def describe(config: StudyConfig, view: View, command: str) -> StudyDescription:
     """Return the description of the study that a user asks for."""
-    return StudyDescription(
-        version=__version__,
-        data=view.dataset,
-        digest=view.digest,
-        num_train=len(view.train),
-        command=command,
-        **{key: getattr(config, key) for key in ("arch", "space", "sampler", "pruner")},
-        **{key: getattr(config, key) for key in ("protocol", "epochs", "trials", "seed")},
+    asked = ("arch", "space", "sampler", "pruner", "protocol", "epochs", "trials", "seed")
+    return StudyDescription.model_validate(
+        {key: getattr(config, key) for key in asked}
+        | {"data": view.dataset, "digest": view.digest, "num_train": len(view.train)}
+        | {"version": __version__, "command": command}
     )
 
 

@@ -14,10 +14,10 @@ from optuna.trial import FrozenTrial
 
 from golf_opt.storage.studies import NOTE_SECTIONS, mark, marks, num_finished
 from golf_opt.study.description import StudyDescription, description_of
-from golf_opt.study.view import view_of
+from golf_opt.study.snapshot import snapshot_of
 from golf_opt.utils.text import percent, show_params
 from golf_opt.utils.trials import best_trial, counts
-from golf_opt.visualization.figures import NOISE_SDS, StudyView, not_told_apart, seed_noise
+from golf_opt.visualization.snapshot import NOISE_SDS, StudySnapshot, not_told_apart, seed_noise
 
 
 def log(trial: FrozenTrial) -> str:
@@ -95,14 +95,14 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
             f"Best so far: **{result_words(best)}**: "
             f"`{show_params(best.params) or 'no tuned parameters'}`",
             "",
-            noise_words(view_of(study)),
+            noise_words(snapshot_of(study)),
         ]
     for title, text in marks(study).get(NOTE_SECTIONS, {}).items():
         lines += ["", f"## {title}", "", text]
     return "\n".join(lines)
 
 
-def noise_words(study: StudyView) -> str:
+def noise_words(study: StudySnapshot) -> str:
     """Say how many trials cannot be told from the best one, by what is known of seed noise."""
     sd, source = seed_noise(study)
     if sd is None:

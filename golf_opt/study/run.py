@@ -51,14 +51,14 @@ def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
         UsageError: the configuration cannot be run; nothing was written.
     """
     parts = build_parts(config, config.callbacks)
-    points = [parts.space.check_point(point) for point in config.enqueue]
+    points = [parts.space.check_point(point) for point in config.study.enqueue]
     view = load_view(config.data, config.protocol, parts.space, say)
     description = describe(config, view, command)
     with (
         contextlib.closing(create_engine(config.engine, view, parts.net, say)) as engine,
         opened_storage(config.storage) as storage,
     ):
-        name = config.name or description.default_name
+        name = config.study.name or description.default_name
         study, new = open_study(storage, name, description)
         for point in points:
             study.enqueue_trial(point, skip_if_exists=True)
@@ -86,7 +86,7 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
         for part in ("sampler", "pruner"):
             check_targets(part, getattr(description, part))
         parts = build_parts(description, worker.callbacks)
-        data = DataConfig(description.data, worker.data_root)
+        data = DataConfig(description.data, worker.data.root)
         view = load_view(data, description.protocol, parts.space, say)
         check_identity(study, description.model_copy(update={"digest": view.digest}))
         with contextlib.closing(create_engine(worker.engine, view, parts.net, say)) as engine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import optuna
 from optuna.distributions import (
@@ -13,8 +13,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.trial import FrozenTrial
+from pydantic import Field, StrictInt
 
-from golf_opt.config.schema import UsageError, check_int
+from golf_opt.config.check import check
+from golf_opt.config.errors import UsageError
 from golf_opt.study.space import Space
 
 
@@ -60,7 +62,7 @@ def grid_sampler(space: Space, seed: int, points: Mapping[str, int] | int) -> Gr
         if dimension.when:
             raise UsageError(f"sampler=grid cannot do space.{name}, which has a `when`; use tpe.")
         count = points if isinstance(points, int) else points.get(name, 3)
-        check_int(f"sampler.points for {name}", count, 1, 1000)
+        check(Annotated[StrictInt, Field(ge=1, le=1000)], count, f"sampler.points for {name}")
         grid[name] = _spaced(dimension.distribution, count)
     return GridSampler(grid, seed=seed)
 

@@ -31,7 +31,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from golf_opt.config.schema import UsageError, check_choice, check_keys, did_you_mean
+from golf_opt.config.errors import UsageError, check_choice, check_keys, did_you_mean
 from golf_opt.task.recipe import PARAMETERS, Candidate
 
 NODE_KEYS = ("type", "low", "high", "log", "step", "choices", "when")

@@ -1,14 +1,24 @@
-"""Architectures: a name such as `c4-5-4` or a preset file -> layers, shapes and parameter counts.
+"""Architectures: a list of layers -> shapes, tensors and parameter counts.
 
-    c4-5-4              conv channels 4, 5, 4; kernels 4, 3, 3; ReLU
-    c4-5-4-prelu        the same with one learned slope per channel
-    c4-5-4-leaky0.2     the same with LeakyReLU of slope 0.2 (0.01 where no number is given)
-    c3-4-4-k5-3-3       kernels 5, 3, 3
+A file of conf/arch holds such a list, and `golf_opt.task.grammar` makes one from a name such as
+`c4-5-4`. No torch in here: counting a network needs none. A file reads, and counts, as
 
-Every convolution of the grammar is valid (no padding), has a bias and stride 1, and is followed by
-the activation and, but for the last, by a 2x2 max pool; a linear layer gives the 10 classes. What
-the grammar cannot say is a list of layers in a file of `conf/arch`. No torch in here: counting a
-network needs none.
+    >>> import yaml
+    >>> net = build_net(yaml.safe_load('''
+    ...     name: mine
+    ...     layers:
+    ...       - {kind: conv, channels: 4, kernel: 5, padding: same}
+    ...       - {kind: relu}
+    ...       - {kind: max_pool, size: 2}
+    ...       - {kind: depthwise, name: blur, kernel: 3, padding: same, bias: false}
+    ...       - {kind: reuse, of: blur}
+    ...       - {kind: global_avg_pool}
+    ...       - {kind: linear, features: 10}
+    ... '''))
+    >>> [(node.name, show_shape(node.output_shape), node.num_params) for node in net.nodes[2:5]]
+    [('max_pool1', '4x14x14', 0), ('blur', '4x14x14', 36), ('blur', '4x14x14', 0)]
+    >>> net.num_params
+    190
 """
 
 from __future__ import annotations
@@ -16,17 +26,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from golf_opt.config.schema import UsageError, check_choice, check_int, did_you_mean, load_yaml
+from pydantic import Field, StrictBool, StrictFloat, StrictInt
+
+from golf_opt.config.check import check, model
+from golf_opt.config.errors import UsageError, check_choice, did_you_mean
+from golf_opt.config.types import AsGiven
 
 Shape = tuple[int, ...]  # (channels, height, width), or (features,)
 INPUT_SHAPE: Shape = (1, 28, 28)
 NUM_CLASSES = 10
-GRAMMAR = "c<channels>-<channels>-...[-k<kernel>-...][-relu|-prelu|-leaky[slope]]"
+Size = Annotated[StrictInt, Field(ge=1, le=65_536)]
+Slope = Annotated[StrictFloat, Field(ge=0, lt=1, description="a number from 0 to below 1"), AsGiven]
 
 
 @dataclass(frozen=True)
@@ -46,12 +60,16 @@ class Parameter:
         return math.prod(self.shape)
 
 
-@dataclass(frozen=True)
+@model
 class Layer:
     """A layer without its place in a net; `name` is set when it gets one."""
 
     kind: ClassVar[str]
-    fixed: ClassVar[tuple[str, ...]] = ()  # options that are no choice of the user's
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a file of conf/arch can say of the layer, kind and name aside."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.init}
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape after this layer; raise UsageError where the input does not fit."""
@@ -78,16 +96,16 @@ def _affine(shape: Shape, fan_in: int, bias: bool) -> tuple[Parameter, ...]:
     return (weight, Parameter("bias", shape[:1], bound)) if bias else (weight,)
 
 
-@dataclass(frozen=True)
+@model
 class Conv(Layer):
     """Dense convolution; weight [channels, in_channels, kernel, kernel]."""
 
     kind = "conv"
-    channels: int
-    kernel: int
-    stride: int = 1
-    padding: str = "valid"
-    bias: bool = True
+    channels: Size
+    kernel: Size
+    stride: Size = 1
+    padding: Literal["valid", "same"] = "valid"
+    bias: StrictBool = True
 
     def output_shape(self, shape: Shape) -> Shape:
         _, height, width = _image(self, shape)
@@ -102,7 +120,6 @@ class Conv(Layer):
         return (self.kernel - 1) // 2 if self.padding == "same" else 0
 
     def _side(self, side: int) -> int:
-        check_choice("padding", self.padding, ("valid", "same"))
         if self.padding == "same" and self.kernel % 2 == 0:
             raise UsageError(f"kernel is {self.kernel}, but must be odd where padding is 'same'.")
         padded = side + 2 * self.pad
@@ -118,13 +135,12 @@ class Conv(Layer):
         return _affine(weight, shape[0] * self.kernel**2, self.bias)
 
 
-@dataclass(frozen=True, kw_only=True)
+@model
 class Depthwise(Conv):
     """One kernel per channel; weight [channels, 1, kernel, kernel]."""
 
     kind = "depthwise"
-    fixed = ("channels",)
-    channels: int = 0  # taken from the input
+    channels: int = field(default=0, init=False)  # taken from the input
 
     def out_channels(self, shape: Shape) -> int:
         return shape[0]
@@ -133,22 +149,21 @@ class Depthwise(Conv):
         return _affine((shape[0], 1, self.kernel, self.kernel), self.kernel**2, self.bias)
 
 
-@dataclass(frozen=True)
+@model
 class Pointwise(Conv):
     """A 1x1 convolution."""
 
     kind = "pointwise"
-    fixed = ("kernel",)
-    kernel: int = 1
+    kernel: int = field(default=1, init=False)
 
 
-@dataclass(frozen=True)
+@model
 class Linear(Layer):
     """Fully connected; an image is flattened as (channel, y, x); weight [features, inputs]."""
 
     kind = "linear"
-    features: int
-    bias: bool = True
+    features: Size
+    bias: StrictBool = True
 
     def output_shape(self, shape: Shape) -> Shape:
         return (self.features,)
@@ -158,7 +173,7 @@ class Linear(Layer):
         return _affine((self.features, inputs), inputs, self.bias)
 
 
-@dataclass(frozen=True)
+@model
 class BatchNorm(Layer):
     """Batch normalisation with running statistics; momentum 0.1, eps 1e-5 as in PyTorch."""
 
@@ -173,18 +188,18 @@ class BatchNorm(Layer):
         return Parameter("running_mean", shape[:1]), Parameter("running_var", shape[:1], fill=1.0)
 
 
-@dataclass(frozen=True)
+@model
 class ReLU(Layer):
     kind = "relu"
 
 
-@dataclass(frozen=True)
+@model
 class LeakyReLU(Layer):
     kind = "leaky_relu"
-    slope: float = 0.01
+    slope: Slope = 0.01
 
 
-@dataclass(frozen=True)
+@model
 class PReLU(Layer):
     """A learned slope below zero, one per channel; 0.25 at the start as in PyTorch."""
 
@@ -194,12 +209,12 @@ class PReLU(Layer):
         return (Parameter("weight", shape[:1], fill=0.25),)
 
 
-@dataclass(frozen=True)
+@model
 class MaxPool(Layer):
     """Max over size x size windows with stride `size`; a remainder at the edge is dropped."""
 
     kind = "max_pool"
-    size: int = 2
+    size: Size = 2
 
     def output_shape(self, shape: Shape) -> Shape:
         channels, height, width = _image(self, shape)
@@ -210,7 +225,7 @@ class MaxPool(Layer):
         return channels, height // self.size, width // self.size
 
 
-@dataclass(frozen=True)
+@model
 class GlobalAvgPool(Layer):
     """The mean of each channel."""
 
@@ -220,10 +235,10 @@ class GlobalAvgPool(Layer):
         return (_image(self, shape)[0],)
 
 
-@dataclass(frozen=True)
+@model
 class Dropout(Layer):
     kind = "dropout"
-    p: float = 0.5
+    p: Slope = 0.5
 
 
 KINDS: dict[str, type[Layer]] = {
@@ -362,86 +377,14 @@ def _reuse(
 def build_layer(kind: object, options: Mapping[str, Any]) -> Layer:
     """Build one layer from its kind and options, checking both."""
     cls = KINDS[check_choice("kind", kind, [*KINDS, "reuse"])]
-    known = {field.name: field for field in fields(cls) if field.name not in cls.fixed}
+    known = [field.name for field in fields(cls) if field.init]
     for key in options:
         if key not in known:
             raise UsageError(
                 f"{key!r} is no option of {kind}; it must be {did_you_mean(key, known)}"
             )
-    for key, field in known.items():
-        if key not in options and field.default is MISSING:
-            raise UsageError(f"{key} is missing; add {key}: N.")
-        if key in options:
-            _check_option(key, options[key])
-    return cls(**options)
-
-
-def _check_option(key: str, value: object) -> None:
-    if key in ("channels", "kernel", "stride", "size", "features"):
-        check_int(key, value, 1, 65_536)
-    elif key == "bias" and not isinstance(value, bool):
-        raise UsageError(f"bias is {value!r}, but must be true or false.")
-    elif key in ("p", "slope") and (
-        isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1
-    ):
-        raise UsageError(f"{key} is {value!r}, but must be a number from 0 to below 1.")
-
-
-def parse_grammar(name: str) -> dict[str, Any] | None:
-    """Return `{name, layers}` for a name of the grammar, None for any other name."""
-    match = re.fullmatch(
-        r"c(\d+(?:-\d+)*)(?:-k(\d+(?:-\d+)*))?(?:-(relu|prelu|leaky)([\d.]*))?", name
-    )
-    if match is None:
-        return None
-    channels = [int(number) for number in match[1].split("-")]
-    kernels = [int(k) for k in match[2].split("-")] if match[2] else [4] + [3] * (len(channels) - 1)
-    if len(kernels) != len(channels):
-        raise UsageError(
-            f"arch {name} has {len(channels)} convolutions and {len(kernels)} kernels, "
-            "but must have one kernel for each."
-        )
-    activation = _activation(name, match[3] or "relu", match[4] or "")
-    layers: list[dict[str, Any]] = []
-    for width, kernel in zip(channels, kernels, strict=True):
-        layers += [{"kind": "conv", "channels": width, "kernel": kernel}, dict(activation)]
-        layers += [{"kind": "max_pool", "size": 2}]
-    layers[-1] = {"kind": "linear", "features": NUM_CLASSES}  # no pool after the last convolution
-    return {"name": name, "layers": layers}
-
-
-def _activation(name: str, word: str, slope: str) -> dict[str, Any]:
-    if word != "leaky":
-        if slope:
-            raise UsageError(f"arch {name}: {word} takes no number; only leaky does.")
-        return {"kind": word}
-    if not re.fullmatch(r"(\d+(\.\d+)?)?", slope):
-        raise UsageError(f"arch {name}: slope {slope!r} must be a number such as 0.2.")
-    return {"kind": "leaky_relu", "slope": float(slope or LeakyReLU.slope)}
-
-
-def presets(conf_dir: Path) -> list[str]:
-    """Return the names of the preset files."""
-    return sorted(path.stem for path in (conf_dir / "arch").glob("*.yaml"))
-
-
-def load_arch(name: str, conf_dir: Path) -> Net:
-    """Build the net of this name: a preset file of `conf_dir/arch`, or the grammar."""
-    known = presets(conf_dir)
-    if name in known:
-        return build_net(load_yaml(conf_dir / "arch" / f"{name}.yaml"))
-    arch = parse_grammar(name)
-    if arch is None:
-        raise UsageError(unknown_arch(name, known))
-    return build_net(arch)
-
-
-def unknown_arch(name: str, known: Sequence[str]) -> str:
-    """Return the message for a name that is neither a preset nor of the grammar."""
-    return (
-        f"arch is {name!r}, but must be {GRAMMAR}, such as c4-5-4 or c4-5-4-prelu, or "
-        f"{did_you_mean(name, [*known, 'c4-5-4', 'c4-5-4-prelu'])}"
-    )
+    layer: Layer = check(cls, options)
+    return layer
 
 
 def show_shape(shape: Shape) -> str:

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.config.schema import DataConfig, UsageError
+from golf_opt.config.check import check
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import DataConfig
 from golf_opt.task import rng
 from golf_opt.utils.files import WRITE_ERRORS
 
@@ -234,7 +236,7 @@ def objective_split(name: str, root: Path, protocol: str, digest: str) -> Split 
     if name != "digits" and not all((folder / file).is_file() for file in IDX_SHAPES):
         return None
     try:
-        view = load(DataConfig(name, root)).view(protocol)
+        view = load(check(DataConfig, {"name": name, "root": root})).view(protocol)
     except UsageError:
         return None
     return view.objective if view.digest == digest else None

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, fields
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, StrictFloat
 
-from golf_opt.config.schema import UsageError, check_choice, check_int
+from golf_opt.config.check import model
+from golf_opt.config.types import AsGiven, Positive
 
-SCHEDULES = ("step", "cosine", "one_cycle", "constant")
-OPTIMIZERS = ("adam", "adamw", "sgd")
+Schedule = Literal["step", "cosine", "one_cycle", "constant"]
+Optimizer = Literal["adam", "adamw", "sgd"]
+SCHEDULES: tuple[str, ...] = get_args(Schedule)
+OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8
 SGD_MOMENTUM = 0.9
@@ -21,37 +24,21 @@ ONE_CYCLE_START = 25.0  # initial rate = lr / 25, likewise
 ONE_CYCLE_END = 1e4  # final rate = initial rate / 1e4, likewise
 
 
-@dataclass(frozen=True)
+@model
 class Candidate:
     """The hyperparameters of one trial; what a search space does not name keeps its default."""
 
-    batch_size: int
-    lr: float
-    step_size: int = 1  # epochs between two decays of schedule `step`
-    gamma: float = 1.0  # factor of each decay; 1.0 is a constant rate
-    schedule: str = "step"
-    optimizer: str = "adam"
-    weight_decay: float = 0.0  # L2 for adam and sgd, decoupled for adamw, as in torch.optim
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_int("batch_size", self.batch_size, 1)
-        check_int("step_size", self.step_size, 1)
-        check_choice("schedule", self.schedule, SCHEDULES)
-        check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        for name, low, high in (
-            ("lr", 0.0, math.inf),
-            ("gamma", 0.0, 1.0),
-            ("weight_decay", 0.0, math.inf),
-            ("label_smoothing", 0.0, 0.999),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise UsageError(f"{name} is {value!r}, but must be a number.")
-            if not low <= value <= high or (name in ("lr", "gamma") and value == 0):
-                bound = "above 0" if name in ("lr", "gamma") else "at least 0"
-                top = "" if high == math.inf else f" and at most {high:g}"
-                raise UsageError(f"{name} is {value!r}, but must be {bound}{top}.")
+    batch_size: Positive
+    lr: Annotated[StrictFloat, Field(gt=0), AsGiven]
+    step_size: Positive = 1  # epochs between two decays of schedule `step`
+    gamma: Annotated[StrictFloat, Field(gt=0, le=1), AsGiven] = (
+        1.0  # factor of each decay; 1.0 is none
+    )
+    schedule: Schedule = "step"
+    optimizer: Optimizer = "adam"
+    # L2 for adam and sgd, decoupled for adamw, as in torch.optim
+    weight_decay: Annotated[StrictFloat, Field(ge=0), AsGiven] = 0.0
+    label_smoothing: Annotated[StrictFloat, Field(ge=0, le=0.999), AsGiven] = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -33,3 +33,10 @@ def show_params(params: Mapping[str, Any]) -> str:
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in params.items()
     )
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], sides: str) -> str:
+    """Return a table in Markdown; `sides` has an `l` or an `r` for each column."""
+    rule = "".join("---:|" if side == "r" else "---|" for side in sides)
+    first, *others = (f"| {' | '.join(row)} |" for row in (head, *rows))
+    return "\n".join([first, f"|{rule}", *others])

@@ -30,7 +30,7 @@ def learning_curve(title: str, accuracies: Sequence[float], losses: Sequence[flo
 
     Args:
         title: above the frame.
-        accuracies: after each epoch, shares in [0, 1].
+        accuracies: after each epoch, in [0, 1].
         losses: of each epoch, in nats; as many, or none.
     """
     epochs = range(1, len(accuracies) + 1)

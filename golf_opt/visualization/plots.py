@@ -104,7 +104,7 @@ def grid(panels: int) -> tuple[int, int]:
 
 
 def _part(index: int, count: int, gap: float) -> list[float]:
-    """Return the share of [0, 1] that belongs to one of `count` panels."""
+    """Return the part of [0, 1] that belongs to one of `count` panels."""
     width = (1 - gap * (count - 1)) / count
     begin = index * (width + gap)
     return [round(begin, 4), round(min(1.0, begin + width), 4)]

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from golf_opt.cli.main import CONF_DIR
 from golf_opt.engines.base import Job
 from golf_opt.engines.native import NativeEngine, compiler
-from golf_opt.task.arch import Net, build_net, load_arch
+from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Split, View
+from golf_opt.task.grammar import load_arch
 from golf_opt.task.recipe import Candidate
 
 FILE = Path(__file__).with_name("trainings.json")
@@ -57,7 +57,7 @@ RECIPES: tuple[dict[str, Any], ...] = (
 
 def nets() -> list[Net]:
     own = build_net({"name": "every-layer", "layers": LAYERS})
-    return [*(load_arch(name, CONF_DIR) for name in NETS), own]
+    return [*(load_arch(name) for name in NETS), own]
 
 
 def view() -> View:

@@ -14,20 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.config.schema import UsageError
-from golf_opt.engines.base import EngineFault
-from golf_opt.engines.cuda.program import (
-    INFO,
-    Block,
-    Info,
-    compile_cubin,
-    compile_emulation,
-)
+from golf_opt.config.errors import UsageError
+from golf_opt.engines.base import EngineFault, Message
+from golf_opt.engines.cuda.program import INFO, Block, Info, compile_cubin, compile_emulation
 from golf_opt.task.arch import Net
 
 SHARED_LIMIT = 227 * 1024  # of a block on the largest GPUs so far
 EMULATED_CORES = 2
-Message = Callable[[str], None]
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -68,6 +61,13 @@ class Device(Protocol):
 
     def queue(self) -> Any:
         """Return a context in which a thread queues its work by itself."""
+
+
+def put(device: Device, values: npt.NDArray[Any]) -> Buffer:
+    """Return a new buffer that holds the values."""
+    buffer = device.allocate(values.nbytes)
+    buffer.write(values)
+    return buffer
 
 
 # --- a GPU ---

@@ -9,39 +9,41 @@ for each program of each, so that one group's blocks fill the GPU while another'
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.config.schema import UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.engines.background import BackgroundEngine, Place
 from golf_opt.engines.base import (
     EngineFault,
     EpochResult,
     Job,
     LaneState,
+    Message,
     Slice,
     Tensors,
+    not_finite,
     steps_per_epoch,
 )
-from golf_opt.engines.cuda.devices import Buffer, Device, Gpu, Program
-from golf_opt.engines.cuda.lanes import Images, Memory, Place, Run, flat_buffers
-from golf_opt.engines.cuda.program import Block, Info, block_for
-from golf_opt.engines.cuda.structs import BATCHED, LANE, LIMIT, NOT_FINITE, RESULT
-from golf_opt.engines.native.codegen import dropout_nodes, generate, unsupported
-from golf_opt.engines.native.engine import pack, unpack
+from golf_opt.engines.cuda.devices import Device, Gpu, Program, put
+from golf_opt.engines.cuda.lanes import Images, Memory, Run
+from golf_opt.engines.cuda.passes import SinglePass
+from golf_opt.engines.cuda.program import Block, block_for
+from golf_opt.engines.cuda.structs import LANE, LIMIT, NOT_FINITE, RESULT
+from golf_opt.engines.native.codegen import generate, unsupported
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
 from golf_opt.task.recipe import learning_rates
 
 SLICE_S = 0.2
 WAVES = 2
-Message = Callable[[str], None]
 
 
-class CudaEngine:
+class CudaEngine(BackgroundEngine[Run]):
     """Trains on the current GPU, or on an emulated one.
 
     Args:
@@ -67,6 +69,7 @@ class CudaEngine:
         block: Block | None = None,
         slice_s: float = SLICE_S,
     ) -> None:
+        super().__init__()
         self._device = device or Gpu()
         self.device = self._device.name
         self.num_lanes = lanes or WAVES * self._device.cores
@@ -76,9 +79,6 @@ class CudaEngine:
         self._loaded: dict[tuple[str, Block, int], Program] = {}  # by header, layout, place
         self._used: dict[tuple[str, int], tuple[Program, int]] = {}  # by net, batch size
         self._loading = threading.Lock()
-        self._runs: dict[int, Run] = {}
-        self._changed = threading.Condition()
-        self._failure: BaseException | None = None
         self._closed = False
         self._waves: dict[tuple[int, Program], threading.Thread] = {}
 
@@ -108,22 +108,20 @@ class CudaEngine:
 
     def kernels(self) -> list[dict[str, Any]]:
         """Return a row for each compiled program: its layout, registers, memory and occupancy."""
-        rows = []
-        for (name, batch_size), (program, shared) in self._used.items():
-            info = program.info
-            rows.append(
-                {"net": name, "batch_size": batch_size, "images": info.images, "warps": info.warps}
-                | program.facts()
-                | {"place": info.place, "shared_bytes": shared}
-                | {"blocks_per_sm": program.per_core(shared)}
-            )
-        return rows
+        return [
+            {"net": name, "batch_size": size, "images": used.info.images, "warps": used.info.warps}
+            | used.facts()
+            | {"place": used.info.place, "shared_bytes": shared}
+            | {"blocks_per_sm": used.per_core(shared)}
+            for (name, size), (used, shared) in self._used.items()
+        ]
 
     # --- the protocol ---
 
     def start(self, lane: int, job: Job, state: LaneState | None = None) -> None:
         assert lane not in self._runs and 0 <= lane < self.num_lanes
-        run = Run.of(self._program(job.net, job.candidate.batch_size), job, state)
+        program = self._program(job.net, job.candidate.batch_size)
+        run = Run.begin(job, state, program.info.padded, program=program)
         _ = self._train, self._objective  # on the device before any launch
         with self._changed:
             self._runs[lane] = run
@@ -135,40 +133,13 @@ class CudaEngine:
             self._waves[wave] = thread
             thread.start()
 
-    def step(self) -> list[Slice]:
-        with self._changed:
-            while not (slices := self._take()) and any(not r.done for r in self._runs.values()):
-                self._changed.wait()
-            self._changed.notify_all()
-        return slices
-
-    def state(self, lane: int) -> LaneState:
-        run = self._runs[lane]
-        at = run.returned
-        return LaneState(run.tensors(), at.epoch, at.step, at.loss_sum, at.time_s)
-
     def stop(self, lane: int) -> None:
         with self._changed:
             self._runs.pop(lane).stopped = True  # a launch that it is in goes on without an effect
             self._changed.notify_all()
 
-    def evaluate(self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], split: Split) -> float:
-        program = self._program(net, 1)
-        info, images = program.info, Images(self._device, split)
-        blocks = min(self._device.cores, -(-len(split) // info.images))
-        lane, keep = self._still(net, tensors, info, 1)
-        lanes, counts = self._device.allocate(LANE.itemsize), self._device.allocate(8 * blocks)
-        lanes.write(lane)
-        with self._device.queue():
-            program.run(
-                "golf_correct",
-                1 if info.place else blocks,
-                info.shared_bytes(net, 1),
-                *(lanes.address, images.address, counts.address),
-            )
-            correct = int(counts.read().view(np.int64).sum())
-        del keep
-        return correct / len(split)
+    def evaluate(self, net: Net, tensors: Tensors, split: Split) -> float:
+        return self.single_pass(net, tensors, 1).correct(split) / len(split)
 
     def close(self) -> None:
         for lane in list(self._runs):
@@ -179,40 +150,11 @@ class CudaEngine:
         for thread in self._waves.values():
             thread.join()
 
-    # --- beyond the protocol ---
-
-    def gradients(
-        self,
-        net: Net,
-        tensors: Mapping[str, npt.NDArray[Any]],
-        batch: Split,
-        label_smoothing: float = 0.0,
-        dropout_keys: Sequence[int] = (),
-    ) -> tuple[float, Tensors]:
-        """Return the mean loss over one batch, `gradients/...` of it and `buffers/...` after it."""
-        n = len(batch)
-        program = self._program(net, n)
-        info, images = program.info, Images(self._device, batch)
-        lane, keep = self._still(net, tensors, info, n)
-        lane["label_smoothing"] = label_smoothing
-        order, keys = np.arange(n, dtype=np.uint32), np.array([*dropout_keys, 0], dtype=np.uint32)
-        parts = [self._device.allocate(part.nbytes) for part in (order, keys)]
-        for buffer, part in zip(parts, (order, keys), strict=True):
-            buffer.write(part)
-        found = self._device.allocate(4 * info.padded)
-        lanes = self._device.allocate(LANE.itemsize)
-        batched = self._device.allocate(BATCHED.itemsize)
-        lanes.write(lane)
-        batched.write(np.array((*(p.address for p in parts), found.address, 0.0), dtype=BATCHED))
-        with self._device.queue():
-            shared = info.shared_bytes(net, n)
-            program.run("golf_gradients", 1, shared, lanes.address, images.address, batched.address)
-            loss = float(batched.read().view(BATCHED)["loss_sum"][0]) / n
-        after = keep[0].read().view(np.float32)[3 * info.padded :]
-        gradients = unpack(found.read().view(np.float32), "gradients", net.parameters)
-        return loss, gradients | unpack(after, "buffers", net.buffers)
-
     # --- programs ---
+
+    def single_pass(self, net: Net, tensors: Tensors, batch_size: int) -> SinglePass:
+        """Return the net on the device, for one pass over up to `batch_size` images at a time."""
+        return SinglePass(self._device, self._program(net, batch_size), net, tensors, batch_size)
 
     def _program(self, net: Net, batch_size: int) -> Program:
         """Return the program that keeps in shared memory as much as fits."""
@@ -229,43 +171,6 @@ class CudaEngine:
                     return program
         raise AssertionError("a program that needs no shared memory fits")
 
-    # --- lanes ---
-
-    def _still(
-        self,
-        net: Net,
-        tensors: Mapping[str, npt.NDArray[Any]],
-        info: Info,
-        batch_size: int,
-    ) -> tuple[npt.NDArray[Any], list[Buffer]]:
-        """Return a lane that does not train, and the buffers that it points to."""
-        flat = np.concatenate(
-            [
-                pack(tensors, "weights", net.parameters, info.padded),
-                np.zeros(2 * info.padded, dtype=np.float32),
-                flat_buffers(net, tensors),
-            ]
-        )
-        state = self._device.allocate(flat.nbytes)
-        state.write(flat)
-        spill = self._device.allocate(info.spill_bytes(net, batch_size))
-        lane = np.zeros((), dtype=LANE)
-        lane["state"], lane["spill"], lane["batch_size"] = state.address, spill.address, batch_size
-        lane["num_buffers"] = flat.size - 3 * info.padded
-        lane["num_dropouts"] = len(dropout_nodes(net))
-        return lane, [state, spill]
-
-    def _take(self) -> list[Slice]:
-        """Return the next slice of every lane that has one."""
-        if self._failure is not None:
-            raise self._failure
-        slices = []
-        for run in self._runs.values():
-            if run.pending:
-                part, run.returned = run.pending.popleft()
-                slices.append(part)
-        return slices
-
     # --- waves ---
 
     def _work(self, group: int, program: Program) -> None:
@@ -275,10 +180,8 @@ class CudaEngine:
                 while lanes := self._await_lanes(group, program):
                     self._launch(program, lanes)
         except BaseException as error:  # shown by the caller's next step
-            fault = error if isinstance(error, (EngineFault, UsageError)) else fault_of(error)
-            with self._changed:
-                self._failure = fault
-                self._changed.notify_all()
+            told = isinstance(error, (EngineFault, UsageError))
+            self._fail(error if told else fault_of(error))
 
     def _await_lanes(self, group: int, program: Program) -> dict[int, Run]:
         """Wait for lanes to launch; there are none when the engine is closed."""
@@ -298,11 +201,17 @@ class CudaEngine:
         """Train a slice of every lane and hand over what came of it."""
         for lane, run in list(lanes.items()):
             if run.at.epoch >= run.job.epochs:  # killed between its last epoch and its end
-                self._hand_over(lanes.pop(lane), [(Slice(lane, run.at.epoch, 1.0), run.at)])
+                self._leave(lanes.pop(lane), [(Slice(lane, run.at.epoch, 1.0), run.at)])
         if lanes:
             after = self._slice(program, list(lanes.values()))
             for (lane, run), row in zip(lanes.items(), after, strict=True):
-                self._hand_over(run, self._collect(lane, run, row))
+                self._leave(run, self._collect(lane, run, row))
+
+    def _leave(self, run: Run, entries: Sequence[tuple[Slice, Place]]) -> None:
+        """Hand over what a launch left of a lane."""
+        run.launched = len(entries)
+        ended = run.at.epoch >= run.job.epochs or any(part.error for part, _ in entries)
+        self._hand_over(run, entries, done=ended)
 
     def _slice(self, program: Program, runs: Sequence[Run]) -> npt.NDArray[Any]:
         """Let the device train a slice of every run; return the lanes as it left them."""
@@ -315,8 +224,7 @@ class CudaEngine:
             run.memory.plan(run)
             rows[row] = run.memory.lane(run, n)
             shared = max(shared, program.info.shared_bytes(run.job.net, batch_size))
-        buffer = self._device.allocate(rows.nbytes)
-        buffer.write(rows)
+        buffer = put(self._device, rows)
         data = (self._train.address, self._objective.address)
         program.run("golf_slice", len(runs), shared, buffer.address, *data, self._slice_s)
         return buffer.read().view(LANE)
@@ -327,20 +235,18 @@ class CudaEngine:
         steps = steps_per_epoch(len(self._view.train), run.job.candidate.batch_size)
         entries: list[tuple[Slice, Place]] = []
         if done := int(after["epochs_done"]):
-            size = run.at.state.size
+            size = run.at.flat.size
             snapshots = run.memory.snapshots.read().view(np.float32)
             for row, result in enumerate(run.memory.results.read().view(RESULT)[:done]):
-                state = snapshots[row * size : (row + 1) * size].copy()
-                run.at = Place(state, run.at.epoch + 1, 0, 0.0, 0.0)
+                flat = snapshots[row * size : (row + 1) * size].copy()
+                run.at = Place(flat, run.at.epoch + 1, 0, 0.0, 0.0)
                 entries.append((self._result(lane, run, result, steps), run.at))
         epoch, step, loss_sum = run.at.epoch, int(after["step"]), float(after["loss_sum"])
         if step:
-            state = run.memory.state.read().view(np.float32)
-            run.at = Place(state, epoch, step, loss_sum, float(after["time_s"]))
+            flat = run.memory.state.read().view(np.float32)
+            run.at = Place(flat, epoch, step, loss_sum, float(after["time_s"]))
         if after["outcome"] == NOT_FINITE:
-            word = "inf" if np.isinf(loss_sum) else "nan"
-            error = f"training loss became {word} in epoch {epoch + 1}"
-            entries.append((Slice(lane, epoch + 1, step / steps, error=error), run.at))
+            entries.append((not_finite(lane, epoch + 1, step / steps, loss_sum), run.at))
         elif after["outcome"] == LIMIT and step:
             entries.append((Slice(lane, epoch + 1, step / steps), run.at))
         return entries
@@ -357,13 +263,6 @@ class CudaEngine:
             train_accuracy=int(result["train_correct"]) / n if epoch == job.epochs else None,
         )
         return Slice(lane, epoch, 1.0, ended)
-
-    def _hand_over(self, run: Run, entries: Sequence[tuple[Slice, Place]]) -> None:
-        with self._changed:
-            run.pending.extend(entries)
-            run.launched = len(entries)
-            run.done = run.at.epoch >= run.job.epochs or any(part.error for part, _ in entries)
-            self._changed.notify_all()
 
 
 def fault_of(error: BaseException) -> EngineFault:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from golf_opt.config.schema import UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.engines.base import Message
 from golf_opt.engines.native import library
 from golf_opt.engines.native.codegen import dropout_nodes, generate
 from golf_opt.task.arch import Net
@@ -19,7 +20,6 @@ from golf_opt.task.arch import Net
 WIDTH = 32  # threads of a warp
 FLAGS = ("--std=c++17", "--device-as-default-execution-space", "--ftz=true")
 INFO = ("padded", "images", "warps", "front", "pass_floats", "segmented", "place", "width")
-Message = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,12 @@ class Info:
 
     def shared_bytes(self, net: Net, batch_size: int) -> int:
         """Shared memory that a block wants."""
-        tail = self.tail(batch_size, len(dropout_nodes(net)))
-        passes = self.passes(batch_size)
+        passes, tail = self.passes(batch_size), self.tail(batch_size, len(dropout_nodes(net)))
         return 4 * (self.front + passes + tail, self.front + tail, 0)[self.place]
 
     def spill_bytes(self, net: Net, batch_size: int) -> int:
         """Global memory that a block works in."""
-        tail = self.tail(batch_size, len(dropout_nodes(net)))
-        passes = self.passes(batch_size)
+        passes, tail = self.passes(batch_size), self.tail(batch_size, len(dropout_nodes(net)))
         return 4 * (0, passes, self.front + passes + tail)[self.place]
 
 

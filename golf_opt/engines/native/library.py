@@ -23,9 +23,11 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from golf_opt.config.schema import UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.engines.base import Message
 from golf_opt.engines.native.codegen import generate, unsupported
 from golf_opt.task.arch import Net
+from golf_opt.task.recipe import ADAM_BETAS, ADAM_EPS, OPTIMIZERS, SGD_MOMENTUM, Candidate
 
 COMPILERS = ("c++", "g++", "clang++")
 # -ffast-math for fused multiply-adds and selects without care for nan; but sums stay in the order
@@ -40,7 +42,6 @@ VECTORS = (
 )
 INSTALL = "install one, such as g++ (apt install g++, dnf install gcc-c++, xcode-select --install)"
 FALLBACK = "or use engine=torch"
-Message = Callable[[str], None]
 
 
 class Update(ctypes.Structure):
@@ -51,6 +52,11 @@ class Update(ctypes.Structure):
         *((name, ctypes.c_double) for name in ("beta1", "beta2", "eps", "momentum")),
         ("weight_decay", ctypes.c_double),
     ]
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> Update:
+        optimizer = OPTIMIZERS.index(candidate.optimizer)
+        return cls(optimizer, *ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, candidate.weight_decay)
 
 
 class Training(ctypes.Structure):

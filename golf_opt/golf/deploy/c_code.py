@@ -1,5 +1,7 @@
 """A trained net as one C99 header: constants, a few loops, no heap, no libm.
 
+The frame and the loops are in templates/net.h.j2; here is what of a net goes into them.
+
 Every layer that has weights is one of two loops. `golf_conv` walks over all weights of a kernel; a
 linear layer is a convolution whose kernel is as large as its input. `golf_sparse` walks over the
 non-zero weights and where in the input each belongs; a layer takes it where that is smaller, which
@@ -15,159 +17,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from golf_opt.task import arch
-from golf_opt.task.arch import INPUT_SHAPE, NUM_CLASSES, Net, Node, show_shape
+from golf_opt.task.arch import INPUT_SHAPE, Net, Node, show_shape
 from golf_opt.task.data import MEAN, STD
 
 PIXELS = INPUT_SHAPE[1] * INPUT_SHAPE[2]
 LINE = 96  # columns of a table of numbers
 FLOAT_BYTES = 4
 Array = npt.NDArray[Any]
-
-HELPERS = {
-    "golf_conv": """\
-/* Convolve in[channels][side][side], no padding. depthwise: output o reads channel o alone. */
-static inline void golf_conv(const float *in, int channels, int side, float *out, int outputs,
-                             int kernel, int stride, int depthwise, const float *weight,
-                             const float *bias)
-{
-    const int out_side = (side - kernel) / stride + 1;
-    const int depth = depthwise ? 1 : channels;
-    for (int o = 0; o < outputs; o++) {
-        const float *first = in + (depthwise ? o * side * side : 0);
-        for (int y = 0; y < out_side; y++) {
-            for (int x = 0; x < out_side; x++) {
-                const float *w = weight + o * depth * kernel * kernel;
-                float sum = bias ? bias[o] : 0.0f;
-                for (int c = 0; c < depth; c++) {
-                    for (int i = 0; i < kernel; i++) {
-                        const float *row = first + (c * side + y * stride + i) * side + x * stride;
-                        for (int j = 0; j < kernel; j++) {
-                            sum += *w++ * row[j];
-                        }
-                    }
-                }
-                *out++ = sum;
-            }
-        }
-    }
-}
-""",
-    "golf_sparse": """\
-/* The same with non-zero weights alone: those of output o are first[o] to first[o + 1] - 1, and
-   at[] says how far from the window's first pixel each one's input is. */
-static inline void golf_sparse(const float *in, int side, float *out, int outputs, int out_side,
-                               int stride, const float *weight, const {at} *at,
-                               const {at} *first, const float *bias)
-{
-    for (int o = 0; o < outputs; o++) {
-        for (int y = 0; y < out_side; y++) {
-            for (int x = 0; x < out_side; x++) {
-                const float *window = in + (y * side + x) * stride;
-                float sum = bias ? bias[o] : 0.0f;
-                for (unsigned long k = first[o]; k < first[o + 1]; k++) {
-                    sum += weight[k] * window[at[k]];
-                }
-                *out++ = sum;
-            }
-        }
-    }
-}
-""",
-    "golf_pad": """\
-/* Copy in[channels][side][side] into a frame of `pad` zeros. */
-static inline void golf_pad(const float *in, int channels, int side, int pad, float *out)
-{
-    for (int c = 0; c < channels; c++) {
-        for (int y = -pad; y < side + pad; y++) {
-            for (int x = -pad; x < side + pad; x++) {
-                const int inside = y >= 0 && y < side && x >= 0 && x < side;
-                *out++ = inside ? in[(c * side + y) * side + x] : 0.0f;
-            }
-        }
-    }
-}
-""",
-    "golf_affine": """\
-/* Batch norm in evaluation: each channel times a scale, plus a shift. */
-static inline void golf_affine(float *x, int channels, int area, const float *scale,
-                               const float *shift)
-{
-    for (int c = 0; c < channels; c++) {
-        for (int i = 0; i < area; i++, x++) {
-            *x = *x * scale[c] + shift[c];
-        }
-    }
-}
-""",
-    "golf_relu": """\
-static inline void golf_relu(float *x, int size)
-{
-    for (int i = 0; i < size; i++) {
-        if (x[i] < 0.0f) {
-            x[i] = 0.0f;
-        }
-    }
-}
-""",
-    "golf_leaky_relu": """\
-static inline void golf_leaky_relu(float *x, int size, float slope)
-{
-    for (int i = 0; i < size; i++) {
-        if (x[i] < 0.0f) {
-            x[i] *= slope;
-        }
-    }
-}
-""",
-    "golf_prelu": """\
-static inline void golf_prelu(float *x, int channels, int area, const float *slope)
-{
-    for (int c = 0; c < channels; c++) {
-        for (int i = 0; i < area; i++, x++) {
-            if (*x < 0.0f) {
-                *x *= slope[c];
-            }
-        }
-    }
-}
-""",
-    "golf_max_pool": """\
-/* In place: an output never lies behind the inputs that are still to be read. */
-static inline void golf_max_pool(float *x, int channels, int side, int size)
-{
-    float *out = x;
-    for (int c = 0; c < channels; c++) {
-        for (int y = 0; y + size <= side; y += size) {
-            for (int left = 0; left + size <= side; left += size) {
-                float top = x[(c * side + y) * side + left];
-                for (int i = 0; i < size; i++) {
-                    for (int j = 0; j < size; j++) {
-                        const float value = x[(c * side + y + i) * side + left + j];
-                        top = value > top ? value : top;
-                    }
-                }
-                *out++ = top;
-            }
-        }
-    }
-}
-""",
-    "golf_mean": """\
-/* Global average pooling, in place. */
-static inline void golf_mean(float *x, int channels, int area)
-{
-    for (int c = 0; c < channels; c++) {
-        float sum = 0.0f;
-        for (int i = 0; i < area; i++) {
-            sum += x[c * area + i];
-        }
-        x[c] = sum / (float)area;
-    }
-}
-""",
-}
 
 
 def c_header(net: Net, tensors: Mapping[str, Array], about: Mapping[str, str]) -> str:
@@ -197,56 +56,18 @@ class _Writer:
             self._layer(node)
 
     def header(self, about: Mapping[str, str]) -> str:
-        helpers = [text for name, text in HELPERS.items() if name in self._helpers]
         working = FLOAT_BYTES * sum(self._sizes)
-        notes = [f" * {key + ':':<14} {_comment(text)}" for key, text in about.items()]
-        scale, shift = 1 / (255 * STD), -MEAN / STD
-        return "\n".join(
-            [
-                "/*",
-                *notes,
-                f" * {'memory:':<14} {self._bytes:,} bytes of constants, "
-                f"{working:,} bytes to work in",
-                " *",
-                " * int golf_predict(const uint8_t image[784], float scores[10])",
-                " *",
-                " * image: 28 rows of 28 pixels as in MNIST, 0 the background, 255 the ink; it is",
-                " * normalised in here. scores: of the digits 0 to 9, before any softmax. Returns",
-                " * the digit with the highest score.",
-                " *",
-                " * The buffers are static, so one call at a time; define GOLF_BUFFER as nothing",
-                " * before the #include to have them on the stack instead.",
-                " */",
-                "#ifndef GOLF_NET_H",
-                "#define GOLF_NET_H",
-                "",
-                "#include <stdint.h>",
-                "",
-                "#ifndef GOLF_BUFFER",
-                "#define GOLF_BUFFER static",
-                "#endif",
-                "",
-                *self._tables.values(),
-                *[text.replace("{at}", self._index_type) for text in helpers],
-                "static inline int golf_predict(const uint8_t image[784], float scores[10])",
-                "{",
-                f"    GOLF_BUFFER float a[{self._sizes[0]}];",
-                f"    GOLF_BUFFER float b[{self._sizes[1]}];",
-                "    int best = 0;",
-                f"    for (int i = 0; i < {PIXELS}; i++) {{",
-                f"        a[i] = (float)image[i] * {_float(scale)} + {_float(shift)};",
-                "    }",
-                *[f"    {call}" for call in self._calls],
-                f"    for (int i = 0; i < {NUM_CLASSES}; i++) {{",
-                f"        scores[i] = {self._in}[i];",
-                "        best = scores[i] > scores[best] ? i : best;",
-                "    }",
-                "    return best;",
-                "}",
-                "",
-                "#endif",
-                "",
-            ]
+        memory = f"{self._bytes:,} bytes of constants, {working:,} bytes to work in"
+        return _template().render(
+            about={key: _comment(text) for key, text in about.items()} | {"memory": memory},
+            tables=self._tables.values(),
+            helpers=self._helpers,
+            index_type=self._index_type,
+            sizes=self._sizes,
+            scale=_float(1 / (255 * STD)),
+            shift=_float(-MEAN / STD),
+            calls=self._calls,
+            scores=self._in,
         )
 
     @property
@@ -379,6 +200,17 @@ class _Writer:
             self._tables[table] = text
             self._bytes += len(numbers) * (FLOAT_BYTES if floats else self._index_bytes)
         return table
+
+
+def _template() -> Template:
+    """Return the frame of a header with all helpers, of which each is there if it is called."""
+    rules = Environment(
+        loader=PackageLoader("golf_opt.golf.deploy"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return rules.get_template("net.h.j2")
 
 
 def _index_type(net: Net) -> tuple[str, int]:

@@ -10,7 +10,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from golf_opt import __version__
-from golf_opt.config.schema import DeployConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import DeployConfig
 from golf_opt.golf.count import num_nonzero
 from golf_opt.golf.forward import check_tensors
 from golf_opt.golf.source import TrainedNet, load_source
@@ -29,7 +30,7 @@ def deploy(config: DeployConfig, say: Callable[[str], None]) -> Path:
         UsageError: there is no such net, its weights are not fit for use, or the file cannot be
             written.
     """
-    trained = load_source(config.source, config.storage, config.folder)
+    trained = load_source(config)
     path = config.output or (
         config.folder / "deploy" / f"{slug(trained.label)}.{SUFFIXES[config.format]}"
     )

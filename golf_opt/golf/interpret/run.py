@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.config.schema import InterpretConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import InterpretConfig
 from golf_opt.golf.count import count
 from golf_opt.golf.forward import BATCH, Tensors, accuracy, check_tensors, forward, normalise
 from golf_opt.golf.interpret import mosaics as figures
 from golf_opt.golf.interpret.ascent import Climber
 from golf_opt.golf.interpret.mosaics import Array
-from golf_opt.golf.interpret.page import Picture, page
 from golf_opt.golf.source import TrainedNet, load_data, load_source
 from golf_opt.storage.artifacts import attach
 from golf_opt.storage.studies import opened_storage
@@ -30,6 +30,7 @@ from golf_opt.task import arch
 from golf_opt.task.arch import NUM_CLASSES, Net, Node, show_shape
 from golf_opt.task.data import Split, View
 from golf_opt.utils.text import percent, slug
+from golf_opt.visualization.document import Picture, Table, html
 
 MAX_UNITS = 256  # of a layer, that are visualised
 MAX_MISTAKES = 60  # shown
@@ -42,7 +43,7 @@ def interpret(config: InterpretConfig, say: Say) -> Path:
     Raises:
         UsageError: the net or its data cannot be had.
     """
-    trained = load_source(config.source, config.storage, config.folder)
+    trained = load_source(config)
     check_tensors(trained.net, trained.tensors)
     for note in trained.notes:
         say(note)
@@ -54,13 +55,14 @@ def interpret(config: InterpretConfig, say: Say) -> Path:
     look = observe(trained, view)
     say(f"{trained.label}: {look.headline}; drawing")
     pictures = list(draw(look, config.steps))
-    html = page(f"Inside {trained.label}", facts(look), pictures)
-    files = {picture.file: picture.png for picture in pictures} | {"index.html": html.encode()}
+    about = Table((), list(facts(look).items()))
+    page = html(f"Inside {trained.label}", [about, *pictures])
+    files = {picture.file: picture.data for picture in pictures} | {"index.html": page.encode()}
     folder = config.folder / "interpret" / slug(trained.label)
     write_folder(folder, files)
-    if trained.trial is not None and config.source.study is not None:
+    if trained.trial is not None and config.study is not None:
         with opened_storage(config.storage) as storage:
-            study = find_study(storage, config.source.study)
+            study = find_study(storage, config.study)
             attach(study, config.folder, trained.trial, files)
         say(f"attached to trial {trained.trial.number} on the dashboard")
     say(f"{len(pictures)} pictures: {folder / 'index.html'}")

@@ -1,7 +1,7 @@
 """A pruning on disk: `weights.safetensors` and `prune.json` in a folder of their own.
 
 The weights always keep the target. While the pruning is not finished, their file holds in its
-header where it stands, so that one file, replaced as a whole, is enough to go on.
+header how far it is, so that one file, replaced as a whole, is enough to go on.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from golf_opt.config.schema import PruneOptions, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import PruneOptions
 from golf_opt.engines.base import Tensors
-from golf_opt.engines.native.engine import unpack
 from golf_opt.golf.pruning.evaluator import flatten
-from golf_opt.golf.pruning.prune import Pruned, masks
-from golf_opt.golf.pruning.search import Standing
+from golf_opt.golf.pruning.search import PruningState
+from golf_opt.golf.pruning.weight_pruner import PruningResult, masks
 from golf_opt.task.arch import Net
 from golf_opt.utils.files import replace_file
 
 FORMAT = 1
-ORDER = "order"
 
 
-def slug(label: str, tensors: Tensors, options: PruneOptions) -> str:
+def folder_name(label: str, tensors: Tensors, options: PruneOptions) -> str:
     """Return a folder's name, another one for other weights or other options."""
     digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
     for name in sorted(tensors):
@@ -40,7 +39,7 @@ def slug(label: str, tensors: Tensors, options: PruneOptions) -> str:
     return f"{words}-{options.method}-{options.rule}-{digest.hexdigest()[:8]}"
 
 
-class PrunedFolder:
+class PruningFolder:
     """The folder of one pruning."""
 
     def __init__(self, path: Path) -> None:
@@ -54,29 +53,29 @@ class PrunedFolder:
     def summary(self) -> Path:
         return self.path / "prune.json"
 
-    def save(self, net: Net, standing: Standing, facts: Mapping[str, Any]) -> None:
-        """Write the best so far, and where the search stands."""
-        tensors = unpack(standing.weights, "weights", net.parameters) | standing.buffers
+    def save(self, net: Net, state: PruningState, facts: Mapping[str, Any]) -> None:
+        """Write the best so far, and how far the search is."""
+        tensors = state.tensors(net)
         scalars = {
-            field.name: getattr(standing, field.name)
-            for field in fields(standing)
+            field.name: getattr(state, field.name)
+            for field in fields(state)
             if field.name not in ("weights", "buffers", "order")
         }
-        self._write(tensors | masks(net, tensors) | {ORDER: standing.order}, {"standing": scalars})
+        self._write(tensors | masks(net, tensors) | {"order": state.order}, {"standing": scalars})
         self._summarise(
             dict(facts)
             | {
                 "finished": False,
-                "nz": standing.nz,
-                "guide_accuracy": standing.accuracy,
-                "evaluations": standing.evaluations,
-                "time_s": round(standing.time_s, 3),
-                "log": standing.log,
+                "nz": state.nz,
+                "guide_accuracy": state.accuracy,
+                "evaluations": state.evaluations,
+                "time_s": round(state.time_s, 3),
+                "log": state.log,
             }
         )
 
-    def load(self, net: Net) -> Standing | None:
-        """Return where an unfinished pruning stands, None where there is none.
+    def load(self, net: Net) -> PruningState | None:
+        """Return the state of an unfinished pruning, None where there is none.
 
         Raises:
             UsageError: the file is damaged.
@@ -89,7 +88,7 @@ class PrunedFolder:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             buffers = {k: v for k, v in tensors.items() if k.startswith("buffers/")}
             weights = flatten(net, tensors)
-            return Standing(weights=weights, buffers=buffers, order=tensors[ORDER], **header)
+            return PruningState(weights=weights, buffers=buffers, order=tensors["order"], **header)
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise UsageError(
                 f"{self.weights} cannot be gone on with: {error}; delete {self.path} to begin anew."
@@ -103,10 +102,10 @@ class PrunedFolder:
             return None
         return summary if isinstance(summary, dict) and summary.get("finished") else None
 
-    def finish(self, pruned: Pruned, facts: Mapping[str, Any]) -> dict[str, Any]:
+    def finish(self, result: PruningResult, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result; return the summary."""
-        self._write(pruned.tensors, {"net": pruned.net.name})
-        summary = dict(facts) | _measures(pruned) | {"finished": True}
+        self._write(result.tensors, {"net": result.net.name})
+        summary = dict(facts) | _measures(result) | {"finished": True}
         self._summarise(summary)
         return summary
 
@@ -119,22 +118,22 @@ class PrunedFolder:
         replace_file(self.summary, (json.dumps(summary, indent=1) + "\n").encode())
 
 
-def _measures(pruned: Pruned) -> dict[str, Any]:
-    counted, small = pruned.count, pruned.small
+def _measures(result: PruningResult) -> dict[str, Any]:
+    counted, small, view, state = result.count, result.small, result.view, result.state
     return {
         "parameters": counted.size,
         "nz": counted.nz,
-        "removed": pruned.removed,
+        "removed": result.removed,
         "dead": counted.dead,
         "tensors": [asdict(row) for row in counted.tensors],
-        "guide": pruned.guide,
-        "num_guide": pruned.num_guide,
-        "guide_accuracy": pruned.accuracy,
-        "num_train": pruned.num_train,
-        "train_accuracy": pruned.train_accuracy,
-        "test_accuracy": pruned.test_accuracy,
-        "evaluations": pruned.evaluations,
-        "time_s": round(pruned.time_s, 3),
+        "guide": view.objective.name,
+        "num_guide": len(view.objective),
+        "guide_accuracy": result.accuracy,
+        "num_train": len(view.train),
+        "train_accuracy": result.train_accuracy,
+        "test_accuracy": result.test_accuracy,
+        "evaluations": state.evaluations,
+        "time_s": round(state.time_s, 3),
         "smaller": None if small is None else {"arch": small.name, "parameters": small.num_params},
-        "log": pruned.log,
+        "log": state.log,
     }

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.config.schema import UsageError
-from golf_opt.engines.base import Engine, Tensors
-from golf_opt.engines.native.engine import NativeEngine, pack, unpack
+from golf_opt.config.errors import UsageError
+from golf_opt.engines.base import Engine, Floats, Introspective, Tensors
+from golf_opt.engines.flat import pack, unpack
 from golf_opt.task import arch, rng
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 
-Floats = npt.NDArray[np.float32]
 Ranking = Callable[[Floats], npt.NDArray[Any]]  # flat weights -> how much each matters
 SALIENCY_IMAGES = 8192
 SALIENCY_BATCH = 32
@@ -55,10 +54,10 @@ def by_saliency(
     Raises:
         UsageError: the engine gives no gradients.
     """
-    if not isinstance(engine, NativeEngine):
+    if not isinstance(engine, Introspective):
         raise UsageError(
-            "method is 'saliency', but must be index, magnitude or rounds with engine=torch; "
-            "gradients come from engine=native."
+            "method is 'saliency', but must be index, magnitude or rounds with "
+            f"engine={engine.name}; gradients come from engine=native."
         )
     chosen = rng.permutation(rng.derive(seed, "saliency"), len(train))[:SALIENCY_IMAGES]
     batches = [
@@ -72,7 +71,7 @@ def by_saliency(
         total = np.zeros(net.num_params)
         for batch in batches:
             _, gradients = engine.gradients(net, now, batch)
-            flat = pack(gradients, "gradients", net.parameters, net.num_params)
+            flat = pack(gradients, "gradients", net.parameters)
             effect = np.abs(flat.astype(np.float64) * weights[: net.num_params])
             total += effect if order == "first" else effect**2
         return total / len(batches)

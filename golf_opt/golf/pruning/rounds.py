@@ -4,13 +4,14 @@ Fine-tuning the same survivors gives nearly the same accuracy whatever the seed;
 decides. So a round tries several choices side by side, in all lanes: by the optimal brain surgeon
 on other images and with other damping, and by magnitude. The one with the highest accuracy on the
 guide is where the next round begins. Where none reaches the target the round is undone; after a
-few of those the share is halved, down to one weight.
+few of those the fraction is halved, down to one weight.
 
 A round is a pure function of where it begins, so one that was stopped is simply begun again.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
@@ -18,13 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from golf_opt.config.schema import PruneOptions
-from golf_opt.engines.base import Engine, Job, LaneState, Tensors
-from golf_opt.engines.native.engine import NativeEngine, unpack
+from golf_opt.engines.base import Engine, Floats, Introspective, Job, LaneState, Tensors
+from golf_opt.engines.flat import unpack
+from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.dead import clear
 from golf_opt.golf.pruning import surgeon
-from golf_opt.golf.pruning.evaluator import Floats, allowed_errors, flatten
+from golf_opt.golf.pruning.evaluator import allowed_errors, flatten
 from golf_opt.golf.pruning.ranking import by_magnitude
-from golf_opt.golf.pruning.search import Standing
+from golf_opt.golf.pruning.search import PruningState
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
@@ -36,12 +38,13 @@ MAGNITUDE_EVERY = 3  # variants; the others are the surgeon's
 NOISE = 0.3  # log-normal, on magnitudes, of all but the first variant of each kind
 
 
-@dataclass
-class Variant:
-    """One way to go through a round: what survives, and what training made of it."""
+@dataclass(eq=False)
+class Variant(Run[int]):
+    """One way to go through a round: the survivors to begin with, and what training made of them.
 
-    start: LaneState
-    job: Job
+    Its key is that of its random choices.
+    """
+
     accuracy: float = -1.0  # the best of its epochs on the guide
     tensors: Tensors = field(default_factory=dict)  # of that epoch
 
@@ -50,9 +53,9 @@ class Rounds:
     """The rounds of one pruning.
 
     Args:
-        engine: trains on `train` and measures on the guide.
+        engine: trains on `images` and measures on the guide.
         net: the net.
-        train: its training images.
+        images: its training images.
         num_guide: how many images the guide has.
         scope: which of the flat weights may go.
         options: what to do.
@@ -62,68 +65,77 @@ class Rounds:
         self,
         engine: Engine,
         net: Net,
-        train: Split,
+        images: Split,
         num_guide: int,
         scope: npt.NDArray[np.bool_],
         options: PruneOptions,
     ) -> None:
-        self._engine, self._net, self._train = engine, net, train
+        self._engine, self._net, self._images = engine, net, images
         self._scope, self._options = scope, options
         self._num_guide = num_guide
         self._least = num_guide - allowed_errors(options.target, num_guide)
 
-    def run(self, standing: Standing) -> Generator[None]:
+    def run(self, state: PruningState) -> Generator[None]:
         """Go on until single weights fail; yields several times a second.
 
-        The standing changes at the end of a round alone.
+        The state changes at the end of a round alone.
         """
-        while (step := self._step(standing)) > 0:
-            variants = self._variants(standing, step)
-            yield from train(self._engine, variants)
-            self._close(standing, variants)
+        while (step := self._step(state)) > 0:
+            variants = self._variants(state, step)
+            yield from self._train(variants)
+            self._close(state, variants)
             yield
 
-    def _step(self, standing: Standing) -> int:
+    def _train(self, variants: list[Variant]) -> Iterator[None]:
+        """Train the variants in all lanes, keeping the best epoch of each."""
+        with contextlib.closing(train(self._engine, variants)) as slices:
+            for variant, part in slices:
+                if part.result is not None and part.result.accuracy > variant.accuracy:
+                    variant.accuracy = part.result.accuracy
+                    variant.tensors = self._engine.state(part.lane).tensors
+                yield
+
+    def _step(self, state: PruningState) -> int:
         """Return how many weights to remove; 0 when even one was too many."""
-        removable = np.count_nonzero(standing.weights[: len(self._scope)][self._scope])
+        removable = np.count_nonzero(state.weights[: len(self._scope)][self._scope])
         wanted = self._options.rounds.share * removable
-        last = standing.level > 0 and wanted * 2.0 ** (1 - standing.level) <= 1
+        last = state.level > 0 and wanted * 2.0 ** (1 - state.level) <= 1
         if removable <= 1 or last:
             return 0
-        return max(1, round(wanted * 2.0**-standing.level))
+        return max(1, round(wanted * 2.0**-state.level))
 
-    def _variants(self, standing: Standing, step: int) -> list[Variant]:
-        each = self._gradients(standing)
+    def _variants(self, state: PruningState, step: int) -> list[Variant]:
+        each = self._gradients(state)
         variants = []
         for index in range(self._options.rounds.variants):
-            key = rng.derive(self._options.seed, "round", standing.turn, "variant", index)
+            key = rng.derive(self._options.seed, "round", state.turn, "variant", index)
             if each is None or index % MAGNITUDE_EVERY == MAGNITUDE_EVERY - 1:
                 first = index < MAGNITUDE_EVERY
-                weights = self._by_magnitude(standing, step, None if first else key)
+                weights = self._by_magnitude(state, step, None if first else key)
             else:
-                weights = self._by_surgeon(standing, step, each, None if index == 0 else key)
-            variants.append(self._variant(standing, weights, key))
+                weights = self._by_surgeon(state, step, each, None if index == 0 else key)
+            variants.append(self._variant(state, weights, key))
         return variants
 
-    def _gradients(self, standing: Standing) -> Floats | None:
+    def _gradients(self, state: PruningState) -> Floats | None:
         """Return what the surgeon needs; None where it cannot work."""
-        if not isinstance(self._engine, NativeEngine) or standing.nz > surgeon.LARGEST:
+        if not isinstance(self._engine, Introspective) or state.nz > surgeon.LARGEST:
             return None
-        tensors = unpack(standing.weights, "weights", self._net.parameters) | standing.buffers
-        key = rng.derive(self._options.seed, "round", standing.turn)
-        return surgeon.gradients(self._engine, self._net, tensors, self._train, key)
+        tensors = state.tensors(self._net)
+        key = rng.derive(self._options.seed, "round", state.turn)
+        return surgeon.gradients(self._engine, self._net, tensors, self._images, key)
 
-    def _by_surgeon(self, standing: Standing, step: int, each: Floats, key: int | None) -> Floats:
+    def _by_surgeon(self, state: PruningState, step: int, each: Floats, key: int | None) -> Floats:
         if key is None:
-            return surgeon.remove(standing.weights, self._scope, each, step, DAMPING)
+            return surgeon.remove(state.weights, self._scope, each, step, DAMPING)
         half = each[rng.permutation(key, len(each))[: len(each) // 2]]
         low, high = np.log(DAMPINGS)
         damping = float(np.exp(low + (high - low) * rng.uniform(key, 1)[0]))
         prejudice = self._noise(key) ** 2  # the cost goes with the square
-        return surgeon.remove(standing.weights, self._scope, half, step, damping, prejudice)
+        return surgeon.remove(state.weights, self._scope, half, step, damping, prejudice)
 
-    def _by_magnitude(self, standing: Standing, step: int, key: int | None) -> Floats:
-        weights = standing.weights.copy()
+    def _by_magnitude(self, state: PruningState, step: int, key: int | None) -> Floats:
+        weights = state.weights.copy()
         ranks = by_magnitude(self._net)(weights)
         if key is not None:
             ranks = ranks * self._noise(key)
@@ -134,63 +146,34 @@ class Rounds:
     def _noise(self, key: int) -> npt.NDArray[np.float64]:
         return np.exp(NOISE * np.random.default_rng(key).normal(size=len(self._scope)))
 
-    def _variant(self, standing: Standing, weights: Floats, key: int) -> Variant:
+    def _variant(self, state: PruningState, weights: Floats, key: int) -> Variant:
         """Return the variant to train, without what has lost its effect."""
         net, options = self._net, self._options.rounds
-        tensors = clear(net, unpack(weights, "weights", net.parameters) | standing.buffers)
+        tensors = clear(net, unpack(weights, "weights", net.parameters) | state.buffers)
         keep = (flatten(net, tensors) != 0).astype(np.float32)
         keep[: len(self._scope)][~self._scope] = 1  # these may become anything, zero or not
         start = LaneState(tensors | unpack(keep, "masks", net.parameters), 0, 0, 0.0, 0.0)
         candidate = Candidate(options.batch_size, options.lr, schedule="cosine")
-        return Variant(start, Job(net, candidate, key, options.epochs))
+        return Variant(key, Job(net, candidate, key, options.epochs), start)
 
-    def _close(self, standing: Standing, variants: list[Variant]) -> None:
+    def _close(self, state: PruningState, variants: list[Variant]) -> None:
         """Take up the best variant, if it reaches the target."""
         tried = [[_survivors(self._net, variant), variant.accuracy] for variant in variants]
         best = max(variants, key=lambda variant: variant.accuracy)
-        standing.turn += 1
+        state.turn += 1
         if round(best.accuracy * self._num_guide) >= self._least:
-            standing.weights = flatten(self._net, best.tensors)
-            standing.buffers = {k: v for k, v in best.tensors.items() if k.startswith("buffers/")}
-            standing.accuracy, standing.failures = best.accuracy, 0
+            state.weights = flatten(self._net, best.tensors)
+            state.buffers = {k: v for k, v in best.tensors.items() if k.startswith("buffers/")}
+            state.accuracy, state.failures = best.accuracy, 0
         else:
-            standing.failures += 1
-            if standing.failures == self._options.rounds.patience:
-                standing.level, standing.failures = standing.level + 1, 0
-        standing.log.append(
-            {
-                "round": standing.turn,
-                "tried": tried,
-                "nz": standing.nz,
-                "accuracy": standing.accuracy,
-            }
+            state.failures += 1
+            if state.failures == self._options.rounds.patience:
+                state.level, state.failures = state.level + 1, 0
+        state.log.append(
+            {"round": state.turn, "tried": tried, "nz": state.nz, "accuracy": state.accuracy}
         )
 
 
-def train(engine: Engine, variants: list[Variant]) -> Iterator[None]:
-    """Train the variants in all lanes, keeping the best epoch of each; yields as lanes report."""
-    waiting = list(reversed(variants))
-    busy: dict[int, Variant] = {}
-    try:
-        while waiting or busy:
-            for lane in range(engine.num_lanes):
-                if waiting and lane not in busy:
-                    busy[lane] = waiting.pop()
-                    engine.start(lane, busy[lane].job, busy[lane].start)
-            for part in engine.step():
-                variant, result = busy[part.lane], part.result
-                if result is not None and result.accuracy > variant.accuracy:
-                    variant.accuracy = result.accuracy
-                    variant.tensors = engine.state(part.lane).tensors
-                if part.error is not None or (result and result.epoch == variant.job.epochs):
-                    engine.stop(part.lane)
-                    del busy[part.lane]
-            yield
-    finally:
-        for lane in busy:
-            engine.stop(lane)
-
-
 def _survivors(net: Net, variant: Variant) -> int:
-    tensors = variant.tensors or variant.start.tensors
-    return int(np.count_nonzero(flatten(net, tensors)))
+    assert variant.resume is not None
+    return int(np.count_nonzero(flatten(net, variant.tensors or variant.resume.tensors)))

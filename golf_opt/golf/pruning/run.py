@@ -5,36 +5,25 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-from golf_opt.config.schema import PruneConfig, PruneOptions, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import PruneConfig, PruneOptions
 from golf_opt.engines import create_engine
-from golf_opt.golf.pruning.folder import PrunedFolder, slug
-from golf_opt.golf.pruning.prune import Pruning
-from golf_opt.golf.pruning.search import Standing
+from golf_opt.golf.pruning.folder import PruningFolder, folder_name
+from golf_opt.golf.pruning.progress import PruningProgress
+from golf_opt.golf.pruning.weight_pruner import WeightPruner
 from golf_opt.golf.source import TrainedNet, load_data, load_source
 from golf_opt.study.provenance import provenance
-from golf_opt.study.run import fallback_banner
+from golf_opt.study.run import Outcome, fallback_banner
 from golf_opt.task.data import View
 from golf_opt.utils.signals import stop_on_signals
 from golf_opt.utils.text import percent
 
 SAVE_EVERY_S = 2.0
-PLAIN_LINE_EVERY_S = 10.0
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run of `golf-opt prune` ended."""
-
-    closing: str
-    signal: int | None  # that ended it early
 
 
 def run_prune(config: PruneConfig, command: str, say: Say) -> Outcome:
@@ -44,43 +33,43 @@ def run_prune(config: PruneConfig, command: str, say: Say) -> Outcome:
         UsageError: the net or its data cannot be had, or it misses the target to begin with.
     """
     options = config.options
-    trained = load_source(config.source, config.storage, config.folder)
+    trained = load_source(config)
     for note in (*trained.notes, *_warnings(trained, options)):
         say(note)
     dataset = load_data(config.data, trained.description)
     if dataset.fallback:
         say(fallback_banner(dataset.fallback))
     view = dataset.view(options.rule)
-    name = slug(trained.label, trained.tensors, options)
-    folder = PrunedFolder(config.folder / "pruned" / name)
+    name = folder_name(trained.label, trained.tensors, options)
+    folder = PruningFolder(config.folder / "pruned" / name)
     if (summary := folder.finished()) is not None:
         return Outcome(f"done already\n{closing_words(summary, folder.path)}", None)
     with contextlib.closing(create_engine(config.engine, view, trained.net, say)) as engine:
-        standing = folder.load(trained.net)
-        pruning = Pruning(engine, trained.net, trained.tensors, view, options, standing)
-        say(_opening_line(trained, pruning, standing is not None))
+        state = folder.load(trained.net)
+        pruner = WeightPruner(engine, trained.net, trained.tensors, view, options, state)
+        say(_opening_line(trained, pruner, state is not None))
         facts = _facts(trained, options, view, command) | provenance(engine)
-        if (signal := _work(pruning, folder, facts)) is not None:
-            left = pruning.standing
+        if (signal := _work(pruner, folder, facts)) is not None:
+            left = pruner.state
             return Outcome(
                 f"stopped at {left.nz} non-zero parameters, {percent(left.accuracy)} of the guide "
                 f"at the last count; kept in {folder.path}\nnext: the same command goes on",
                 signal,
             )
-        return Outcome(closing_words(folder.finish(pruning.result(), facts), folder.path), None)
+        return Outcome(closing_words(folder.finish(pruner.result(), facts), folder.path), None)
 
 
-def _work(pruning: Pruning, folder: PrunedFolder, facts: dict[str, Any]) -> int | None:
+def _work(pruner: WeightPruner, folder: PruningFolder, facts: dict[str, Any]) -> int | None:
     """Prune to the end, showing and saving; return the signal that ended it earlier, or None."""
     saved = -SAVE_EVERY_S  # the first candidate is saved: whoever looks finds a folder
-    steps = pruning.run()
-    with stop_on_signals() as stop, PruneProgress() as shown, contextlib.closing(steps):
-        for standing in steps:
-            shown.show(standing)
+    steps = pruner.run()
+    with stop_on_signals() as stop, PruningProgress() as shown, contextlib.closing(steps):
+        for state in steps:
+            shown.show(state)
             if stop.signal is not None or time.monotonic() - saved >= SAVE_EVERY_S:
-                folder.save(pruning.net, standing, facts)
+                folder.save(pruner.net, state, facts)
                 saved = time.monotonic()
-            if stop.signal is not None and not standing.finished:
+            if stop.signal is not None and not state.finished:
                 return stop.signal
     return None
 
@@ -122,13 +111,13 @@ def _facts(trained: TrainedNet, options: PruneOptions, view: View, command: str)
     }
 
 
-def _opening_line(trained: TrainedNet, pruning: Pruning, resumed: bool) -> str:
-    options, standing = pruning.options, pruning.standing
-    begin = f"going on at {standing.nz}" if resumed else f"{standing.nz}"
+def _opening_line(trained: TrainedNet, pruner: WeightPruner, resumed: bool) -> str:
+    options, state = pruner.options, pruner.state
+    begin = f"going on at {state.nz}" if resumed else f"{state.nz}"
     return (
         f"{trained.label}: {begin} of {trained.net.num_params} parameters, "
-        f"{percent(standing.accuracy)} of {len(pruning.view.objective):,} "
-        f"{pruning.view.objective.name} images; {options.method} down to "
+        f"{percent(state.accuracy)} of {len(pruner.view.objective):,} "
+        f"{pruner.view.objective.name} images; {options.method} down to "
         f"{percent(options.target)}, scope {options.scope}"
     )
 
@@ -158,57 +147,3 @@ def closing_words(summary: dict[str, Any], folder: Path) -> str:
         f"in {folder}/: weights.safetensors, prune.json",
     ]
     return "\n".join(lines)
-
-
-class PruneProgress:
-    """A bar in a terminal, a line now and then elsewhere."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False)
-        self._bar: Progress | None = None
-        self._rows = 0  # of the log, shown
-        self._said = time.monotonic()
-
-    def __enter__(self) -> PruneProgress:
-        if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=self._console, transient=True)
-            self._bar.start()
-            self._bar.add_task("", total=None)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def show(self, standing: Standing) -> None:
-        """Show where the pruning stands; called after every candidate."""
-        for row in standing.log[self._rows :]:
-            self._say(_log_line(row))
-        self._rows = len(standing.log)
-        if self._bar is not None:
-            total = len(standing.order) or None
-            task = self._bar.task_ids[0]
-            self._bar.update(task, description=_now(standing), completed=standing.at, total=total)
-        elif time.monotonic() - self._said > PLAIN_LINE_EVERY_S:
-            self._say(_now(standing))
-
-    def _say(self, line: str) -> None:
-        self._said = time.monotonic()
-        self._console.print(line, soft_wrap=True)
-
-
-def _now(standing: Standing) -> str:
-    if standing.stage == "rounds":
-        return f"round {standing.turn + 1:>3}  under way  {standing.nz:>6} non-zero"
-    share = f"{standing.at}/{len(standing.order)}"
-    return f"pass {standing.turn:>4}  {share:>9}  {standing.nz:>6} non-zero"
-
-
-def _log_line(row: dict[str, Any]) -> str:
-    if "pass" in row:
-        head = f"pass {row['pass']:>4}  {row['removed']:>4} removed"
-    else:
-        tried = " ".join(f"{nz}:{100 * accuracy:.2f}" for nz, accuracy in row["tried"])
-        head = f"round {row['round']:>3}  tried {tried}"
-    return f"{head}  {row['nz']:>6} non-zero  {percent(row['accuracy'])}"

@@ -1,7 +1,7 @@
 """Brute force: set weights to zero one by one; a zero stays if the target is kept.
 
-What is true at every yield: the standing's weights keep the target. So whoever stops the search
-has the best so far, and whoever goes on from a standing ends like one who was never stopped.
+What is true at every yield: the state's weights keep the target. So whoever stops the search has
+the best so far, and whoever goes on from a state ends like one who was never stopped.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.golf.pruning.evaluator import Floats, Judge
+from golf_opt.engines.base import Floats, Tensors
+from golf_opt.engines.flat import unpack
+from golf_opt.golf.pruning.evaluator import Evaluator
 from golf_opt.golf.pruning.ranking import Ranking
+from golf_opt.task.arch import Net
 
 SORT_EVERY = 48  # removals, after which other images are the doubtful ones
 
 
 @dataclass
-class Standing:
-    """Where a pruning stands: all that it takes to go on."""
+class PruningState:
+    """How far a pruning is: all that it takes to go on."""
 
     weights: Floats  # flat, padded; they keep the target
     buffers: dict[str, npt.NDArray[Any]]
@@ -33,7 +36,7 @@ class Standing:
     removed: int = 0  # in this pass
     level: int = 0  # on the ladder of the rounds
     failures: int = 0  # rounds without success on this level
-    evaluations: int = 0  # of the guide by the judge, those that it cut short too
+    evaluations: int = 0  # of the guide, those that were cut short too
     time_s: float = 0.0
     finished: bool = False
     log: list[dict[str, Any]] = field(default_factory=list)
@@ -42,10 +45,14 @@ class Standing:
     def nz(self) -> int:
         return int(np.count_nonzero(self.weights))
 
+    def tensors(self, net: Net) -> Tensors:
+        """Return `weights/...` and `buffers/...`."""
+        return unpack(self.weights, "weights", net.parameters) | self.buffers
+
 
 def passes(
-    standing: Standing,
-    judge: Judge,
+    state: PruningState,
+    evaluator: Evaluator,
     ranking: Ranking,
     scope: npt.NDArray[np.bool_],
     once: bool = False,
@@ -54,46 +61,46 @@ def passes(
 
     Yields after each weight that was tried.
     """
-    judge.sort(standing.weights)
+    evaluator.sort(state.weights)
     while True:
-        if not len(standing.order):
-            _begin(standing, ranking, scope)
-        for _ in _pass(standing, judge):
+        if not len(state.order):
+            _begin(state, ranking, scope)
+        for _ in _pass(state, evaluator):
             yield
-        standing.accuracy = judge.accuracy(standing.weights)
-        standing.evaluations += 1
-        standing.log.append(
+        state.accuracy = evaluator.accuracy(state.weights)
+        state.evaluations += 1
+        state.log.append(
             {
-                "pass": standing.turn,
-                "removed": standing.removed,
-                "nz": standing.nz,
-                "accuracy": standing.accuracy,
+                "pass": state.turn,
+                "removed": state.removed,
+                "nz": state.nz,
+                "accuracy": state.accuracy,
             }
         )
-        standing.order = standing.order[:0]
-        if once or standing.removed == 0:
+        state.order = state.order[:0]
+        if once or state.removed == 0:
             return
         yield
 
 
-def _begin(standing: Standing, ranking: Ranking, scope: npt.NDArray[np.bool_]) -> None:
-    ranks = ranking(standing.weights)[: len(scope)]
-    candidates = np.flatnonzero(scope & (standing.weights[: len(scope)] != 0))
-    standing.order = candidates[np.argsort(ranks[candidates], kind="stable")]
-    standing.turn, standing.at, standing.removed = standing.turn + 1, 0, 0
+def _begin(state: PruningState, ranking: Ranking, scope: npt.NDArray[np.bool_]) -> None:
+    ranks = ranking(state.weights)[: len(scope)]
+    candidates = np.flatnonzero(scope & (state.weights[: len(scope)] != 0))
+    state.order = candidates[np.argsort(ranks[candidates], kind="stable")]
+    state.turn, state.at, state.removed = state.turn + 1, 0, 0
 
 
-def _pass(standing: Standing, judge: Judge) -> Iterator[None]:
-    weights = standing.weights
-    while standing.at < len(standing.order):
-        index = standing.order[standing.at]
+def _pass(state: PruningState, evaluator: Evaluator) -> Iterator[None]:
+    weights = state.weights
+    while state.at < len(state.order):
+        index = state.order[state.at]
         before, weights[index] = weights[index], 0
-        standing.evaluations += 1
-        if judge.passes(weights):
-            standing.removed += 1
-            if standing.removed % SORT_EVERY == 0:
-                judge.sort(weights)
+        state.evaluations += 1
+        if evaluator.passes(weights):
+            state.removed += 1
+            if state.removed % SORT_EVERY == 0:
+                evaluator.sort(weights)
         else:
             weights[index] = before
-        standing.at += 1
+        state.at += 1
         yield

@@ -11,9 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.engines.base import Tensors
-from golf_opt.engines.native.engine import NativeEngine
-from golf_opt.golf.pruning.evaluator import Floats
+from golf_opt.engines.base import Floats, Introspective, Tensors
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
@@ -22,15 +20,15 @@ IMAGES = 4096  # that the information is measured on
 LARGEST = 4096  # survivors; more would take minutes and gigabytes
 
 
-def gradients(engine: NativeEngine, net: Net, tensors: Tensors, train: Split, key: int) -> Floats:
+def gradients(engine: Introspective, net: Net, tensors: Tensors, train: Split, key: int) -> Floats:
     """Return a gradient for each of IMAGES training images, [images, size of the net]."""
     chosen = rng.permutation(rng.derive(key, "images"), len(train))[:IMAGES]
     images = train.images[chosen]
     scores = engine.logits(net, tensors, images).astype(np.float64)
     belief = np.exp(scores - scores.max(axis=1, keepdims=True))
-    share = belief.cumsum(axis=1) / belief.sum(axis=1, keepdims=True)
+    up_to = belief.cumsum(axis=1) / belief.sum(axis=1, keepdims=True)
     draw = rng.uniform(rng.derive(key, "labels"), len(images))[:, None]
-    labels = (share > draw).argmax(axis=1).astype(np.uint8)
+    labels = (up_to > draw).argmax(axis=1).astype(np.uint8)
     return engine.gradients_of_each(net, tensors, Split("believed", images, labels))
 
 

@@ -7,7 +7,7 @@ import datetime
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,21 @@ from optuna.trial import FrozenTrial
 from safetensors.numpy import save
 
 from golf_opt import __version__
-from golf_opt.config.schema import RecordConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import RecordConfig
 from golf_opt.engines.base import Tensors
-from golf_opt.golf.pruning.folder import PrunedFolder
+from golf_opt.golf.pruning.folder import PruningFolder
 from golf_opt.golf.records import verify as records
-from golf_opt.golf.records.verify import CONFIG, LOG, RECORD, SEEDS, WEIGHTS, Record
+from golf_opt.golf.records.schema import CONFIG, LOG, SEEDS, WEIGHTS, Claim
+from golf_opt.golf.records.verify import RECORD, Record
 from golf_opt.golf.source import find_trial, load_trained
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.studies import CONFIRMED, marks, opened_storage
 from golf_opt.study.description import description_of, find_study
 from golf_opt.study.provenance import git_commit
-from golf_opt.task.arch import Net, load_arch
+from golf_opt.task.arch import Net
 from golf_opt.task.data import load
+from golf_opt.task.grammar import load_arch
 from golf_opt.utils.text import percent, show_params
 
 WORDS = {
@@ -54,7 +57,7 @@ class Making:
     pruned: bool = False
 
 
-def make_record(config: RecordConfig, conf_dir: Path) -> Path:
+def make_record(config: RecordConfig) -> Path:
     """Write a record and return its folder.
 
     Raises:
@@ -66,7 +69,7 @@ def make_record(config: RecordConfig, conf_dir: Path) -> Path:
             storage = stack.enter_context(opened_storage(config.storage))
             study = find_study(storage, config.study)
         if config.source is not None:
-            making = from_folder(config, conf_dir, study)
+            making = from_folder(config, study)
         else:
             assert study is not None
             making = from_study(config, study)
@@ -90,14 +93,14 @@ def from_study(config: RecordConfig, study: optuna.Study) -> Making:
     )
 
 
-def from_folder(config: RecordConfig, conf_dir: Path, study: optuna.Study | None) -> Making:
+def from_folder(config: RecordConfig, study: optuna.Study | None) -> Making:
     """Return what pruning wrote to a folder as something to record.
 
     Raises:
         UsageError: it is no such folder, or was of a trial of a study that is not given.
     """
     assert config.source is not None
-    folder = PrunedFolder(config.source)
+    folder = PruningFolder(config.source)
     try:  # one that was stopped will do: its weights keep the target too
         summary = json.loads(folder.summary.read_text())
     except (OSError, ValueError) as error:
@@ -110,7 +113,7 @@ def from_folder(config: RecordConfig, conf_dir: Path, study: optuna.Study | None
             f"study is None, but must be the one that {summary['source']} is of: the record tells "
             "of all its trainings."
         )
-    net = load_arch(summary["arch"], conf_dir)
+    net = load_arch(summary["arch"])
     tensors, _ = read_weights(folder.weights, net)
     seeds: list[dict[str, Any]] = [{"source": summary["source"]}]
     before: list[str] = []
@@ -190,35 +193,32 @@ def layers_of(net: Net) -> list[dict[str, Any]]:
         if node.shared:
             rows.append({"kind": "reuse", "of": node.name})
             continue
-        options = {
-            field.name: getattr(layer, field.name)
-            for field in fields(layer)
-            if field.name not in layer.fixed
-        }
-        rows.append({"kind": layer.kind, "name": node.name} | options)
+        rows.append({"kind": layer.kind, "name": node.name} | layer.options)
     return rows
 
 
 def write_record(config: RecordConfig, making: Making) -> Path:
     """Write the folder of a record, whole or not at all; return it."""
-    date = datetime.date.today().isoformat()
+    date = datetime.date.today()
     folder = config.folder / "records" / config.board / f"{date}_{config.slug}"
     if folder.exists():
         raise UsageError(f"slug is {config.slug!r}, but {folder} is there already.")
     part = folder.parent / f".{folder.name}" / folder.name
     part.mkdir(parents=True)
     try:
-        content = _write_files(config, making, part, date)
-        (part / RECORD).write_text(json.dumps(content, indent=1) + "\n")
-        _check(config, Record(part, content))
+        record = Record(part, _write_files(config, making, part, date))
+        text = record.claim.model_dump_json(indent=1, exclude_unset=True)
+        (part / RECORD).write_text(text + "\n")
+        for fault in records.faults_of_board(record):
+            raise UsageError(f"{config.slug} is no record: {fault}.")
         part.rename(folder)
     finally:
         shutil.rmtree(part.parent)
     return folder
 
 
-def _write_files(config: RecordConfig, making: Making, part: Path, date: str) -> dict[str, Any]:
-    """Write all files but record.json; return its content."""
+def _write_files(config: RecordConfig, making: Making, part: Path, date: datetime.date) -> Claim:
+    """Write all files but record.json; return what it says."""
     net, dataset = making.net, load(config.data)
     kept = {
         name: values.astype("float32")
@@ -236,7 +236,7 @@ def _write_files(config: RecordConfig, making: Making, part: Path, date: str) ->
     words = WORDS[making.rule].format(
         seeds=len(making.seeds), pruning=" and said how far to prune" if making.pruned else ""
     )
-    return {
+    content = {
         "format": 1,
         "board": config.board,
         "date": date,
@@ -250,10 +250,4 @@ def _write_files(config: RecordConfig, making: Making, part: Path, date: str) ->
         "made_by": {"version": __version__, "git_commit": git_commit()},
         "files": {name: records.sha256(data) for name, data in files.items()},
     }
-
-
-def _check(config: RecordConfig, record: Record) -> None:
-    """Refuse a record that its board would."""
-    records.check_form(config.slug, record.content)
-    for fault in records.faults_of_board(record):
-        raise UsageError(f"{config.slug} is no record: {fault}.")
+    return Claim.model_validate(content)

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from golf_opt.config.schema import BOARDS
-from golf_opt.golf.records.verify import TARGETS, Record, all_records
+from golf_opt.config.types import BOARDS
+from golf_opt.golf.records.verify import Record, all_records
 from golf_opt.utils.files import replace_section
+from golf_opt.utils.text import markdown_table
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "studies" / "records"
@@ -33,41 +34,33 @@ def section(records: Sequence[Record], bars: Sequence[Mapping[str, Any]]) -> str
     """Return the section in Markdown: a table a board, the fewest parameters first."""
     lines = []
     for board in BOARDS:
-        rows = [(r.content["params"]["nz"], cells(r)) for r in records if on_board(r, board)]
+        rows = [(r.claim.params.nz, cells(r)) for r in records if r.claim.board == board]
         rows += [(bar["nz"], bar_cells(bar)) for bar in bars if bar["board"] == board]
         if not rows:
             continue
-        lines += [f"{TITLES[board]}.", "", f"| {' | '.join(HEAD)} |"]
-        lines += ["|---:|---:|---:|---:|---|---:|---|---|"]
-        lines += [f"| {' | '.join(row)} |" for _, row in sorted(rows)]
-        lines += [""]
+        table = markdown_table(HEAD, [row for _, row in sorted(rows)], "rrrrlrll")
+        lines += [f"{TITLES[board]}.", "", table, ""]
     return "\n".join(lines)
 
 
-def on_board(record: Record, board: str) -> bool:
-    assert board in TARGETS
-    return bool(record.content["board"] == board)
-
-
 def cells(record: Record) -> list[str]:
-    content = record.content
-    params, protocol = content["params"], content["protocol"]
-    link = f"studies/records/{content['board']}/{record.folder.name}"
-    dead = f" ({params['dead']} dead)" if params["dead"] else ""
+    claim, params = record.claim, record.claim.params
+    link = f"studies/records/{claim.board}/{record.folder.name}"
+    dead = f" ({params.dead} dead)" if params.dead else ""
     return [
-        f"**{params['nz']}**{dead}",
-        f"{params['dense']}",
+        f"**{params.nz}**{dead}",
+        str(params.dense),
         f"{100 * record.accuracy('test'):.2f}",
         f"{100 * record.accuracy('train'):.2f}",
-        protocol["rule"],
-        str(protocol["seeds"]),
-        f"[{content['net']['name']}]({link}): {content['how']}",
-        content["date"],
+        claim.protocol.rule,
+        str(claim.protocol.seeds),
+        f"[{claim.net.name}]({link}): {claim.how}",
+        str(claim.date),
     ]
 
 
 def bar_cells(bar: Mapping[str, Any]) -> list[str]:
-    def share(value: float | None) -> str:
+    def points(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
 
     dense = "-" if bar["dense"] is None else str(bar["dense"])
@@ -75,8 +68,8 @@ def bar_cells(bar: Mapping[str, Any]) -> list[str]:
     return [
         f"{about}{bar['nz']}",
         dense,
-        share(bar["test"]),
-        share(bar["train"]),
+        points(bar["test"]),
+        points(bar["train"]),
         bar["rule"],
         "-",
         f"*to beat: {bar['how']}*",

@@ -1,7 +1,7 @@
 """Records: nets that are kept, each in a folder that proves what it says. Needs no torch.
 
     <board>/<date>_<name>/
-      record.json          what is claimed, after record.schema.json
+      record.json          what is claimed, see schema.py
       weights.safetensors  weights/... and buffers/..., float32
       config.yaml          what the net was made with
       seeds.json           every seed that was trained on the way, chosen or not
@@ -14,30 +14,28 @@ weights on the images with the evaluator of `golf.forward`.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from golf_opt.config.schema import UsageError, VerifyConfig
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import VerifyConfig
 from golf_opt.engines.base import Tensors
 from golf_opt.golf.count import count
 from golf_opt.golf.forward import check_tensors, logits
+from golf_opt.golf.records.schema import FILES, WEIGHTS, Claim, Counted, Params
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View
 from golf_opt.task.data import load as load_data
 
 RECORD = "record.json"
-WEIGHTS, CONFIG, SEEDS, LOG = "weights.safetensors", "config.yaml", "seeds.json", "log.txt"
-FILES = (WEIGHTS, CONFIG, SEEDS, LOG)
-SCHEMA = Path(__file__).with_name("record.schema.json")
 TARGETS = {"article": 0.98, "holdout": 0.98, "99": 0.99}  # test accuracy that a board asks for
 Say = Callable[[str], None]
 
@@ -51,15 +49,15 @@ class Record:
     """A record as it lies in its folder, its form checked and nothing else."""
 
     folder: Path
-    content: Mapping[str, Any]
+    claim: Claim
 
     @property
     def label(self) -> str:
-        return f"{self.content['board']}/{self.folder.name}"
+        return f"{self.claim.board}/{self.folder.name}"
 
     @property
     def net(self) -> Net:
-        return build_net(self.content["net"])
+        return build_net(self.claim.net.model_dump())
 
     @property
     def tensors(self) -> Tensors:
@@ -72,22 +70,8 @@ class Record:
 
     def accuracy(self, split: str) -> float:
         """Return what is claimed for a split, in [0, 1]."""
-        counted = self.content["splits"][split]
-        return float(counted["correct"] / counted["of"])
-
-
-@cache
-def _schema() -> Any:
-    import jsonschema
-
-    return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
-
-
-def check_form(label: str, content: Any) -> None:
-    """Refuse what the schema does not allow; raises RecordFault with the first fault."""
-    for error in sorted(_schema().iter_errors(content), key=lambda error: list(error.path)):
-        place = ".".join(map(str, error.path)) or "the record"
-        raise RecordFault(f"{label}: {place}: {error.message}")
+        counted: Counted = getattr(self.claim.splits, split)
+        return counted.correct / counted.of
 
 
 def load_record(folder: Path) -> Record:
@@ -98,13 +82,14 @@ def load_record(folder: Path) -> Record:
     """
     label = f"{folder.parent.name}/{folder.name}"
     try:
-        content = json.loads((folder / RECORD).read_text())
+        claim = Claim.model_validate_json((folder / RECORD).read_bytes())
     except OSError as error:
         raise RecordFault(f"{label}: {RECORD} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise RecordFault(f"{label}: {RECORD} is no JSON: {error}") from error
-    check_form(label, content)
-    return Record(folder, content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or RECORD
+        raise RecordFault(f"{label}: {place}: {first['msg']}") from error
+    return Record(folder, claim)
 
 
 def sha256(data: bytes) -> str:
@@ -119,13 +104,13 @@ def splits_of(view: View) -> dict[str, Any]:
 
 def evaluate(
     net: Net, tensors: Tensors, view: View, only: Collection[str] | None = None
-) -> dict[str, dict[str, int]]:
+) -> dict[str, Counted]:
     """Return how many images of each split get their label, by an evaluator of our own."""
     return {
-        name: {
-            "correct": int((predict(net, tensors, split.images) == split.labels).sum()),
-            "of": len(split),
-        }
+        name: Counted(
+            correct=int((predict(net, tensors, split.images) == split.labels).sum()),
+            of=len(split),
+        )
         for name, split in splits_of(view).items()
         if only is None or name in only
     }
@@ -137,10 +122,10 @@ def predict(net: Net, tensors: Tensors, images: npt.NDArray[np.uint8]) -> npt.ND
     return classes
 
 
-def count_params(net: Net, tensors: Tensors) -> dict[str, int]:
+def count_params(net: Net, tensors: Tensors) -> Params:
     """Return the trained numbers of a net: all, non-zero, and non-zero without effect."""
     counted = count(net, tensors)
-    return {"dense": counted.size, "nz": counted.nz, "dead": counted.dead}
+    return Params(dense=counted.size, nz=counted.nz, dead=counted.dead)
 
 
 def verify(record: Record, dataset: Dataset, splits: Collection[str] | None = None) -> None:
@@ -157,24 +142,25 @@ def faults(
     record: Record, dataset: Dataset, splits: Collection[str] | None = None
 ) -> Iterator[str]:
     """Yield what is wrong with a record, the cheap checks first."""
-    content, folder = record.content, record.folder
-    place = f"{content['board']}/{content['date']}_{content['name']}"
+    claim, folder = record.claim, record.folder
+    place = f"{claim.board}/{claim.date}_{claim.name}"
     if f"{folder.parent.name}/{folder.name}" != place:
         yield f"it lies in {folder.parent.name}/{folder.name}, but must lie in {place}"
-    for name, digest in content["files"].items():
+    for name, digest in claim.files.items():
         if not (folder / name).is_file():
             yield f"{name} is missing"
         elif sha256((folder / name).read_bytes()) != digest:
             yield f"{name} is not the file it was recorded with: its SHA-256 differs"
-    if content["data"] != {"name": dataset.name, "md5": dataset.digest}:
-        yield f"it was made on {content['data']}, not on {dataset.name} ({dataset.digest})"
+    data = claim.data
+    if (data.name, data.md5) != (dataset.name, dataset.digest):
+        yield f"it was made on {data.name} ({data.md5}), not on {dataset.name} ({dataset.digest})"
     yield from _faults_of_net(record, dataset, splits)
 
 
 def _faults_of_net(
     record: Record, dataset: Dataset, splits: Collection[str] | None
 ) -> Iterator[str]:
-    content = record.content
+    claim = record.claim
     try:
         net, tensors = record.net, record.tensors
         check_tensors(net, tensors)
@@ -183,13 +169,13 @@ def _faults_of_net(
         return
     if not all(np.isfinite(values).all() for values in tensors.values()):
         yield "a weight is not finite"
-    if (found := count_params(net, tensors)) != content["params"]:
-        yield f"it says {_show(content['params'])} parameters, but has {_show(found)}"
-    view = dataset.view(content["protocol"]["rule"])
-    if content["splits"].keys() != splits_of(view).keys():
+    if (found := count_params(net, tensors)) != claim.params:
+        yield f"it says {_show(claim.params)} parameters, but has {_show(found)}"
+    view = dataset.view(claim.protocol.rule)
+    if claim.splits.model_fields_set != splits_of(view).keys():
         yield f"it must have the splits {', '.join(splits_of(view))}"
     for name, is_ in evaluate(net, tensors, view, splits).items():
-        said = content["splits"].get(name)
+        said = getattr(claim.splits, name)
         if said != is_:
             yield f"it says {_show(said)} on {name}, but its weights give {_show(is_)}"
     yield from faults_of_board(record)
@@ -197,18 +183,18 @@ def _faults_of_net(
 
 def faults_of_board(record: Record) -> Iterator[str]:
     """Yield what keeps a record, whose numbers are right, from its board."""
-    board = record.content["board"]
+    board = record.claim.board
     if record.accuracy("test") < TARGETS[board]:
         yield (
             f"board {board} asks for {100 * TARGETS[board]:.2f} % test accuracy, and it has "
             f"{100 * record.accuracy('test'):.2f} %"
         )
-    if board == "holdout" and record.content["protocol"]["rule"] != "holdout":
+    if board == "holdout" and record.claim.protocol.rule != "holdout":
         yield "board holdout asks for rule holdout: nothing chosen by the test set"
 
 
-def _show(numbers: Mapping[str, int] | None) -> str:
-    return "nothing" if numbers is None else ", ".join(f"{v} {k}" for k, v in numbers.items())
+def _show(numbers: Params | Counted | None) -> str:
+    return "nothing" if numbers is None else ", ".join(f"{v} {k}" for k, v in numbers)
 
 
 def record_folders(path: Path) -> list[Path]:
@@ -258,9 +244,8 @@ def verify_all(config: VerifyConfig, say: Say) -> bool:
 
 def summary(record: Record) -> str:
     """Return a record in a line."""
-    params, splits = record.content["params"], record.content["splits"]
+    params, test, train = record.claim.params, record.claim.splits.test, record.claim.splits.train
     return (
-        f"{record.label}: {params['nz']} non-zero of {params['dense']}, "
-        f"test {splits['test']['correct']:,} of {splits['test']['of']:,}, "
-        f"train {splits['train']['correct']:,} of {splits['train']['of']:,}"
+        f"{record.label}: {params.nz} non-zero of {params.dense}, "
+        f"test {test.correct:,} of {test.of:,}, train {train.correct:,} of {train.of:,}"
     )

@@ -17,9 +17,11 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.table import Table
 
-from golf_opt.config.schema import ConfirmConfig, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import ConfirmConfig
 from golf_opt.engines import create_engine
-from golf_opt.engines.lanes import Run, Watch, train
+from golf_opt.engines.lanes import Run, train
+from golf_opt.golf.retrain.progress import TrainingProgress
 from golf_opt.golf.retrain.stats import Spread, points, spread
 from golf_opt.golf.source import study_view
 from golf_opt.storage.studies import CONFIRMED, mark, marks, opened_storage
@@ -28,6 +30,7 @@ from golf_opt.study.note import add_section
 from golf_opt.task import rng
 from golf_opt.task.data import View
 from golf_opt.utils.signals import stop_on_signals
+from golf_opt.utils.text import markdown_table
 from golf_opt.utils.trials import best_trials
 
 Say = Callable[[str], None]
@@ -100,26 +103,28 @@ def run_missing(
     """Train what has no result yet, keeping each as it comes; return the signal, if one came."""
     plan = description_of(study)
     known = marks(study).get(CONFIRMED, {})
-    jobs = [
-        ((trial.number, seed), replace(plan.job(trial), seed=seed))
+    runs = [
+        Run((trial.number, seed), replace(plan.job(trial), seed=seed))
         for seed in confirm_seeds(study, config.seeds)  # seed by seed: stopped early, all have some
         for trial in trials
         if str(seed) not in known.get(str(trial.number), {})
     ]
-    if not jobs:
+    if not runs:
         return None
     say(
         f"{study.study_name}: {len(trials)} trials on {config.seeds} fresh seeds, "
-        f"{plan.epochs} epochs; {len(jobs)} to train"
+        f"{plan.epochs} epochs; {len(runs)} to train"
     )
     with (
         contextlib.closing(create_engine(config.engine, view, plan.net, say)) as engine,
         stop_on_signals() as stop,
-        Watch(sum(job.epochs for _, job in jobs)) as watch,
+        TrainingProgress(sum(run.job.epochs for run in runs)) as progress,
     ):
-        for run in train(engine, jobs, watch.slice, lambda: stop.signal is not None):
-            keep(study, run)
-            watch.say(line_of(run))
+        for run, _ in train(engine, runs, lambda: stop.signal is not None):
+            progress.show(run)
+            if run.over:
+                keep(study, run)
+                progress.say(line_of(run))
         return stop.signal
 
 
@@ -199,14 +204,11 @@ def show(rows: Sequence[Confirmed], config: ConfirmConfig, split: str) -> Table:
 def in_markdown(study: optuna.Study, target: float) -> str:
     """Return the table for the study's note, of every trial that was ever confirmed."""
     rows = confirmed_rows(study, complete_trials(study))
-    lines = [
+    return (
         "Accuracy in % of the best trials' recipes on seeds that no trial had; `over` is the share "
-        f"of seeds that reach {points(target)} %, `gap` the winner's curse: tuned minus mean.",
-        "",
-        f"| {' | '.join(HEAD)} |",
-        f"|{'---:|' * len(HEAD)}",
-    ]
-    return "\n".join([*lines, *(f"| {' | '.join(cells(row, target))} |" for row in rows)])
+        f"of seeds that reach {points(target)} %, `gap` the winner's curse: tuned minus mean.\n\n"
+        + markdown_table(HEAD, [cells(row, target) for row in rows], "r" * len(HEAD))
+    )
 
 
 def closing(rows: Sequence[Confirmed], config: ConfirmConfig, signal: int | None) -> list[str]:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from golf_opt.config.schema import ReproduceConfig, check_choice, check_int, check_keys
+from golf_opt.config.errors import check_choice
+from golf_opt.config.reproduce import Curve, PublishedCount, PublishedRow, ReproduceConfig
 from golf_opt.golf.retrain.stats import Spread, points, spread
 from golf_opt.task.arch import Net
 from golf_opt.utils.files import replace_file, replace_text
+from golf_opt.utils.text import markdown_table
 
 PAGE = "README.md"
 NOT_RUN = "(not run)"
 NOT_YET = "Not run yet."
 ENOUGH_FOR_SD = 6  # seeds; fewer say little of their spread
 LUCKY_SHARE = 0.25  # a figure that fewer seeds reach than this is luck
-ROW_KEYS = ("table", "system", "published", "tolerance", "of", "read")
-CUT_KEYS = ("system", "published", "of")
 Content = Mapping[str, Any]
 
 
@@ -29,50 +30,32 @@ def check_page(config: ReproduceConfig) -> None:
         UsageError: a row names a table or a training that is not there.
     """
     for index, row in enumerate(config.rows):
-        place = f"rows[{index}]"
-        check_keys(place, row, ROW_KEYS)
-        check_choice(f"{place}.table", row["table"], config.tables)
-        check_choice(f"{place}.of", row["of"], config.trainings)
-        if row.get("read", "last") not in ("last", "best"):
-            check_int(f"{place}.read", row["read"], 1)
-    for index, row in enumerate(config.pruned_rows):
-        place = f"pruned_rows[{index}]"
-        check_keys(place, row, CUT_KEYS)
-        check_int(f"{place}.published", row["published"], 1)
-        check_choice(f"{place}.of", row["of"], config.prunings)
+        check_choice(f"rows[{index}].table", row.table, config.tables)
+        check_choice(f"rows[{index}].of", row.of, config.trainings)
+    for index, count in enumerate(config.pruned_rows):
+        check_choice(f"pruned_rows[{index}].of", count.of, config.prunings)
     known = [*config.trainings, *config.prunings]
     for file, curve in config.curves.items():
-        for name in curve["of"]:
+        for name in curve.of:
             check_choice(f"curves.{file}.of", name, config.trainings)
     for text in config.findings:
         for name, _, _ in PLACEHOLDER.findall(text):
             check_choice("findings", name, known)
 
 
-def curves_of(content: Content, training: str) -> list[list[float]]:
-    """Return the accuracies by epoch of every seed of a training."""
+def values_of(content: Content, training: str, key: str) -> list[Any]:
+    """Return one result of every seed of a training, or of a pruning, that has it."""
     row = content["trainings"].get(training, {"seeds": {}})
-    return [seed["accuracies"] for seed in row["seeds"].values() if "accuracies" in seed]
+    return [seed[key] for seed in row["seeds"].values() if key in seed]
 
 
 def measured(content: Content, training: str, read: object = "last") -> Spread:
     """Return the test accuracies of a training's seeds: the last epoch's, the best, or the nth."""
-    row = content["trainings"].get(training)
-    curves = (
-        [seed["accuracies"] for seed in row["seeds"].values() if "accuracies" in seed]
-        if row
-        else []
-    )
+    curves = values_of(content, training, "accuracies")
     if read == "best":
         return spread([max(curve) for curve in curves])
     at = -1 if read == "last" else int(str(read)) - 1
     return spread([curve[at] for curve in curves])
-
-
-def train_accuracies(content: Content, training: str) -> Spread:
-    row = content["trainings"].get(training, {"seeds": {}})
-    seeds = row["seeds"].values()
-    return spread([seed["train_accuracy"] for seed in seeds if "train_accuracy" in seed])
 
 
 def verdict(published: float | None, ours: Spread, tolerance: float = 0.0) -> str:
@@ -94,25 +77,23 @@ def verdict(published: float | None, ours: Spread, tolerance: float = 0.0) -> st
     return f"Holds: {reached} of {ours.n} seeds get there."
 
 
-def row_cells(row: Mapping[str, Any], content: Content, nets: Mapping[str, Net]) -> list[str]:
+def row_cells(row: PublishedRow, content: Content, nets: Mapping[str, Net]) -> list[str]:
     """Return the cells of one row of a table."""
-    published = row["published"]
-    ours = measured(content, row["of"], row.get("read", "last"))
-    at_end = row.get("read", "last") == "last"  # the train accuracy is known after the last epoch
-    train = train_accuracies(content, row["of"]) if at_end else spread([])
-    share = None if published is None else published / 100
-    tolerance = row.get("tolerance", 0.0)
+    published, tolerance = row.published, row.tolerance
+    ours = measured(content, row.of, row.read)
+    # the train accuracy is known after the last epoch alone
+    train = spread(values_of(content, row.of, "train_accuracy") if row.read == "last" else [])
     about = "about " if tolerance else ""
     return [
-        row["system"],
-        f"{nets[row['of']].num_params:,}",
+        row.system,
+        f"{nets[row.of].num_params:,}",
         "-" if published is None else f"{about}{published:.2f}",
         points(ours.mean) if ours.n else NOT_RUN,
-        points(ours.sd) if ours.n > 1 else "-",
-        points(ours.high) if ours.n else "-",
+        points(ours.sd),
+        points(ours.high),
         str(ours.n),
-        points(train.mean) if train.n else "-",
-        verdict(share, ours, tolerance / 100),
+        points(train.mean),
+        verdict(None if published is None else published / 100, ours, tolerance / 100),
     ]
 
 
@@ -121,16 +102,8 @@ HEAD = ("system", "parameters", "published", "ours, mean", "sd", "best", "n", "t
 
 def table(key: str, config: ReproduceConfig, content: Content, nets: Mapping[str, Net]) -> str:
     """Return one table in Markdown."""
-    lines = [f"| {' | '.join(HEAD)} |", f"|---|{'---:|' * (len(HEAD) - 2)}---|"]
-    rows = [row for row in config.rows if row["table"] == key]
-    lines += [f"| {' | '.join(row_cells(row, content, nets))} |" for row in rows]
-    return "\n".join(lines)
-
-
-def cut_values(content: Content, pruning: str, key: str) -> Spread:
-    """Return one measurement of every net of a pruning."""
-    row = content["trainings"].get(pruning, {"seeds": {}})
-    return spread([seed[key] for seed in row["seeds"].values() if key in seed])
+    rows = [row_cells(row, content, nets) for row in config.rows if row.table == key]
+    return markdown_table(HEAD, rows, f"l{'r' * 7}l")
 
 
 def verdict_on_cut(published: int, ours: Spread, trained: int) -> str:
@@ -147,31 +120,30 @@ CUT_HEAD = ("system", "published", "ours, mean", "sd", "fewest", "n", "test befo
             "train after", "verdict")  # fmt: skip
 
 
-def cut_cells(row: Mapping[str, Any], trained_as: str, content: Content) -> list[str]:
+def cut_cells(row: PublishedCount, trained_as: str, content: Content) -> list[str]:
     """Return the cells of one row of the table of prunings."""
-    counts = cut_values(content, row["of"], "nz")
-    shares = [
-        cut_values(content, row["of"], key) for key in ("before", "test_accuracy", "train_accuracy")
-    ]
+    counts, *fractions = (
+        spread(values_of(content, row.of, key))
+        for key in ("nz", "before", "test_accuracy", "train_accuracy")
+    )
     return [
-        row["system"],
-        str(row["published"]),
-        f"{counts.mean:.0f}" if counts.n else "-",
-        f"{counts.sd:.0f}" if counts.n > 1 else "-",
-        f"{counts.low:.0f}" if counts.n else "-",
+        row.system,
+        str(row.published),
+        *map(whole, (counts.mean, counts.sd, counts.low)),
         str(counts.n),
-        *(points(share.mean) if share.n else "-" for share in shares),
-        verdict_on_cut(row["published"], counts, len(curves_of(content, trained_as))),
+        *(points(fraction.mean) for fraction in fractions),
+        verdict_on_cut(row.published, counts, len(values_of(content, trained_as, "accuracies"))),
     ]
+
+
+def whole(count: float) -> str:
+    return "-" if math.isnan(count) else f"{count:.0f}"
 
 
 def cut_table(config: ReproduceConfig, content: Content) -> str:
     """Return the table of prunings in Markdown."""
-    lines = [f"| {' | '.join(CUT_HEAD)} |", f"|---|{'---:|' * (len(CUT_HEAD) - 2)}---|"]
-    for row in config.pruned_rows:
-        cells = cut_cells(row, config.prunings[row["of"]]["of"], content)
-        lines += [f"| {' | '.join(cells)} |"]
-    return "\n".join(lines)
+    rows = [cut_cells(row, config.prunings[row.of].of, content) for row in config.pruned_rows]
+    return markdown_table(CUT_HEAD, rows, f"l{'r' * 8}l")
 
 
 PLACEHOLDER = re.compile(r"\{([\w-]+)(?:@(\w+))?\.(\w+)\}")
@@ -186,18 +158,18 @@ def fill_in(text: str, content: Content) -> str:
 
     def figure(match: re.Match[str]) -> str:
         name, read, field = match[1], match[2] or "last", match[3]
-        if (counts := cut_values(content, name, "nz")).n:
-            of_counts = {"n": counts.n, "mean": counts.mean, "fewest": counts.low}
-            return f"{of_counts[field]:.0f}"
-        ours = (
-            train_accuracies(content, name) if field == "train" else measured(content, name, read)
-        )
+        if values := values_of(content, name, "nz"):
+            counts = spread(values)
+            return whole({"n": counts.n, "mean": counts.mean, "fewest": counts.low}[field])
+        ours = measured(content, name, read)
+        if field == "train":
+            ours = spread(values_of(content, name, "train_accuracy"))
         if ours.n == 0:
             return NOT_RUN
         if field == "n":
             return str(ours.n)
-        values = {"mean": ours.mean, "sd": ours.sd, "best": ours.high, "worst": ours.low}
-        return points((values | {"train": ours.mean})[field])
+        read_off = {"mean": ours.mean, "sd": ours.sd, "best": ours.high, "worst": ours.low}
+        return points((read_off | {"train": ours.mean})[field])
 
     return PLACEHOLDER.sub(figure, text)
 
@@ -213,19 +185,19 @@ def page(config: ReproduceConfig, content: Content, nets: Mapping[str, Net]) -> 
         parts += [cut_table(config, content)]
     parts += ["## What was found"]
     parts += [fill_in(text.strip(), content) for text in config.findings]
-    parts += [f"![{curve['title']}](figures/{file}.png)" for file, curve in config.curves.items()]
+    parts += [f"![{curve.title}](figures/{file}.png)" for file, curve in config.curves.items()]
     return "\n\n".join(parts) + "\n"
 
 
 def write_page(config: ReproduceConfig, content: Content, nets: Mapping[str, Net]) -> str:
     """Write the page and its figures; return the page."""
     text = page(config, content, nets)
-    replace_text(config.folder / PAGE, text)
+    replace_text(config.output / PAGE, text)
     for key, title in config.tables.items():
-        rows = [row for row in config.rows if row["table"] == key]
-        _save(config.folder / "figures" / f"{key}.png", draw_rows(title, rows, content))
+        rows = [row for row in config.rows if row.table == key]
+        _save(config.output / "figures" / f"{key}.png", draw_rows(title, rows, content))
     for file, curve in config.curves.items():
-        _save(config.folder / "figures" / f"{file}.png", draw_curves(curve, content))
+        _save(config.output / "figures" / f"{file}.png", draw_curves(curve, content))
     return text
 
 
@@ -243,21 +215,21 @@ def _save(path: Path, figure: Any) -> None:
     replace_file(path, buffer.getvalue())
 
 
-def draw_rows(title: str, rows: Sequence[Mapping[str, Any]], content: Content) -> Any:
+def draw_rows(title: str, rows: Sequence[PublishedRow], content: Content) -> Any:
     """Return a figure with a line for each row: a dot for each seed, a cross where published."""
     figure = _figure(1.2 + 0.4 * len(rows))
     axes = figure.add_subplot()
     for y, row in enumerate(rows):
-        ours = measured(content, row["of"], row.get("read", "last"))
+        ours = measured(content, row.of, row.read)
         seed_label = "a seed of ours" if y == 0 else None
         axes.plot([100 * v for v in ours.values], [y] * ours.n, "o", alpha=0.4, color="tab:blue",
                   label=seed_label)  # fmt: skip
         if ours.n:
             axes.plot(100 * ours.mean, y, "|", markersize=18, color="tab:blue")
-        if row["published"] is not None:
-            axes.plot(row["published"], y, "x", color="tab:red", markersize=9, markeredgewidth=2,
+        if row.published is not None:
+            axes.plot(row.published, y, "x", color="tab:red", markersize=9, markeredgewidth=2,
                       label="published" if y == 0 else None)  # fmt: skip
-    axes.set_yticks(range(len(rows)), [row["system"] for row in rows])
+    axes.set_yticks(range(len(rows)), [row.system for row in rows])
     axes.invert_yaxis()
     axes.set_xlabel("test accuracy, %")
     axes.set_title(title)
@@ -267,28 +239,25 @@ def draw_rows(title: str, rows: Sequence[Mapping[str, Any]], content: Content) -
     return figure
 
 
-def draw_curves(curve: Mapping[str, Any], content: Content) -> Any:
+def draw_curves(curve: Curve, content: Content) -> Any:
     """Return a figure of mean test accuracy by epoch, each seed thin, published points on top."""
     figure = _figure(5.5)
     axes = figure.add_subplot()
-    for index, name in enumerate(curve["of"]):
+    for index, name in enumerate(curve.of):
         color = f"C{index}"
-        row = content["trainings"].get(name)
-        curves = (
-            [s["accuracies"] for s in row["seeds"].values() if "accuracies" in s] if row else []
-        )
+        curves = values_of(content, name, "accuracies")
         for values in curves:
             axes.plot(range(1, len(values) + 1), [100 * v for v in values], color=color, alpha=0.25)
         if curves:
             means = [100 * sum(column) / len(column) for column in zip(*curves, strict=True)]
             axes.plot(range(1, len(means) + 1), means, color=color, linewidth=2, label=name)
-    for marker, (label, at) in zip("x+1234", (curve.get("published") or {}).items(), strict=False):
+    for marker, (label, at) in zip("x+1234", curve.published.items(), strict=False):
         axes.plot(at["epochs"], at["accuracies"], marker, color="black", markersize=9,
                   markeredgewidth=2, label=label)  # fmt: skip
-    axes.set_ylim(bottom=curve.get("from"))
+    axes.set_ylim(bottom=curve.start)
     axes.set_xlabel("epoch")
     axes.set_ylabel("test accuracy, %")
-    axes.set_title(curve["title"])
+    axes.set_title(curve.title)
     axes.grid(alpha=0.3)
     axes.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")

@@ -16,27 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from golf_opt.config.schema import (
-    ENGINES,
-    PRUNE_METHODS,
-    SCOPES,
-    PruneOptions,
-    ReproduceConfig,
-    UsageError,
-    check_choice,
-    check_int,
-    check_keys,
-    check_share,
-)
+from golf_opt.config.check import check
+from golf_opt.config.errors import UsageError, check_choice
+from golf_opt.config.reproduce import PruningRow, ReproduceConfig, TrainingRow
+from golf_opt.config.schema import PruneOptions, prune_options
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import Job
-from golf_opt.engines.lanes import Run, Watch, train
-from golf_opt.golf.pruning.prune import Pruned, Pruning
+from golf_opt.engines.lanes import Run, train
+from golf_opt.golf.pruning.weight_pruner import PruningResult, WeightPruner
 from golf_opt.golf.retrain.page import check_page, write_page
+from golf_opt.golf.retrain.progress import TrainingProgress
 from golf_opt.golf.retrain.stats import points
 from golf_opt.task import rng
-from golf_opt.task.arch import Net, load_arch
+from golf_opt.task.arch import Net
 from golf_opt.task.data import MEAN, STD, Split, View, load
+from golf_opt.task.grammar import load_arch
 from golf_opt.task.recipe import Candidate
 from golf_opt.utils.files import replace_text
 from golf_opt.utils.signals import stop_on_signals
@@ -53,11 +47,7 @@ class Training:
     name: str
     net: Net
     candidate: Candidate
-    epochs: int
-    seeds: Mapping[str, int]  # by part
-    train_images: int | None  # only the first so many
-    raw: bool  # pixels in [0, 1], not normalised
-    engine: str | None  # instead of the one that was asked for
+    row: TrainingRow
 
     def signature(self, digest: str) -> dict[str, Any]:
         """Return what a result depends on, seed and engine aside."""
@@ -65,9 +55,9 @@ class Training:
             "arch": self.net.name,
             "layers": self.net.describe(),
             "candidate": self.candidate.to_dict(),
-            "epochs": self.epochs,
-            "train_images": self.train_images,
-            "raw": self.raw,
+            "epochs": self.row.epochs,
+            "train_images": self.row.train_images,
+            "raw": self.row.raw,
             "data": digest,
         }
 
@@ -132,47 +122,24 @@ class Results:
         replace_text(self.path, json.dumps(self.content, indent=1) + "\n")
 
 
-def parse_training(name: str, row: Mapping[str, Any], conf_dir: Path) -> Training:
-    """Check one row of `trainings`.
+def parse_training(name: str, row: TrainingRow) -> Training:
+    """Make what one row of `trainings` asks for.
 
     Raises:
-        UsageError: an unknown key, net or hyperparameter.
+        UsageError: an unknown net or hyperparameter.
     """
-    place = f"trainings.{name}"
-    check_keys(place, row, ("arch", "recipe", "epochs", "seeds", "train_images", "raw", "engine"))
-    check_keys(f"{place}.seeds", row["seeds"], ("quick", "full"))
-    images = row.get("train_images")
-    try:
-        candidate = Candidate(**row["recipe"])
-    except TypeError as error:
-        raise UsageError(f"{place}.recipe: {error}") from error
-    return Training(
-        name,
-        load_arch(row["arch"], conf_dir),
-        candidate,
-        check_int(f"{place}.epochs", row["epochs"], 1, 10_000),
-        {part: check_int(f"{place}.seeds.{part}", n, 0) for part, n in row["seeds"].items()},
-        None if images is None else check_int(f"{place}.train_images", images, 1),
-        bool(row.get("raw", False)),
-        check_choice(f"{place}.engine", row["engine"], ENGINES) if "engine" in row else None,
-    )
+    candidate: Candidate = check(Candidate, row.recipe, f"trainings.{name}.recipe")
+    return Training(name, load_arch(row.arch), candidate, row)
 
 
-def parse_cut(name: str, row: Mapping[str, Any], trainings: Mapping[str, Training]) -> Cut:
-    """Check one row of `prunings`.
+def parse_cut(name: str, row: PruningRow, trainings: Mapping[str, Training]) -> Cut:
+    """Make what one row of `prunings` asks for.
 
     Raises:
-        UsageError: an unknown key, training or method.
+        UsageError: an unknown training.
     """
-    place = f"prunings.{name}"
-    check_keys(place, row, ("of", "method", "target", "scope"))
-    of = trainings[check_choice(f"{place}.of", row["of"], trainings)]
-    options = PruneOptions(
-        method=check_choice(f"{place}.method", row["method"], PRUNE_METHODS),
-        target=check_share(f"{place}.target", row["target"]),
-        scope=check_choice(f"{place}.scope", row.get("scope", "all"), SCOPES),
-    )
-    return Cut(name, of, options)
+    of = trainings[check_choice(f"prunings.{name}.of", row.of, trainings)]
+    return Cut(name, of, prune_options(method=row.method, target=row.target, scope=row.scope))
 
 
 def seed_of(index: int) -> int:
@@ -180,7 +147,7 @@ def seed_of(index: int) -> int:
     return rng.derive("reproduce", index)
 
 
-def reproduce(config: ReproduceConfig, conf_dir: Path, say: Say) -> int | None:
+def reproduce(config: ReproduceConfig, say: Say) -> int | None:
     """Train what `part` asks for and is not there yet, then write and print the tables.
 
     Returns the signal that ended it early, if one did.
@@ -188,18 +155,18 @@ def reproduce(config: ReproduceConfig, conf_dir: Path, say: Say) -> int | None:
     Raises:
         UsageError: the table of rows has a mistake, or the data cannot be had.
     """
-    trainings = [parse_training(name, row, conf_dir) for name, row in config.trainings.items()]
+    trainings = [parse_training(name, row) for name, row in config.trainings.items()]
     by_name = {training.name: training for training in trainings}
     cuts = [parse_cut(name, row, by_name) for name, row in config.prunings.items()]
     check_page(config)
-    results = Results(config.folder / RESULTS)
+    results = Results(config.output / RESULTS)
     signal = None
     if config.part != "tables":
         signal = run_part(config, trainings, cuts, results, say)
     nets = {training.name: training.net for training in trainings}
     nets |= {cut.name: cut.of.net for cut in cuts}
     say(write_page(config, results.content, nets))
-    closing = f"written: {config.folder}/README.md, {RESULTS}, figures/"
+    closing = f"written: {config.output}/README.md, {RESULTS}, figures/"
     if signal is not None:
         closing += "; stopped: the same command goes on"
     say(closing)
@@ -221,26 +188,27 @@ def run_part(
         results.expect(training.name, training.signature(view.digest))
     for cut in cuts:
         results.expect(cut.name, cut.signature(view.digest))
-    jobs = {training.name: missing_jobs(training, config.part, results) for training in trainings}
-    epochs = sum(job.epochs for rows in jobs.values() for _, job in rows)
-    number = sum(map(len, jobs.values()))
+    missing = {row.name: missing_runs(row, config.part, results) for row in trainings}
+    epochs = sum(run.job.epochs for runs in missing.values() for run in runs)
+    number = sum(map(len, missing.values()))
     say(f"part {config.part}: {number} trainings to run, {epochs} epochs")
-    with stop_on_signals() as stop, Watch(epochs) as watch:
+    with stop_on_signals() as stop, TrainingProgress(epochs) as progress:
         for group in by_engine(trainings):
-            wanted = [entry for training in group for entry in jobs[training.name]]
+            wanted = [run for training in group for run in missing[training.name]]
             if not wanted or stop.signal is not None:
                 continue
             first = group[0]
-            seen = variant(view, first.train_images, first.raw)
-            choice = replace(config.engine, name=first.engine or config.engine.name)
-            with contextlib.closing(create_engine(choice, seen, first.net, watch.say)) as engine:
+            seen = variant(view, first.row.train_images, first.row.raw)
+            choice = replace(config.engine, name=first.row.engine or config.engine.name)
+            with contextlib.closing(create_engine(choice, seen, first.net, progress.say)) as engine:
                 by = f"{engine.name} on {engine.device}"
-                for run in train(engine, wanted, watch.slice, lambda: stop.signal is not None):
-                    name, index = run.key
-                    results.add(name, run.job.seed, result_of(run) | {"engine": by})
-                    watch.say(line_of(run, name, index))
+                for run, _ in train(engine, wanted, lambda: stop.signal is not None):
+                    progress.show(run)
+                    if run.over:
+                        results.add(run.key[0], run.job.seed, result_of(run) | {"engine": by})
+                        progress.say(line_of(run))
         for cut in cuts:
-            run_cut(config, cut, view, results, watch, lambda: stop.signal is not None)
+            run_cut(config, cut, view, results, progress.say, lambda: stop.signal is not None)
         return stop.signal
 
 
@@ -249,53 +217,56 @@ def run_cut(
     cut: Cut,
     view: View,
     results: Results,
-    watch: Watch,
+    say: Say,
     stopped: Callable[[], bool],
 ) -> None:
     """Train again the seeds of a training that reached the target, and prune each."""
     trained, known = results.seeds(cut.of.name), results.seeds(cut.name)
-    jobs = [
-        ((cut.name, int(seed)), Job(cut.of.net, cut.of.candidate, int(seed), cut.of.epochs))
+    runs = [
+        Run(cut.name, Job(cut.of.net, cut.of.candidate, int(seed), cut.of.row.epochs))
         for seed, row in trained.items()
         if seed not in known and row.get("accuracies", [0.0])[-1] >= cut.options.target
     ]
-    if not jobs or stopped():
+    if not runs or stopped():
         return
-    with contextlib.closing(create_engine(config.engine, view, cut.of.net, watch.say)) as engine:
-        for run in train(engine, jobs, stopped=stopped):
-            assert run.state is not None
-            pruning = Pruning(engine, cut.of.net, run.state.tensors, view, cut.options)
-            if all(not stopped() for _ in pruning.run()):
-                pruned = pruning.result()
-                results.add(cut.name, run.job.seed, result_of_cut(run, pruned))
-                watch.say(
-                    f"{cut.name:<28} {pruned.nz} of {pruned.count.size}, "
-                    f"test {points(pruned.test_accuracy)}"
-                )
+    with contextlib.closing(create_engine(config.engine, view, cut.of.net, say)) as engine:
+        trained_again = [
+            (run, engine.state(part.lane).tensors)
+            for run, part in train(engine, runs, stopped)
+            if run.over
+        ]
+        for run, tensors in trained_again:  # in lanes that are free: rounds train in them
+            pruner = WeightPruner(engine, cut.of.net, tensors, view, cut.options)
+            if any(stopped() for _ in pruner.run()):
+                return
+            result = pruner.result()
+            results.add(cut.name, run.job.seed, result_of_cut(run, result))
+            say(
+                f"{cut.name:<28} {result.nz} of {result.count.size}, "
+                f"test {points(result.test_accuracy)}"
+            )
 
 
-def result_of_cut(run: Run[Any], pruned: Pruned) -> dict[str, Any]:
+def result_of_cut(run: Run[Any], pruned: PruningResult) -> dict[str, Any]:
     return {
         "nz": pruned.nz,
         "before": run.history[-1].accuracy,
         "test_accuracy": pruned.test_accuracy,
         "train_accuracy": pruned.train_accuracy,
-        "evaluations": pruned.evaluations,
-        "time_s": round(pruned.time_s, 2),
+        "evaluations": pruned.state.evaluations,
+        "time_s": round(pruned.state.time_s, 2),
     }
 
 
-def missing_jobs(
-    training: Training, part: str, results: Results
-) -> list[tuple[tuple[str, int], Job]]:
-    """Return the jobs of a training that have no result yet, keyed by training and run."""
+def missing_runs(training: Training, part: str, results: Results) -> list[Run[tuple[str, int]]]:
+    """Return the runs of a training that have no result yet, keyed by training and index."""
     known = results.seeds(training.name)
     return [
-        (
+        Run(
             (training.name, index),
-            Job(training.net, training.candidate, seed_of(index), training.epochs),
+            Job(training.net, training.candidate, seed_of(index), training.row.epochs),
         )
-        for index in range(training.seeds[part])
+        for index in range(getattr(training.row.seeds, part))
         if str(seed_of(index)) not in known
     ]
 
@@ -304,7 +275,7 @@ def by_engine(trainings: Iterable[Training]) -> list[list[Training]]:
     """Group the trainings that one engine does: those that see the same images."""
     groups: dict[tuple[int | None, bool, str | None], list[Training]] = {}
     for training in trainings:
-        key = (training.train_images, training.raw, training.engine)
+        key = (training.row.train_images, training.row.raw, training.row.engine)
         groups.setdefault(key, []).append(training)
     return list(groups.values())
 
@@ -338,7 +309,8 @@ def result_of(run: Run[Any]) -> dict[str, Any]:
     }
 
 
-def line_of(run: Run[Any], name: str, index: int) -> str:
+def line_of(run: Run[tuple[str, int]]) -> str:
+    name, index = run.key
     if run.error is not None:
         return f"{name:<28} seed {index:>2}  failed: {run.error}"
     last = run.history[-1]

@@ -13,7 +13,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Spread:
-    """Measurements of one thing on n seeds. Of a single one, sd and interval are NaN."""
+    """Measurements of one thing on n seeds. Of one, sd and interval are NaN; of none, all is."""
 
     values: tuple[float, ...]
 
@@ -23,7 +23,7 @@ class Spread:
 
     @property
     def mean(self) -> float:
-        return float(np.mean(self.values))
+        return float(np.mean(self.values)) if self.n else math.nan
 
     @property
     def sd(self) -> float:
@@ -42,11 +42,11 @@ class Spread:
 
     @property
     def low(self) -> float:
-        return min(self.values)
+        return min(self.values, default=math.nan)
 
     @property
     def high(self) -> float:
-        return max(self.values)
+        return max(self.values, default=math.nan)
 
     def reaching(self, target: float) -> int:
         """How many of the values are at least `target`."""

@@ -21,7 +21,6 @@ constexpr int ACCUMULATORS = 32;
 constexpr bool TEAM = true;
 template <int N>
 constexpr int GROUPS = WARPS * WIDTH / N;
-constexpr int SPLITS = 2;
 
 static_assert(WIDTH % IMAGES == 0, "a vector holds whole positions");
 
@@ -69,9 +68,6 @@ template <class Body>
 INLINE void once(Body&& body) {
     if (threadIdx.x == 0) body();
 }
-INLINE void clear_all(float* to, int floats) {
-    each<1>(floats, [&](int i) { to[i] = 0; });
-}
 
 // --- vectors ---
 
@@ -94,10 +90,6 @@ INLINE void add_to(float* to, float value) {
 template <int N, int COUNT>
 INLINE float load_some(const float* from) {
     return lane<N>() < COUNT ? from[lane<N>()] : 0.f;
-}
-template <int N, int COUNT>
-INLINE float load_part(const float* from) {
-    return load_some<N, COUNT>(from);
 }
 template <int N, int COUNT>
 INLINE void store_some(float* to, float value) {
@@ -218,17 +210,6 @@ INLINE void load_words(const Rows<N>& rows, int at, int32_t (&words)[4]) {
 
 // --- sums that are closed at the end of a step ---
 
-// Shared memory is short: a trained number keeps a sum for each part that the rows are split into.
-constexpr int KEPT = SPLITS;
-template <int N>
-INLINE float resume(const float*) {
-    return 0;
-}
-template <int N>
-INLINE void add_kept(float* kept, float value) {
-    const float total = sum<N>(value);
-    if (lane<N>() == 0) *kept += total;
-}
 // COUNT sums over the lanes of a group, for not much more than one exchange each: in every round a
 // thread hands half of its sums to a partner and takes the partner's part of the other half.
 template <int N, int COUNT, class At>
@@ -260,17 +241,6 @@ INLINE void add_kept(const float* values, At&& at) {
         }
     }
 }
-template <int N, int COUNT, class At>
-INLINE void keep(const float* values, At&& at) {
-    add_kept<N, COUNT>(values, at);
-}
-INLINE void gather(float* sums_of, const float* kept, int count) {
-    each<1>(count, [&](int i) {
-        float total = 0;
-        for (int split = 0; split < SPLITS; split++) total += kept[i * SPLITS + split];
-        sums_of[i] = total;
-    });
-}
 
 INLINE bool is_finite(float value) { return (__float_as_int(value) & 0x7f800000) != 0x7f800000; }
 INLINE bool is_finite(double value) {
@@ -285,3 +255,5 @@ INLINE double now_s() {
 }
 
 }  // namespace golf
+
+#include "team.hpp"

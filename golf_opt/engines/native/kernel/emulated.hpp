@@ -8,7 +8,6 @@ constexpr bool TEAM = true;
 constexpr int WARPS = GOLF_WARPS;
 template <int N>
 constexpr int GROUPS = WARPS * WIDTH / N;
-constexpr int SPLITS = 2;
 
 class Barrier {
     std::mutex mutex;
@@ -69,39 +68,11 @@ template <class Body>
 INLINE void once(Body&& body) {
     if (warp.index == 0) body();
 }
-INLINE void clear_all(float* to, int floats) {
-    each<1>(floats, [&](int i) { to[i] = 0; });
-}
-// What lies behind the COUNT floats may be another's, who is writing it.
-template <int N, int COUNT>
-INLINE Vec<N> load_part(const float* from) {
-    return load_some<N, COUNT>(from);
-}
 
-// Memory is short: a trained number keeps a sum for each part that the rows are split into.
-constexpr int KEPT = SPLITS;
-template <int N>
-INLINE Vec<N> resume(const float*) {
-    return Vec<N>{};
-}
-template <int N>
-INLINE void add_kept(float* kept, Vec<N> value) {
-    *kept += sum<N>(value);
-}
 template <int N, int COUNT, class At>
 INLINE void add_kept(const Vec<N>* values, At&& at) {
     for (int i = 0; i < COUNT; i++) *at(i) += sum<N>(values[i]);
 }
-template <int N, int COUNT, class At>
-INLINE void keep(const Vec<N>* values, At&& at) {
-    add_kept<N, COUNT>(values, at);
-}
-INLINE void gather(float* sums_of, const float* kept, int count) {
-    each<1>(count, [&](int i) {
-        float total = 0;
-        for (int split = 0; split < SPLITS; split++) total += kept[i * SPLITS + split];
-        sums_of[i] = total;
-    });
-}
-
 }  // namespace golf
+
+#include "team.hpp"

@@ -3,7 +3,7 @@
     index       one pass in index order, as in the article
     magnitude   passes by abs(w) / rms of its tensor, until one removes nothing
     saliency    passes by the effect on the training loss
-    rounds      prune a few percent, fine-tune the survivors, again; see `golf.rounds`
+    rounds      remove a few percent, fine-tune the survivors, again; see `rounds`
 
 The guide is the test set under rule=test, held-out training images under rule=holdout; there the
 test set is read once, when the result is written.
@@ -13,55 +13,47 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from golf_opt.config.schema import PruneOptions, UsageError
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import PruneOptions
 from golf_opt.engines.base import Engine, Tensors
-from golf_opt.engines.native.engine import unpack
 from golf_opt.golf.count import Count, count, num_nonzero
 from golf_opt.golf.dead import fold, shrink
-from golf_opt.golf.pruning.evaluator import Judge, allowed_errors, flatten
+from golf_opt.golf.pruning.evaluator import Evaluator, allowed_errors, flatten
 from golf_opt.golf.pruning.ranking import Ranking, by_index, by_magnitude, by_saliency, in_scope
 from golf_opt.golf.pruning.rounds import Rounds
-from golf_opt.golf.pruning.search import Standing, passes
+from golf_opt.golf.pruning.search import PruningState, passes
 from golf_opt.task.arch import Net
-from golf_opt.task.data import Split, View
+from golf_opt.task.data import View
 from golf_opt.utils.text import percent
-
-__all__ = ["Count", "PruneOptions", "Pruned", "Pruning", "count", "prune"]
 
 
 @dataclass(frozen=True)
-class Pruned:
-    """A pruned net, measured. Accuracies are shares in [0, 1]."""
+class PruningResult:
+    """A pruned net, measured. Accuracies are fractions in [0, 1]."""
 
     net: Net
     tensors: Tensors  # `weights/...`, `buffers/...`, and `masks/...` of zeros and ones
     count: Count
     removed: int
-    guide: str  # `test` or `holdout`
-    num_guide: int  # images
+    view: View  # its objective was the guide
     accuracy: float  # on the guide
-    num_train: int
     train_accuracy: float
     test_accuracy: float
-    evaluations: int
-    time_s: float
-    log: list[dict[str, Any]]  # a row for each pass or round
+    state: PruningState  # as it was in the end
     small: Net | None  # the same without dead channels, where there were any
-    small_tensors: Tensors | None
 
     @property
     def nz(self) -> int:
         return self.count.nz
 
 
-class Pruning:
-    """One pruning, from the start or from where it stood.
+class WeightPruner:
+    """One pruning, from the start or from where it was.
 
     Args:
         engine: made with `view`; rounds train in it.
@@ -69,7 +61,7 @@ class Pruning:
         tensors: its `weights/...` and `buffers/...`.
         view: the data under the rule.
         options: what to do.
-        standing: where an earlier run stopped.
+        state: where an earlier run stopped.
 
     Raises:
         UsageError: the net misses the target to begin with.
@@ -82,18 +74,19 @@ class Pruning:
         tensors: Tensors,
         view: View,
         options: PruneOptions,
-        standing: Standing | None = None,
+        state: PruningState | None = None,
     ) -> None:
         assert view.protocol == options.rule
         self.engine, self.net, self.view, self.options = engine, net, view, options
         self.size_before = num_nonzero(net, tensors)
-        self.standing = standing or self._start(tensors)
+        self.state = state or self._start(tensors)
         self._scope = in_scope(net, options.scope)
 
-    def _start(self, tensors: Tensors) -> Standing:
+    def _start(self, tensors: Tensors) -> PruningState:
         guide, target = self.view.objective, self.options.target
         accuracy = self.engine.evaluate(self.net, tensors, guide)
-        if _errors(accuracy, guide) > allowed_errors(target, len(guide)):
+        errors = len(guide) - round(accuracy * len(guide))
+        if errors > allowed_errors(target, len(guide)):
             raise UsageError(
                 f"the net has {percent(accuracy)} on the {len(guide):,} {guide.name} images, but "
                 f"must have the target, {percent(target)}, before anything is removed; train a "
@@ -101,91 +94,76 @@ class Pruning:
             )
         buffers = {k: v.copy() for k, v in tensors.items() if k.startswith("buffers/")}
         stage = "rounds" if self.options.method == "rounds" else "passes"
-        return Standing(flatten(self.net, tensors), buffers, accuracy, stage)
+        return PruningState(flatten(self.net, tensors), buffers, accuracy, stage)
 
-    def run(self) -> Generator[Standing]:
+    def run(self) -> Generator[PruningState]:
         """Prune; yield after every candidate, so that the caller can show, save and stop."""
-        if self.standing.finished:
+        if self.state.finished:
             return
-        if self.standing.stage == "rounds":
+        if self.state.stage == "rounds":
             for _ in self._rounds():
-                yield self.standing
+                yield self.state
         for _ in self._passes():
-            yield self.standing
-        self.standing.finished = True
-        yield self.standing
+            yield self.state
+        self.state.finished = True
+        yield self.state
 
-    def result(self) -> Pruned:
+    def result(self) -> PruningResult:
         """Remove dead channels and measure, the test set included."""
-        standing = self.standing
-        tensors = self._folded(self.tensors(standing))
+        tensors = self._folded(self.state.tensors(self.net))
         small, small_tensors = shrink(self.net, tensors)
         counted = count(self.net, tensors)
         guide, test = self.view.objective, self.view.test
         accuracy = self.engine.evaluate(self.net, tensors, guide)
         smaller = small is not self.net and self._same(small, small_tensors, accuracy)
-        return Pruned(
+        return PruningResult(
             net=self.net,
             tensors=tensors | masks(self.net, tensors),
             count=counted,
             removed=self.size_before - counted.nz,
-            guide=guide.name,
-            num_guide=len(guide),
+            view=self.view,
             accuracy=accuracy,
-            num_train=len(self.view.train),
             train_accuracy=self.engine.evaluate(self.net, tensors, self.view.train),
             test_accuracy=accuracy
             if guide is test
             else self.engine.evaluate(self.net, tensors, test),
-            evaluations=standing.evaluations,
-            time_s=standing.time_s,
-            log=standing.log,
+            state=self.state,
             small=small if smaller else None,
-            small_tensors=small_tensors if smaller else None,
         )
 
-    def tensors(self, standing: Standing) -> Tensors:
-        """Return `weights/...` and `buffers/...` of a standing."""
-        return unpack(standing.weights, "weights", self.net.parameters) | standing.buffers
-
     def _rounds(self) -> Iterator[None]:
-        standing, view = self.standing, self.view
+        state, view = self.state, self.view
         rounds = Rounds(
             self.engine, self.net, view.train, len(view.objective), self._scope, self.options
         )
-        with contextlib.closing(rounds.run(standing)) as steps:
+        with contextlib.closing(rounds.run(state)) as steps:
             yield from self._timed(steps)
-        standing.stage = "passes"
+        state.stage = "passes"
 
     def _passes(self) -> Iterator[None]:
-        standing, options = self.standing, self.options
-        guide = self.view.objective
-        judge = Judge(self.engine, self.net, standing.buffers, guide, options.target)
+        state, guide, options = self.state, self.view.objective, self.options
+        evaluator = Evaluator(self.engine, self.net, state.buffers, guide, options.target)
         once = options.method == "index"
-        with contextlib.closing(judge):
-            steps = passes(standing, judge, self._ranking(), self._scope, once)
-            yield from self._timed(steps)
+        with contextlib.closing(evaluator):
+            yield from self._timed(passes(state, evaluator, self._ranking(), self._scope, once))
 
     def _timed(self, steps: Iterator[None]) -> Iterator[None]:
-        """Go through the steps, adding the time they take to the standing's."""
+        """Go through the steps, adding the time they take to the state's."""
         while True:
             started = time.monotonic()
             ended = next(steps, StopIteration)
-            self.standing.time_s += time.monotonic() - started
+            self.state.time_s += time.monotonic() - started
             if ended is StopIteration:
                 return
             yield
 
     def _ranking(self) -> Ranking:
-        options = self.options
+        options, buffers, train = self.options, self.state.buffers, self.view.train
         if options.method == "index":
             return by_index
-        return self._saliency() if options.method == "saliency" else by_magnitude(self.net)
-
-    def _saliency(self) -> Ranking:
-        train, options = self.view.train, self.options
-        buffers = self.standing.buffers
-        return by_saliency(self.engine, self.net, buffers, train, options.order, options.seed)
+        if options.method == "saliency":
+            return by_saliency(self.engine, self.net, buffers, train, options.order, options.seed)
+        return by_magnitude(self.net)
 
     def _folded(self, tensors: Tensors) -> Tensors:
         """Fold constant channels, unless rounding costs an image or nothing is gained."""
@@ -200,29 +178,9 @@ class Pruning:
         return self.engine.evaluate(net, tensors, self.view.objective) == accuracy
 
 
-def prune(
-    engine: Engine,
-    net: Net,
-    tensors: Tensors,
-    view: View,
-    options: PruneOptions,
-    report: Callable[[Standing], None] | None = None,
-) -> Pruned:
-    """Prune a net and measure the result; `report` is told after every candidate."""
-    pruning = Pruning(engine, net, tensors, view, options)
-    for standing in pruning.run():
-        if report is not None:
-            report(standing)
-    return pruning.result()
-
-
 def masks(net: Net, tensors: Tensors) -> Tensors:
     """Return `masks/...`, one where a weight is not zero."""
     return {
         f"masks/{p.name}": (tensors[f"weights/{p.name}"] != 0).astype(np.float32)
         for p in net.parameters
     }
-
-
-def _errors(accuracy: float, split: Split) -> int:
-    return len(split) - round(accuracy * len(split))

@@ -15,143 +15,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from golf_opt.config.schema import UsageError
+from golf_opt.config.errors import UsageError
 from golf_opt.engines.base import (
+    MOMENTS,
     EpochResult,
     Job,
     LaneState,
     Slice,
+    Tensors,
     data_order,
     dropout_key,
     initial_weights,
+    not_finite,
     steps_per_epoch,
 )
-from golf_opt.task import arch
-from golf_opt.task.arch import Net, Node
+from golf_opt.engines.torch.module import TorchNet, build_module
+from golf_opt.task.arch import Net
 from golf_opt.task.data import MEAN, STD, Split, View
 from golf_opt.task.recipe import ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, Candidate, learning_rates
 
 SLICE_S = 0.4
 EVAL_BATCH = 2000
 GRAPH_WARMUP_STEPS = 3  # as torch.cuda.graphs asks for before a capture
-MOMENTS = {
-    "adam": ("exp_avg", "exp_avg_sq"),
-    "adamw": ("exp_avg", "exp_avg_sq"),
-    "sgd": ("momentum",),
-}
-
-
-class CounterDropout(nn.Module):
-    """Dropout whose mask is a function of a key; the engine sets the key before each step."""
-
-    key: Tensor
-
-    def __init__(self, p: float, node_index: int) -> None:
-        super().__init__()
-        self.p = p
-        self.node_index = node_index
-        self.register_buffer("key", torch.zeros((), dtype=torch.int64), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        keep = _uniform(self.key, x.numel(), x.device).reshape(x.shape) >= self.p
-        return x * keep / (1 - self.p)
-
-
-def _mix(word: Tensor) -> Tensor:
-    """`rng.mix` on int64 tensors that hold 32-bit words."""
-    mask = 0xFFFFFFFF
-    word = word ^ (word >> 16)
-    word = (word * 0x7FEB352D) & mask
-    word = word ^ (word >> 15)
-    word = (word * 0x846CA68B) & mask
-    return word ^ (word >> 16)
-
-
-def _uniform(key: Tensor, n: int, device: torch.device) -> Tensor:
-    """`rng.uniform` on a device, [n] float32."""
-    index = torch.arange(n, dtype=torch.int64, device=device)
-    word = _mix((_mix(index ^ key) + key) & 0xFFFFFFFF)
-    return (word >> 8).to(torch.float32) * 2**-24
-
-
-def _layer(node: Node, index: int) -> nn.Module:
-    """Return the torch module of a node."""
-    layer, channels = node.layer, node.input_shape[0]
-    match layer:
-        case arch.Conv():
-            depthwise = isinstance(layer, arch.Depthwise)
-            return nn.Conv2d(
-                channels,
-                node.output_shape[0],
-                layer.kernel,
-                layer.stride,
-                layer.pad,
-                groups=channels if depthwise else 1,
-                bias=layer.bias,
-            )
-        case arch.Linear():
-            return nn.Linear(int(np.prod(node.input_shape)), layer.features, layer.bias)
-        case arch.BatchNorm():
-            norm = nn.BatchNorm2d if len(node.input_shape) == 3 else nn.BatchNorm1d
-            return norm(channels, eps=layer.EPS, momentum=layer.MOMENTUM)
-        case arch.ReLU():
-            return nn.ReLU()
-        case arch.LeakyReLU():
-            return nn.LeakyReLU(layer.slope)
-        case arch.PReLU():
-            return nn.PReLU(channels)
-        case arch.MaxPool():
-            return nn.MaxPool2d(layer.size)
-        case arch.GlobalAvgPool():
-            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        case arch.Dropout():
-            return CounterDropout(layer.p, index)
-    raise AssertionError(f"no torch module for {layer.kind}")
-
-
-class TorchNet(nn.Module):
-    """A net of `arch` as a torch module, from images [n, 1, 28, 28] to scores [n, 10]."""
-
-    def __init__(self, net: Net) -> None:
-        super().__init__()
-        self.net = net
-        self.layers = nn.ModuleDict(
-            {node.name: _layer(node, i) for i, node in enumerate(net.nodes) if not node.shared}
-        )
-
-    def forward(self, x: Tensor, until: int | None = None) -> Tensor:
-        """Return the output of the first `until` nodes, or of all."""
-        for node in self.net.nodes[:until]:
-            if isinstance(node.layer, arch.Linear):
-                x = x.flatten(1)
-            x = self.layers[node.name](x)
-        return x
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return `weights/<parameter>` and `buffers/<buffer>` as live tensors."""
-        weights = {
-            f"weights/{p.name}": self.layers.get_parameter(p.name) for p in self.net.parameters
-        }
-        buffers = {f"buffers/{b.name}": self.layers.get_buffer(b.name) for b in self.net.buffers}
-        return weights | buffers
-
-    def dropouts(self) -> list[CounterDropout]:
-        return [layer for layer in self.layers.values() if isinstance(layer, CounterDropout)]
-
-
-def build_module(net: Net, tensors: Mapping[str, npt.NDArray[Any]] | None = None) -> TorchNet:
-    """Return the net as a torch module, with these `weights/...` and `buffers/...` if given."""
-    module = TorchNet(net)
-    if tensors is not None:
-        with torch.no_grad():
-            for name, tensor in module.tensors().items():
-                tensor.copy_(torch.from_numpy(np.array(tensors[name])))
-    return module
 
 
 def build_optimizer(
@@ -244,7 +132,7 @@ class TorchEngine:
         del self._lanes[lane]
         self._turns.remove(lane)
 
-    def evaluate(self, net: Net, tensors: Mapping[str, npt.NDArray[Any]], split: Split) -> float:
+    def evaluate(self, net: Net, tensors: Tensors, split: Split) -> float:
         module = self._module(net, tensors)
         return self._accuracy(module, *self._load(split))
 
@@ -258,7 +146,7 @@ class TorchEngine:
         labels = torch.from_numpy(split.labels.astype(np.int64)).to(self._device)
         return ((images.to(self._dtype) / 255) - MEAN) / STD, labels
 
-    def _module(self, net: Net, tensors: Mapping[str, npt.NDArray[Any]]) -> TorchNet:
+    def _module(self, net: Net, tensors: Tensors) -> TorchNet:
         return build_module(net, tensors).to(self._device, self._dtype)
 
     def _new_lane(self, job: Job, state: LaneState | None) -> _Lane:
@@ -288,9 +176,7 @@ class TorchEngine:
         self._set_moments(run, tensors)
         return run
 
-    def _masks(
-        self, weights: Mapping[str, Tensor], tensors: Mapping[str, npt.NDArray[Any]]
-    ) -> dict[str, Tensor]:
+    def _masks(self, weights: Mapping[str, Tensor], tensors: Tensors) -> dict[str, Tensor]:
         masks = {}
         for name, weight in weights.items():
             if (mask := tensors.get(f"masks/{name}")) is not None:
@@ -299,7 +185,7 @@ class TorchEngine:
                     weight.mul_(masks[name])
         return masks
 
-    def _set_moments(self, run: _Lane, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    def _set_moments(self, run: _Lane, tensors: Tensors) -> None:
         """Give the optimiser its whole state, so that its first step is like any other."""
         done = run.epoch * self._steps(run.job) + run.step
         for name, weight in run.weights.items():
@@ -330,8 +216,7 @@ class TorchEngine:
         while run.step < steps and time.perf_counter() - started < SLICE_S:
             self._train_step(run)
         if not np.isfinite(loss_sum := float(run.loss_sum)):
-            why = f"training loss became {_loss_word(loss_sum)} in epoch {run.epoch + 1}"
-            return Slice(lane, run.epoch + 1, run.step / steps, error=why)
+            return not_finite(lane, run.epoch + 1, run.step / steps, loss_sum)
         result = self._end_epoch(run, loss_sum, started) if run.step == steps else None
         run.time_s += 0.0 if result else time.perf_counter() - started
         epoch = run.epoch if result else run.epoch + 1
@@ -431,10 +316,6 @@ class TorchEngine:
 
 def _torch_moment(name: str) -> str:
     return "momentum_buffer" if name == "momentum" else name
-
-
-def _loss_word(loss: float) -> str:
-    return "nan" if np.isnan(loss) else "infinite"
 
 
 def _numpy(tensor: Tensor) -> npt.NDArray[Any]:

@@ -1,0 +1,182 @@
+"""The verbs: each checks what Hydra composed and calls the module that does the work.
+
+That module is imported in the verb, so that `golf-opt arch` and `--help` answer at once.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from golf_opt.config import schema
+from golf_opt.config.check import load
+from golf_opt.config.reproduce import ReproduceConfig
+from golf_opt.task.arch import show_shape
+from golf_opt.task.grammar import load_arch, presets
+
+if TYPE_CHECKING:
+    from golf_opt.study.run import Outcome
+
+EXIT_SIGNAL = 128  # plus the signal's number, as shells do
+
+
+def say(line: str) -> None:
+    """Print a line at once, so that a log shows it when it happens."""
+    print(line, flush=True)
+
+
+def command() -> str:
+    """Return what the user typed."""
+    return f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".strip()
+
+
+def leave(signal: int | None) -> None:
+    """End with the status of a shell command that a signal ended, if one did."""
+    if signal is not None:
+        sys.exit(EXIT_SIGNAL + signal)
+
+
+def end(outcome: Outcome) -> None:
+    """Say the last words, and exit as the signal that ended the study asks for."""
+    say(outcome.closing)
+    leave(outcome.signal)
+
+
+def quiet_optuna() -> None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def study(cfg: DictConfig) -> None:
+    from golf_opt.study.run import run_study
+
+    quiet_optuna()
+    end(run_study(load(schema.StudyConfig, cfg), command(), say))
+
+
+def worker(cfg: DictConfig) -> None:
+    from golf_opt.study.run import join_study
+
+    quiet_optuna()
+    end(join_study(load(schema.WorkerConfig, cfg), say))
+
+
+def prune(cfg: DictConfig) -> None:
+    from golf_opt.golf.pruning.run import run_prune
+
+    end(run_prune(load(schema.PruneConfig, cfg), command(), say))
+
+
+def dashboard(cfg: DictConfig) -> None:
+    from golf_opt.dashboard.server import serve
+
+    serve(load(schema.DashboardConfig, cfg), say)
+
+
+def confirm(cfg: DictConfig) -> None:
+    from golf_opt.golf.retrain import confirm as work
+
+    leave(work.confirm(load(schema.ConfirmConfig, cfg), say))
+
+
+def record(cfg: DictConfig) -> None:
+    from golf_opt.golf.records.make import make_record
+
+    say(f"record: {make_record(load(schema.RecordConfig, cfg))}")
+
+
+def verify(cfg: DictConfig) -> None:
+    from golf_opt.golf.records.verify import verify_all
+
+    if not verify_all(load(schema.VerifyConfig, cfg), say):
+        sys.exit(1)
+
+
+def reproduce(cfg: DictConfig) -> None:
+    from golf_opt.golf.retrain import reproduce as work
+
+    leave(work.reproduce(load(ReproduceConfig, cfg), say))
+
+
+def report(cfg: DictConfig) -> None:
+    from golf_opt.reports.report import write_report
+
+    for path in write_report(load(schema.ReportConfig, cfg)):
+        say(str(path))
+
+
+def compare(cfg: DictConfig) -> None:
+    from golf_opt.reports.compare import write_comparison
+    from golf_opt.visualization.document import print_table
+
+    table, paths = write_comparison(load(schema.CompareConfig, cfg))
+    print_table(table)
+    for path in paths:
+        say(str(path))
+
+
+def ls(cfg: DictConfig) -> None:
+    from golf_opt.manage.listing import list_studies
+
+    list_studies(load(schema.ListConfig, cfg), say)
+
+
+def rm(cfg: DictConfig) -> None:
+    from golf_opt.manage.removal import remove
+
+    if not remove(load(schema.RemovalConfig, cfg), say):
+        sys.exit(1)
+
+
+def export(cfg: DictConfig) -> None:
+    from golf_opt.manage.transfer import export_study
+
+    export_study(load(schema.ExportConfig, cfg), say)
+
+
+def import_(cfg: DictConfig) -> None:
+    from golf_opt.manage.transfer import import_study
+
+    quiet_optuna()
+    import_study(load(schema.ImportConfig, cfg), say)
+
+
+def interpret(cfg: DictConfig) -> None:
+    from golf_opt.golf.interpret import run as work
+
+    work.interpret(load(schema.InterpretConfig, cfg), say)
+
+
+def deploy(cfg: DictConfig) -> None:
+    from golf_opt.golf.deploy import run as work
+
+    work.deploy(load(schema.DeployConfig, cfg), say)
+
+
+def arch(names: list[str]) -> None:
+    """Print layer, output shape and parameters of each net, and the total."""
+    if not names or names[0] in ("-h", "--help"):
+        say(f"golf-opt arch NAME...\n\npresets: {', '.join(presets())}\n\nor by grammar:")
+        say("  c4-5-4   c4-5-4-prelu   c4-5-4-leaky0.2   c3-4-4-k5-3-3")
+        return
+    for net in [load_arch(name) for name in names]:
+        say(f"{net.name}")
+        for node in net.nodes:
+            label = f"{node.name} (shared)" if node.shared else node.name
+            say(f"  {label:<24} {show_shape(node.output_shape):>12} {node.num_params:>10,}")
+        say(f"  {'total parameters':<24} {'':>12} {net.num_params:>10}\n")
+
+
+HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
+    verb.__name__.rstrip("_"): verb
+    for verb in (
+        study, worker, dashboard, report, compare, ls, rm, export, import_, prune, confirm, record,
+        verify, reproduce, interpret, deploy,
+    )
+}  # fmt: skip
+VERBS = (*HYDRA_VERBS, "arch")

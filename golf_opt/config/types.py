@@ -1,0 +1,109 @@
+"""The types of configuration keys: what a value must be, each said once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Field, StrictFloat, StrictInt, WrapValidator
+
+from golf_opt.config.errors import UsageError, check_choice
+from golf_opt.config.paths import CONF_DIR, load_yaml
+
+Protocol = Literal["test", "holdout"]
+Board = Literal["article", "holdout", "99"]
+BOARDS: tuple[str, ...] = get_args(Board)
+EngineName = Literal["auto", "native", "torch", "cuda"]
+PruneMethod = Literal["index", "magnitude", "saliency", "rounds"]
+Scope = Literal["weights", "all"]
+
+
+def _number_as_text(value: object) -> object:
+    return str(value) if type(value) in (int, float) else value
+
+
+def _refuse(wrong: Callable[[Any], bool], must: str) -> AfterValidator:
+    """Return a check that says what a value must be where it is wrong."""
+
+    def check(value: Any) -> Any:
+        if wrong(value):
+            raise ValueError(must)
+        return value
+
+    return AfterValidator(check)
+
+
+def _given(name: object) -> object:
+    if name is None:
+        raise UsageError("study is missing; give study=NAME, as `golf-opt ls` lists them.")
+    return name
+
+
+def _two_or_more(names: object) -> object:
+    if not isinstance(names, list) or len(set(map(str, names))) < 2:
+        raise ValueError("the names of two or more; golf-opt compare studies=[A,B]")
+    return tuple(dict.fromkeys(map(str, names)))
+
+
+def _points(enqueue: object) -> object:
+    """Return the points to run first: a name in conf/points, a mapping, or a list of mappings."""
+    if isinstance(enqueue, str):
+        folder = CONF_DIR / "points"
+        names = [path.stem for path in folder.glob("*.yaml")]
+        enqueue = load_yaml(folder / f"{check_choice('study.enqueue', enqueue, names)}.yaml")
+    points = enqueue if isinstance(enqueue, (list, tuple)) else () if enqueue is None else [enqueue]
+    for point in points:
+        if not isinstance(point, dict) or not point:
+            raise UsageError(
+                f"study.enqueue holds {point!r}, but must hold mappings of parameter to value, "
+                "such as {batch_size: 14, lr: 8e-4}."
+            )
+    return points
+
+
+def _as_given(value: object, checked: Callable[[object], object]) -> object:
+    checked(value)
+    return value
+
+
+AsGiven = WrapValidator(_as_given)  # an integer stays one where a float is wanted
+Positive = Annotated[StrictInt, Field(ge=1)]
+Epochs = Annotated[StrictInt, Field(ge=1, le=10_000)]
+Seed = Annotated[StrictInt, Field(ge=0, le=2**63 - 1)]
+Fraction = Annotated[StrictFloat, Field(gt=0, lt=1, description="a share above 0 and below 1")]
+Mapped = dict[str, Any]
+Callbacks = Annotated[Mapped, BeforeValidator(lambda value: value or {})]  # null: none
+FilePath = Annotated[Path, BeforeValidator(_number_as_text)]
+Folder = Annotated[
+    FilePath,
+    _refuse(lambda path: path.exists() and not path.is_dir(), "a folder, and that is a file."),
+]
+NewFolder = Annotated[
+    FilePath,
+    _refuse(lambda path: path.exists(), "a folder that is not there yet."),
+    Field(description="a folder to make"),
+]
+NewFile = Annotated[FilePath, _refuse(lambda path: path.is_dir(), "a file, and that is a folder.")]
+StudyName = Annotated[
+    str,
+    _refuse(
+        lambda name: not name.strip() or len(name) > 200 or not name.isprintable(),
+        "1 to 200 printable characters, not only blanks.",
+    ),
+]
+ExistingStudy = Annotated[StudyName, BeforeValidator(_given)]
+Trial = Annotated[
+    Literal["best"] | Annotated[StrictInt, Field(ge=0)],
+    Field(description="best or a trial's number"),
+]
+TwoOrMore = Annotated[tuple[str, ...], BeforeValidator(_two_or_more)]
+Points = Annotated[tuple[Mapped, ...], BeforeValidator(_points)]
+Lanes = Annotated[  # None: as many as the engine finds useful
+    Annotated[StrictInt, Field(ge=1, le=4096)] | None,
+    BeforeValidator(lambda lanes: None if lanes == "auto" else lanes),
+]
+BoardName = Annotated[Board, BeforeValidator(_number_as_text)]  # 99 comes as a number
+Reading = Annotated[
+    Literal["last", "best"] | Positive, Field(description="last, best or an epoch's number")
+]

@@ -1,0 +1,92 @@
+"""Passes of a net over images in compiled code, without training: scores, counts, gradients.
+
+Each object has memory of its own, so that each thread can have one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from golf_opt.engines.base import Floats, Tensors
+from golf_opt.engines.flat import aligned, pack
+from golf_opt.engines.native.library import Library
+from golf_opt.task.arch import NUM_CLASSES, Net
+from golf_opt.task.data import Split
+
+NEVER = ctypes.c_int32(0)  # the stop flag of what cannot be stopped
+
+
+@dataclass
+class Images:
+    """A split as the kernel reads it: images [n, 28, 28] and labels [n], uint8, contiguous."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, split: Split) -> Images:
+        return cls(np.ascontiguousarray(split.images), np.ascontiguousarray(split.labels))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def pointers(self) -> tuple[int, int, int]:
+        """The addresses of images and labels, and how many there are."""
+        return self.images.ctypes.data, self.labels.ctypes.data, len(self)
+
+
+class ForwardPass:
+    """The forward pass of a net over any number of images; its weights are flat."""
+
+    def __init__(self, kernel: Library) -> None:
+        self._kernel = kernel
+        self._workspace = aligned(kernel.workspace_bytes(kernel.images), np.uint8)
+
+    def correct(
+        self, weights: Floats, buffers: Floats, data: Images, stop: ctypes.c_int32 = NEVER
+    ) -> int:
+        """Return how many images get their label; what it returns after a stop means nothing."""
+        net = (weights.ctypes.data, buffers.ctypes.data)
+        workspace = self._workspace.ctypes.data
+        return int(self._kernel.correct(*data.pointers, *net, ctypes.addressof(stop), workspace))
+
+    def scores(self, weights: Floats, buffers: Floats, images: npt.NDArray[np.uint8]) -> Floats:
+        """Return the class scores, [n, 10] float32."""
+        images = np.ascontiguousarray(images)
+        scores = np.empty((len(images), NUM_CLASSES), dtype=np.float32)
+        arrays = (weights, buffers, self._workspace, scores)
+        self._kernel.scores(images.ctypes.data, len(images), *(a.ctypes.data for a in arrays))
+        return scores
+
+
+class BackwardPass:
+    """The gradients of a net over one batch after the other, each of at most `batch_size` images.
+
+    `buffers` are the net's, as the batches leave them.
+    """
+
+    def __init__(self, net: Net, tensors: Tensors, kernel: Library, batch_size: int) -> None:
+        self._kernel = kernel
+        self._weights = pack(tensors, "weights", net.parameters, kernel.padded_params)
+        self.buffers = pack(tensors, "buffers", net.buffers)
+        self._workspace = aligned(kernel.workspace_bytes(batch_size), np.uint8)
+
+    def run(
+        self,
+        data: Images,
+        order: npt.NDArray[np.uint32],
+        keys: npt.NDArray[np.uint32],
+        label_smoothing: float,
+        gradients: Floats,
+    ) -> float:
+        """Write the gradients of the images of `order`; return their mean loss."""
+        images, labels, _ = data.pointers
+        net = (array.ctypes.data for array in (self._weights, self.buffers, keys))
+        rest = (array.ctypes.data for array in (order, self._workspace, gradients))
+        count = len(order)
+        return float(self._kernel.gradients(images, labels, count, *net, label_smoothing, *rest))

@@ -1,0 +1,85 @@
+"""`golf-opt compare`: studies side by side, in the terminal, as HTML and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import optuna
+
+from golf_opt.config.schema import CompareConfig
+from golf_opt.reports.report import picture, snapshot_with_best
+from golf_opt.storage.studies import opened_storage
+from golf_opt.study.description import description_of, differences, find_study
+from golf_opt.utils.text import percent
+from golf_opt.utils.trials import counts
+from golf_opt.visualization.document import Block, Heading, Paragraph, Table, write_document
+from golf_opt.visualization.published import kept_records
+from golf_opt.visualization.size_and_accuracy import parameters_and_accuracy
+from golf_opt.visualization.snapshot import StudySnapshot, value_of
+from golf_opt.visualization.study_figures import best_so_far
+
+HEAD = (
+    "study", "parameters", "data", "protocol", "epochs", "trials", "best", "train", "median",
+)  # fmt: skip
+
+
+def write_comparison(config: CompareConfig) -> tuple[Table, list[Path]]:
+    """Write studies side by side; return their table, and the paths of HTML and Markdown.
+
+    Raises:
+        UsageError: one of them is not there or has no finished trial.
+    """
+    with opened_storage(config.storage) as storage:
+        studies = [find_study(storage, name) for name in config.studies]
+        snapshots = [snapshot_with_best(study) for study in studies]
+        rows = [_row(*pair) for pair in zip(studies, snapshots, strict=True)]
+        table = Table(HEAD, rows)
+        blocks = [table, *_figures(snapshots, config.folder), *_differences(studies, snapshots)]
+    name = "compare " + " ".join(config.studies)
+    title = f"Side by side: {', '.join(config.studies)}"
+    return table, write_document(config.folder / "reports", name, title, blocks)
+
+
+def _row(study: optuna.Study, snapshot: StudySnapshot) -> list[str]:
+    best, tally = snapshot.best, counts(study)
+    assert best is not None
+    values = sorted(map(value_of, snapshot.complete))
+    train = best.user_attrs.get("train_accuracy")
+    return [
+        study.study_name,
+        str(snapshot.num_params or "?"),
+        snapshot.data,
+        snapshot.protocol,
+        str(snapshot.epochs),
+        f"{tally['complete']} + {tally['pruned']} pruned",
+        f"{percent(value_of(best))} (trial {best.number}, n = 1)",
+        percent(train) if train is not None else "-",
+        percent(values[len(values) // 2]),
+    ]
+
+
+def _figures(snapshots: Sequence[StudySnapshot], folder: Path) -> Iterator[Block]:
+    yield picture(best_so_far(snapshots))
+    sizes = parameters_and_accuracy(snapshots, kept_records(folder / "records"))
+    if sizes is not None:
+        yield picture(sizes)
+
+
+def _differences(
+    studies: Sequence[optuna.Study], snapshots: Sequence[StudySnapshot]
+) -> Iterator[Block]:
+    """Say in what each study differs from the first."""
+    yield Heading("What differs")
+    first = description_of(studies[0]).identity()
+    for study in studies[1:]:
+        rows = differences(first, description_of(study).identity() | {"layers": first["layers"]})
+        words = [row.replace(" was ", ": ").replace(" and is ", " -> ") for row in rows]
+        yield Paragraph(
+            f"{studies[0].study_name} -> {study.study_name}: "
+            f"{'; '.join(words) or 'nothing but trials and seeds'}."
+        )
+    if len({(snapshot.data, snapshot.protocol, snapshot.epochs) for snapshot in snapshots}) > 1:
+        yield Paragraph(
+            "Data, protocol or epochs differ: these accuracies do not measure the same thing."
+        )

@@ -1,0 +1,65 @@
+"""Optuna's own figures on paper: which parameters matter, and which pairs of values are good.
+
+Optuna calls them experimental, and draws with pyplot, whose state belongs to the process. Both are
+dealt with here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+
+from golf_opt.visualization.document import Picture
+from golf_opt.visualization.plots import paper, to_svg
+
+FEWEST_TRIALS = 10  # complete ones; of fewer, the best tenth is none
+MOST_PAIRED = 3  # parameters, the most important ones
+
+
+def optuna_pictures(study: optuna.Study) -> Iterator[Picture]:
+    """Draw importances and ranks, if there are trials enough and some parameter matters."""
+    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < FEWEST_TRIALS:
+        return
+    from optuna.importance import get_param_importances  # with scikit-learn, a second
+    from optuna.visualization import matplotlib as by_optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that some parameter makes no difference
+        importances = get_param_importances(study, normalize=False)
+    if not any(importances.values()):
+        return
+    yield Picture(
+        "importances",
+        "Importance of each parameter",
+        "By PED-ANOVA: how far it decides whether a trial is among the best tenth.",
+        _svg(lambda: by_optuna.plot_param_importances(study), 1.0 + 0.4 * len(importances)),
+    )
+    paired = list(importances)[:MOST_PAIRED]
+    if len(paired) > 1:
+        yield Picture(
+            "ranks",
+            "Pairs of parameters",
+            "A dot is a complete trial, its colour the rank of its accuracy.",
+            _svg(lambda: by_optuna.plot_rank(study, paired), 6.5),
+        )
+
+
+def _svg(draw: Callable[[], Any], height: float) -> str:
+    """Return what `draw` makes with pyplot, 8.5 inches wide and so many high, as an SVG element."""
+    from matplotlib import pyplot
+
+    with paper(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # experimental; an axis with a single value
+        pyplot.switch_backend("agg")
+        pyplot.rcParams["text.parse_math"] = True  # powers of ten on an axis
+        pyplot.rcParams["savefig.bbox"] = "tight"
+        canvas = np.ravel(draw())[0].figure
+        canvas.set_size_inches(8.5, height)
+        drawn = to_svg(canvas)
+        pyplot.close("all")  # Optuna leaves an empty one
+    return drawn

@@ -1,0 +1,175 @@
+"""The figures of studies: learning curves, accuracy by parameter, the best so far.
+
+Nothing here is made while a study trains: the dashboard and the report make them of what the
+storage holds when somebody looks, so they cost the study nothing and are never out of date.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from golf_opt.visualization.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    Figure,
+    Panel,
+    Series,
+)
+from golf_opt.visualization.lanes import lanes_over_time
+from golf_opt.visualization.published import KnownNet
+from golf_opt.visualization.size_and_accuracy import parameters_and_accuracy
+from golf_opt.visualization.snapshot import NOISE_SDS, StudySnapshot, seed_noise, value_of
+
+MOST_CURVES = 500
+
+
+def study_figures(
+    study: StudySnapshot, others: Sequence[StudySnapshot] = (), records: Sequence[KnownNet] = ()
+) -> list[Figure]:
+    """Return the figures of one study; others and records are in the one of all studies."""
+    makers: tuple[Callable[[], Figure | None], ...] = (
+        lambda: learning_curves(study),
+        lambda: accuracy_by_parameter(study),
+        lambda: parameters_and_accuracy([study, *others], records),
+        lambda: lanes_over_time(study),
+    )
+    return [figure for make in makers if (figure := make()) is not None]
+
+
+def learning_curves(study: StudySnapshot) -> Figure | None:
+    """Every trial's accuracy by epoch: the best in front, the pruned ones faint."""
+    shown = _shown([trial for trial in study.trials if trial.intermediate_values], study.best)
+    if not shown:
+        return None
+    groups = (
+        ("pruned or failed", GREY, 1.0, 0.6, (TrialState.PRUNED, TrialState.FAIL)),
+        ("complete", BLUE, 1.5, 0.5, (TrialState.COMPLETE,)),
+        ("running", GREEN, 2.0, 0.9, (TrialState.RUNNING, TrialState.WAITING)),
+    )
+    series = []
+    for name, colour, width, opacity, states in groups:
+        trials = [t for t in shown if t.state in states and t is not study.best]
+        if trials:
+            series.append(_curves(f"{name} ({len(trials)})", trials, colour, width, opacity))
+    best = study.best
+    if best is not None and best.intermediate_values:
+        series.append(_curves(f"best: trial {best.number}", [best], ORANGE, 3.0, 1.0))
+    total = sum(1 for trial in study.trials if trial.intermediate_values)
+    part = "" if len(shown) == total else f", the best and the newest {len(shown)} of {total:,}"
+    ends = [100 * trial.intermediate_values[max(trial.intermediate_values)] for trial in shown]
+    low, top = sorted(ends)[len(ends) // 5], max(ends)  # most lines end within, the best apart
+    margin = max(0.05 * (top - low), 0.1)
+    span = max(low, top - 10.0) - margin, min(100.0, top + margin)
+    panel = Panel("epoch", f"{study.objective} (%)", series, y_range=span)
+    return Figure(
+        "learning-curves",
+        f"Learning curves of {len(shown):,} trials{part}",
+        "One line a trial, one seed each.",
+        [panel],
+    )
+
+
+def accuracy_by_parameter(study: StudySnapshot) -> Figure | None:
+    """The objective of complete trials against each tuned parameter, and the noise of seeds."""
+    complete, best = study.complete, study.best
+    distributions = {k: v for trial in reversed(complete) for k, v in trial.distributions.items()}
+    names = list(dict.fromkeys(name for trial in complete for name in trial.distributions))
+    if best is None or len(complete) < 2 or not names:
+        return None
+    sd, source = seed_noise(study)
+    top = 100 * value_of(best)
+    band = (top - 100 * NOISE_SDS * sd, top) if sd is not None else None
+    words = f"Shaded: {NOISE_SDS:g} sd of seed noise below the best ({source})." if band else source
+    return Figure(
+        "accuracy-by-parameter",
+        f"Accuracy against each parameter, n = {len(complete):,} complete trials",
+        words,
+        [_against(name, distributions[name], study, best, band) for name in names],
+    )
+
+
+def _against(
+    name: str,
+    distribution: BaseDistribution,
+    study: StudySnapshot,
+    best: FrozenTrial,
+    band: tuple[float, float] | None,
+) -> Panel:
+    """The objective against one parameter; the best trial is a star."""
+    show = str if isinstance(distribution, CategoricalDistribution) else lambda value: value
+    trials = [t for t in study.complete if name in t.params and t is not best]
+    points, top = [100 * value_of(trial) for trial in trials], 100 * value_of(best)
+    values = [show(trial.params[name]) for trial in trials]
+    labels = [f"trial {trial.number}" for trial in trials]
+    series = [Series("complete trials", values, points, BLUE, opacity=0.6, labels=labels)]
+    if name in best.params:
+        label = f"best: trial {best.number}"
+        at = [show(best.params[name])]
+        series.append(Series(label, at, [top], ORANGE, symbol="star", labels=[label]))
+    return Panel(
+        name,
+        f"{study.objective} (%)",
+        series,
+        log_x=bool(getattr(distribution, "log", False)),
+        y_range=_upper_part([*points, top]),
+        band=band,
+    )
+
+
+def best_so_far(studies: Sequence[StudySnapshot]) -> Figure:
+    """The best objective after so many finished trials, a line a study."""
+    series = []
+    for index, study in enumerate(studies):
+        best, heights = 0.0, []
+        finished = [trial for trial in study.trials if trial.state.is_finished()]
+        for trial in finished:
+            if trial.state == TrialState.COMPLETE:
+                best = max(best, 100 * value_of(trial))
+            heights.append(best or None)
+        colour = PALETTE[index % len(PALETTE)]
+        line = list(range(1, len(finished) + 1))
+        series.append(Series(study.name, line, heights, colour, line=2.5, step=True))
+    ends = [height for line in series for height in line.y if height is not None]
+    panel = Panel("finished trials", "best so far (%)", series, y_range=_upper_part(ends))
+    return Figure("best-so-far", "Best so far", "One seed a trial.", [panel])
+
+
+def _shown(trials: list[FrozenTrial], best: FrozenTrial | None) -> list[FrozenTrial]:
+    newest = trials[-MOST_CURVES:]
+    return newest if best is None or best in newest else [best, *newest[1:]]
+
+
+def _curves(
+    name: str, trials: Sequence[FrozenTrial], colour: str, width: float, opacity: float
+) -> Series:
+    """One line for all of them, with a gap between two trials."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    labels: list[str] = []
+    for trial in trials:
+        for epoch, accuracy in sorted(trial.intermediate_values.items()):
+            x.append(epoch)
+            y.append(100 * accuracy if math.isfinite(accuracy) else None)
+        x.append(None)
+        y.append(None)
+        labels += [f"trial {trial.number}"] * (len(trial.intermediate_values) + 1)
+    return Series(name, x, y, colour, width, opacity, labels=labels)
+
+
+def _upper_part(percents: Sequence[float]) -> tuple[float, float]:
+    """Return a range of accuracies that shows the best half well; the worst may be below it."""
+    finite = [value for value in percents if math.isfinite(value)]
+    if not finite:
+        return 0.0, 100.0
+    top, middle = max(finite), statistics.median(finite)
+    low = max(min(finite), top - max(2.5 * (top - middle), 1.0))
+    margin = max(0.05 * (top - low), 0.1)
+    return low - margin, min(100.0, top + 2 * margin)
