@@ -9,8 +9,9 @@ PYTHON ?= python3
 
 GOLF := .venv/bin/golf-opt
 SETUP := .venv/.installed
+MKDOCS := NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-.PHONY: help setup study worker demo dashboard test check reproduce records bench bench-storage clean
+.PHONY: help setup study worker demo dashboard test check docs reproduce records bench bench-storage clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -45,15 +46,23 @@ dashboard: $(SETUP) ## Browse the studies at http://127.0.0.1:8080/
 test: $(SETUP) ## Run the tests
 	@.venv/bin/python -m pytest $(ARGS)
 
-check: $(SETUP) ## Lint, check formatting and types
+check: $(SETUP) ## Lint, check formatting and types, build the documentation
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
+	@$(MKDOCS)
+
+docs: $(SETUP) ## Write the generated parts of docs/, and build the site in site/
+	@.venv/bin/python docs/scripts/configuration.py --write
+	@.venv/bin/python docs/scripts/packages.py --write
+	@.venv/bin/python -m bench.readme --write
+	@.venv/bin/python -m golf_opt.golf.records.table --write
+	@$(MKDOCS)
 
 reproduce: $(SETUP) ## Train again what the sources published; PART=full for more seeds
 	@$(GOLF) reproduce $(if $(PART),part=$(PART)) $(ARGS)
 
-records: $(SETUP) ## Verify all records and write the table of README.md
+records: $(SETUP) ## Verify all records and write the tables of docs/records.md
 	@$(GOLF) verify $(ARGS)
 	@.venv/bin/python -m golf_opt.golf.records.table --write
 
@@ -71,4 +80,4 @@ bench-storage: $(SETUP) .venv/.bench ## Measure the storage against plain Optuna
 	@touch $@
 
 clean: ## Remove .venv and caches; studies stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache .hypothesis

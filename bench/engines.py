@@ -25,7 +25,7 @@ from rich.table import Table
 
 from bench.peers.jax_scan import Scan, supports
 from bench.peers.pytorch import Compiled, Eager, Tutorial
-from bench.report import RESULTS, machine, save
+from bench.report import PICTURES, machine, save, slug
 from golf_opt.config.schema import DataConfig
 from golf_opt.engines.base import Job
 from golf_opt.engines.native import NativeEngine, library
@@ -196,7 +196,8 @@ def main() -> None:
     console.print(table_of(rows))
     suffix = "-quick" if quick else ""
     path = save(f"engines{suffix}", {"machine": about, "rows": rows})
-    plot(rows, RESULTS / f"engines{suffix}.png")
+    if not quick:
+        plot(rows, PICTURES / f"engines-{slug(about['cpu'])}.png")
     console.print(f"{path}")
 
 

@@ -37,7 +37,8 @@ from rich.table import Table
 
 from bench.report import save
 from golf_opt.config.schema import StorageConfig
-from golf_opt.storage.studies import PASSWORD_ENV, opened_storage, storage_url, take_password
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.url import PASSWORD_ENV, storage_url, take_password
 from tests.postgres import PASSWORD, Server, free_port, started
 
 PROCESSES = (1, 8, 32)
@@ -235,7 +236,7 @@ def main() -> None:
     quiet()
     os.environ[PASSWORD_ENV] = PASSWORD  # of every database that the server will have
     CONTEXT.set_forkserver_preload(
-        ["bench.report", "golf_opt.storage.studies", "rich.table", "tests.postgres", *GRPC]
+        ["bench.report", "golf_opt.storage.connect", "rich.table", "tests.postgres", *GRPC]
     )
     print(save("fleet", measure(options.trials, options.turns)))
 

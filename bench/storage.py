@@ -30,8 +30,9 @@ from rich.table import Table
 
 from bench.report import machine, save
 from golf_opt.config.schema import StorageConfig
-from golf_opt.storage.studies import PASSWORD_ENV, flush, open_storage, take_password
-from golf_opt.storage.write_behind import WriteBehindStorage
+from golf_opt.storage.connect import open_storage
+from golf_opt.storage.url import PASSWORD_ENV, take_password
+from golf_opt.storage.workers import coordination, flush
 from tests.postgres import started
 
 FILLED, STEPS = 1_000, 20
@@ -103,7 +104,6 @@ def compare(kind: str, folder: Path, turns: int) -> dict[str, Any]:
     """Return milliseconds a trial of both, by trials under way, and of a long study."""
     with database(kind, folder) as (url, config):
         ours = open_storage(config)
-        assert isinstance(ours, WriteBehindStorage)
         fill(open_study(ours, "mine"), FILLED)
         fill(open_study(ours, "plain"), FILLED)
         mine, plain = (
@@ -122,7 +122,7 @@ def compare(kind: str, folder: Path, turns: int) -> dict[str, Any]:
         begun = time.perf_counter()
         fill(long, LONG)
         rows["long_s"] = time.perf_counter() - begun
-        ours.close()
+        coordination(ours).close()
         plain._storage._backend.engine.dispose()
     return rows
 

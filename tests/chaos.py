@@ -32,7 +32,9 @@ from bench.report import save
 from golf_opt.config.schema import DataConfig, StorageConfig
 from golf_opt.engines.base import Job
 from golf_opt.engines.native import NativeEngine
-from golf_opt.storage.studies import PASSWORD_ENV, opened_storage, requeue_dead, take_password
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.url import PASSWORD_ENV, take_password
+from golf_opt.storage.workers import coordination
 from golf_opt.study.callbacks import Callback, TrialRun
 from golf_opt.study.description import description_of
 from golf_opt.task.data import load
@@ -212,7 +214,7 @@ def check(fleet: Fleet, trials: int, epochs: int) -> tuple[int, float]:
     assert not fleet.errors, "\n".join(fleet.errors)
     with opened_storage(fleet.storage) as opened:
         study = optuna.load_study(study_name=STUDY, storage=opened)
-        assert requeue_dead(study) == []
+        assert coordination(opened).requeue_dead(study._study_id) == []
         rows, plan = study.trials, description_of(study)
         candidates = [plan.job(trial).candidate for trial in rows]
     assert Counter(trial.state for trial in rows) == {TrialState.COMPLETE: trials}

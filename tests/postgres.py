@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from golf_opt.config.schema import StorageConfig
-from golf_opt.storage.studies import PASSWORD_ENV, take_password
+from golf_opt.storage.url import PASSWORD_ENV, take_password
 
 USER = "golfer"
 PASSWORD = "Gehe1m@ss:w/rd%?#&="  # every character that means something in a URL

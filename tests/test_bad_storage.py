@@ -18,7 +18,9 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import StorageConfig
 from golf_opt.golf.source import load_trained
-from golf_opt.storage.studies import STUDY_ID, marks, opened_storage
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import STUDY_ID, marks
+from golf_opt.storage.workers import coordination
 from golf_opt.study.description import find_study
 
 if TYPE_CHECKING:
@@ -217,7 +219,7 @@ def test_weights_that_are_damaged_or_of_another_net_are_refused(golf: Golf, tmp_
     with opened_storage(StorageConfig(f"sqlite:///{folder}/golf.db", None)) as storage:
         study, other = find_study(storage, "s"), find_study(storage, "other")
         mine, theirs = marks(study)[STUDY_ID], marks(other)[STUDY_ID]
-        ledger = storage.ledger
+        ledger = coordination(storage).ledger
         assert load_trained(study, folder, 0).tensors["weights/conv1.weight"].shape == (4, 1, 4, 4)
         whole = ledger.load_checkpoint(mine, 0)
         ledger.put_checkpoint(mine, 0, whole[: len(whole) // 2])

@@ -407,7 +407,7 @@ def test_a_postgres_that_does_not_answer_is_named(golf: Golf, tmp_path: Path, ho
 
 
 def test_a_postgres_that_is_silent_is_given_up(golf: Golf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("golf_opt.storage.studies.CONNECT_TIMEOUT_S", 2)  # libpq's smallest
+    monkeypatch.setattr("golf_opt.storage.connect.CONNECT_TIMEOUT_S", 2)  # libpq's smallest
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         said = told(golf(*FAST, f"storage.url=postgresql://u:{PASSWORD}@127.0.0.1:{port}/d"))

@@ -22,7 +22,8 @@ from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.retrain import confirm
 from golf_opt.golf.retrain.stats import points, spread
 from golf_opt.golf.source import study_view
-from golf_opt.storage.studies import CONFIRMED, marks, opened_storage
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import CONFIRMED, marks
 from golf_opt.study.description import description_of, find_study
 from golf_opt.task import rng
 from golf_opt.task.data import Split, View

@@ -31,8 +31,8 @@ from test_native import (
     masked,
     net_of,
     oracle_gradients,
+    snapshot_of,
     train,
-    view_of,
 )
 
 from golf_opt.config.errors import UsageError
@@ -92,7 +92,7 @@ def emulated(
 
 
 def check_gradients(net: arch.Net, batch_size: int, block: Block | None, **more: Any) -> None:
-    view = view_of(128)
+    view = snapshot_of(128)
     batch = view.train.take("batch", np.arange(batch_size))
     tensors = base.initial_weights(net, 3)
     keys = [1000 + i for i in range(len(dropout_nodes(net)))]
@@ -123,7 +123,7 @@ def test_gradients_do_not_depend_on_the_layout(images: int, warps: int) -> None:
 def test_what_does_not_fit_lies_in_global_memory(name: str, limit_kib: int, place: int) -> None:
     net = net_of(NETS[name])
     check_gradients(net, 21, SMALL_BLOCK, shared_limit=limit_kib * 1024)
-    view = view_of(64)
+    view = snapshot_of(64)
     engine = emulated(view, shared_limit=limit_kib * 1024)
     job = base.Job(net, Candidate(9, 2e-3), 3, 2)
     found = train(engine, job)
@@ -135,7 +135,7 @@ def test_what_does_not_fit_lies_in_global_memory(name: str, limit_kib: int, plac
 @pytest.mark.parametrize("recipe", [RECIPES[0], RECIPES[2], RECIPES[-1]], ids=str)
 def test_losses_along_100_steps_match_pytorch(recipe: dict[str, Any]) -> None:
     """50 epochs of two steps each, the second one smaller; launches end anywhere."""
-    view = view_of(20)
+    view = snapshot_of(20)
     job = base.Job(net_of(SMALL), Candidate(14, 0.002, **recipe), 5, 50)
     found = train(emulated(view, slice_s=0.05), job)
     expected = train(TorchEngine(view, device="cpu", dtype=torch.float64), job)
@@ -146,7 +146,7 @@ def test_losses_along_100_steps_match_pytorch(recipe: dict[str, Any]) -> None:
 
 
 def test_a_net_with_every_option_trains_like_the_native_engine() -> None:
-    view = view_of(60)
+    view = snapshot_of(60)
     options = {"optimizer": "adamw", "weight_decay": 0.05, "label_smoothing": 0.1}
     net = net_of(EVERYTHING)
     job = base.Job(net, Candidate(21, 1e-3, schedule="one_cycle", **options), 1, 4)
@@ -182,7 +182,7 @@ def train_all(engine: base.Engine, jobs: list[base.Job]) -> list[list[base.Epoch
 
 
 def test_lanes_of_several_batch_sizes_train_as_if_alone() -> None:
-    view = view_of(64)
+    view = snapshot_of(64)
     net = net_of(SMALL)
     jobs = [base.Job(net, Candidate(size, 2e-3), size, 6) for size in (3, 4, 9, 14, 32)]
     alone = [train(emulated(view, block=None, slice_s=10), job) for job in jobs]
@@ -195,7 +195,7 @@ def test_lanes_of_several_batch_sizes_train_as_if_alone() -> None:
 
 
 def test_a_stopped_trial_goes_on_bit_for_bit_from_any_slice() -> None:
-    view = view_of(64)
+    view = snapshot_of(64)
     job = base.Job(net_of(SMALL), Candidate(6, 2e-3), 2, 5)
     whole = emulated(view, slice_s=10)
     results = train(whole, job)
@@ -216,7 +216,7 @@ def test_a_stopped_trial_goes_on_bit_for_bit_from_any_slice() -> None:
 
 
 def test_a_trial_begun_by_the_native_engine_goes_on() -> None:
-    view = view_of(64)
+    view = snapshot_of(64)
     job = base.Job(net_of(SMALL), Candidate(6, 2e-3), 2, 4)
     whole = train(NativeEngine(view, 1, flags=("-O1",)), job)
     begun = NativeEngine(view, 1, flags=("-O1",))
@@ -230,7 +230,7 @@ def test_a_trial_begun_by_the_native_engine_goes_on() -> None:
 
 
 def test_a_loss_that_is_not_finite_ends_the_trial() -> None:
-    view = view_of(64)
+    view = snapshot_of(64)
     lanes = emulated(view)
     lanes.start(0, base.Job(net_of([POOL, LINEAR]), Candidate(8, 1e38, optimizer="sgd"), 0, 3))
     parts = lanes.step()
@@ -388,7 +388,7 @@ def test_a_sanitizer_finds_nothing_on_a_gpu(tool: str) -> None:
     code = """
 from test_cuda import *
 check_gradients(net_of(EVERYTHING), 21, None, device=Gpu())
-train(CudaEngine(view_of(64), 1), base.Job(net_of(EVERYTHING), Candidate(9, 2e-3), 3, 1))
+train(CudaEngine(snapshot_of(64), 1), base.Job(net_of(EVERYTHING), Candidate(9, 2e-3), 3, 1))
 """
     command = [sanitizer, "--tool", tool, "--error-exitcode", "66", sys.executable, "-c", code]
     folder = str(Path(__file__).parent)

@@ -27,7 +27,7 @@ import optuna_dashboard
 import pytest
 
 from golf_opt.dashboard.guard import READ_RULES
-from golf_opt.study import note as report
+from golf_opt.storage.optuna_internals import save_note
 
 NAME = "seen"
 STUDY = (
@@ -559,7 +559,7 @@ def test_script_in_names_notes_and_attributes_is_text(browser: Any, tmp_path: Pa
     storage = optuna.storages.get_storage(f"sqlite:///{tmp_path}/golf.db")
     study = optuna.create_study(study_name=evil, storage=storage, direction="maximize")
     study.set_user_attr(evil, evil)
-    report._dashboard_notes().save_note(study, f"{evil}\n\n[x](javascript:window.hit=1)\n\n{evil}")
+    save_note(study, f"{evil}\n\n[x](javascript:window.hit=1)\n\n{evil}")
     trial = study.ask()
     trial.suggest_categorical(evil, [evil, "b"])
     trial.set_user_attr(evil, evil)

@@ -21,7 +21,7 @@ import yaml
 from conftest import ROOT, Ran
 
 from golf_opt.cli import main as cli
-from golf_opt.storage.studies import PASSWORD_ENV, PASSWORD_FILE_ENV, take_password
+from golf_opt.storage.url import PASSWORD_ENV, PASSWORD_FILE_ENV, take_password
 
 if TYPE_CHECKING:
     from postgres import Server

@@ -10,7 +10,8 @@ import pytest
 from optuna.trial import TrialState
 
 from golf_opt.config.schema import StorageConfig
-from golf_opt.storage.studies import flush, opened_storage, set_total
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.workers import coordination, flush
 from golf_opt.storage.write_behind import BudgetSpent
 
 pytest_plugins = ["postgres"]
@@ -26,7 +27,7 @@ def work(config: StorageConfig) -> None:
         study = optuna.load_study(
             study_name=STUDY, storage=storage, sampler=optuna.samplers.RandomSampler()
         )
-        set_total(study, TOTAL)
+        coordination(storage).set_total(study._study_id, TOTAL)
         while True:
             try:
                 trial = study.ask()
@@ -45,7 +46,7 @@ def test_many_processes_make_exactly_the_total(on_postgres: StorageConfig) -> No
         optuna.create_study(study_name=STUDY, storage=storage, direction="maximize")
     # spawning imports everything once, in the server that the processes are forked from
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["golf_opt.storage.studies"])
+    context.set_forkserver_preload(["golf_opt.storage.connect"])
     processes = [context.Process(target=work, args=(on_postgres,)) for _ in range(PROCESSES)]
     for process in processes:
         process.start()

@@ -78,12 +78,12 @@ def split_of(name: str, n: int, seed: int = 0) -> Split:
     return Split(name, images, labels)
 
 
-def view_of(n: int, seed: int = 0) -> View:
+def snapshot_of(n: int, seed: int = 0) -> View:
     test = split_of("test", 50, seed + 1)
     return View("synthetic", "test", split_of("train", n, seed), test, test, digest="")
 
 
-VIEW = view_of(128)
+VIEW = snapshot_of(128)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -219,7 +219,7 @@ RECIPES = [
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
 def test_losses_along_200_steps_match_pytorch(recipe: dict[str, Any]) -> None:
     """100 epochs of two steps each, the second one smaller."""
-    view = view_of(20)
+    view = snapshot_of(20)
     lr = 0.02 if recipe.get("optimizer") == "sgd" else 0.002
     job = base.Job(net_of(SMALL), Candidate(14, lr, **recipe), 5, 100)
     found = train(native(view), job)
@@ -240,7 +240,7 @@ def masked(net: arch.Net) -> base.LaneState:
 
 
 def test_a_net_with_every_option_trains_like_pytorch() -> None:
-    view = view_of(60)
+    view = snapshot_of(60)
     options = {"optimizer": "adamw", "weight_decay": 0.05, "label_smoothing": 0.1}
     job = base.Job(net_of(EVERYTHING), Candidate(21, 1e-3, schedule="one_cycle", **options), 1, 20)
     net = net_of(EVERYTHING)
@@ -344,7 +344,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial(lr: float) -> None:
 
 
 def test_stop_is_quick_and_drops_what_is_pending() -> None:
-    lanes = native(view_of(128))
+    lanes = native(snapshot_of(128))
     lanes.start(0, base.Job(net_of(SMALL), Candidate(1, 1e-5), 0, 10_000))
     lanes.step()
     lanes.stop(0)

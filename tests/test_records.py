@@ -181,9 +181,9 @@ def test_verify_needs_no_torch(mnist_root: Path) -> None:
     assert ran.stdout.splitlines()[-1] == "False"
 
 
-def test_the_readme_is_what_the_records_give() -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert readme.split(record_table.BEGIN)[1].split(record_table.END)[0] == record_table.current()
+def test_the_page_is_what_the_records_give() -> None:
+    page = record_table.PAGE.read_text()
+    assert page.split(record_table.BEGIN)[1].split(record_table.END)[0] == record_table.current()
 
 
 def test_the_table_sorts_and_shows_train_beside_test() -> None:
@@ -191,7 +191,7 @@ def test_the_table_sorts_and_shows_train_beside_test() -> None:
     section = record_table.section(records, [])
     for record in records:
         numbers = record.claim.params, record.accuracy("test"), record.accuracy("train")
-        link = f"({'/'.join(('studies/records', *record.folder.parts[-2:]))})"
+        link = f"/{'/'.join(('studies/records', *record.folder.parts[-2:]))})"
         line = next(line for line in section.splitlines() if link in line)
         assert f"**{numbers[0].nz}**" in line
         assert f"| {100 * numbers[1]:.2f} | {100 * numbers[2]:.2f} |" in line

@@ -20,29 +20,21 @@ from sqlalchemy.engine import make_url
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import StorageConfig
-from golf_opt.storage.ledger import LEASES
-from golf_opt.storage.studies import (
+from golf_opt.storage.connect import file_system, open_storage
+from golf_opt.storage.studies import STUDY_ID, marks, num_finished
+from golf_opt.storage.tables import LEASES
+from golf_opt.storage.url import (
     PASSWORD_ENV,
     PASSWORD_FILE_ENV,
-    STUDY_ID,
-    WORKER,
-    file_system,
-    flush,
-    is_shared,
-    marks,
-    num_finished,
-    open_storage,
-    put_back,
-    requeue_dead,
-    set_total,
     show_url,
     storage_url,
     take_password,
 )
-from golf_opt.storage.write_behind import BudgetSpent, WriteBehindStorage
+from golf_opt.storage.workers import WORKER, coordination, flush, requeue
+from golf_opt.storage.write_behind import BudgetSpent
 from golf_opt.study.description import StudyDescription, open_study
-from golf_opt.task.arch import parse_grammar
-from golf_opt.utils.processes import is_alive, this_worker
+from golf_opt.task.grammar import parse_grammar
+from golf_opt.utils.processes import is_alive, worker_id
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -96,12 +88,7 @@ def open_(config: StorageConfig) -> Iterator[Open]:
 
     yield open_again
     for storage in opened:
-        dispose(storage)
-
-
-def dispose(storage: BaseStorage) -> None:
-    if isinstance(storage, WriteBehindStorage):
-        storage.close()
+        coordination(storage).close()
 
 
 @pytest.fixture
@@ -149,12 +136,12 @@ def test_a_foreign_study_is_refused_and_left_as_it_is(open_: Open) -> None:
     assert again.direction == optuna.study.StudyDirection.MINIMIZE
 
 
-def test_a_trial_put_back_is_asked_again_as_it_was(open_: Open, study: optuna.Study) -> None:
+def test_a_requeued_trial_is_asked_again_as_it_was(open_: Open, study: optuna.Study) -> None:
     first, second = study.ask({"lr": RANGE}), study.ask({"lr": RANGE})
     second.report(0.25, 1)
     second.report(0.5, 2)
     study.tell(first, 0.75)
-    put_back(study, second._trial_id)
+    requeue(study, second._trial_id)
     assert study.trials[1].state == TrialState.WAITING
 
     resumed, _ = open_study(open_(), "mine", DESCRIBED)
@@ -180,8 +167,8 @@ def test_finished_trials_are_complete_pruned_and_failed_ones(study: optuna.Study
 
 WORKER_PROGRAM = """
 import sys
-from golf_opt.utils.processes import this_worker
-print(this_worker(), flush=True)
+from golf_opt.utils.processes import worker_id
+print(worker_id(), flush=True)
 sys.stdin.read()
 """
 
@@ -212,8 +199,9 @@ def hand_over(study: optuna.Study, trial: optuna.Trial, worker: str) -> None:
     """Let the storage believe that another worker runs a trial."""
     trial.set_user_attr(WORKER, worker)
     flush(study)
-    if isinstance(storage := study._storage, WriteBehindStorage):
-        with storage._backend.engine.begin() as connection:
+    workers = coordination(study._storage)
+    if workers.shared:
+        with workers.ledger.engine.begin() as connection:
             connection.execute(
                 update(LEASES).where(LEASES.c.trial_id == trial._trial_id).values(owner=worker)
             )
@@ -223,26 +211,28 @@ def test_only_trials_of_dead_local_workers_go_back(
     study: optuna.Study, workers: tuple[str, str]
 ) -> None:
     dead, alive = workers
-    for worker in (dead, alive, this_worker(), elsewhere(dead)):
+    for worker in (dead, alive, worker_id(), elsewhere(dead)):
         hand_over(study, study.ask(), worker)
     study.ask()
     study.tell(study.ask(), 0.5)
-    assert requeue_dead(study) == [(0, TrialState.WAITING)]
+    workers = coordination(study._storage)
+    assert workers.requeue_dead(study._study_id) == [(0, TrialState.WAITING)]
     assert [trial.state.name for trial in study.trials] == [
         "WAITING", "RUNNING", "RUNNING", "RUNNING", "RUNNING", "COMPLETE",
     ]  # fmt: skip
-    assert requeue_dead(study) == []
+    assert workers.requeue_dead(study._study_id) == []
 
 
 def test_no_more_trials_than_the_total(open_: Open, study: optuna.Study) -> None:
-    """Enqueued ones count, a trial put back does not count twice."""
-    if not is_shared(study):
+    """Enqueued ones count, a requeued trial does not count twice."""
+    workers = coordination(study._storage)
+    if not workers.shared:
         return  # its one worker counts for itself
-    set_total(study, 3)
+    workers.set_total(study._study_id, 3)
     study.enqueue_trial({"lr": 0.5})
     first = study.ask()
     assert study.ask().number == 1
-    put_back(study, first._trial_id)
+    requeue(study, first._trial_id)
     assert study.ask().number == 0
     assert study.ask().number == 2
     with pytest.raises(BudgetSpent):
@@ -251,15 +241,15 @@ def test_no_more_trials_than_the_total(open_: Open, study: optuna.Study) -> None
 
 
 def test_a_worker_is_not_taken_for_another_that_got_its_number() -> None:
-    host, pid, born, tag = this_worker().rsplit(":", 3)
+    host, pid, born, tag = worker_id().rsplit(":", 3)
     assert int(pid) == os.getpid()
-    assert is_alive(this_worker())
+    assert is_alive(worker_id())
     if born:
         assert not is_alive(f"{host}:{pid}:1:{tag}")
 
 
 def test_a_worker_of_another_user_is_alive() -> None:
-    host, _, _, tag = this_worker().rsplit(":", 3)
+    host, _, _, tag = worker_id().rsplit(":", 3)
     assert is_alive(f"{host}:1::{tag}")
 
 
@@ -274,29 +264,29 @@ def test_a_network_file_system_is_told_by_its_mount(tmp_path: Path) -> None:
 def test_sqlite_on_a_network_file_system_does_without_wal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("golf_opt.storage.studies.file_system", lambda _: "nfs4")
+    monkeypatch.setattr("golf_opt.storage.connect.file_system", lambda _: "nfs4")
     storage = open_storage(StorageConfig(f"sqlite:///{tmp_path}/golf.db", None))
-    with storage._backend.engine.connect() as connection:
+    with coordination(storage).ledger.engine.connect() as connection:
         values = [
             connection.execute(text(f"PRAGMA {name}")).scalar()
             for name in ("journal_mode", "synchronous")
         ]
-    dispose(storage)
+    coordination(storage).close()
     assert values == ["truncate", 2] or values == ["delete", 2]
 
 
 def test_sqlite_is_in_wal_mode_with_relaxed_syncs(tmp_path: Path) -> None:
     storage = open_storage(StorageConfig(f"sqlite:///{tmp_path}/golf.db", None))
-    with storage._backend.engine.connect() as connection:
+    with coordination(storage).ledger.engine.connect() as connection:
         pragmas = ("journal_mode", "synchronous", "busy_timeout")
         values = [connection.execute(text(f"PRAGMA {name}")).scalar() for name in pragmas]
-    dispose(storage)
+    coordination(storage).close()
     assert values == ["wal", 1, 60_000]
 
 
 def test_a_database_of_another_optuna_gives_the_upgrade_command(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/golf.db"
-    dispose(open_storage(StorageConfig(url, None)))
+    coordination(open_storage(StorageConfig(url, None))).close()
     connection = sqlite3.connect(tmp_path / "golf.db")
     connection.execute("UPDATE version_info SET library_version = '3.0.0'")
     connection.execute("UPDATE alembic_version SET version_num = 'v2.6.0.a'")
@@ -429,7 +419,7 @@ def test_postgres_lets_in_the_password_of_the_file(
     in_file(tmp_path, f"{password}\n", monkeypatch)
     storage = open_storage(StorageConfig(url, None))
     assert optuna.get_all_study_names(storage) == []
-    dispose(storage)
+    coordination(storage).close()
     in_file(tmp_path, f"{password}x", monkeypatch)
     with pytest.raises(UsageError, match="password authentication failed") as refusal:
         open_storage(StorageConfig(url, None))

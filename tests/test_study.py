@@ -23,9 +23,11 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
 from golf_opt.config.schema import StorageConfig
-from golf_opt.storage.studies import marks, opened_storage
+from golf_opt.storage.checkpoint import open_checkpoints
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import marks
 from golf_opt.study import space
-from golf_opt.study.callbacks import Callback, TrialRun, open_checkpoints
+from golf_opt.study.callbacks import Callback, TrialRun
 from golf_opt.study.description import description_of, find_study
 
 Golf = Callable[..., Ran]

@@ -30,14 +30,10 @@ from sqlalchemy import insert, text
 from golf_opt.config.schema import ExportConfig, StorageConfig
 from golf_opt.golf.source import load_trained
 from golf_opt.manage import archive, listing, removal, transfer
-from golf_opt.storage.ledger import LEASES
-from golf_opt.storage.studies import (
-    STUDY_ID,
-    WORKER,
-    mark,
-    marks,
-    opened_storage,
-)
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import STUDY_ID, mark, marks
+from golf_opt.storage.tables import LEASES
+from golf_opt.storage.workers import WORKER, coordination
 from golf_opt.study.description import DESCRIPTION, find_study
 
 if TYPE_CHECKING:
@@ -129,7 +125,7 @@ def rows_of(url: str, name: str) -> list[str]:
 
 
 def rows_in(url: str, table: str) -> int:
-    with opened(url) as storage, storage.ledger.engine.connect() as connection:
+    with opened(url) as storage, coordination(storage).ledger.engine.connect() as connection:
         return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar())
 
 
@@ -244,8 +240,8 @@ def test_a_damaged_checkpoint_is_left_out_and_said(golf: Golf, trained: Path, he
     golf("import", f"input={trained}/exported")
     with opened(here) as storage:
         own_id = marks(find_study(storage, "mine"))[STUDY_ID]
-        whole = storage.ledger.load_checkpoint(own_id, 1)
-        storage.ledger.put_checkpoint(own_id, 1, whole[:99])
+        whole = coordination(storage).ledger.load_checkpoint(own_id, 1)
+        coordination(storage).ledger.put_checkpoint(own_id, 1, whole[:99])
     ran = golf("export", "study=mine", "output=out")
     assert ran.status == 0
     assert "left out: " in ran.out and "cannot be read as a checkpoint" in ran.out
@@ -445,12 +441,13 @@ def test_rm_on_a_real_terminal(tmp_path: Path, here: str) -> None:
 WORKER_PROGRAM = """
 import sys, optuna
 from golf_opt.config.schema import StorageConfig
-from golf_opt.storage.studies import opened_storage
-from golf_opt.utils.processes import show_worker, this_worker
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.workers import coordination
+from golf_opt.utils.processes import show_worker, worker_id
 with opened_storage(StorageConfig(sys.argv[1], None)) as storage:
     optuna.load_study(study_name="s", storage=storage).ask()
-    storage.flush()
-    print(show_worker(this_worker()), flush=True)
+    coordination(storage).flush()
+    print(show_worker(worker_id()), flush=True)
     sys.stdin.read()
 """
 
@@ -482,11 +479,11 @@ def test_rm_refuses_while_a_worker_lives(golf: Golf, here: str) -> None:
 
 def test_rm_believes_a_machine_that_was_silent_for_a_minute(golf: Golf, here: str) -> None:
     make_study(here, "s", [trial_of(0, TrialState.RUNNING)])
-    with opened(here) as storage, storage.ledger._begin() as connection:
+    with opened(here) as storage, coordination(storage).ledger._begin() as connection:
         row = {"trial_id": 1, "owner": "elsewhere:1:1:a", "beat": time.time(), "deaths": 0}
         connection.execute(insert(LEASES), row)
     assert "trial 0 on elsewhere:1. End" in told(golf("rm", "study=s", "yes=true"))
-    with opened(here) as storage, storage.ledger._begin() as connection:
+    with opened(here) as storage, coordination(storage).ledger._begin() as connection:
         connection.execute(text(f"UPDATE golf_leases SET beat = {time.time() - 61}"))
     assert golf("rm", "study=s", "yes=true").status == 0
 

@@ -20,8 +20,9 @@ import pytest
 from conftest import Ran
 
 from golf_opt.config.schema import StorageConfig
-from golf_opt.storage.studies import mark, marks, opened_storage
-from golf_opt.study.callbacks import open_checkpoints
+from golf_opt.storage.checkpoint import open_checkpoints
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import mark, marks
 from golf_opt.study.description import DESCRIPTION, find_study
 
 pytest_plugins = ["postgres"]

@@ -8,7 +8,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -17,12 +16,9 @@ from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
-from golf_opt.storage.write_behind import (
-    BudgetSpent,
-    StorageUnreachable,
-    WriteBehindStorage,
-    is_passing,
-)
+from golf_opt.storage.failures import StorageUnreachable, is_passing
+from golf_opt.storage.workers import MAX_DEATHS
+from golf_opt.storage.write_behind import BudgetSpent, WriteBehindStorage
 from tests import postgres
 
 pytest_plugins = ["postgres"]
@@ -35,7 +31,7 @@ class TestOptunasOwnExpectations(StorageTestCase):
     def storage(self, tmp_path: Path) -> Iterator[WriteBehindStorage]:
         storage = WriteBehindStorage(RDBStorage(f"sqlite:///{tmp_path}/x.db"), "me")
         yield storage
-        storage.close()
+        storage.workers.close()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -51,10 +47,17 @@ def worker(url: str) -> Iterator[Worker]:
     """Make workers' storages on one database; ticks and silence are short."""
     made: list[WriteBehindStorage] = []
 
-    def make(owner: str, **options: Any) -> optuna.Study:
-        options = {"tick_s": 0.05, "lease_s": 0.4} | options
+    def make(
+        owner: str,
+        tick_s: float = 0.05,
+        lease_s: float = 0.4,
+        is_alive: Callable[[str], bool] = lambda _: True,
+        max_deaths: int = MAX_DEATHS,
+    ) -> optuna.Study:
         engine = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-        storage = WriteBehindStorage(RDBStorage(url, engine_kwargs=engine), owner, **options)
+        storage = WriteBehindStorage(RDBStorage(url, engine_kwargs=engine), owner)
+        storage._sync.tick_s, storage.workers.lease_s = tick_s, lease_s
+        storage.workers.is_alive, storage.workers.max_deaths = is_alive, max_deaths
         made.append(storage)
         return optuna.create_study(
             study_name="s", storage=storage, direction="maximize", load_if_exists=True,
@@ -63,7 +66,7 @@ def worker(url: str) -> Iterator[Worker]:
 
     yield make
     for storage in made:
-        storage.close()
+        storage.workers.close()
 
 
 def stored(url: str) -> list[optuna.trial.FrozenTrial]:
@@ -109,23 +112,20 @@ def test_a_silent_worker_loses_its_trial_and_what_it_says_is_dropped(
     slow, quick = worker("a", tick_s=1e6), worker("b")
     trial = slow.ask()
     trial.report(0.1, 1)
-    slow._storage.flush()
-    quick._storage._reachable_since -= 60  # it has seen the database for long enough
+    slow._storage.workers.flush()
+    quick._storage._sync.reachable_since -= 60  # it has seen the database for long enough
     time.sleep(0.6)
-    ((lease, state),) = quick._storage.requeue_dead(quick._study_id)
-    assert (lease.number, state) == (0, TrialState.WAITING)
+    assert quick._storage.workers.requeue_dead(quick._study_id) == [(0, TrialState.WAITING)]
     again = quick.ask()
     assert again.number == 0
     again.report(0.2, 2)
 
     trial.report(0.9, 2)  # too late
     slow.tell(trial, 0.9)
-    slow._storage.flush()
-    assert slow._storage.lost_trials() == {trial._trial_id} or trial._trial_id in (
-        slow._storage._lost
-    )
+    slow._storage.workers.flush()
+    assert slow._storage.workers.lost_trials() == {trial._trial_id}
     quick.tell(again, 0.3)
-    quick._storage.flush()
+    quick._storage.workers.flush()
     (kept,) = stored(url)
     assert (kept.value, kept.intermediate_values) == (0.3, {1: 0.1, 2: 0.2})
 
@@ -133,11 +133,11 @@ def test_a_silent_worker_loses_its_trial_and_what_it_says_is_dropped(
 def test_a_living_worker_keeps_its_trial(worker: Worker) -> None:
     busy, other = worker("a"), worker("b")
     trial = busy.ask()
-    other._storage._reachable_since -= 60
+    other._storage._sync.reachable_since -= 60
     for step in range(20):  # twice its lease
         trial.report(0.5, step)
         time.sleep(0.04)
-        assert other._storage.requeue_dead(other._study_id) == []
+        assert other._storage.workers.requeue_dead(other._study_id) == []
 
 
 def test_only_the_databases_clock_counts(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,24 +146,24 @@ def test_only_the_databases_clock_counts(worker: Worker, monkeypatch: pytest.Mon
     other = worker("b", lease_s=60.0)
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + 600)
-    other._storage._reachable_since -= 600
-    assert other._storage.requeue_dead(other._study_id) == []
+    other._storage._sync.reachable_since -= 600
+    assert other._storage.workers.requeue_dead(other._study_id) == []
 
 
 def test_after_an_outage_nobody_is_taken_for_dead_at_once(worker: Worker) -> None:
     worker("a", tick_s=1e6).ask()
     other = worker("b", lease_s=2.0)
     time.sleep(0.1)
-    other._storage._lease_s = 0.05  # silent for longer than that, but seen for less
-    other._storage._reachable_since = time.monotonic() + 1
-    assert other._storage.requeue_dead(other._study_id) == []
+    other._storage.workers.lease_s = 0.05  # silent for longer than that, but seen for less
+    other._storage._sync.reachable_since = time.monotonic() + 1
+    assert other._storage.workers.requeue_dead(other._study_id) == []
 
 
 def test_a_trial_that_kills_its_workers_fails(worker: Worker, url: str) -> None:
     for death in range(3):
         assert worker(f"w{death}", tick_s=1e6).ask().number == 0
         survivor = worker("s", is_alive=lambda owner: owner == "s", max_deaths=2)
-        ((_, state),) = survivor._storage.requeue_dead(survivor._study_id)
+        ((_, state),) = survivor._storage.workers.requeue_dead(survivor._study_id)
         assert state == (TrialState.FAIL if death == 2 else TrialState.WAITING)
     (trial,) = stored(url)
     assert trial.state == TrialState.FAIL
@@ -174,16 +174,16 @@ def test_progress_forgives_deaths(worker: Worker) -> None:
     for death in range(5):
         study = worker(f"w{death}", tick_s=1e6)
         study.ask().report(0.5, death)
-        study._storage.flush()
+        study._storage.workers.flush()
         survivor = worker("s", is_alive=lambda owner: owner == "s", max_deaths=1)
-        ((_, state),) = survivor._storage.requeue_dead(survivor._study_id)
+        ((_, state),) = survivor._storage.workers.requeue_dead(survivor._study_id)
         assert state == TrialState.WAITING
 
 
 def test_two_workers_never_make_too_many_trials(worker: Worker, url: str) -> None:
     studies = [worker("a"), worker("b")]
     for study in studies:
-        study._storage.set_total(study._study_id, 5)
+        study._storage.workers.set_total(study._study_id, 5)
     made = 0
     with contextlib.suppress(BudgetSpent):
         while True:
@@ -199,11 +199,11 @@ def test_a_checkpoint_is_written_with_what_the_trial_reports(worker: Worker) -> 
     study = worker("a", tick_s=1e6)
     trial = study.ask()
     trial.report(0.5, 1)
-    study._storage.save_checkpoint(trial._trial_id, "id", 0, lambda: b"old")
-    study._storage.save_checkpoint(trial._trial_id, "id", 0, lambda: b"new")
-    assert study._storage.ledger.load_checkpoint("id", 0) is None
-    study._storage.flush()
-    assert study._storage.ledger.load_checkpoint("id", 0) == b"new"
+    study._storage.workers.save_checkpoint(trial._trial_id, "id", 0, lambda: b"old")
+    study._storage.workers.save_checkpoint(trial._trial_id, "id", 0, lambda: b"new")
+    assert study._storage.workers.ledger.load_checkpoint("id", 0) is None
+    study._storage.workers.flush()
+    assert study._storage.workers.ledger.load_checkpoint("id", 0) == b"new"
 
 
 @pytest.mark.postgres
@@ -214,23 +214,24 @@ def test_an_outage_loses_nothing() -> None:
     with postgres.started() as server:
         url = server.url(server.create_database()).replace("postgresql:", "postgresql+psycopg:")
         backend = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-        storage = WriteBehindStorage(backend, "me", tick_s=0.05)
+        storage = WriteBehindStorage(backend, "me")
+        storage._sync.tick_s = 0.05
         study = optuna.create_study(study_name="s", storage=storage, direction="maximize")
         trials = [study.ask(), study.ask()]
         server.stop(signal.SIGKILL)
         for trial in trials:
             trial.report(0.5, 1)
         study.tell(trials[0], 0.75)
-        wait_until(lambda: not storage.reachable)
+        wait_until(lambda: not storage.workers.reachable)
         with pytest.raises(StorageUnreachable):
             study.ask()
         assert [trial.value for trial in study.get_trials(deepcopy=False)] == [0.75, None]
         server.start()
-        wait_until(lambda: storage.reachable)
-        storage.flush()
+        wait_until(lambda: storage.workers.reachable)
+        storage.workers.flush()
         assert study.ask().number == 2
         written = stored(url)
-        storage.close()
+        storage.workers.close()
     assert [trial.intermediate_values for trial in written] == [{1: 0.5}, {1: 0.5}, {}]
     assert [trial.state.name for trial in written] == ["COMPLETE", "RUNNING", "RUNNING"]
 

@@ -1,0 +1,1 @@
+"""The verbs of golf-opt, and how errors are told."""

@@ -118,7 +118,7 @@ def _told(verb: str) -> Callable[[DictConfig], None]:
             fail(error, str(error))
         except Exception as error:
             from golf_opt.engines.base import EngineFault  # here: what a command needs of these
-            from golf_opt.storage.studies import explain_failure  # two is imported by now
+            from golf_opt.storage.failures import explain_failure  # two is imported by now
 
             if isinstance(error, EngineFault):
                 told = f"{error}; its trials wait to go on from their checkpoints"
@@ -151,7 +151,7 @@ def hide_password(override: str) -> str:
     key, equals, value = override.partition("=")
     if key.lstrip("+") not in ("storage.url", "storage"):
         return override
-    from golf_opt.storage.studies import PASSWORD_ENV, take_password
+    from golf_opt.storage.url import PASSWORD_ENV, take_password
 
     url, password = take_password(value)
     if password is not None:

@@ -1,0 +1,1 @@
+"""optuna-dashboard over the studies, with figures of ours and a password."""

@@ -26,12 +26,18 @@ import optuna
 from bottle import Bottle
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
-from optuna_dashboard._serializer import serialize_frozen_trial
 
 from golf_opt.dashboard.guard import Environ, StartResponse
-from golf_opt.storage.checkpoint import DamagedCheckpoint
+from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
+from golf_opt.storage.optuna_internals import (
+    forget_all_trials,
+    forget_study,
+    id_of_study,
+    id_of_trial,
+    refetch_trials,
+    serialize_trial,
+)
 from golf_opt.storage.studies import STUDY_ID
-from golf_opt.study.callbacks import open_checkpoints
 from golf_opt.study.description import StudyDescription, readable
 from golf_opt.study.note import log
 from golf_opt.study.snapshot import best_of_all, snapshot_of
@@ -93,7 +99,7 @@ class StudyPages:
         """Read every study before somebody asks for it, the newest first."""
         for frozen in reversed(self._storage.get_all_studies()):
             with contextlib.suppress(KeyError):  # removed meanwhile
-                shown = self._open(frozen._study_id)
+                shown = self._open(id_of_study(frozen))
                 with shown.lock:
                     trials = shown.study.get_trials(deepcopy=False)
                     self._rows(shown, trials, self._offers(shown, trials))
@@ -140,7 +146,7 @@ class StudyPages:
             answered[:] = answer
 
         # the application would answer from what it read up to ten seconds ago, and we keep it
-        self._app._inmemory_cache._trials_last_fetched_at.pop(study_id, None)
+        refetch_trials(self._app, study_id)
         bare = environ | {"REQUEST_METHOD": "GET", "QUERY_STRING": f"after={10**9}"}
         body = b"".join(self._app(bare, keep))
         if not answered[0].startswith("200"):
@@ -164,8 +170,8 @@ class StudyPages:
             shown = self._shown.get(study_id)
             if shown is None or shown.own_id != own_id:
                 if shown is not None:  # the caches know the study that had this id before
-                    self._app._inmemory_cache.clear()
-                    getattr(self._storage, "_studies", {}).pop(study_id, None)
+                    forget_all_trials(self._app)
+                    forget_study(self._storage, study_id)
                 name = self._storage.get_study_name_from_id(study_id)
                 study = optuna.Study(name, self._storage)
                 shown = self._shown[study_id] = _Shown(own_id, study)
@@ -184,11 +190,12 @@ class StudyPages:
         for trial in trials:
             kinds = offers[trial.number]
             kept = shown.json.get(trial.number)
-            if kept is not None and kept[0] == kinds and trial._trial_id not in noted:
+            if kept is not None and kept[0] == kinds and id_of_trial(trial) not in noted:
                 rows.append(kept[1])
                 continue
-            row = serialize_frozen_trial(shown.study._study_id, trial, shown.attributes)
-            row["artifacts"] += _artifacts(shown.study._study_id, trial._trial_id, kinds)
+            study_id = id_of_study(shown.study)
+            row = serialize_trial(study_id, trial, shown.attributes)
+            row["artifacts"] += _artifacts(study_id, id_of_trial(trial), kinds)
             rows.append(json.dumps(row))
             if trial.state.is_finished():
                 shown.json[trial.number] = (kinds, rows[-1])
@@ -233,7 +240,7 @@ class StudyPages:
         except KeyError:
             return None
         trials = shown.study.get_trials(deepcopy=False)
-        trial = next((trial for trial in trials if trial._trial_id == trial_id), None)
+        trial = next((trial for trial in trials if id_of_trial(trial) == trial_id), None)
         if trial is None or kind not in self._offers(shown, trials)[trial.number]:
             return None
         key = (shown.own_id, trial.number, kind)

@@ -21,7 +21,8 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DashboardConfig
 from golf_opt.dashboard.guard import Guard, is_local, read_password
 from golf_opt.dashboard.pages import StudyPages
-from golf_opt.storage.studies import opened_storage
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.workers import coordination
 
 THREADS = 8
 MOST_CONNECTIONS = 400  # fifty browsers have six each
@@ -89,7 +90,7 @@ def _application(
 ) -> tuple[Guard, StudyPages]:
     artifacts = config.folder / "artifacts"
     artifacts.mkdir(parents=True, exist_ok=True)
-    reader = getattr(storage, "_reader", storage)  # nothing that a worker's storage does is needed
+    reader = coordination(storage).reader
     app = optuna_dashboard.wsgi(reader, artifact_store=FileSystemArtifactStore(artifacts))
     pages = StudyPages(app, reader, storage, config.folder, config.data.root)
 

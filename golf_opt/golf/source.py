@@ -12,9 +12,8 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig, SourceConfig
 from golf_opt.engines.base import Job, Tensors
 from golf_opt.golf.weights import read_weights
-from golf_opt.storage.checkpoint import DamagedCheckpoint
-from golf_opt.storage.studies import opened_storage
-from golf_opt.study.callbacks import open_checkpoints
+from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
+from golf_opt.storage.connect import opened_storage
 from golf_opt.study.description import StudyDescription, description_of, find_study
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View, load
@@ -92,7 +91,7 @@ def load_source(source: SourceConfig) -> TrainedNet:
 def load_data(data: DataConfig, description: StudyDescription | None) -> Dataset:
     """Load the data that was asked for; `auto` stands for that of the study, if there is one."""
     if data.name == "auto" and description is not None:
-        data = replace(data, name=description.data)
+        data = replace(data, name=description.data)  # type: ignore[arg-type]  # is checked
     return load(data)
 
 

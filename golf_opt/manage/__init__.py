@@ -1,0 +1,1 @@
+"""Studies are listed, removed, exported and imported."""

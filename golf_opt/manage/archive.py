@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt import __version__
 from golf_opt.config.errors import UsageError
+from golf_opt.storage.optuna_internals import check_trial, id_of_trial
 from golf_opt.storage.studies import IMPORTING, marks
 
 FORMAT = 1
@@ -73,7 +74,7 @@ def describe_trial(trial: FrozenTrial) -> dict[str, Any]:
     """Return a trial as JSON; `id` is what the dashboard's attributes of the study refer to."""
     return {
         "number": trial.number,
-        "id": trial._trial_id,
+        "id": id_of_trial(trial),
         "state": trial.state.name,
         "values": trial.values,
         "datetime_start": _show_moment(trial.datetime_start),
@@ -162,7 +163,7 @@ def read_export(folder: Path) -> Exported:
 def _trial_of_line(folder: Path, number: int, line: str) -> FrozenTrial:
     try:
         trial = parse_trial(json.loads(line))
-        trial._validate()
+        check_trial(trial)
         if trial.number != number:
             raise ValueError(f"trial {trial.number} stands where trial {number} must")
     except (ValueError, KeyError, TypeError, AttributeError) as error:

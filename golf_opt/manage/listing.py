@@ -16,14 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from golf_opt.config.schema import ListConfig
+from golf_opt.storage.connect import opened_to_read
 from golf_opt.storage.ledger import Lease
-from golf_opt.storage.studies import (
-    WORKER,
-    holds,
-    leases,
-    marks,
-    opened_to_read,
-)
+from golf_opt.storage.optuna_internals import id_of_study, storage_of
+from golf_opt.storage.studies import marks
+from golf_opt.storage.workers import WORKER, coordination, is_held
 from golf_opt.study.description import readable
 from golf_opt.utils.processes import show_worker
 from golf_opt.utils.text import percent, show_duration
@@ -88,7 +85,9 @@ def study_row(study: optuna.Study) -> StudyRow:
     net = plan.net if plan else None
     trials = study.get_trials(deepcopy=False)
     best = best_trial(study)
-    running = leases(study) if any(t.state == TrialState.RUNNING for t in trials) else []
+    leases = []
+    if any(trial.state == TrialState.RUNNING for trial in trials):
+        leases = coordination(storage_of(study)).leases(id_of_study(study))
     return StudyRow(
         study=study.study_name,
         arch=net.name if net else None,
@@ -99,7 +98,7 @@ def study_row(study: optuna.Study) -> StudyRow:
         trials=counts(study),
         best=best.value if best else None,
         best_trial=best.number if best else None,
-        workers=tuple(sorted(workers_seen(trials, running, datetime.now()))),
+        workers=tuple(sorted(workers_seen(trials, leases, datetime.now()))),
         last_activity=max((moment for t in trials if (moment := last_moment(t))), default=None),
     )
 
@@ -108,7 +107,7 @@ def workers_seen(
     trials: Sequence[FrozenTrial], running: Sequence[Lease], now: datetime
 ) -> set[str]:
     """Return `host:pid` of workers that are at a trial, or ended one lately."""
-    seen = {lease.owner for lease in running if holds(lease)}
+    seen = {lease.owner for lease in running if is_held(lease)}
     for trial in trials:
         ended = trial.datetime_complete
         if ended is not None and now - ended < LATELY:

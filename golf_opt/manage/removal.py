@@ -14,15 +14,11 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import RemovalConfig
-from golf_opt.storage.studies import (
-    STUDY_ID,
-    find_any_study,
-    holds,
-    leases,
-    marks,
-    opened_to_read,
-)
-from golf_opt.study.callbacks import open_checkpoints
+from golf_opt.storage.checkpoint import open_checkpoints
+from golf_opt.storage.connect import opened_to_read
+from golf_opt.storage.optuna_internals import id_of_study, storage_of
+from golf_opt.storage.studies import STUDY_ID, find_any_study, marks
+from golf_opt.storage.workers import coordination, is_held
 from golf_opt.utils.processes import show_worker
 from golf_opt.utils.trials import counts
 
@@ -62,15 +58,17 @@ def refuse_running(study: optuna.Study, force: bool) -> None:
     A trial that runs without a lease is some other program's, which only the user can know of:
     `force` says that it is gone.
     """
-    running = leases(study)
+    running = coordination(storage_of(study)).leases(id_of_study(study))
     held = {
-        lease.number: show_worker(lease.owner) for lease in running if lease.owner and holds(lease)
+        lease.number: show_worker(lease.owner)
+        for lease in running
+        if lease.owner and is_held(lease)
     }
     if held:
         shown = ", ".join(f"{number} on {worker}" for number, worker in sorted(held.items()))
         raise UsageError(
             f"study {study.study_name!r} is at work: trial {shown}. End that first (Ctrl-C or "
-            "SIGTERM there puts its trials back), then remove the study."
+            "SIGTERM there requeues its trials), then remove the study."
         )
     unknown = sorted(lease.number for lease in running if lease.owner is None)
     if unknown and not force:
@@ -119,4 +117,4 @@ def remove_study(study: optuna.Study, folder: Path, artifacts: Iterable[str]) ->
             continue
     if re.fullmatch(r"[0-9a-f]{32}", str(marks(study).get(STUDY_ID))):
         open_checkpoints(study, folder).delete_all()
-    optuna.delete_study(study_name=study.study_name, storage=study._storage)
+    optuna.delete_study(study_name=study.study_name, storage=storage_of(study))

@@ -18,21 +18,20 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ExportConfig, ImportConfig
 from golf_opt.manage.archive import Exported, checkpoint_path, read_export, write_study
 from golf_opt.manage.removal import artifact_ids, artifacts_of, remove_study
-from golf_opt.storage.checkpoint import DamagedCheckpoint, pack, unpack
+from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints, pack, unpack
+from golf_opt.storage.connect import opened_storage, opened_to_read
+from golf_opt.storage.optuna_internals import id_of_trial
 from golf_opt.storage.studies import (
     IMPORTING,
     STUDY_ID,
     find_any_study,
-    flush,
     mark,
     marks,
-    opened_storage,
-    opened_to_read,
 )
-from golf_opt.study.callbacks import open_checkpoints
+from golf_opt.storage.workers import flush
 from golf_opt.study.description import KEYS, description_of, read
 from golf_opt.utils.files import replace_file
-from golf_opt.utils.processes import is_alive, this_worker
+from golf_opt.utils.processes import is_alive, worker_id
 from golf_opt.utils.signals import Stop, stop_on_signals, unless_stopped
 
 Say = Callable[[str], None]
@@ -128,8 +127,8 @@ def import_study(config: ImportConfig, say: Say) -> None:
                     f"dir {str(config.folder)!r} cannot be written: {error.strerror}."
                 ) from error
             raise
-    put_back = sum(trial.state == TrialState.RUNNING for trial in exported.trials)
-    note = f"; {put_back} that were running wait to go on" if put_back else ""
+    requeued = sum(trial.state == TrialState.RUNNING for trial in exported.trials)
+    note = f"; {requeued} that were running wait to go on" if requeued else ""
     say(f"imported {name}: {len(exported.trials)} trials{note}")
 
 
@@ -146,7 +145,7 @@ def create_empty(storage: BaseStorage, name: str, exported: Exported) -> optuna.
         study = optuna.create_study(study_name=name, storage=storage, directions=directions)
     except optuna.exceptions.DuplicatedStudyError as error:  # another one was faster
         raise taken(name) from error
-    mark(study, IMPORTING, this_worker())
+    mark(study, IMPORTING, worker_id())
     flush(study)
     return study
 
@@ -172,9 +171,9 @@ def fill(
     """Add attributes, trials and files; name in `written` the artifacts that were not there."""
     renamed = {}
     for trial in unless_stopped(exported.trials, stop):
-        study.add_trial(_put_back(trial))
+        study.add_trial(_requeued(trial))
     for old, new in zip(exported.trials, study.get_trials(deepcopy=False), strict=True):
-        renamed[f"dashboard:{old._trial_id}:"] = f"dashboard:{new._trial_id}:"
+        renamed[f"dashboard:{id_of_trial(old)}:"] = f"dashboard:{id_of_trial(new)}:"
     for key, value in exported.study["user_attrs"].items():
         study.set_user_attr(key, value)
     system_attrs = exported.study["system_attrs"]
@@ -194,7 +193,7 @@ def fill(
     flush(study)
 
 
-def _put_back(trial: FrozenTrial) -> FrozenTrial:
+def _requeued(trial: FrozenTrial) -> FrozenTrial:
     """Return a running trial as one that waits to be taken up again, any other as it is."""
     if trial.state == TrialState.RUNNING:
         trial = copy.copy(trial)

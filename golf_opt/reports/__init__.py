@@ -1,0 +1,1 @@
+"""Studies as one HTML page and as Markdown, alone or side by side."""

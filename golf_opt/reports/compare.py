@@ -9,7 +9,7 @@ import optuna
 
 from golf_opt.config.schema import CompareConfig
 from golf_opt.reports.report import picture, snapshot_with_best
-from golf_opt.storage.studies import opened_storage
+from golf_opt.storage.connect import opened_storage
 from golf_opt.study.description import description_of, differences, find_study
 from golf_opt.utils.text import percent
 from golf_opt.utils.trials import counts

@@ -13,13 +13,12 @@ from optuna.trial import FrozenTrial
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ReportConfig
-from golf_opt.storage.checkpoint import DamagedCheckpoint
+from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
+from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import (
     NOTE_SECTIONS,
     marks,
-    opened_storage,
 )
-from golf_opt.study.callbacks import open_checkpoints
 from golf_opt.study.description import description_of, find_study
 from golf_opt.study.note import (
     PROTOCOL_WORDS,
@@ -106,7 +105,7 @@ def _report(
     yield Heading(f"The best trial, {best.number}")
     yield from _best_pictures(study, best, config)
     yield Heading(f"The best {TOP} trials" if len(snapshot.complete) > TOP else "Complete trials")
-    yield trials_table(snapshot.complete)
+    yield best_table(snapshot.complete)
 
 
 def methods(study: optuna.Study, best: FrozenTrial) -> str:
@@ -174,7 +173,7 @@ def _best_pictures(
     yield Picture("best-mistakes", "The worst of its mistakes", "", drawn)
 
 
-def trials_table(complete: Sequence[FrozenTrial]) -> Table:
+def best_table(complete: Sequence[FrozenTrial]) -> Table:
     best = best_trials(complete, TOP)
     names = list(dict.fromkeys(name for trial in best for name in trial.params))
     rows = []

@@ -13,6 +13,7 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.trial import FrozenTrial
 
+from golf_opt.storage.optuna_internals import id_of_trial
 from golf_opt.storage.studies import mark, marks
 
 # Optuna lets nothing be added to a finished trial, so these are kept with its study, under the
@@ -46,11 +47,11 @@ def attach(
                 "mimetype": kind or "application/octet-stream",
                 "encoding": encoding,
             }
-            mark(study, KEY.format(trial=trial._trial_id, artifact=artifact), json.dumps(row))
+            mark(study, KEY.format(trial=id_of_trial(trial), artifact=artifact), json.dumps(row))
 
 
 def attached(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
     """Return what `attach` gave a trial: file name -> the artifact's id."""
-    prefix = KEY.format(trial=trial._trial_id, artifact="")
+    prefix = KEY.format(trial=id_of_trial(trial), artifact="")
     rows = [json.loads(value) for key, value in marks(study).items() if key.startswith(prefix)]
     return {row["filename"]: row["artifact_id"] for row in rows if row is not None}

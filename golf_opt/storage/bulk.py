@@ -9,24 +9,36 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Container
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from optuna.distributions import json_to_distribution
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import ColumnElement, Connection, Table, or_, select
 
+from golf_opt.storage import tables
+from golf_opt.storage.optuna_internals import models
+
 MOST_IDS = 500  # named in one statement; databases have limits
-STUDIES, TRIALS = models.StudyModel.__table__, models.TrialModel.__table__
 Rows = dict[int, dict[Any, tuple[Any, ...]]]  # by trial id, then by the row's key
 
 _distribution = lru_cache(maxsize=1024)(json_to_distribution)
 
 
 class BulkStorage(RDBStorage):
-    """Optuna's storage in a database, with a faster way to read a study's trials."""
+    """Optuna's storage in a database, with a faster way to read a study's trials.
+
+    One that cannot be opened leaves no connection open.
+    """
+
+    def __init__(self, url: str, engine_kwargs: dict[str, Any] | None = None) -> None:
+        try:
+            super().__init__(url, engine_kwargs)
+        except BaseException:
+            if engine := getattr(self, "engine", None):
+                engine.dispose()
+            raise
 
     def _get_trials(
         self,
@@ -43,11 +55,11 @@ class BulkStorage(RDBStorage):
         included = {number for number in included_trial_ids if number <= trial_id_greater_than}
         if states is not None or len(included) > MOST_IDS:
             return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
-        wanted = (TRIALS.c.study_id == study_id) & or_(
-            TRIALS.c.trial_id > trial_id_greater_than, TRIALS.c.trial_id.in_(included)
+        wanted = (tables.TRIALS.c.study_id == study_id) & or_(
+            tables.TRIALS.c.trial_id > trial_id_greater_than, tables.TRIALS.c.trial_id.in_(included)
         )
         with self.engine.connect() as connection:
-            study = select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id)
+            study = select(tables.STUDIES.c.study_id).where(tables.STUDIES.c.study_id == study_id)
             if connection.execute(study).first() is None:
                 raise KeyError(f"there is no study {study_id}")
             return _trials(connection, wanted)
@@ -56,22 +68,16 @@ class BulkStorage(RDBStorage):
 def _trials(connection: Connection, wanted: ColumnElement[bool]) -> list[FrozenTrial]:
     """Read the trials first: whatever belongs to one that is finished was written before that."""
     columns = ("trial_id", "number", "state", "datetime_start", "datetime_complete")
-    query = select(*(TRIALS.c[column] for column in columns))
-    heads = connection.execute(query.where(wanted).order_by(TRIALS.c.trial_id)).all()
+    query = select(*(tables.TRIALS.c[column] for column in columns))
+    heads = connection.execute(query.where(wanted).order_by(tables.TRIALS.c.trial_id)).all()
     if not heads:
         return []
-
-    def rows(model: Any, *columns: str) -> Rows:
-        return _rows(connection, wanted, model.__table__, columns)
-
-    params = rows(models.TrialParamModel, "param_name", "param_value", "distribution_json")
-    values = rows(models.TrialValueModel, "objective", "value", "value_type")
-    steps = rows(
-        models.TrialIntermediateValueModel,
-        *("step", "intermediate_value", "intermediate_value_type"),
-    )
-    user = rows(models.TrialUserAttributeModel, "key", "value_json")
-    system = rows(models.TrialSystemAttributeModel, "key", "value_json")
+    rows = partial(_rows, connection, wanted)
+    params = rows(tables.PARAMS, "param_name", "param_value", "distribution_json")
+    values = rows(tables.OBJECTIVES, "objective", "value", "value_type")
+    steps = rows(tables.REPORTS, "step", "intermediate_value", "intermediate_value_type")
+    user = rows(tables.USER_ATTRS, "key", "value_json")
+    system = rows(tables.SYSTEM_ATTRS, "key", "value_json")
     to_value = models.TrialValueModel.stored_repr_to_value
     to_step = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
     trials = []
@@ -99,13 +105,11 @@ def _trials(connection: Connection, wanted: ColumnElement[bool]) -> list[FrozenT
     return trials
 
 
-def _rows(
-    connection: Connection, wanted: ColumnElement[bool], table: Table, columns: tuple[str, ...]
-) -> Rows:
+def _rows(connection: Connection, wanted: ColumnElement[bool], table: Table, *columns: str) -> Rows:
     """Return the rest of each row by its trial and its first column, in the table's own order."""
     query = (
         select(table.c.trial_id, *(table.c[column] for column in columns))
-        .join(TRIALS, TRIALS.c.trial_id == table.c.trial_id)
+        .join(tables.TRIALS, tables.TRIALS.c.trial_id == table.c.trial_id)
         .where(wanted)
         .order_by(*table.primary_key)
     )

@@ -14,12 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.trial import Trial
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from golf_opt.engines.base import EpochResult, Job, LaneState
-from golf_opt.storage.write_behind import WriteBehindStorage
+from golf_opt.storage.optuna_internals import id_of_trial, storage_of
+from golf_opt.storage.studies import STUDY_ID, marks
+from golf_opt.storage.workers import ManyWorkers, coordination
 from golf_opt.utils.files import replace_file
 
 FORMAT = 1
@@ -141,7 +144,7 @@ class CheckpointFolder:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class CheckpointTable:
+class CheckpointTable(CheckpointFolder):
     """The checkpoints of one study in its database, so that any worker can go on with a trial.
 
     They are written with what the trial reports, in the same transaction. Nets too large for that,
@@ -150,41 +153,47 @@ class CheckpointTable:
 
     every_slice = True
 
-    def __init__(self, storage: WriteBehindStorage, study: str, folder: CheckpointFolder) -> None:
-        self._storage, self._study, self._folder = storage, study, folder
+    def __init__(self, folder: Path, workers: ManyWorkers, study: str) -> None:
+        super().__init__(folder)
+        self._workers, self._ledger, self._study = workers, workers.ledger, study
 
     def save(self, trial: Trial, job: Job, checkpoint: Checkpoint) -> None:
         if is_large(checkpoint):
-            self._folder.save(trial, job, checkpoint)
-            return
-        write = partial(pack, job, checkpoint)
-        self._storage.save_checkpoint(trial._trial_id, self._study, trial.number, write)
+            super().put(trial.number, job, checkpoint)
+        else:
+            data = partial(pack, job, checkpoint)
+            self._workers.save_checkpoint(id_of_trial(trial), self._study, trial.number, data)
+
+    def put(self, number: int, job: Job, checkpoint: Checkpoint) -> None:
+        if is_large(checkpoint):
+            super().put(number, job, checkpoint)
+        else:
+            self._ledger.put_checkpoint(self._study, number, pack(job, checkpoint))
 
     def load(self, number: int, job: Job | None = None) -> Checkpoint:
-        """As `CheckpointFolder.load`."""
-        data = self._storage.ledger.load_checkpoint(self._study, number)
+        data = self._ledger.load_checkpoint(self._study, number)
         if data is None:
-            return self._folder.load(number, job)
+            return super().load(number, job)
         return unpack(f"the checkpoint of trial {number}", data, job)
 
     def numbers(self) -> set[int]:
-        """As `CheckpointFolder.numbers`."""
-        return self._storage.ledger.checkpoint_numbers(self._study) | self._folder.numbers()
-
-    def put(self, number: int, job: Job, checkpoint: Checkpoint) -> None:
-        """As `CheckpointFolder.put`."""
-        if is_large(checkpoint):
-            self._folder.put(number, job, checkpoint)
-        else:
-            self._storage.ledger.put_checkpoint(self._study, number, pack(job, checkpoint))
+        return self._ledger.checkpoint_numbers(self._study) | super().numbers()
 
     def delete(self, number: int) -> None:
-        self._storage.delete_checkpoint(self._study, number)
-        self._folder.delete(number)
+        self._workers.delete_checkpoint(self._study, number)
+        super().delete(number)
 
     def delete_all(self) -> None:
-        self._storage.ledger.delete_checkpoints(self._study)
-        self._folder.delete_all()
+        self._ledger.delete_checkpoints(self._study)
+        super().delete_all()
+
+
+def open_checkpoints(study: optuna.Study, folder: Path) -> CheckpointFolder:
+    """Return a study's checkpoints; the study's own id keeps those of a deleted one away."""
+    own_id = str(marks(study)[STUDY_ID])
+    path = folder / "checkpoints" / own_id
+    workers = coordination(storage_of(study))
+    return CheckpointTable(path, workers, own_id) if workers.shared else CheckpointFolder(path)
 
 
 def is_large(checkpoint: Checkpoint) -> bool:

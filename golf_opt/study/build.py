@@ -18,6 +18,7 @@ from pydantic import Field, StrictInt
 from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import StudyConfig
+from golf_opt.storage.optuna_internals import num_grid_points
 from golf_opt.study.callbacks import Callback
 from golf_opt.study.description import StudyDescription
 from golf_opt.study.samplers import FreshSampler, GridSampler, grid_sampler
@@ -101,7 +102,7 @@ def sampler_maker(plan: Plan, space: Space) -> Callable[[int], BaseSampler]:
 
     first = make(0)
     if isinstance(first, GridSampler):
-        points = len(first._all_grids)
+        points = num_grid_points(first)
         fits = Annotated[StrictInt, Field(ge=1, le=points)]
         check(fits, plan.trials, f"trials of a grid of {points} points")
     return make

@@ -19,11 +19,9 @@ from golf_opt.engines.base import Engine, EpochResult, Job, LaneState, Slice
 from golf_opt.storage.checkpoint import (
     Checkpoint,
     CheckpointFolder,
-    CheckpointTable,
     DamagedCheckpoint,
+    open_checkpoints,
 )
-from golf_opt.storage.studies import STUDY_ID, marks
-from golf_opt.storage.write_behind import WriteBehindStorage
 from golf_opt.study.description import StudyDescription
 from golf_opt.study.note import write_note
 from golf_opt.task.data import View
@@ -59,17 +57,8 @@ class StudyContext:
     view: View  # of the data
 
     @cached_property
-    def checkpoints(self) -> CheckpointFolder | CheckpointTable:
+    def checkpoints(self) -> CheckpointFolder:
         return open_checkpoints(self.study, self.folder)
-
-
-def open_checkpoints(study: optuna.Study, folder: Path) -> CheckpointFolder | CheckpointTable:
-    """Return a study's checkpoints; the study's own id keeps those of a deleted one away."""
-    study_id = str(marks(study)[STUDY_ID])
-    files = CheckpointFolder(folder / "checkpoints" / study_id)
-    if isinstance(study._storage, WriteBehindStorage):
-        return CheckpointTable(study._storage, study_id, files)
-    return files
 
 
 class Callback:

@@ -21,7 +21,8 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.paths import defaults
 from golf_opt.config.schema import StudyConfig
 from golf_opt.engines.base import Job
-from golf_opt.storage.studies import STUDY_ID, find_any_study, flush, mark, marks
+from golf_opt.storage.studies import STUDY_ID, find_any_study, mark, marks
+from golf_opt.storage.workers import flush
 from golf_opt.study.space import Space, build_space
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import View

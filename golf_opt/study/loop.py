@@ -12,23 +12,16 @@ from optuna.trial import TrialState
 
 from golf_opt.engines.base import Job, Slice
 from golf_opt.engines.scheduler import Scheduler
-from golf_opt.storage.studies import (
-    WORKER,
-    is_reachable,
-    is_shared,
-    lost_trials,
-    num_finished,
-    put_back,
-    requeue_dead,
-    set_total,
-    settle,
-)
-from golf_opt.storage.write_behind import BudgetSpent, StorageUnreachable
+from golf_opt.storage.failures import StorageUnreachable
+from golf_opt.storage.optuna_internals import id_of_study, id_of_trial, reported, storage_of
+from golf_opt.storage.studies import num_finished
+from golf_opt.storage.workers import WORKER, coordination, requeue
+from golf_opt.storage.write_behind import BudgetSpent
 from golf_opt.study.build import Parts
 from golf_opt.study.callbacks import StudyContext, TrialRun
 from golf_opt.study.provenance import provenance
 from golf_opt.task import rng
-from golf_opt.utils.processes import this_worker
+from golf_opt.utils.processes import worker_id
 from golf_opt.utils.signals import stop_on_signals
 
 IDLE_S = 0.2  # between two looks at trials that other workers run
@@ -44,7 +37,8 @@ class StudyLoop:
         self._study, self._engine = context.study, context.engine
         self._plan, self._parts, self._say = context.description, parts, say
         self._study.sampler, self._study.pruner = parts.sampler, parts.pruner
-        set_total(self._study, self._plan.trials)
+        self._workers = coordination(storage_of(context.study))
+        self._workers.set_total(id_of_study(context.study), self._plan.trials)
         self._scheduler: Scheduler[TrialRun] = Scheduler(context.engine.num_lanes)
         self._finished: list[TrialRun] = []  # in the storage, but callbacks do not know yet
         self._asking_s: list[float] = []  # for each trial: ask and suggest
@@ -69,7 +63,9 @@ class StudyLoop:
                         self._advance(done)
                     self._look_after_workers()
                 self._say_if_lanes_waited()
-                settle(self._study, lambda: stop.signal is not None)
+                if stop.signal is None:
+                    with contextlib.suppress(StorageUnreachable):  # the end of a study waits for it
+                        self._workers.flush(lambda: stop.signal is not None)
             finally:
                 self._requeue_all()
                 self._announce_finished()
@@ -88,7 +84,7 @@ class StudyLoop:
                     self._report(run)
         if self._scheduler.busy:
             return True
-        return is_shared(self._study) and num_finished(self._study) < self._plan.trials
+        return self._workers.shared and num_finished(self._study) < self._plan.trials
 
     def _step(self) -> list[Slice]:
         """Let the lanes work; where none has a trial, wait for those of other workers."""
@@ -103,15 +99,15 @@ class StudyLoop:
             return
         self._looked_at_workers = time.monotonic()
         with contextlib.suppress(StorageUnreachable):
-            for number, state in requeue_dead(self._study):
+            for number, state in self._workers.requeue_dead(id_of_study(self._study)):
                 what = "failed" if state == TrialState.FAIL else "goes on from its checkpoint"
                 self._say(f"trial {number} was left by a worker that died; it {what}")
-        lost = lost_trials(self._study)
+        lost = self._workers.lost_trials()
         for lane, run in self._scheduler.busy:
-            if run.trial._trial_id in lost:
+            if id_of_trial(run.trial) in lost:
                 self._leave(lane)
                 self._say(f"trial {run.number} was taken over by another worker")
-        if self._reachable != is_reachable(self._study):
+        if self._reachable != self._workers.reachable:
             self._reachable = not self._reachable
             self._say(
                 "storage answers again; what was kept is written"
@@ -130,7 +126,7 @@ class StudyLoop:
         except (BudgetSpent, StorageUnreachable):
             return None
         seed = rng.derive(self._plan.seed, "trial", trial.number)  # weights, data order, dropout
-        attributes = {WORKER: this_worker(), "seed": seed} | self._provenance
+        attributes = {WORKER: worker_id(), "seed": seed} | self._provenance
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
         candidate = self._parts.space.suggest(trial)
@@ -138,9 +134,9 @@ class StudyLoop:
         job = Job(self._parts.net, candidate, seed, self._plan.epochs)
         run = TrialRun(trial, job, lane)
         self._call("on_trial_start", run)
-        reported = trial._cached_frozen_trial.intermediate_values
+        known = reported(trial)
         for result in run.history:  # of a worker that died between its checkpoint and its report
-            if result.epoch not in reported:
+            if result.epoch not in known:
                 trial.report(result.accuracy, result.epoch)
         return run
 
@@ -158,7 +154,7 @@ class StudyLoop:
 
     def _report(self, run: TrialRun) -> None:
         result = run.history[-1]
-        if result.epoch not in run.trial._cached_frozen_trial.intermediate_values:
+        if result.epoch not in reported(run.trial):
             run.trial.report(result.accuracy, result.epoch)  # not again after a resume
         try:
             self._call("on_epoch_end", run)
@@ -213,7 +209,7 @@ class StudyLoop:
             self._call("on_interrupt", run)
             self._leave(lane)
             with contextlib.suppress(StorageUnreachable):  # `close` tries once more
-                put_back(self._study, run.trial._trial_id)
+                requeue(self._study, id_of_trial(run.trial))
 
     def _call(self, event: str, *args: Any) -> None:
         for callback in self._parts.callbacks:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 
+from golf_opt.storage.optuna_internals import save_note
 from golf_opt.storage.studies import NOTE_SECTIONS, mark, marks, num_finished
 from golf_opt.study.description import StudyDescription, description_of
 from golf_opt.study.snapshot import snapshot_of
@@ -47,26 +44,13 @@ def log(trial: FrozenTrial) -> str:
 
 def write_note(study: optuna.Study, plan: StudyDescription) -> None:
     """Write the Markdown note that heads the study on the dashboard."""
-    _dashboard_notes().save_note(study, note(study, plan))
+    save_note(study, note(study, plan))
 
 
 def add_section(study: optuna.Study, title: str, text: str) -> None:
     """Put a section of Markdown into the study's note, in place of an earlier one of its title."""
     mark(study, NOTE_SECTIONS, marks(study).get(NOTE_SECTIONS, {}) | {title: text})
     write_note(study, description_of(study))
-
-
-@cache
-def _dashboard_notes() -> ModuleType:
-    """Load optuna-dashboard's module for notes without the rest of it, which takes two seconds."""
-    package = find_spec("optuna_dashboard")
-    assert package is not None and package.submodule_search_locations
-    path = Path(package.submodule_search_locations[0]) / "_note.py"
-    spec = spec_from_file_location("golf_opt._dashboard_notes", path)
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def note(study: optuna.Study, plan: StudyDescription) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 from golf_opt import __version__
 from golf_opt.config.schema import DataConfig, StudyConfig, WorkerConfig
 from golf_opt.engines import create_engine
-from golf_opt.storage.studies import mark, marks, num_finished, opened_storage
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import mark, marks, num_finished
 from golf_opt.study.build import build_parts, check_targets
 from golf_opt.study.callbacks import StudyContext
 from golf_opt.study.description import (

@@ -1,4 +1,4 @@
-"""Studies of a storage as figures and reports read them."""
+"""Studies as figures and reports read them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
+from golf_opt.storage.optuna_internals import id_of_study
 from golf_opt.study.description import StudyDescription, description_of, readable
 from golf_opt.visualization.snapshot import StudySnapshot
 
 
 def snapshot_of(study: optuna.Study) -> StudySnapshot:
-    """Return a study of ours as figures and reports read it."""
+    """Return a study of ours as figures need it."""
     return _snapshot(study.study_name, description_of(study), study.get_trials(deepcopy=False))
 
 
@@ -25,7 +26,7 @@ def best_of_all(storage: BaseStorage, but: str) -> list[StudySnapshot]:
         plan = readable(frozen.system_attrs)
         if plan is not None and frozen.study_name != but:
             with contextlib.suppress(ValueError):  # no trial is complete
-                best = storage.get_best_trial(frozen._study_id)
+                best = storage.get_best_trial(id_of_study(frozen))
                 snapshots.append(_snapshot(frozen.study_name, plan, [best]))
     return snapshots
 

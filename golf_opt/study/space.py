@@ -32,6 +32,7 @@ from optuna.distributions import (
 )
 
 from golf_opt.config.errors import UsageError, check_choice, check_keys, did_you_mean
+from golf_opt.storage.optuna_internals import contains, describe_distribution
 from golf_opt.task.recipe import PARAMETERS, Candidate
 
 NODE_KEYS = ("type", "low", "high", "log", "step", "choices", "when")
@@ -67,7 +68,11 @@ class Space:
         for name, dimension in self.tuned.items():
             row = {"type": type(dimension.distribution).__name__.removesuffix("Distribution")}
             when = {other: list(allowed) for other, allowed in dimension.when.items()}
-            rows[name] = row | dimension.distribution._asdict() | ({"when": when} if when else {})
+            rows[name] = (
+                row
+                | describe_distribution(dimension.distribution)
+                | ({"when": when} if when else {})
+            )
         return rows
 
     def check_point(self, point: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +86,7 @@ class Space:
             if name not in self.fixed and name not in self.tuned:
                 known = did_you_mean(name, [*self.tuned, *self.fixed])
                 raise UsageError(f"study.enqueue names {name!r}, but must name {known}")
-            if name in self.tuned and not _holds(self.tuned[name].distribution, value):
+            if name in self.tuned and not contains(self.tuned[name].distribution, value):
                 raise UsageError(
                     f"study.enqueue has {name}={value!r}, but the space holds "
                     f"{show_distribution(self.tuned[name].distribution)}; widen it, or fix the "
@@ -193,13 +198,6 @@ def _extremes(distribution: BaseDistribution) -> tuple[Any, ...]:
         return (distribution.low, distribution.high)
     assert isinstance(distribution, CategoricalDistribution)
     return distribution.choices
-
-
-def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except (ValueError, TypeError):
-        return False
 
 
 def show_distribution(distribution: BaseDistribution) -> str:

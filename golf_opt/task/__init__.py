@@ -1,0 +1,1 @@
+"""What is trained and on what: architectures, data, recipes, reproducible randomness."""

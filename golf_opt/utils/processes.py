@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @cache
-def this_worker() -> str:
+def worker_id() -> str:
     """Return a name for this process that no other has, even one with its number later on."""
     pid = os.getpid()
     return f"{socket.gethostname()}:{pid}:{_born(pid) or ''}:{uuid.uuid4().hex[:8]}"

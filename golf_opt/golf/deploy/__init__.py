@@ -1,0 +1,1 @@
+"""A trained net as a C header, an ONNX model or safetensors."""

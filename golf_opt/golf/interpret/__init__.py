@@ -1,0 +1,1 @@
+"""What a trained net has learned, as pictures and a page."""

@@ -1,0 +1,1 @@
+"""As few non-zero parameters as keep an accuracy."""

@@ -1,0 +1,1 @@
+"""Records: making, verifying and listing them."""

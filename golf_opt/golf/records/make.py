@@ -26,7 +26,8 @@ from golf_opt.golf.records.schema import CONFIG, LOG, SEEDS, WEIGHTS, Claim
 from golf_opt.golf.records.verify import RECORD, Record
 from golf_opt.golf.source import find_trial, load_trained
 from golf_opt.golf.weights import read_weights
-from golf_opt.storage.studies import CONFIRMED, marks, opened_storage
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import CONFIRMED, marks
 from golf_opt.study.description import description_of, find_study
 from golf_opt.study.provenance import git_commit
 from golf_opt.task.arch import Net

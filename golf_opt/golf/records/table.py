@@ -1,7 +1,7 @@
-"""The README's table of records, from the records themselves. Needs no torch.
+"""The tables of docs/records.md, from the records themselves. Needs no torch.
 
 python -m golf_opt.golf.records.table          print it
-python -m golf_opt.golf.records.table --write  put it into README.md, between its two marks
+python -m golf_opt.golf.records.table --write  put it into the page, between its two marks
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from golf_opt.utils.text import markdown_table
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "studies" / "records"
 BARS = FOLDER / "bars.json"  # what others reached: board, who, nz, dense, test, train, how
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "records.md"
+REPOSITORY = "https://github.com/golf-opt/golf_opt/tree/main"  # the site has no such folders
 BEGIN, END = "<!-- records: make records -->\n", "<!-- /records -->"
 TITLES = {
     "article": "**The article's rule**: at least 98.00 % on test, and the test set may guide",
@@ -45,7 +46,7 @@ def section(records: Sequence[Record], bars: Sequence[Mapping[str, Any]]) -> str
 
 def cells(record: Record) -> list[str]:
     claim, params = record.claim, record.claim.params
-    link = f"studies/records/{claim.board}/{record.folder.name}"
+    link = f"{REPOSITORY}/studies/records/{claim.board}/{record.folder.name}"
     dead = f" ({params.dead} dead)" if params.dead else ""
     return [
         f"**{params.nz}**{dead}",
@@ -86,7 +87,7 @@ def main() -> None:
     if "--write" not in sys.argv:
         print(current())
         return
-    replace_section(README, BEGIN, END, current())
+    replace_section(PAGE, BEGIN, END, current())
 
 
 if __name__ == "__main__":

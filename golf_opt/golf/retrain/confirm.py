@@ -24,7 +24,8 @@ from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.retrain.progress import TrainingProgress
 from golf_opt.golf.retrain.stats import Spread, points, spread
 from golf_opt.golf.source import study_view
-from golf_opt.storage.studies import CONFIRMED, mark, marks, opened_storage
+from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import CONFIRMED, mark, marks
 from golf_opt.study.description import description_of, find_study
 from golf_opt.study.note import add_section
 from golf_opt.task import rng

@@ -1,0 +1,190 @@
+"""What a worker knows of trials, and what of that the database does not know yet."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import threading
+import time
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Table
+
+from golf_opt.storage.optuna_internals import id_of_trial
+from golf_opt.storage.tables import Batch, Changes
+
+REFRESH_S = 1.0  # between two reads of other workers' trials, at least
+REFRESH_FRACTION = 0.02  # of the time that reading them may take
+NEVER = -math.inf
+
+
+@dataclass
+class CachedStudy:
+    """What this worker knows of one study."""
+
+    trials: dict[int, FrozenTrial] = field(default_factory=dict)  # by number, in order
+    finished: dict[tuple[TrialState, ...], list[FrozenTrial]] = field(default_factory=dict)
+    distributions: dict[str, BaseDistribution] = field(default_factory=dict)
+    total: int | None = None  # trials that it is to have
+    read_at: float = NEVER  # when other workers' trials were last read
+    pause_s: float = REFRESH_S  # until they are read again
+
+    def put(self, trial: FrozenTrial) -> None:
+        """Take a trial in, in place of what was known of it."""
+        before = self.trials.get(trial.number)
+        if trial.state.is_finished() or (before is not None and before.state.is_finished()):
+            self.finished.clear()
+        self.trials[trial.number] = trial
+
+    def in_states(self, states: Container[TrialState]) -> list[FrozenTrial]:
+        """Return the trials in some states; pruners ask for the finished ones at every report."""
+        key = tuple(state for state in TrialState if state in states)
+        if not all(state.is_finished() for state in key):
+            return [trial for trial in self.trials.values() if trial.state in key]
+        if key not in self.finished:
+            self.finished[key] = [trial for trial in self.trials.values() if trial.state in key]
+        return list(self.finished[key])
+
+    def distribution(self, name: str) -> BaseDistribution | None:
+        """Return what a parameter was first drawn from in this study."""
+        if name not in self.distributions:
+            for trial in self.trials.values():
+                self.distributions = trial.distributions | self.distributions
+        return self.distributions.get(name)
+
+
+class TrialCache:
+    """The trials of this worker and of others, and the changes of the next write.
+
+    `lock` guards all of it. Whoever changes a trial and notes that for the database holds the lock
+    over both, so that a write takes either with the other. Nothing here waits for the database.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.studies: dict[int, CachedStudy] = {}
+        self.batch = Batch()
+        self.held: set[int] = set()  # running trials of this worker
+        self.lost: set[int] = set()  # held once; another worker has them now
+        self._places: dict[int, tuple[int, int]] = {}  # trial id -> study id, number
+
+    def study(self, study_id: int) -> CachedStudy:
+        with self.lock:
+            return self.studies.setdefault(study_id, CachedStudy())
+
+    def find(self, trial_id: int) -> FrozenTrial | None:
+        with self.lock:
+            place = self._places.get(trial_id)
+            return None if place is None else self.studies[place[0]].trials[place[1]]
+
+    def study_of(self, trial_id: int) -> int:
+        return self._places[trial_id][0]
+
+    def knows_better(self, trial_id: int) -> bool:
+        """Return whether a trial is newer here than in the database."""
+        with self.lock:
+            return trial_id in self.held or trial_id in self.batch.trials
+
+    # --- this worker's trials ---
+
+    def hold(self, study_id: int, trial: FrozenTrial) -> None:
+        """Take in a trial that this worker runs from now on."""
+        trial_id = id_of_trial(trial)
+        with self.lock:
+            self._places[trial_id] = (study_id, trial.number)
+            self.studies[study_id].put(trial)
+            self.held.add(trial_id)
+            self.lost.discard(trial_id)
+
+    def changes(self, trial_id: int) -> Changes:
+        """Return what is to be written of a trial; of a lost one nothing ever is."""
+        with self.lock:
+            if trial_id in self.lost:
+                return Changes(trial_id)
+            return self.batch.trials.setdefault(trial_id, Changes(trial_id))
+
+    def replace(self, trial_id: int, **changed: Any) -> None:
+        """Put a changed copy in place of a trial, so that no reader sees a trial change."""
+        study_id, number = self._places[trial_id]
+        trial = copy.copy(self.studies[study_id].trials[number])
+        for name, value in changed.items():
+            setattr(trial, name, value)
+        self.studies[study_id].put(trial)
+
+    def lose(self, trial_ids: set[int]) -> None:
+        """Forget what this worker thought of trials that it no longer holds."""
+        with self.lock:
+            self.lost |= trial_ids
+            self.held -= trial_ids
+            for trial_id in trial_ids:
+                self.batch.trials.pop(trial_id, None)
+                self.studies[self.study_of(trial_id)].read_at = NEVER  # and ask the database
+
+    # --- the next write ---
+
+    def take_batch(self) -> tuple[Batch, set[int]]:
+        """Return what is to be written, which is kept no more, and the trials that need a lease."""
+        with self.lock:
+            batch, self.batch = self.batch, Batch()
+            ended = {trial_id for trial_id, changes in batch.trials.items() if changes.held}
+            return batch, self.held | ended
+
+    def return_batch(self, batch: Batch) -> None:
+        """Take back what could not be written, under what came since."""
+        with self.lock:
+            self.batch = batch.then(self.batch)
+
+    def study_attrs(self, table: Table, study_id: int) -> dict[str, Any]:
+        """Return those attributes of a study that are not written yet."""
+        with self.lock:
+            return {
+                key: json.loads(row["value_json"])
+                for (kind, study, key), row in self.batch.study_attrs.items()
+                if (kind, study) == (table, study_id)
+            }
+
+    # --- what was read from the database ---
+
+    def merge(self, study_id: int, trials: Iterable[FrozenTrial], begun: float) -> None:
+        """Take in a study's trials, of which the reading began at a monotonic time."""
+        with self.lock:
+            study = self.study(study_id)
+            for trial in trials:
+                if study.trials.get(trial.number) is not trial:
+                    self.place(study_id, trial)
+            if list(study.trials) != sorted(study.trials):
+                study.trials = dict(sorted(study.trials.items()))
+                study.finished.clear()
+            study.read_at = time.monotonic()
+            study.pause_s = max(REFRESH_S, (study.read_at - begun) / REFRESH_FRACTION)
+
+    def place(self, study_id: int, trial: FrozenTrial) -> None:
+        """Take in a trial, unless this worker knows better."""
+        trial_id = id_of_trial(trial)
+        with self.lock:
+            study = self.study(study_id)
+            self._places[trial_id] = (study_id, trial.number)
+            if self.knows_better(trial_id):
+                return
+            before = study.trials.get(trial.number)
+            over = before is not None and before.state.is_finished()
+            if over and not trial.state.is_finished() and trial_id not in self.lost:
+                return  # read before the end that this worker reported was written
+            study.put(trial)
+
+    def trial_ids(self, study_id: int) -> set[int]:
+        with self.lock:
+            return {id_of_trial(trial) for trial in self.study(study_id).trials.values()}
+
+    def forget_study(self, study_id: int) -> None:
+        with self.lock:
+            gone = self.trial_ids(study_id)
+            self.studies.pop(study_id)
+            self.held -= gone
+            for trial_id in gone:
+                self._places.pop(trial_id, None)

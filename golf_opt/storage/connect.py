@@ -1,0 +1,150 @@
+"""Opens storages: SQLite in a file, PostgreSQL, another server, a journal file, or memory."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from sqlalchemy import event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import StorageConfig
+from golf_opt.storage.bulk import BulkStorage
+from golf_opt.storage.failures import explain_opening, is_made_meanwhile
+from golf_opt.storage.url import storage_url
+from golf_opt.storage.workers import coordination
+from golf_opt.storage.write_behind import WriteBehindStorage
+from golf_opt.utils.processes import worker_id
+
+SQLITE_TIMEOUT_S = 60
+CONNECT_TIMEOUT_S = 10
+MEETING_PAUSES_S = (0.1, 0.3, 1.0)  # where several workers make the tables at the same moment
+STATEMENT_TIMEOUT_S = 60
+JOURNAL = "journal:"  # begins the URL of a journal file
+NETWORK_FILE_SYSTEMS = (
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs",
+    "fuse.glusterfs", "afs",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def opened_storage(config: StorageConfig) -> Iterator[BaseStorage]:
+    """Open the storage for a block, and give its connections back afterwards."""
+    storage = open_storage(config)
+    try:
+        yield storage
+    finally:
+        coordination(storage).close()
+
+
+@contextlib.contextmanager
+def opened_to_read(config: StorageConfig) -> Iterator[BaseStorage]:
+    """Open the storage as it is: where there is no file yet, an empty one in memory stands in."""
+    url, path = config.url or "", ""
+    if url.startswith(JOURNAL):
+        path = url.removeprefix(JOURNAL)
+    elif url.startswith("sqlite"):
+        path = storage_url(config).database or ""
+    if path and not path.startswith((":", "file:")) and not Path(path).exists():
+        config = StorageConfig(None, None)
+    with opened_storage(config) as storage:
+        yield storage
+
+
+def open_storage(config: StorageConfig) -> BaseStorage:
+    """Open, and if need be create, the storage.
+
+    Raises:
+        UsageError: the URL is no URL, or nothing answers there, or it may not be used.
+    """
+    if config.url is None and config.url_env is None:
+        return optuna.storages.InMemoryStorage()
+    if config.url is not None and config.url.startswith(JOURNAL):
+        return _open_journal(Path(config.url.removeprefix(JOURNAL)))
+    url = storage_url(config)
+    try:
+        return _open_sqlite(url) if url.drivername.startswith("sqlite") else _open_server(url)
+    except UsageError:
+        raise
+    except (SQLAlchemyError, ImportError, OSError, RuntimeError, sqlite3.Error) as error:
+        raise UsageError(explain_opening(url, error)) from error
+
+
+def _open_journal(path: Path) -> BaseStorage:
+    """Optuna's log of operations, for one worker."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        backend = JournalFileBackend(str(path))
+        return JournalStorage(backend)
+    except OSError as error:
+        raise UsageError(f"storage {JOURNAL}{path} cannot be used: {error}") from error
+
+
+def _open_sqlite(url: URL) -> BaseStorage:
+    """WAL lets the dashboard read while trials write; NORMAL is safe with it and much faster.
+
+    WAL keeps its index in shared memory, which machines do not share: on a network file system the
+    file is locked as a whole instead, and every write waits for the disk.
+    """
+    wal = True
+    if url.database and url.database != ":memory:" and not url.database.startswith("file:"):
+        path = Path(url.database)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wal = file_system(path) not in NETWORK_FILE_SYSTEMS
+        with sqlite3.connect(path, timeout=SQLITE_TIMEOUT_S) as connection:
+            connection.execute(f"PRAGMA journal_mode={'WAL' if wal else 'TRUNCATE'}")
+        connection.close()
+    backend = _rdb(url, {"timeout": SQLITE_TIMEOUT_S})
+    if wal:
+        event.listen(backend.engine, "connect", _relax_sync)
+        backend.engine.dispose()  # so that every connection passes the listener
+    return WriteBehindStorage(backend, worker_id())
+
+
+def _relax_sync(connection: Any, _record: object) -> None:
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """Return the type of the file system that a path is on, such as `ext4` or `nfs4`; or ``."""
+    place = path.absolute()
+    found = (0, "")
+    with contextlib.suppress(OSError):
+        for line in mounts.read_text().splitlines():
+            _, mounted, kind, *_ = line.split()
+            if place.is_relative_to(mounted):
+                found = max(found, (len(mounted), kind))
+    return found[1]
+
+
+def _open_server(url: URL) -> BaseStorage:
+    pool: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 2}
+    if url.get_backend_name() != "postgresql":
+        return optuna.storages.get_storage(_rdb(url, {}, **pool))
+    connect = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "options": f"-c statement_timeout={1000 * STATEMENT_TIMEOUT_S}",
+    }
+    return WriteBehindStorage(_rdb(url, connect, **pool), worker_id())
+
+
+def _rdb(url: URL, connect_args: dict[str, Any], **options: Any) -> RDBStorage:
+    options["connect_args"] = connect_args
+    text = url.render_as_string(hide_password=False)
+    for pause_s in MEETING_PAUSES_S:
+        try:
+            return BulkStorage(text, options)
+        except DBAPIError as error:
+            if not is_made_meanwhile(error):
+                raise
+            time.sleep(pause_s)
+    return BulkStorage(text, options)

@@ -1,0 +1,81 @@
+"""What went wrong with a storage: for the program, whether it may pass; for the user, one line."""
+
+from __future__ import annotations
+
+import re
+
+import optuna
+from sqlalchemy import exc
+from sqlalchemy.engine import URL
+
+from golf_opt.storage.url import show_url
+from golf_opt.utils.files import WRITE_ERRORS
+
+
+class StorageUnreachable(Exception):
+    """The database does not answer now; what was to be written is kept in memory."""
+
+
+def is_passing(error: Exception, dialect: str) -> bool:
+    """Return whether an error of the database may be over after a while.
+
+    A server that restarts is; a full disk, a missing right or a broken statement is not.
+    """
+    cause = error
+    while not isinstance(cause, exc.SQLAlchemyError) and cause.__cause__ is not None:
+        cause = cause.__cause__  # type: ignore[assignment]
+    if isinstance(cause, exc.TimeoutError):
+        return True
+    if not isinstance(cause, exc.DBAPIError):
+        return False
+    if dialect == "sqlite":
+        return "locked" in str(cause.orig) or "busy" in str(cause.orig)
+    if cause.connection_invalidated:
+        return True
+    state = getattr(cause.orig, "sqlstate", None)
+    if state is None:  # no word from the server: it is not there
+        return isinstance(cause, (exc.OperationalError, exc.InterfaceError))
+    # connection, transaction rollback (deadlock), shutdown, too many connections, lock timeout
+    return state[:2] in ("08", "40", "57") or state in ("53300", "55P03")
+
+
+def is_made_meanwhile(error: exc.DBAPIError) -> bool:
+    """Return whether what was to be created exists: another worker made it at the same moment."""
+    if isinstance(error, exc.IntegrityError):  # the same row: of a catalogue, of Optuna's versions
+        return True
+    duplicates = ("42P07", "42710")  # a table, a type
+    return getattr(error.orig, "sqlstate", "") in duplicates or "already exists" in str(error.orig)
+
+
+def explain_opening(url: URL, error: Exception) -> str:
+    """Return one line about why a storage cannot be used, without its password."""
+    shown = show_url(url)
+    if isinstance(error, RuntimeError) and "schema" in str(error):
+        return (
+            f"storage {shown} was made by another version of Optuna ({optuna.__version__} is "
+            f'installed); upgrade it with: optuna storage upgrade --storage "{shown}"'
+        )
+    if isinstance(error, (exc.NoSuchModuleError, ImportError)):
+        return f"storage {shown} needs a database driver that is not installed: {error}"
+    reason = str(getattr(error, "orig", None) or error).strip()
+    if url.password:
+        reason = reason.replace(str(url.password), "***")
+    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    hint = ""
+    if re.search(r'database ".*" does not exist', reason):
+        hint = f'; create it with: CREATE DATABASE "{url.database}"'
+    elif "disk I/O error" in reason:  # SQLite's, where its files cannot grow
+        hint = "; is the disk full?"
+    return f"storage {shown} cannot be used: {' '.join(lines[:2]) or type(error).__name__}{hint}"
+
+
+def explain_failure(error: Exception) -> str | None:
+    """Return one line about a storage or a disk that failed while in use; None for other errors."""
+    if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
+        return f"{error.filename or 'a file'} cannot be written: {error.strerror}"
+    if isinstance(error, StorageUnreachable):
+        return f"storage does not answer: {' '.join(str(error).split())}"
+    if not isinstance(error, (optuna.exceptions.StorageInternalError, exc.SQLAlchemyError)):
+        return None
+    cause = error.__cause__ or error
+    return f"storage cannot be written: {getattr(cause, 'orig', None) or cause}"

@@ -1,0 +1,106 @@
+"""Every private part of Optuna and optuna-dashboard that golf_opt touches, each under a name.
+
+Both packages may change these in any release. `tests/test_optuna_internals.py` has a test for each,
+which says what of golf_opt no longer works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+from optuna.storages._rdb import models as models
+from optuna.study._frozen import FrozenStudy as FrozenStudy
+from optuna.trial import FrozenTrial
+
+
+def storage_of(study: optuna.Study) -> BaseStorage:
+    """Return the storage that a study is in."""
+    return study._storage
+
+
+def id_of_study(study: optuna.Study | FrozenStudy) -> int:
+    """Return the number by which a study's storage knows it."""
+    return study._study_id
+
+
+def id_of_trial(trial: optuna.Trial | FrozenTrial) -> int:
+    """Return the number by which a trial's storage knows it; it is unique over all studies."""
+    return trial._trial_id
+
+
+def reported(trial: optuna.Trial) -> dict[int, float]:
+    """Return what a trial reported so far, by step, without asking the storage."""
+    return trial._cached_frozen_trial.intermediate_values
+
+
+def check_trial(trial: FrozenTrial) -> None:
+    """Raise a ValueError for a trial whose parts do not fit together."""
+    trial._validate()
+
+
+def describe_distribution(distribution: BaseDistribution) -> dict[str, Any]:
+    """Return a distribution's arguments by name."""
+    return distribution._asdict()
+
+
+def contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Return whether a parameter may have this value."""
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (ValueError, TypeError):
+        return False
+
+
+def num_grid_points(sampler: optuna.samplers.GridSampler) -> int:
+    """Return how many points a grid has."""
+    return len(sampler._all_grids)
+
+
+def forget_study(storage: BaseStorage, study_id: int) -> None:
+    """Let a caching storage read a study anew: another one may have its id by now."""
+    getattr(storage, "_studies", {}).pop(study_id, None)
+
+
+def save_note(study: optuna.Study, text: str) -> None:
+    """Write the Markdown note that heads a study on the dashboard."""
+    _dashboard_notes().save_note(study, text)
+
+
+@cache
+def _dashboard_notes() -> ModuleType:
+    """Load optuna-dashboard's module for notes without the rest of it, which takes two seconds."""
+    package = find_spec("optuna_dashboard")
+    assert package is not None and package.submodule_search_locations
+    path = Path(package.submodule_search_locations[0]) / "_note.py"
+    spec = spec_from_file_location("golf_opt._dashboard_notes", path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def serialize_trial(
+    study_id: int, trial: FrozenTrial, study_system_attrs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a trial as the dashboard's page reads it from JSON."""
+    from optuna_dashboard._serializer import serialize_frozen_trial
+
+    return serialize_frozen_trial(study_id, trial, study_system_attrs)  # type: ignore[no-any-return]
+
+
+def refetch_trials(app: Any, study_id: int) -> None:
+    """Let the dashboard's next answer be from the storage, not from up to ten seconds ago."""
+    app._inmemory_cache._trials_last_fetched_at.pop(study_id, None)
+
+
+def forget_all_trials(app: Any) -> None:
+    """Empty the dashboard's cache of trials."""
+    app._inmemory_cache.clear()

@@ -1,0 +1,83 @@
+"""The URL of a storage, and its password, which stays out of the configuration.
+
+`cli` moves a password from the URL to the environment before Hydra sees it, so that neither its
+log nor a stored configuration holds it; `with_password` adds it for the connection alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import StorageConfig
+
+PASSWORD_ENV = "GOLF_STORAGE_PASSWORD"
+PASSWORD_FILE_ENV = "GOLF_STORAGE_PASSWORD_FILE"  # names a file that holds it, as containers do
+
+
+def storage_url(config: StorageConfig) -> URL:
+    """Return the URL with its password."""
+    text = config.url or os.environ.get(config.url_env or "", "")
+    if not text:
+        raise UsageError(
+            f"storage has no URL: {config.url_env} is not set; set it to "
+            "postgresql://USER@HOST/DATABASE, or give storage.url=..."
+        )
+    text, password = take_password(text)
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
+        raise UsageError(
+            "storage.url is not a URL SQLAlchemy understands; it must look like "
+            "sqlite:///studies/golf.db or postgresql://USER@HOST/DATABASE."
+        ) from error
+    if url.drivername in ("postgres", "postgresql"):
+        url = url.set(drivername="postgresql+psycopg")
+    return url.set(password=password) if password else with_password(url)
+
+
+def with_password(url: URL) -> URL:
+    """Return the URL with the password that was kept out of the configuration."""
+    if url.password or url.drivername.startswith("sqlite"):
+        return url
+    password = os.environ.get(PASSWORD_ENV) or _password_from_file()
+    return url.set(password=password) if password else url
+
+
+def _password_from_file() -> str | None:
+    """Return what the file named by GOLF_STORAGE_PASSWORD_FILE holds, less the newline after it."""
+    name = os.environ.get(PASSWORD_FILE_ENV)
+    if not name:
+        return None
+    try:
+        password = Path(name).read_text("utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise UsageError(
+            f"{PASSWORD_FILE_ENV} names {name}, which cannot be read: {reason}."
+        ) from error
+    if not password:
+        raise UsageError(f"{PASSWORD_FILE_ENV} names {name}, but must name a file with a password.")
+    return password
+
+
+def show_url(url: URL) -> str:
+    """Return the URL fit for a screen or a log: no password."""
+    return url.set(password="***" if url.password else None, query={}).render_as_string(
+        hide_password=True
+    )
+
+
+def take_password(text: str) -> tuple[str, str | None]:
+    """Split a URL's password off: return the URL without it, and the password or None."""
+    match = re.search(r"(?P<head>^.*?[\w+.-]+://[^:/@\s]*):(?P<password>.*)(?P<tail>@[^@]*)$", text)
+    if match is None:
+        return text, None
+
+    return match["head"] + match["tail"], unquote(match["password"])

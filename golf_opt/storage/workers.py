@@ -1,0 +1,157 @@
+"""What a worker needs of a storage beyond Optuna's API: what it does about other workers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
+
+from golf_opt.storage.cache import TrialCache
+from golf_opt.storage.ledger import Lease, Ledger
+from golf_opt.storage.optuna_internals import id_of_trial, storage_of
+from golf_opt.storage.synchronizer import Synchronizer
+from golf_opt.utils.processes import is_alive
+
+LEASE_S = 60.0  # without a sign of life, a worker on another host counts as dead
+MAX_DEATHS = 5  # of workers in a row, in one trial, before it fails
+RUNNING = (TrialState.RUNNING,)
+WORKER = "worker"  # the user attribute with the name of the worker that ran a trial last
+
+
+class ManyWorkers:
+    """One of the workers that share a database, and how it gets on with the others.
+
+    A worker of this host is dead when its process is gone; one of another host when it gave no
+    sign of life for `lease_s`. After an outage everyone first gets half of that time.
+    """
+
+    shared: Literal[True] = True
+
+    def __init__(self, cache: TrialCache, sync: Synchronizer, ledger: Ledger) -> None:
+        self._cache, self._sync, self.ledger = cache, sync, ledger
+        self.is_alive, self.lease_s, self.max_deaths = is_alive, LEASE_S, MAX_DEATHS
+        self._unleased: dict[int, float] = {}  # running trials without a lease: when first seen
+        self.reader = sync.reader
+        self.flush, self.close = sync.flush, sync.close
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the database answered last time."""
+        return self._sync.reachable_since is not None
+
+    def set_total(self, study_id: int, total: int) -> None:
+        """Let the study have at most `total` trials, whoever asks."""
+        self._cache.study(study_id).total = total
+
+    def lost_trials(self) -> set[int]:
+        """Return ids of trials that others took over: this worker was silent for too long."""
+        with self._cache.lock:
+            return set(self._cache.lost)
+
+    def leases(self, study_id: int) -> list[Lease]:
+        """Return the running trials of a study that this worker does not hold."""
+        return self._sync.reach(self.ledger.others, study_id)
+
+    def save_checkpoint(
+        self, trial_id: int, study: str, number: int, data: Callable[[], bytes]
+    ) -> None:
+        """Keep a running trial's checkpoint; `data` is called once, when it is written."""
+        self._sync.check()
+        with self._cache.lock:
+            self._cache.changes(trial_id).checkpoint = (study, number, data)
+        self._sync.start()
+
+    def delete_checkpoint(self, study: str, number: int) -> None:
+        """Delete a trial's checkpoint with the next write."""
+        with self._cache.lock:
+            self._cache.batch.stale_checkpoints.add((study, number))
+        self._sync.start()
+
+    def requeue_dead(self, study_id: int) -> list[tuple[int, TrialState]]:
+        """Requeue a study's trials of dead workers; return their numbers and their new states."""
+        leases = self.leases(study_id)
+        now, since = time.monotonic(), self._sync.reachable_since
+        patient = since is not None and now - since >= self.lease_s / 2
+        self._unleased = {
+            lease.trial_id: self._unleased.get(lease.trial_id, now)
+            for lease in leases
+            if lease.owner is None
+        }
+        requeued = []
+        for lease in leases:
+            gone = lease.owner is not None and not self.is_alive(lease.owner)
+            if gone or (patient and self._silent_s(lease, now) > self.lease_s):
+                silent_s = 0.0 if gone else self.lease_s
+                state = self._sync.reach(self.ledger.requeue, lease, self.max_deaths, silent_s)
+                if state is not None:
+                    requeued.append((lease.number, state))
+        if requeued:
+            self._sync.refresh(study_id, force=True)
+        return requeued
+
+    def _silent_s(self, lease: Lease, now: float) -> float:
+        if lease.owner is None:
+            return now - self._unleased[lease.trial_id]
+        return lease.age_s or 0.0
+
+
+class SingleWorker:
+    """The one worker on a storage of Optuna's own, which writes at once: as `ManyWorkers`."""
+
+    shared: Literal[False] = False
+    reachable = True
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self.reader = storage
+
+    def set_total(self, study_id: int, total: int) -> None:
+        """Nobody else asks for trials."""
+
+    def lost_trials(self) -> set[int]:
+        return set()
+
+    def leases(self, study_id: int) -> list[Lease]:
+        """Return the running trials; nobody knows who runs them."""
+        running = self.reader.get_all_trials(study_id, deepcopy=False, states=RUNNING)
+        return [Lease(id_of_trial(trial), trial.number, None, None) for trial in running]
+
+    def requeue_dead(self, study_id: int) -> list[tuple[int, TrialState]]:
+        requeued = []
+        for trial in self.reader.get_all_trials(study_id, deepcopy=False, states=RUNNING):
+            worker = trial.user_attrs.get(WORKER)
+            if worker is not None and not is_alive(worker):
+                self.reader.set_trial_state_values(id_of_trial(trial), TrialState.WAITING)
+                requeued.append((trial.number, TrialState.WAITING))
+        return requeued
+
+    def flush(self, stopped: Callable[[], bool] = lambda: True) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def coordination(storage: BaseStorage) -> SingleWorker | ManyWorkers:
+    """Return what a worker needs of a storage; one that several workers share has it itself."""
+    workers: SingleWorker | ManyWorkers = getattr(storage, "workers", SingleWorker(storage))
+    return workers
+
+
+def is_held(lease: Lease) -> bool:
+    """Return whether a worker is at the trial, as far as can be told from here."""
+    silent = (lease.age_s or 0.0) > LEASE_S
+    return lease.owner is not None and is_alive(lease.owner) and not silent
+
+
+def flush(study: optuna.Study) -> None:
+    """Write what waits to be written."""
+    coordination(storage_of(study)).flush()
+
+
+def requeue(study: optuna.Study, trial_id: int) -> None:
+    """Return a running trial to the queue, as it is; the next ask takes it up again."""
+    storage_of(study).set_trial_state_values(trial_id, TrialState.WAITING)
