@@ -279,6 +279,13 @@ def test_sigterm_ends_the_server_with_status_0(tmp_path: Path) -> None:
     assert time.monotonic() - begin < 5
 
 
+def test_sigterm_at_once_after_the_address_is_told_ends_it_too(tmp_path: Path) -> None:
+    process = start(tmp_path, "dashboard.port=0")
+    process.stdout.readline()
+    assert end(process) == ("", "")
+    assert process.returncode == 0
+
+
 def answers(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(5)
@@ -361,7 +368,7 @@ def test_the_password_opens_a_session_that_can_be_ended(locked: str) -> None:
     answer = log_in(locked, PASSWORD)
     assert (answer.status, answer.headers["Location"]) == (303, "/dashboard/studies/1")
     cookie = answer.headers["Set-Cookie"]
-    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+    assert {"httponly", "samesite=strict", "path=/"} <= set(cookie.lower().split("; "))
     session = cookie.split(";")[0]
     assert ask(locked, "/api/studies", Cookie=session).status == 200
     assert ask(locked, "/api/studies", Cookie=session + "x").status == 401
@@ -580,12 +587,14 @@ def test_requests_that_are_too_large_are_refused(url: str) -> None:
     assert ask(url, "/healthz").status == 200
 
 
-def test_slow_clients_keep_nobody_waiting(url: str) -> None:
+@pytest.mark.parametrize("rest", ["X-Slow: ", "Content-Length: 100\r\n\r\na"])
+def test_slow_clients_keep_nobody_waiting(url: str, rest: str) -> None:
+    """Sixty that stop in their headers, or in the body: more than there are threads."""
     place = urlsplit(url)
     slow = []
     for _ in range(60):
         client = socket.create_connection((place.hostname, place.port))
-        client.sendall(b"GET /api/studies HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+        client.sendall(b"GET /api/studies HTTP/1.1\r\nHost: localhost\r\n" + rest.encode())
         slow.append(client)
     begin = time.monotonic()
     assert ask(url, "/api/studies").status == 200
@@ -617,6 +626,18 @@ def test_an_answer_under_way_is_sent_before_the_server_ends(folder: Path) -> Non
     _, err = process.communicate(timeout=WAIT_S)
     assert (process.returncode, err) == (0, "")
     assert got > 6_000_000
+
+
+def test_a_client_that_does_not_read_is_left_when_the_server_ends(folder: Path) -> None:
+    process = start(folder, "dashboard.port=0")
+    place = urlsplit(re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0])
+    with socket.create_connection((place.hostname, place.port)) as client:
+        client.sendall(b"GET /static/bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.recv(8) == b"HTTP/1.1"
+        begin = time.monotonic()
+        out, err = end(process)
+    assert (process.returncode, out, err) == (0, "", "")
+    assert time.monotonic() - begin < 15
 
 
 def test_healthz_tells_when_the_storage_is_gone(tmp_path: Path, folder: Path) -> None:

@@ -1,36 +1,27 @@
-"""The door in front of optuna-dashboard, which has none of its own: who may come in, and for what.
-
-Guard        WSGI middleware: login, read-only, same origin, security headers, /healthz
-Sessions     who has logged in
-Throttle     who has guessed too often
-"""
+"""Who may ask the dashboard, and for what: optuna-dashboard itself lets everybody do everything."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
-import json
 import os
 import re
 import secrets
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from html import escape
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from bottle import Bottle, HTTPError
+from cachetools import TTLCache
+from jinja2 import Environment, PackageLoader
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from golf_opt.config.errors import UsageError
-
-Environ = dict[str, Any]
-Headers = list[tuple[str, str]]
-StartResponse = Callable[..., Any]
-Wsgi = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 # What a reader may ask for: rules of optuna-dashboard's own route table, all of them GET. A rule
 # that another version adds is refused until somebody has looked at it.
@@ -50,12 +41,10 @@ READ_RULES = frozenset(
         "/artifacts/<study_id:int>/<trial_id:int>/<artifact_id:re:[0-9a-fA-F-]+>",
     }
 )
-SESSION_S = 12 * 3600.0
-MOST_SESSIONS = 1000
-MOST_FAILURES, FAILURES_WITHIN_S = 5, 60.0
-MOST_ADDRESSES = 10_000
-FORM_BYTES = 4096
-LOG_IN = "log in"
+HEADER_BYTES = 32 * 1024
+BODY_S = 30.0  # for a request's body to arrive as a whole
+SESSION_S, MOST_SESSIONS = 12 * 3600, 1000
+MOST_FAILURES, FAILURES_WITHIN_S, MOST_ADDRESSES = 5, 60, 10_000
 SHORTEST_PASSWORD = 12
 
 # optuna-dashboard's own policy: its plots need unsafe-eval (WebGL) and styles of their own
@@ -72,10 +61,19 @@ PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
+COMMON_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 class Guard:
-    """Lets a request through to the dashboard, or answers it.
+    """ASGI application that lets a request through to the dashboard, or answers it.
+
+    Sessions and wrong passwords are kept in memory: a restart ends every session. Only the event
+    loop touches them, so that they need no lock.
 
     Args:
         app: what answers the requests that are let through.
@@ -89,154 +87,127 @@ class Guard:
 
     def __init__(
         self,
-        app: Wsgi,
+        app: ASGIApp,
         routes: Bottle,
         password: str | None,
         write: bool,
-        check: Callable[[], None],
+        check: Callable[[], Awaitable[None]],
         say: Callable[[str], None],
     ) -> None:
         self._app, self._routes = app, routes
         self._password, self._write = password, write
         self._check, self._say = check, say
-        self._sessions, self._throttle = Sessions(), Throttle()
+        self._sessions: TTLCache[bytes, bool] = TTLCache(MOST_SESSIONS, SESSION_S)
+        self._failures: TTLCache[str, int] = TTLCache(MOST_ADDRESSES, FAILURES_WITHIN_S)
+        self._login_page = Environment(
+            loader=PackageLoader("golf_opt.dashboard"), autoescape=True
+        ).get_template("login.html")
 
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        environ.setdefault("HTTP_ACCEPT_ENCODING", "")  # the app takes it for granted
-        path, method = environ.get("PATH_INFO", "/"), environ["REQUEST_METHOD"]
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        receive = _in_time(receive)
+        try:
+            answer = await self._answer(Request(scope, receive))
+            path = scope["path"] if answer is self._app else None
+            await answer(scope, receive, _with_headers(path, send))
+        except ClientDisconnect:  # or it is as good as gone
+            late = _refuse(408, "the request did not arrive in time")
+            await late(scope, receive, _with_headers(None, send))
 
-        def answer(
-            status: str, body: str, kind: str, headers: Headers | None = None
-        ) -> list[bytes]:
-            return _answer(environ, start_response, status, body, kind, headers or [])
-
-        def refuse(status: str, reason: str) -> list[bytes]:
-            return answer(status, json.dumps({"reason": reason}), "application/json")
-
+    async def _answer(self, request: Request) -> ASGIApp:
+        """Return what answers the request: the dashboard, or a response of ours."""
+        path = request.scope["path"]
+        if sum(len(name) + len(value) for name, value in request.headers.raw) > HEADER_BYTES:
+            return _refuse(431, "the request's headers are too large")
         if path == "/healthz":
-            return self._health(refuse)
-        if self._password is None and not is_local(_host(environ)):
-            return refuse("403 Forbidden", "this dashboard answers to local names only")
-        if method not in ("GET", "HEAD") and not _same_origin(environ):
-            return refuse("403 Forbidden", "the request comes from another site")
+            return await self._health()
+        if self._password is None and not is_local(_host(request)):
+            return _refuse(403, "this dashboard answers to local names only")
+        if request.method not in ("GET", "HEAD") and not _same_origin(request):
+            return _refuse(403, "the request comes from another site")
         if self._password is not None:
             if path in ("/login", "/logout"):
-                return self._login_page(environ, answer)
-            if (refusal := self._not_logged_in(environ)) is not None:
-                if refusal == LOG_IN and "text/html" in environ.get("HTTP_ACCEPT", ""):
-                    return answer("303 See Other", "", "text/plain", [_to_login(environ)])
-                status = "401 Unauthorized" if refusal == LOG_IN else "429 Too Many Requests"
-                return refuse(status, refusal)
-        if (refused := self._not_allowed(path, method)) is not None:
-            return refuse(*refused)
-        return self._app(environ, _with_headers(path, environ, start_response))
+                return await self._login(request)
+            if (refusal := self._not_logged_in(request)) is not None:
+                return refusal
+        return self._not_allowed(path, request.method) or self._app
 
-    def _health(self, refuse: Callable[[str, str], list[bytes]]) -> list[bytes]:
+    async def _health(self) -> Response:
         try:
-            self._check()
+            await self._check()
         except Exception:
-            return refuse("503 Service Unavailable", "the storage cannot be read")
-        return refuse("200 OK", "ok")
+            return _refuse(503, "the storage cannot be read")
+        return _refuse(200, "ok")
 
-    def _not_allowed(self, path: str, method: str) -> tuple[str, str] | None:
-        """Return status and reason for a request that this dashboard does not let through."""
+    def _not_allowed(self, path: str, method: str) -> Response | None:
+        """Return the answer to a request that this dashboard does not let through."""
         wanted = "GET" if method == "HEAD" else method
         if wanted != "GET" and not self._write:
-            return "403 Forbidden", "this dashboard is read-only; dashboard.write=true allows edits"
+            return _refuse(403, "this dashboard is read-only; dashboard.write=true allows edits")
         try:
             found = {"PATH_INFO": path.rstrip("/") or "/", "REQUEST_METHOD": wanted}
             route, _ = self._routes.router.match(found)
         except HTTPError as error:
-            return error.status_line, "there is nothing here"
+            return _refuse(error.status_code, "there is nothing here")
         if wanted == "GET" and route.rule not in READ_RULES:
-            return "404 Not Found", "there is nothing here"
+            return _refuse(404, "there is nothing here")
         return None
 
-    def _not_logged_in(self, environ: Environ) -> str | None:
-        """Return None for a request of somebody who is logged in, otherwise why it is not."""
-        if self._sessions.has(_cookie(environ)):
+    def _not_logged_in(self, request: Request) -> Response | None:
+        """Return None for a request of somebody who is logged in, otherwise the answer to it."""
+        if _session(request) in self._sessions:
             return None
-        scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        if scheme.lower() != "bearer":
-            return LOG_IN
-        if self._throttle.is_full(_address(environ)):
-            return "too many wrong passwords; wait a minute"
-        return None if self._is_right(token.strip(), environ) else LOG_IN
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            if self._is_locked(request):
+                return _refuse(429, "too many wrong passwords; wait a minute")
+            if self._is_right(token.strip(), request):
+                return None
+        if "text/html" in request.headers.get("accept", ""):
+            path, query = request.scope["path"], request.scope["query_string"].decode()
+            target = f"{path}?{query}" if query else path
+            return RedirectResponse(f"/login?next={quote(target, safe='/')}", 303)
+        return _refuse(401, "log in")
 
-    def _is_right(self, given: str, environ: Environ) -> bool:
+    def _is_locked(self, request: Request) -> bool:
+        return self._failures.get(_address(request), 0) >= MOST_FAILURES
+
+    def _is_right(self, given: str, request: Request) -> bool:
         """Compare in a time that tells nothing; a wrong guess is counted and told."""
         assert self._password is not None
         right = hmac.compare_digest(_digest(given), _digest(self._password))
         if not right:
-            self._throttle.count(_address(environ))
-            self._say(f"wrong password from {_address(environ)}")
+            address = _address(request)
+            self._failures[address] = self._failures.get(address, 0) + 1
+            self._say(f"wrong password from {address}")
         return right
 
-    def _login_page(self, environ: Environ, answer: Callable[..., list[bytes]]) -> list[bytes]:
-        fields = _form(environ)
-        query = parse_qs(environ.get("QUERY_STRING", ""))
-        target = _own_path((fields.get("next") or query.get("next") or ["/"])[0])
-        if environ["REQUEST_METHOD"] != "POST":
-            return answer("200 OK", login_page(target, ""), "text/html")
-        if environ["PATH_INFO"] == "/logout":
-            self._sessions.end(_cookie(environ))
-            gone = _set_cookie(environ, "", 0)
-            return answer("303 See Other", "", "text/plain", [("Location", "/login"), gone])
-        if self._throttle.is_full(_address(environ)):
-            words = "Too many wrong passwords. Wait a minute."
-            wait = [("Retry-After", str(round(FAILURES_WITHIN_S)))]
-            return answer("429 Too Many Requests", login_page(target, words), "text/html", wait)
-        if not self._is_right(fields.get("password", [""])[0], environ):
-            page = login_page(target, "That is not the password.")
-            return answer("401 Unauthorized", page, "text/html")
-        made = _set_cookie(environ, self._sessions.begin(), round(SESSION_S))
-        return answer("303 See Other", "", "text/plain", [("Location", target), made])
-
-
-class Sessions:
-    """Random tokens, of which only digests are kept, in memory: a restart ends every session."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._ends: OrderedDict[bytes, float] = OrderedDict()  # oldest first
-
-    def begin(self) -> str:
+    async def _login(self, request: Request) -> Response:
+        body = (await request.body()).decode("utf-8", "replace")
+        fields = dict(request.query_params) | dict(parse_qsl(body))
+        target = _own_path(fields.get("next", "/"))
+        if request.method != "POST":
+            return self._page(200, target)
+        if request.scope["path"] == "/logout":
+            self._sessions.pop(_session(request), None)
+            return _set_cookie(RedirectResponse("/login", 303), request, "", 0)
+        if self._is_locked(request):
+            wait = {"Retry-After": str(FAILURES_WITHIN_S)}
+            return self._page(429, target, "Too many wrong passwords. Wait a minute.", wait)
+        if not self._is_right(fields.get("password", ""), request):
+            return self._page(401, target, "That is not the password.")
         token = secrets.token_urlsafe(32)
-        with self._lock:
-            self._ends[_digest(token)] = self._clock() + SESSION_S
-            while len(self._ends) > MOST_SESSIONS:
-                self._ends.popitem(last=False)
-        return token
+        self._sessions[_digest(token)] = True
+        return _set_cookie(RedirectResponse(target, 303), request, token, SESSION_S)
 
-    def has(self, token: str) -> bool:
-        return self._ends.get(_digest(token), 0.0) > self._clock()
-
-    def end(self, token: str) -> None:
-        self._ends.pop(_digest(token), None)
-
-
-class Throttle:
-    """Counts wrong guesses by address: at most 5 in a minute."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._failures: OrderedDict[str, list[float]] = OrderedDict()
-
-    def is_full(self, address: str) -> bool:
-        return len(self._recent(address)) >= MOST_FAILURES
-
-    def count(self, address: str) -> None:
-        with self._lock:
-            self._failures[address] = [*self._recent(address), self._clock()][-MOST_FAILURES:]
-            self._failures.move_to_end(address)
-            while len(self._failures) > MOST_ADDRESSES:
-                self._failures.popitem(last=False)
-
-    def _recent(self, address: str) -> list[float]:
-        since = self._clock() - FAILURES_WITHIN_S
-        return [moment for moment in self._failures.get(address, ()) if moment > since]
+    def _page(
+        self,
+        status: int,
+        target: str,
+        message: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        text = self._login_page.render(target=target, message=message)
+        return HTMLResponse(text, status, headers)
 
 
 def read_password(env: str, file: Path | None) -> str | None:
@@ -277,99 +248,64 @@ def is_local(host: str) -> bool:
         return False
 
 
-def login_page(target: str, words: str) -> str:
-    """Return the page that asks for the password; needs no script."""
-    said = f'<p role="alert">{escape(words)}</p>' if words else ""
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>golf-opt: log in</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{ font: 16px/1.5 sans-serif; color: #222; max-width: 22em; margin: 15vh auto; padding: 1em }}
-label, input, button {{ display: block; width: 100%; box-sizing: border-box; font: inherit }}
-input, button {{ padding: .5em; margin: .3em 0 1em; border: 1px solid #666; border-radius: 4px }}
-button {{ background: #0072B2; color: white; cursor: pointer }}
-[role=alert] {{ color: #A33B00; font-weight: bold }}
-</style></head><body>
-<h1>golf-opt</h1>{said}
-<form method="post" action="/login">
-<input type="hidden" name="next" value="{escape(target)}">
-<label for="password">Password of this dashboard</label>
-<input id="password" name="password" type="password" autocomplete="current-password" autofocus
- required>
-<button type="submit">Log in</button>
-</form></body></html>
-"""
+def _refuse(status: int, reason: str) -> Response:
+    return JSONResponse({"reason": reason}, status)
 
 
-def _answer(
-    environ: Environ,
-    start_response: StartResponse,
-    status: str,
-    body: str,
-    kind: str,
-    headers: Headers,
-) -> list[bytes]:
-    data = body.encode()
-    start_response(
-        status,
-        [
-            ("Content-Type", f"{kind}; charset=utf-8"),
-            ("Content-Length", str(len(data))),
-            ("Content-Security-Policy", PAGE_POLICY),
-            *_common_headers(),
-            ("Cache-Control", "no-store"),
-            *headers,
-        ],
-    )
-    return [] if environ["REQUEST_METHOD"] == "HEAD" else [data]
+def _in_time(receive: Receive) -> Receive:
+    """Return a receive that takes a client for gone which has not sent its request in time."""
+    until = asyncio.get_running_loop().time() + BODY_S
+
+    async def receive_in_time() -> Message:
+        try:
+            async with asyncio.timeout_at(until):
+                return await receive()
+        except TimeoutError:
+            return {"type": "http.disconnect"}
+
+    return receive_in_time
 
 
-def _with_headers(path: str, environ: Environ, start_response: StartResponse) -> StartResponse:
-    """Return a start_response that adds the security headers to the application's own."""
-    artifact = path.startswith("/artifacts/")
-    static = path.startswith("/static/") or path == "/favicon.ico"
-    ours = [
-        ("Content-Security-Policy", ARTIFACT_POLICY if artifact else APP_POLICY),
-        *_common_headers(),
-        ("Cache-Control", "no-cache" if static else "no-store"),
-    ]
-    # the app lets every site read artifacts; no other site is to read anything here
-    dropped = {name.lower() for name, _ in ours} | {"access-control-allow-origin"}
+def _with_headers(path: str | None, send: Send) -> Send:
+    """Return a send that adds the security headers; the path is None for answers of ours."""
+    policy, cache = APP_POLICY, "no-store"
+    if path is None:
+        policy = PAGE_POLICY
+    elif path.startswith("/artifacts/"):
+        policy = ARTIFACT_POLICY
+    elif path.startswith("/static/") or path == "/favicon.ico":
+        cache = "no-cache"
+    ours = COMMON_HEADERS | {"Content-Security-Policy": policy, "Cache-Control": cache}
 
-    def start(status: str, headers: Headers, *rest: Any) -> Any:
-        kept = [(name, value) for name, value in headers if name.lower() not in dropped]
-        return start_response(status, [*kept, *ours], *rest)
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers.update(ours)
+            # the app lets every site read artifacts; no other site is to read anything here
+            del headers["Access-Control-Allow-Origin"]
+        await send(message)
 
-    return start
-
-
-def _common_headers() -> Headers:
-    return [
-        ("X-Content-Type-Options", "nosniff"),
-        ("Referrer-Policy", "same-origin"),
-        ("Cross-Origin-Opener-Policy", "same-origin"),
-        ("Cross-Origin-Resource-Policy", "same-origin"),
-    ]
+    return send_with_headers
 
 
-def _same_origin(environ: Environ) -> bool:
+def _same_origin(request: Request) -> bool:
     """Return whether a browser sent the request from a page of this site; other clients may."""
-    origin = environ.get("HTTP_ORIGIN")
+    origin = request.headers.get("origin")
     if origin is not None:
-        return bool(origin) and urlsplit(origin).netloc == environ.get("HTTP_HOST")
-    return environ.get("HTTP_SEC_FETCH_SITE", "same-origin") in ("same-origin", "none")
+        host = origin.partition("://")[2]
+        return bool(host) and host == request.headers.get("host")
+    return request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
 
 
-def _host(environ: Environ) -> str:
+def _host(request: Request) -> str:
     """Return the name that the client asked for, without the port."""
-    return re.sub(r":\d*$", "", environ.get("HTTP_HOST", ""))
+    return re.sub(r":\d*$", "", request.headers.get("host", ""))
 
 
-def _address(environ: Environ) -> str:
+def _address(request: Request) -> str:
     """Return the client's address; of IPv6 the network, which is one client's as a whole."""
-    text = str(environ.get("REMOTE_ADDR", ""))
     try:
-        address = ipaddress.ip_address(text)
+        address = ipaddress.ip_address(request.client.host if request.client else "")
     except ValueError:
         return "unknown"
     if isinstance(address, ipaddress.IPv6Address):
@@ -377,47 +313,35 @@ def _address(environ: Environ) -> str:
     return str(address)
 
 
-def _to_login(environ: Environ) -> tuple[str, str]:
-    query = environ.get("QUERY_STRING", "")
-    target = environ["PATH_INFO"] + (f"?{query}" if query else "")
-    return "Location", f"/login?next={quote(target, safe='/')}"
-
-
 def _own_path(target: str) -> str:
     """Return a path of this site; anything else becomes the first page."""
     return target if re.fullmatch(r"/([^/\\\x00-\x20][^\\\x00-\x20]*)?", target) else "/"
 
 
-def _form(environ: Environ) -> dict[str, list[str]]:
-    if environ["REQUEST_METHOD"] != "POST":
-        return {}
-    data = environ["wsgi.input"].read(FORM_BYTES)
-    return parse_qs(data.decode("utf-8", "replace"))
-
-
-def _cookie_name(environ: Environ) -> str:
+def _cookie_name(request: Request) -> str:
     """Behind https the prefix makes browsers refuse the cookie from anywhere but this host.
 
     Cookies do not know ports: two dashboards of one machine have one each.
     """
-    if environ.get("wsgi.url_scheme") == "https":
+    if request.scope["scheme"] == "https":
         return "__Host-golf"
-    return f"golf-{environ.get('SERVER_PORT', '')}"
+    return f"golf-{request.scope['server'][1]}"
 
 
-def _cookie(environ: Environ) -> str:
-    wanted = _cookie_name(environ)
-    for part in environ.get("HTTP_COOKIE", "").split(";"):
-        name, _, value = part.strip().partition("=")
-        if name == wanted:
-            return str(value)
-    return ""
+def _session(request: Request) -> bytes:
+    return _digest(request.cookies.get(_cookie_name(request), ""))
 
 
-def _set_cookie(environ: Environ, token: str, age_s: int) -> tuple[str, str]:
-    secure = "; Secure" if environ.get("wsgi.url_scheme") == "https" else ""
-    value = f"{_cookie_name(environ)}={token}; Path=/; Max-Age={age_s}; HttpOnly; SameSite=Strict"
-    return "Set-Cookie", value + secure
+def _set_cookie(answer: Response, request: Request, token: str, age_s: int) -> Response:
+    answer.set_cookie(
+        _cookie_name(request),
+        token,
+        max_age=age_s,
+        secure=request.scope["scheme"] == "https",
+        httponly=True,
+        samesite="strict",
+    )
+    return answer
 
 
 def _digest(text: str) -> bytes:

@@ -1,6 +1,6 @@
 """What optuna-dashboard is given besides its own: figures of each study, pictures of each trial.
 
-A WSGI layer around the dashboard's application. It answers two kinds of request itself:
+A plugin of the dashboard's application (bottle), which wraps what answers two of its routes:
 
 /api/studies/N          the application's answer, with trials from a cache of their JSON (finished
                         trials do not change), and with figures and pictures added
@@ -10,24 +10,23 @@ A WSGI layer around the dashboard's application. It answers two kinds of request
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import re
 import threading
 import time
 import uuid
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 import optuna
-from bottle import Bottle
+from bottle import Bottle, Route, request, response
+from cachetools import LRUCache
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from golf_opt.dashboard.guard import Environ, StartResponse
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
 from golf_opt.storage.optuna_internals import (
     forget_all_trials,
@@ -55,11 +54,14 @@ MOST_PICTURES = 256  # kept in memory
 NAMESPACE = uuid.UUID("6ba6a6c5-8f0f-4d0c-9a3b-0c6f5e7d9a41")  # of the pictures' ids
 EVERY = ("learning-curve", "log")  # of every trial
 KINDS = (*EVERY, "confusion", "mistakes", "weights")
+DETAIL = "GET", "/api/studies/<study_id:int>"
+PICTURE = "GET", "/artifacts/<study_id:int>/<trial_id:int>/<artifact_id:re:[0-9a-fA-F-]+>"
+Callback = Callable[..., Any]
 TRIAL_NOTE = re.compile(r"dashboard:(\d+):note_ver")
 
 
 class StudyPages:
-    """The dashboard's application, with figures and pictures.
+    """Adds figures and pictures to the dashboard's application, which `install`s it.
 
     Args:
         app: optuna-dashboard's application over `storage`.
@@ -68,6 +70,8 @@ class StudyPages:
         folder: of the studies; it holds checkpoints/.
         data_root: the folder that holds MNIST/raw/; nothing is downloaded to it from here.
     """
+
+    name, api = "study-pages", 2  # of a bottle plugin
 
     def __init__(
         self,
@@ -81,19 +85,14 @@ class StudyPages:
         self._folder, self._data_root = folder, data_root
         self._lock = threading.Lock()
         self._shown: dict[int, _Shown] = {}
-        self._pictures: OrderedDict[tuple[str, int, str], bytes] = OrderedDict()
+        self._pictures: LRUCache[tuple[str, int, str], bytes] = LRUCache(MOST_PICTURES)
         self._splits: dict[str, Split | None] = {}
 
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        path = environ["PATH_INFO"]
-        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
-            if match := re.fullmatch(r"/api/studies/(\d{1,18})/?", path):
-                return self._detail(int(match[1]), environ, start_response)
-            if match := re.fullmatch(r"/artifacts/(\d{1,18})/(\d{1,18})/([0-9a-f-]{36})/?", path):
-                picture = self._picture(int(match[1]), int(match[2]), match[3])
-                if picture is not None:
-                    return _send(environ, start_response, picture[1], picture[0])
-        return self._app(environ, start_response)  # type: ignore[no-any-return]
+    def apply(self, callback: Callback, route: Route) -> Callback:
+        """Return what answers a route; bottle calls this once for each."""
+        wrappers: dict[tuple[str, str], Callback] = {DETAIL: self._detail, PICTURE: self._picture}
+        wrapper = wrappers.get((route.method, route.rule))
+        return functools.partial(wrapper, callback) if wrapper else callback
 
     def warm(self) -> None:
         """Read every study before somebody asks for it, the newest first."""
@@ -105,17 +104,15 @@ class StudyPages:
                     self._rows(shown, trials, self._offers(shown, trials))
                     self._figures(shown, trials)
 
-    def _detail(
-        self, study_id: int, environ: Environ, start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def _detail(self, callback: Callback, study_id: int) -> Any:
         """Answer with the study from the trial of index `after` on."""
-        after = parse_qs(environ.get("QUERY_STRING", "")).get("after", ["0"])[0]
+        after = request.query.get("after", "0")
         try:
             shown = self._open(study_id)
-        except KeyError:
+        except (KeyError, OverflowError):
             shown = None
         if shown is None or not re.fullmatch(r"\d{1,9}", after):
-            return self._app(environ, start_response)  # type: ignore[no-any-return]
+            return callback(study_id=study_id)
         with shown.lock:
             trials = shown.study.get_trials(deepcopy=False)
             offers = self._offers(shown, trials)
@@ -124,39 +121,25 @@ class StudyPages:
             user_attributes = self._storage.get_study_user_attrs(study_id)
             key = [_revision(trials), shown.attributes, user_attributes, offers, figures]
             if shown.head_of != key:
-                shown.head = self._head(study_id, environ, offers, figures)
-                shown.head_of = key
+                head = self._without_trials(callback, study_id)
+                if response.status_code != 200:
+                    return head
+                del head["trials"]
+                for best in head["best_trials"]:
+                    kinds = offers[best["number"]]
+                    best["artifacts"] += _artifacts(study_id, best["trial_id"], kinds)
+                head["plotly_graph_objects"] += figures
+                shown.head, shown.head_of = json.dumps(head), key
             head = shown.head
-        if head is None:
-            return self._app(environ, start_response)  # type: ignore[no-any-return]
-        data = f'{head[:-1]}, "trials": [{", ".join(rows[int(after) :])}]}}'
-        return _send(environ, start_response, data.encode(), "application/json")
+        response.content_type = "application/json; charset=utf-8"
+        return f'{head[:-1]}, "trials": [{", ".join(rows[int(after) :])}]}}'
 
-    def _head(
-        self,
-        study_id: int,
-        environ: Environ,
-        offers: Sequence[tuple[str, ...]],
-        figures: Sequence[dict[str, str]],
-    ) -> str | None:
-        """Return the application's answer without its trials, as JSON; None where it has none."""
-        answered: list[Any] = []
-
-        def keep(*answer: Any) -> None:
-            answered[:] = answer
-
-        # the application would answer from what it read up to ten seconds ago, and we keep it
+    def _without_trials(self, callback: Callback, study_id: int) -> Any:
+        """Return the application's answer as if there were no trials, which it is slow to write."""
+        # it would answer from what it read up to ten seconds ago, and we keep the answer
         refetch_trials(self._app, study_id)
-        bare = environ | {"REQUEST_METHOD": "GET", "QUERY_STRING": f"after={10**9}"}
-        body = b"".join(self._app(bare, keep))
-        if not answered[0].startswith("200"):
-            return None
-        head = json.loads(body)
-        del head["trials"]
-        for best in head["best_trials"]:
-            best["artifacts"] += _artifacts(study_id, best["trial_id"], offers[best["number"]])
-        head["plotly_graph_objects"] += figures
-        return json.dumps(head)
+        request["QUERY_STRING"] = f"after={10**9}"
+        return callback(study_id=study_id)
 
     def _open(self, study_id: int) -> _Shown:
         """Return what is kept of a study; begin anew when its id belongs to another one now.
@@ -230,11 +213,19 @@ class StudyPages:
             shown.revision, shown.drawn_at = revision, now
         return shown.figures
 
-    def _picture(self, study_id: int, trial_id: int, wanted: str) -> tuple[str, bytes] | None:
-        """Return mimetype and bytes of a picture of ours; None where there is none of this id."""
-        kind = next((k for k in KINDS if _artifact_id(study_id, trial_id, k) == wanted), None)
-        if kind is None:
-            return None
+    def _picture(
+        self, callback: Callback, study_id: int, trial_id: int, artifact_id: str
+    ) -> bytes | Any:
+        """Answer with a picture of ours; the application answers where none has this id."""
+        kind = next((k for k in KINDS if _artifact_id(study_id, trial_id, k) == artifact_id), None)
+        data = None if kind is None else self._drawn(study_id, trial_id, kind)
+        if kind is None or data is None:
+            return callback(study_id=study_id, trial_id=trial_id, artifact_id=artifact_id)
+        response.content_type = f"{_mimetype(kind)}; charset=utf-8"
+        return data
+
+    def _drawn(self, study_id: int, trial_id: int, kind: str) -> bytes | None:
+        """Return a picture, of which those of finished trials are kept; None: there is none."""
         try:
             shown = self._open(study_id)
         except KeyError:
@@ -250,16 +241,12 @@ class StudyPages:
             try:
                 drawn = self._draw(kind, trial, shown)
             except (FileNotFoundError, DamagedCheckpoint):
-                drawn = None
-            if drawn is None:
                 return None
-            data = drawn.encode()
-        if trial.state.is_finished():
-            with self._lock:
-                self._pictures[key] = data
-                while len(self._pictures) > MOST_PICTURES:
-                    self._pictures.popitem(last=False)
-        return _mimetype(kind), data
+            data = None if drawn is None else drawn.encode()
+            if data is not None and trial.state.is_finished():
+                with self._lock:
+                    self._pictures[key] = data
+        return data
 
     def _draw(self, kind: str, trial: FrozenTrial, shown: _Shown) -> str | None:
         if kind == "log":
@@ -304,7 +291,7 @@ class _Shown:
         self.description: StudyDescription | None = None  # of a study of ours
         self.checkpoints: Any = None  # of a study of ours
         self.json: dict[int, tuple[tuple[str, ...], str]] = {}  # of finished trials, by number
-        self.head: str | None = None  # of the answer, and below what it was made of
+        self.head = ""  # of the answer, and below what it was made of
         self.head_of: list[Any] = []
         self.figures: list[dict[str, str]] = []
         self.revision: tuple[int, ...] = ()
@@ -337,11 +324,3 @@ def _artifacts(study_id: int, trial_id: int, kinds: Sequence[str]) -> list[dict[
         }
         for kind in kinds
     ]
-
-
-def _send(
-    environ: Environ, start_response: StartResponse, data: bytes, mimetype: str
-) -> Iterable[bytes]:
-    headers = [("Content-Type", f"{mimetype}; charset=utf-8"), ("Content-Length", str(len(data)))]
-    start_response("200 OK", headers)
-    return [] if environ["REQUEST_METHOD"] == "HEAD" else [data]

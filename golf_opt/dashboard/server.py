@@ -1,21 +1,34 @@
-"""`golf-opt dashboard`: optuna-dashboard behind our door, served until somebody stops it.
+"""`golf-opt dashboard`: optuna-dashboard behind a login, served until somebody stops it.
 
-A request passes web.Guard (may it?), views.StudyPages (figures and pictures), optuna-dashboard.
+A request passes uvicorn (HTTP), `guard.Guard` (may it?), a2wsgi (gives it one of a few threads) and
+optuna-dashboard, of which `pages.StudyPages` is a plugin (figures and pictures).
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import logging
+import queue
 import signal
 import socket
+import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future
 from typing import Any
 
 import optuna_dashboard
-import waitress
+import uvicorn
+from a2wsgi import WSGIMiddleware
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import BaseStorage
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DashboardConfig
@@ -26,11 +39,11 @@ from golf_opt.storage.workers import coordination
 
 THREADS = 8
 MOST_CONNECTIONS = 400  # fifty browsers have six each
-IDLE_S = 30  # after which a connection that says nothing is closed
-HEADER_BYTES, FORM_BYTES, UPLOAD_BYTES = 32 * 1024, 64 * 1024, 32 * 1024 * 1024
+IDLE_S = 30  # after which a connection that asks nothing more is closed
+CONNECTION_S, ABORT_S = 60.0, 600.0  # see Connection
+FORM_BYTES, UPLOAD_BYTES = 64 * 1024, 32 * 1024 * 1024
 WARM_S = 5.0  # for reading studies before the address is told; large ones go on being read
-STOP_S = 5.0  # for answers under way
-PROXY_HEADERS = {"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}
+STOP_S = 5  # for answers under way
 
 
 def serve(config: DashboardConfig, say: Callable[[str], None]) -> None:
@@ -60,26 +73,88 @@ def serve(config: DashboardConfig, say: Callable[[str], None]) -> None:
         ) from error
     with listener, opened_storage(config.storage) as storage:
         app, pages = _application(config, storage, password, say)
-        server = waitress.create_server(
-            app,
-            sockets=[listener],
-            threads=THREADS,
-            ident=None,
-            connection_limit=MOST_CONNECTIONS,
-            channel_timeout=IDLE_S,
-            max_request_header_size=HEADER_BYTES,
-            max_request_body_size=UPLOAD_BYTES if board.write else FORM_BYTES,
-            asyncore_use_poll=True,
-            **_proxy(board.trusted_proxy),
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http=Connection,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="error",
+                proxy_headers=False,  # TrustedProxy has them
+                server_header=False,
+                limit_concurrency=MOST_CONNECTIONS,
+                timeout_keep_alive=IDLE_S,
+                timeout_graceful_shutdown=STOP_S,
+            )
         )
-        stop = Stop(server)
+        for number in (signal.SIGINT, signal.SIGTERM):  # one that comes before `run` counts, too
+            signal.signal(number, server.handle_exit)
+        # of answers that are cut off at the end there is nothing to say
+        logging.getLogger("uvicorn.error").addFilter(lambda _: not server.should_exit)
         reading = threading.Thread(target=pages.warm, daemon=True, name="warm")
         reading.start()
         reading.join(WARM_S)  # so that the first page is there at once
-        say(_address(board.host, server.effective_port, password is not None, board.write))
+        port = listener.getsockname()[1]
+        say(_address(board.host, port, password is not None, board.write))
         if password is not None and not is_local(board.host) and not board.trusted_proxy:
             say("note: without https the password crosses the network in clear")
-        stop.run()
+        server.run(sockets=[listener])
+
+
+class DaemonThreads(Executor):
+    """Threads that do not keep the process from ending, as those of ThreadPoolExecutor do."""
+
+    def __init__(self, count: int) -> None:
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        for number in range(count):
+            threading.Thread(target=self._work, daemon=True, name=f"answer-{number}").start()
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._calls.put((future, functools.partial(call, *args, **kwargs)))
+        return future
+
+    def _work(self) -> None:
+        while True:
+            future, call = self._calls.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as error:
+                    future.set_exception(error)
+
+
+class Connection(H11Protocol):
+    """A connection that lives for a minute, and for the answer that is under way then.
+
+    uvicorn closes an idle connection once it has had an answer, but waits without end for a
+    request that does not come, or comes in part, and for a client that does not read.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        loop = asyncio.get_running_loop()
+        self._ends = [
+            loop.call_later(CONNECTION_S, self.shutdown),
+            loop.call_later(ABORT_S, transport.abort),
+        ]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for end in self._ends:
+            end.cancel()
+        super().connection_lost(exc)
+
+
+class TrustedProxy(ProxyHeadersMiddleware):
+    """Takes X-Forwarded-Host, too, from the proxy that is trusted."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
+        if scope["client"][0] in self.trusted_hosts:
+            headers = MutableHeaders(scope=scope)
+            host = headers.get("x-forwarded-host") or headers.get("host", "")
+            headers["host"] = host.rpartition(",")[2].strip()
+        await super().__call__(scope, receive, send)  # type: ignore[arg-type]
 
 
 def _application(
@@ -87,29 +162,47 @@ def _application(
     storage: BaseStorage,
     password: str | None,
     say: Callable[[str], None],
-) -> tuple[Guard, StudyPages]:
+) -> tuple[ASGIApp, StudyPages]:
     artifacts = config.folder / "artifacts"
     artifacts.mkdir(parents=True, exist_ok=True)
     reader = coordination(storage).reader
-    app = optuna_dashboard.wsgi(reader, artifact_store=FileSystemArtifactStore(artifacts))
-    pages = StudyPages(app, reader, storage, config.folder, config.data.root)
+    routes = optuna_dashboard.wsgi(reader, artifact_store=FileSystemArtifactStore(artifacts))
+    pages = StudyPages(routes, reader, storage, config.folder, config.data.root)
+    routes.install(pages)
 
-    def check() -> None:
-        reader.get_all_studies()
+    def optuna_app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        environ.setdefault("HTTP_ACCEPT_ENCODING", "")  # it takes it for granted
+        environ["wsgi.errors"] = sys.stderr
+        return routes(environ, start_response)  # type: ignore[no-any-return]
 
-    return Guard(pages, app, password, config.dashboard.write, check, say), pages
+    async def check() -> None:
+        await asyncio.get_running_loop().run_in_executor(threads, reader.get_all_studies)
+
+    threads = DaemonThreads(THREADS)
+    wsgi = WSGIMiddleware(optuna_app)  # type: ignore[arg-type]
+    wsgi.executor = threads  # type: ignore[assignment]
+    app = _with_whole_body(wsgi)  # type: ignore[arg-type]
+    if config.dashboard.write:
+        app = RequestBodyLimitMiddleware(app, UPLOAD_BYTES)
+    guard = Guard(app, routes, password, config.dashboard.write, check, say)
+    limited = RequestBodyLimitMiddleware(guard, FORM_BYTES)
+    if config.dashboard.trusted_proxy is None:
+        return limited, pages
+    return TrustedProxy(limited, config.dashboard.trusted_proxy), pages  # type: ignore[arg-type]
 
 
-def _proxy(address: str | None) -> dict[str, Any]:
-    """Return waitress's settings: whose X-Forwarded-* headers count, if anybody's."""
-    if address is None:
-        return {}
-    return {
-        "trusted_proxy": address,
-        "trusted_proxy_count": 1,
-        "trusted_proxy_headers": PROXY_HEADERS,
-        "clear_untrusted_proxy_headers": True,
-    }
+def _with_whole_body(app: ASGIApp) -> ASGIApp:
+    """Call the application once the body is all here: a slow client holds no thread."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        body = await Request(scope, receive).body()
+
+        async def receive_whole() -> Message:
+            return {"type": "http.request", "body": body}
+
+        await app(scope, receive_whole, send)
+
+    return call
 
 
 def _address(host: str, port: int, login: bool, write: bool) -> str:
@@ -117,39 +210,3 @@ def _address(host: str, port: int, login: bool, write: bool) -> str:
     how = [] if not login else ["asks for the password"]
     how += ["allows edits"] if write else ["read-only"]
     return f"dashboard: http://{shown}:{port}/  ({', '.join(how)}; Ctrl-C ends it)"
-
-
-class Stop:
-    """Runs a waitress server until a signal, and then until the answers under way are sent."""
-
-    def __init__(self, server: Any) -> None:
-        self._server, self._asked = server, False
-        for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a script's `&` ignores it
-            signal.signal(number, self._ask)
-
-    def _ask(self, _number: int, _frame: object) -> None:
-        if self._asked:
-            raise SystemExit(1)
-        self._asked = True
-        self._server.pull_trigger()  # wakes the loop
-
-    def run(self) -> None:
-        server = self._server
-        try:
-            while not self._asked:
-                self._turn(1.0)
-            server.del_channel()  # nobody new
-            until = time.monotonic() + STOP_S
-            while self._busy() and time.monotonic() < until:
-                self._turn(0.05)
-        finally:
-            server.task_dispatcher.shutdown(timeout=0.1 if self._busy() else STOP_S)
-            server.close()
-
-    def _turn(self, timeout_s: float) -> None:
-        server = self._server
-        server.asyncore.loop(timeout=timeout_s, map=server._map, use_poll=True, count=1)
-
-    def _busy(self) -> bool:
-        channels = self._server.active_channels.values()
-        return any(channel.requests or channel.total_outbufs_len for channel in channels)
