@@ -91,7 +91,7 @@ def load_source(source: SourceConfig) -> TrainedNet:
 def load_data(data: DataConfig, description: StudyDescription | None) -> Dataset:
     """Load the data that was asked for; `auto` stands for that of the study, if there is one."""
     if data.name == "auto" and description is not None:
-        data = replace(data, name=description.data)  # type: ignore[arg-type]  # is checked
+        data = replace(data, name=description.data)  # is checked
     return load(data)
 
 

@@ -49,7 +49,7 @@ class StudyDescription(BaseModel):
     space: dict[str, Any]  # as `build_space` takes it
     sampler: dict[str, Any]  # _target_ and arguments
     pruner: dict[str, Any]  # likewise
-    data: str  # mnist, fashion, digits
+    data: Literal["mnist", "fashion", "digits"]
     digest: str  # of what a trial sees of the data, see `View.digest`
     num_train: int  # images
     protocol: Literal["test", "holdout"]
@@ -110,14 +110,11 @@ def _show_layer(row: Mapping[str, Any]) -> str:
 
 def describe(config: StudyConfig, view: View, command: str) -> StudyDescription:
     """Return the description of the study that a user asks for."""
-    return StudyDescription(
-        version=__version__,
-        data=view.dataset,
-        digest=view.digest,
-        num_train=len(view.train),
-        command=command,
-        **{key: getattr(config, key) for key in ("arch", "space", "sampler", "pruner")},
-        **{key: getattr(config, key) for key in ("protocol", "epochs", "trials", "seed")},
+    asked = ("arch", "space", "sampler", "pruner", "protocol", "epochs", "trials", "seed")
+    return StudyDescription.model_validate(
+        {key: getattr(config, key) for key in asked}
+        | {"data": view.dataset, "digest": view.digest, "num_train": len(view.train)}
+        | {"version": __version__, "command": command}
     )
 
 

@@ -87,7 +87,7 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
         for part in ("sampler", "pruner"):
             check_targets(part, getattr(description, part))
         parts = build_parts(description, worker.callbacks)
-        data = DataConfig(description.data, worker.data.root)  # type: ignore[arg-type]
+        data = DataConfig(description.data, worker.data.root)
         view = load_view(data, description.protocol, parts.space, say)
         check_identity(study, description.model_copy(update={"digest": view.digest}))
         with contextlib.closing(create_engine(worker.engine, view, parts.net, say)) as engine:

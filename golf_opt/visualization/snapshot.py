@@ -11,6 +11,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from golf_opt.utils.trials import best_trials
+
 SEED_SD = 0.0028  # of final test accuracy: c4-5-4, 18 epochs, the article's optimum, 24 seeds
 NOISE_SDS = 2.0  # wide is the band in which a trial cannot be told from the best
 
@@ -32,7 +34,7 @@ class StudySnapshot:
 
     @property
     def best(self) -> FrozenTrial | None:
-        return max(self.complete, key=value_of, default=None)
+        return next(iter(best_trials(self.trials, 1)), None)
 
     @property
     def num_params(self) -> int | None:
