@@ -11,7 +11,7 @@ GOLF := .venv/bin/golf-opt
 SETUP := .venv/.installed
 MKDOCS := NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-.PHONY: help setup study worker demo dashboard test check docs reproduce records bench bench-storage clean
+.PHONY: help setup study worker demo dashboard test test-fast check docs reproduce records bench bench-storage clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -45,6 +45,9 @@ dashboard: $(SETUP) ## Browse the studies at http://127.0.0.1:8080/
 
 test: $(SETUP) ## Run the tests
 	@.venv/bin/python -m pytest $(ARGS)
+
+test-fast: $(SETUP) ## Run those that need no server, browser or compiler, in about a minute
+	@.venv/bin/python -m pytest -m "not slow and not postgres and not browser and not gpu" $(ARGS)
 
 check: $(SETUP) ## Lint, check formatting and types, build the documentation
 	@.venv/bin/ruff check .

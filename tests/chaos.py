@@ -117,7 +117,7 @@ class Fleet:
         """Wait for a worker, after a signal if one is given; its complaints are kept."""
         if how is not None:
             process.send_signal(how)
-        _, complaint = process.communicate(timeout=60)
+        _, complaint = process.communicate(timeout=120)
         self.running.remove(process)
         expected = (0, -signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM)
         refused = process.returncode == 2 and "golf-opt: storage " in complaint  # server was down

@@ -41,6 +41,21 @@ def told(ran: Ran) -> str:
     return lines[0].removeprefix("golf-opt: ")
 
 
+# Modules whose tests compile, serve or train for long; with what is marked by itself and what needs
+# a server, a browser or a process of its own they are what `make test-fast` leaves out.
+SLOW = (
+    "bad_storage", "bench_gpu", "chaos", "confirm", "cuda", "dashboard", "deploy", "docker", "fleet",
+    "interpret", "lanes", "native", "native_cache", "older_version", "paper", "prune", "records",
+    "reproduce", "terminal", "transfer", "worker",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    for item in items:
+        if item.path.stem.removeprefix("test_") in SLOW or "golf_process" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No storage is given from outside, and what `cli.main` sets is undone after the test."""

