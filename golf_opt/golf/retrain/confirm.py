@@ -21,7 +21,7 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ConfirmConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.lanes import Run, train
-from golf_opt.golf.retrain.progress import TrainingProgress
+from golf_opt.golf.progress import TrainingProgress
 from golf_opt.golf.retrain.stats import Spread, points, spread
 from golf_opt.golf.source import study_view
 from golf_opt.storage.connect import opened_storage
