@@ -40,17 +40,16 @@ class Evaluator:
     Args:
         engine: any; one that is `Introspective` sorts the images and uses all lanes.
         net: the net, of which only weights change.
-        tensors: its `buffers/...`.
+        buffers: its `buffers/...`.
         split: the guide.
         target: the accuracy to keep, in [0, 1].
     """
 
     def __init__(
-        self, engine: Engine, net: Net, tensors: Tensors, split: Split, target: float
+        self, engine: Engine, net: Net, buffers: Tensors, split: Split, target: float
     ) -> None:
         self.split, self.allowed = split, allowed_errors(target, len(split))
-        self._engine, self._net = engine, net
-        self._buffers = {k: v for k, v in tensors.items() if k.startswith("buffers/")}
+        self._engine, self._net, self._buffers = engine, net, buffers
         self._chunks = [split]
         self._counters: list[Callable[[Floats, Split], int]] = [self._count]
         if isinstance(engine, Introspective):

@@ -21,8 +21,7 @@ import numpy as np
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import PruneOptions
 from golf_opt.engines.base import Engine, Tensors
-from golf_opt.golf.count import Count, count, num_nonzero
-from golf_opt.golf.dead import fold, shrink
+from golf_opt.golf.dead import Count, count, fold, num_nonzero, shrink
 from golf_opt.golf.pruning.evaluator import Evaluator, allowed_errors, flatten
 from golf_opt.golf.pruning.ranking import Ranking, by_index, by_magnitude, by_saliency, in_scope
 from golf_opt.golf.pruning.rounds import Rounds
