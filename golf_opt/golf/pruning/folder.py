@@ -21,8 +21,7 @@ from safetensors.numpy import save
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import PruneOptions
 from golf_opt.engines.base import Tensors
-from golf_opt.golf.pruning.evaluator import flatten
-from golf_opt.golf.pruning.search import PruningState
+from golf_opt.golf.pruning.search import PruningState, flatten
 from golf_opt.golf.pruning.weight_pruner import PruningResult, masks
 from golf_opt.task.arch import Net
 from golf_opt.utils.files import replace_file

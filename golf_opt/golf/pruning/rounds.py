@@ -24,9 +24,8 @@ from golf_opt.engines.flat import unpack
 from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.dead import clear
 from golf_opt.golf.pruning import surgeon
-from golf_opt.golf.pruning.evaluator import allowed_errors, flatten
 from golf_opt.golf.pruning.ranking import by_magnitude
-from golf_opt.golf.pruning.search import PruningState
+from golf_opt.golf.pruning.search import PruningState, allowed_errors, flatten
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split

@@ -22,10 +22,9 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import PruneOptions
 from golf_opt.engines.base import Engine, Tensors
 from golf_opt.golf.dead import Count, count, fold, num_nonzero, shrink
-from golf_opt.golf.pruning.evaluator import Evaluator, allowed_errors, flatten
 from golf_opt.golf.pruning.ranking import Ranking, by_index, by_magnitude, by_saliency, in_scope
 from golf_opt.golf.pruning.rounds import Rounds
-from golf_opt.golf.pruning.search import PruningState, passes
+from golf_opt.golf.pruning.search import Evaluator, PruningState, allowed_errors, flatten, passes
 from golf_opt.task.arch import Net
 from golf_opt.task.data import View
 from golf_opt.utils.text import percent
