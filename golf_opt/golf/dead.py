@@ -174,12 +174,12 @@ def _fold_into(
     node: Node, values: Floats, weight: Floats, bias: Floats | None, write: bool
 ) -> Floats:
     """Fold the constants that a convolution or linear layer reads; return those it gives."""
-    reads = weight.reshape(len(weight), -1, 1) if _is_depthwise(node) else None
-    by_channel = _by_channel(node, weight) if reads is None else reads
+    depthwise = _is_depthwise(node)
+    by_channel = weight.reshape(len(weight), -1, 1) if depthwise else _by_channel(node, weight)
     padded = isinstance(node.layer, arch.Conv) and node.layer.pad > 0
     for channel in np.flatnonzero(~np.isnan(values)) if write else ():
-        rows = np.array([channel]) if _is_depthwise(node) else np.arange(len(weight))
-        at = (rows, slice(None)) if _is_depthwise(node) else (rows, channel)
+        rows = np.array([channel]) if depthwise else np.arange(len(weight))
+        at = (rows, slice(None)) if depthwise else (rows, channel)
         constant = float(values[channel])
         if constant != 0 and (padded or bias is None):
             continue  # a constant with zeros around it is none; and it needs a bias to move to

@@ -110,7 +110,9 @@ class _Writer:
         self.buffer_at = _offsets(net.buffers)
         self.constants: list[str] = []
         self.dropouts = itertools.count()
-        self.first_trained = next(i for i, g in enumerate(self.groups) if _has_parameters(g))
+        self.first_trained = next(
+            i for i, group in enumerate(self.groups) if any(node.parameters for node in group.nodes)
+        )
 
     def header(self) -> str:
         layers = [self._layer(index, group) for index, group in enumerate(self.groups)]
@@ -184,10 +186,6 @@ class _Writer:
         members = " ".join(f"static constexpr float {value};" for value in values)
         self.constants.append(f"struct {name} {{ {members} }};")
         return name
-
-
-def _has_parameters(group: Group) -> bool:
-    return any(node.parameters for node in group.nodes)
 
 
 def _offsets(tensors: Sequence[arch.Parameter]) -> dict[str, int]:

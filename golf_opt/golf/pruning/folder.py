@@ -43,14 +43,7 @@ class PruningFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    @property
-    def weights(self) -> Path:
-        return self.path / "weights.safetensors"
-
-    @property
-    def summary(self) -> Path:
-        return self.path / "prune.json"
+        self.weights, self.summary = path / "weights.safetensors", path / "prune.json"
 
     def save(self, net: Net, state: PruningState, facts: Mapping[str, Any]) -> None:
         """Write the best so far, and how far the search is."""

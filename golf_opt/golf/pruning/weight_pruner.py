@@ -130,13 +130,10 @@ class WeightPruner:
         )
 
     def _rounds(self) -> Iterator[None]:
-        state, view = self.state, self.view
-        rounds = Rounds(
-            self.engine, self.net, view.train, len(view.objective), self._scope, self.options
-        )
-        with contextlib.closing(rounds.run(state)) as steps:
+        rounds = Rounds(self.engine, self.net, self.view, self._scope, self.options)
+        with contextlib.closing(rounds.run(self.state)) as steps:
             yield from self._timed(steps)
-        state.stage = "passes"
+        self.state.stage = "passes"
 
     def _passes(self) -> Iterator[None]:
         state, guide, options = self.state, self.view.objective, self.options
