@@ -19,7 +19,7 @@ from bench.report import machine, save
 from golf_opt.config.schema import DataConfig
 from golf_opt.engines.base import Job
 from golf_opt.engines.native import NativeEngine
-from golf_opt.engines.native.cpu import physical_cores
+from golf_opt.engines.native.engine import physical_cores
 from golf_opt.task import data
 from golf_opt.task.data import View
 from golf_opt.task.grammar import load_arch

@@ -20,7 +20,7 @@ from golf_opt.config.schema import ConfirmConfig, DataConfig, EngineConfig, Stor
 from golf_opt.engines import create_engine
 from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.retrain import confirm
-from golf_opt.golf.retrain.stats import points, spread
+from golf_opt.golf.retrain.stats import Spread, points
 from golf_opt.golf.source import study_view
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import CONFIRMED, marks
@@ -53,12 +53,12 @@ def study(golf: Callable[..., Ran], tmp_path: Path) -> Iterator[optuna.Study]:
 
 
 def test_spread_by_hand() -> None:
-    three = spread([0.97, 0.98, 0.99])
+    three = Spread([0.97, 0.98, 0.99])
     assert three.mean == pytest.approx(0.98) and three.sd == pytest.approx(0.01)
     half = 4.302653 * 0.01 / math.sqrt(3)  # Student's t for 2 degrees of freedom, 97.5 %
     assert three.interval == pytest.approx((0.98 - half, 0.98 + half), abs=1e-8)
     assert (three.low, three.high, three.reaching(0.98)) == (0.97, 0.99, 2)
-    one = spread([0.97])
+    one = Spread([0.97])
     assert math.isnan(one.sd) and points(one.sd) == "-" and points(one.mean) == "97.00"
 
 

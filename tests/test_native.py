@@ -12,8 +12,8 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from golf_opt.engines import base, keys
-from golf_opt.engines.native import NativeEngine, compiler, cpu, engine, library, unsupported
+from golf_opt.engines import base
+from golf_opt.engines.native import NativeEngine, compiler, engine, library, unsupported
 from golf_opt.engines.native.codegen import dropout_nodes, generate, group_layers
 from golf_opt.engines.torch import TorchEngine, build_module
 from golf_opt.task import arch, rng
@@ -374,15 +374,15 @@ def test_data_order_is_that_of_every_engine(n: int) -> None:
 
 
 def test_dropout_keys_are_those_of_every_engine() -> None:
-    found = keys.dropout_keys(9, [2, 5], np.arange(40, 43))
+    found = base.dropout_keys(9, [2, 5], np.arange(40, 43))
     expected = [[base.dropout_key(9, node, step) for node in (2, 5)] for step in (40, 41, 42)]
     assert found.tolist() == expected
 
 
 def test_small_batches_lie_in_part_of_a_vector() -> None:
-    chosen = {size: cpu.images_wide(size, 16) for size in (1, 4, 8, 14, 16, 17, 32, 128)}
+    chosen = {size: engine.images_wide(size, 16) for size in (1, 4, 8, 14, 16, 17, 32, 128)}
     assert chosen == {1: 4, 4: 4, 8: 8, 14: 16, 16: 16, 17: 4, 32: 16, 128: 16}
-    assert [cpu.images_wide(14, width) for width in (8, 4, 1)] == [8, 4, 1]
+    assert [engine.images_wide(14, width) for width in (8, 4, 1)] == [8, 4, 1]
 
 
 def test_neighbours_are_fused() -> None:

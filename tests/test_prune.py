@@ -24,12 +24,11 @@ from golf_opt.engines.base import Engine, Job, Tensors, initial_weights
 from golf_opt.engines.flat import unpack
 from golf_opt.engines.native import NativeEngine, compiler
 from golf_opt.engines.torch import TorchEngine
-from golf_opt.golf.count import count
-from golf_opt.golf.dead import clear, fold, shrink
+from golf_opt.golf.dead import clear, count, fold, shrink
 from golf_opt.golf.pruning import surgeon
-from golf_opt.golf.pruning.evaluator import Evaluator, allowed_errors, flatten
 from golf_opt.golf.pruning.folder import PruningFolder, folder_name
 from golf_opt.golf.pruning.ranking import by_magnitude, by_saliency, in_scope
+from golf_opt.golf.pruning.search import Evaluator, allowed_errors, flatten
 from golf_opt.golf.pruning.weight_pruner import PruningResult, WeightPruner
 from golf_opt.golf.weights import read_weights
 from golf_opt.task.arch import Net

@@ -23,7 +23,7 @@ from golf_opt.config.schema import DataConfig, EngineConfig, StorageConfig
 from golf_opt.golf.retrain import page as reproduce_page
 from golf_opt.golf.retrain import reproduce
 from golf_opt.golf.retrain.page import fill_in, measured, verdict, verdict_on_cut
-from golf_opt.golf.retrain.stats import spread
+from golf_opt.golf.retrain.stats import Spread
 from golf_opt.task.data import MEAN, STD, View
 
 SMALL = {"arch": "c2-2-2", "recipe": {"batch_size": 32, "lr": 5e-3}, "epochs": 2}
@@ -146,16 +146,16 @@ def test_raw_pixels_come_out_between_zero_and_one(small_view: View) -> None:
     ],
 )  # fmt: skip
 def test_verdicts(published: float | None, values: list[float], begins: str) -> None:
-    assert verdict(published, spread(values)).startswith(begins)
+    assert verdict(published, Spread(values)).startswith(begins)
 
 
 def test_a_rounded_figure_has_its_tolerance() -> None:
-    assert verdict(0.99, spread([0.987]), 0.005).startswith("Holds")
-    assert verdict(0.50, spread([0.515]), 0.02).startswith("Holds")
-    assert verdict_on_cut(575, spread([560, 600]), 4) == (
+    assert verdict(0.99, Spread([0.987]), 0.005).startswith("Holds")
+    assert verdict(0.50, Spread([0.515]), 0.02).startswith("Holds")
+    assert verdict_on_cut(575, Spread([560, 600]), 4) == (
         "Reached by 1 of our 2 nets; the fewest is 560."
     )
-    assert verdict_on_cut(575, spread([590.0]), 4) == "Not reached: our fewest of 1 is 590."
+    assert verdict_on_cut(575, Spread([590.0]), 4) == "Not reached: our fewest of 1 is 590."
 
 
 def test_placeholders_of_what_was_not_run() -> None:

@@ -24,7 +24,6 @@ from golf_opt.task.recipe import Candidate
 Tensors = dict[str, npt.NDArray[Any]]
 Floats = npt.NDArray[np.float32]
 Message = Callable[[str], None]
-DROPOUT_KEY = "dropout"
 MOMENTS = {  # what an optimiser keeps of each weight
     "adam": ("exp_avg", "exp_avg_sq"),
     "adamw": ("exp_avg", "exp_avg_sq"),
@@ -187,4 +186,31 @@ def dropout_key(seed: int, node_index: int, step: int) -> int:
     Element i of the batch's activations, in [image, channel, y, x] order, is kept where
     `rng.uniform(key, n)[i] >= p`, and divided by 1 - p.
     """
-    return rng.derive(seed, DROPOUT_KEY, node_index, step)
+    return rng.derive(seed, "dropout", node_index, step)
+
+
+# The same keys in the form that compiled code takes.
+
+
+def order_half(n: int) -> int:
+    """Return the bits of one half of `data_order`'s permutation of n images."""
+    return max(1, ((n - 1).bit_length() + 1) // 2)
+
+
+def order_keys(seed: int, epoch: int) -> list[int]:
+    """Return the key of each of the permutation's rounds."""
+    key = rng.derive(seed, "order", epoch)
+    return [rng.derive(key, turn) for turn in range(rng.FEISTEL_ROUNDS)]
+
+
+def dropout_prefixes(seed: int, nodes: Sequence[int]) -> npt.NDArray[np.uint32]:
+    """Return the part of `dropout_key` in front of the step, [nodes]."""
+    return np.array([rng.derive(seed, "dropout", node) for node in nodes], dtype=np.uint32)
+
+
+def dropout_keys(
+    seed: int, nodes: Sequence[int], steps: npt.NDArray[Any]
+) -> npt.NDArray[np.uint32]:
+    """Return `dropout_key` of many steps at once, [steps, nodes]."""
+    prefixes = dropout_prefixes(seed, nodes)
+    return rng.mix(steps.astype(np.uint32)[:, None] ^ prefixes) + np.uint32(0x9E3779B9)

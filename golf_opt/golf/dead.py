@@ -1,5 +1,6 @@
-"""What pruning left without effect: channels that reach nothing, channels that are constant.
+"""What pruning left: numbers that are not zero, and channels without effect.
 
+count    of the non-zero ones, and how many of them are dead
 clear    zeroes what cannot change the output; exact
 fold     also moves constant channels into the biases behind them; equal but for rounding
 shrink   cuts out the channels that neither of them left alive: a smaller net, the same function
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,40 @@ from golf_opt.task.grammar import parse_grammar
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TensorCount:
+    """One trained tensor."""
+
+    name: str
+    size: int
+    nz: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """The trained numbers of a net; `dead` of the `nz` non-zero ones cannot change the output."""
+
+    size: int
+    nz: int
+    dead: int
+    tensors: tuple[TensorCount, ...]
+
+
+def count(net: Net, tensors: Tensors) -> Count:
+    """Count `weights/...` that are not zero; a tensor that several layers share counts once."""
+    rows = tuple(
+        TensorCount(p.name, p.size, int(np.count_nonzero(tensors[f"weights/{p.name}"])))
+        for p in net.parameters
+    )
+    nz = sum(row.nz for row in rows)
+    return Count(net.num_params, nz, nz - num_nonzero(net, clear(net, tensors)), rows)
+
+
+def num_nonzero(net: Net, tensors: Tensors) -> int:
+    """Return how many trained numbers are not zero."""
+    return sum(int(np.count_nonzero(tensors[f"weights/{p.name}"])) for p in net.parameters)
 
 
 def clear(net: Net, tensors: Tensors) -> Tensors:
@@ -138,12 +174,12 @@ def _fold_into(
     node: Node, values: Floats, weight: Floats, bias: Floats | None, write: bool
 ) -> Floats:
     """Fold the constants that a convolution or linear layer reads; return those it gives."""
-    reads = weight.reshape(len(weight), -1, 1) if _is_depthwise(node) else None
-    by_channel = _by_channel(node, weight) if reads is None else reads
+    depthwise = _is_depthwise(node)
+    by_channel = weight.reshape(len(weight), -1, 1) if depthwise else _by_channel(node, weight)
     padded = isinstance(node.layer, arch.Conv) and node.layer.pad > 0
     for channel in np.flatnonzero(~np.isnan(values)) if write else ():
-        rows = np.array([channel]) if _is_depthwise(node) else np.arange(len(weight))
-        at = (rows, slice(None)) if _is_depthwise(node) else (rows, channel)
+        rows = np.array([channel]) if depthwise else np.arange(len(weight))
+        at = (rows, slice(None)) if depthwise else (rows, channel)
         constant = float(values[channel])
         if constant != 0 and (padded or bias is None):
             continue  # a constant with zeros around it is none; and it needs a bias to move to

@@ -70,7 +70,8 @@ def _read(path: Path) -> Foreign:
             return {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise UsageError(
-            f"weights {path} is no safetensors file and no PyTorch state dict: {_line(error)}"
+            f"weights {path} is no safetensors file and no PyTorch state dict: "
+            + " ".join(str(error).split())
         ) from error
 
 
@@ -154,7 +155,3 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     """Sort `features.10` behind `features.9`."""
     parts = re.findall(r"\d+|\D+", name)
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

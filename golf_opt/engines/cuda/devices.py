@@ -17,6 +17,7 @@ import numpy.typing as npt
 from golf_opt.config.errors import UsageError
 from golf_opt.engines.base import EngineFault, Message
 from golf_opt.engines.cuda.program import INFO, Block, Info, compile_cubin, compile_emulation
+from golf_opt.engines.flat import aligned
 from golf_opt.task.arch import Net
 
 SHARED_LIMIT = 227 * 1024  # of a block on the largest GPUs so far
@@ -203,8 +204,7 @@ def _shared_limit() -> int:
 
 class EmulatedBuffer:
     def __init__(self, size: int) -> None:
-        raw = np.zeros(size + 16, dtype=np.uint8)
-        self._bytes = raw[-raw.ctypes.data % 16 :][:size]
+        self._bytes = aligned(size, np.uint8)
         self.address = int(self._bytes.ctypes.data)
 
     def write(self, values: npt.NDArray[Any], offset: int = 0) -> None:

@@ -17,23 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from golf_opt.config.errors import UsageError
+from golf_opt.engines import base
 from golf_opt.engines.background import BackgroundEngine, Place
-from golf_opt.engines.base import (
-    EngineFault,
-    EpochResult,
-    Job,
-    LaneState,
-    Message,
-    Slice,
-    Tensors,
-    not_finite,
-    steps_per_epoch,
-)
+from golf_opt.engines.base import EngineFault, EpochResult, Job, LaneState, Message, Slice, Tensors
 from golf_opt.engines.cuda.devices import Device, Gpu, Program, put
-from golf_opt.engines.cuda.lanes import Images, Memory, Run
-from golf_opt.engines.cuda.passes import SinglePass
+from golf_opt.engines.cuda.lanes import LANE, LIMIT, NOT_FINITE, Images, Memory, Run, SinglePass
 from golf_opt.engines.cuda.program import Block, block_for
-from golf_opt.engines.cuda.structs import LANE, LIMIT, NOT_FINITE, RESULT
 from golf_opt.engines.native.codegen import generate, unsupported
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
@@ -220,7 +209,7 @@ class CudaEngine(BackgroundEngine[Run]):
         for row, run in enumerate(runs):
             batch_size = run.job.candidate.batch_size
             if run.memory is None:
-                run.memory = Memory(self._device, run, steps_per_epoch(n, batch_size))
+                run.memory = Memory(self._device, run, base.steps_per_epoch(n, batch_size))
             run.memory.plan(run)
             rows[row] = run.memory.lane(run, n)
             shared = max(shared, program.info.shared_bytes(run.job.net, batch_size))
@@ -232,21 +221,17 @@ class CudaEngine(BackgroundEngine[Run]):
     def _collect(self, lane: int, run: Run, after: npt.NDArray[Any]) -> list[tuple[Slice, Place]]:
         """Turn what a launch left of a lane into slices, each with where the lane stood then."""
         assert run.memory is not None
-        steps = steps_per_epoch(len(self._view.train), run.job.candidate.batch_size)
+        steps = base.steps_per_epoch(len(self._view.train), run.job.candidate.batch_size)
         entries: list[tuple[Slice, Place]] = []
-        if done := int(after["epochs_done"]):
-            size = run.at.flat.size
-            snapshots = run.memory.snapshots.read().view(np.float32)
-            for row, result in enumerate(run.memory.results.read().view(RESULT)[:done]):
-                flat = snapshots[row * size : (row + 1) * size].copy()
-                run.at = Place(flat, run.at.epoch + 1, 0, 0.0, 0.0)
-                entries.append((self._result(lane, run, result, steps), run.at))
+        for flat, result in run.memory.finished(int(after["epochs_done"])):
+            run.at = Place(flat, run.at.epoch + 1, 0, 0.0, 0.0)
+            entries.append((self._result(lane, run, result, steps), run.at))
         epoch, step, loss_sum = run.at.epoch, int(after["step"]), float(after["loss_sum"])
         if step:
             flat = run.memory.state.read().view(np.float32)
             run.at = Place(flat, epoch, step, loss_sum, float(after["time_s"]))
         if after["outcome"] == NOT_FINITE:
-            entries.append((not_finite(lane, epoch + 1, step / steps, loss_sum), run.at))
+            entries.append((base.not_finite(lane, epoch + 1, step / steps, loss_sum), run.at))
         elif after["outcome"] == LIMIT and step:
             entries.append((Slice(lane, epoch + 1, step / steps), run.at))
         return entries

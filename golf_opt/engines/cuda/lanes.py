@@ -1,23 +1,52 @@
-"""What a lane of the CUDA engine is, on the host and in the device's memory."""
+"""What a lane of the CUDA engine is, on the host and in the device's memory, training or not."""
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.engines import background
-from golf_opt.engines.cuda.devices import Device, Program, put
-from golf_opt.engines.cuda.structs import DATA, EPOCH, LANE, RESULT
-from golf_opt.engines.keys import dropout_prefixes, order_half, order_keys
+from golf_opt.engines import background, base
+from golf_opt.engines.base import Floats, Tensors
+from golf_opt.engines.cuda.devices import Buffer, Device, Program, put
+from golf_opt.engines.flat import Layout, unpack
 from golf_opt.engines.native.codegen import dropout_nodes
 from golf_opt.engines.native.library import Update
+from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 from golf_opt.task.recipe import learning_rates
 
 WINDOW = 4  # epochs that a launch may go through
+
+# The structures that kernel/slice.hpp shares with the host, field by field.
+
+LIMIT, DONE, _, NOT_FINITE = range(4)  # `golf::Outcome`
+
+DATA = np.dtype([("images", "u8"), ("labels", "u8"), ("n", "i8")], align=True)
+EPOCH = np.dtype([("rates", "u8"), ("order_keys", "u4", 8)], align=True)
+RESULT = np.dtype(
+    [("loss_sum", "f8"), ("time_s", "f8"), ("correct", "i8"), ("train_correct", "i8")], align=True
+)
+LANE = np.dtype(
+    [
+        *((name, "u8") for name in ("state", "mask", "snapshots", "spill", "epochs", "results")),
+        ("dropout_prefixes", "u8"),
+        *((name, "i8") for name in ("num_epochs", "num_dropouts", "num_buffers", "batch_size")),
+        *((name, "i8") for name in ("steps_before", "train_last", "step", "epochs_done")),
+        *((name, "f8") for name in ("loss_sum", "time_s", "label_smoothing")),
+        ("update", f"V{ctypes.sizeof(Update)}"),
+        ("half", "i4"),
+        ("outcome", "i4"),
+    ],
+    align=True,
+)
+BATCHED = np.dtype(
+    [("order", "u8"), ("dropout_keys", "u8"), ("gradients", "u8"), ("loss_sum", "f8")], align=True
+)
 
 
 class Images:
@@ -58,7 +87,9 @@ class Memory:
         self.spill = device.allocate(
             run.program.info.spill_bytes(run.job.net, run.job.candidate.batch_size)
         )
-        self.dropouts = put(device, np.append(dropout_prefixes(run.job.seed, nodes), np.uint32(0)))
+        self.dropouts = put(
+            device, np.append(base.dropout_prefixes(run.job.seed, nodes), np.uint32(0))
+        )
         self.mask = None if run.mask is None else put(device, run.mask)
         self._steps = steps
         self._planned: range = range(0)
@@ -74,7 +105,7 @@ class Memory:
             rates = learning_rates(run.job.candidate, epoch, run.job.epochs, self._steps)
             offset = 8 * self._steps * row
             self.rates.write(np.asarray(rates, dtype=np.float64), offset)
-            rows[row] = (self.rates.address + offset, order_keys(run.job.seed, epoch))
+            rows[row] = (self.rates.address + offset, base.order_keys(run.job.seed, epoch))
         self.epochs.write(rows)
 
     def lane(self, run: Run, n: int) -> npt.NDArray[Any]:
@@ -93,5 +124,64 @@ class Memory:
         lane["loss_sum"], lane["time_s"] = run.at.loss_sum, run.at.time_s
         lane["label_smoothing"] = candidate.label_smoothing
         lane["update"] = np.void(bytes(Update.of(candidate)))
-        lane["half"] = order_half(n)
+        lane["half"] = base.order_half(n)
         return lane
+
+    def finished(self, epochs: int) -> list[tuple[Floats, npt.NDArray[Any]]]:
+        """Return the tensors and the RESULT of each epoch that the last launch ended."""
+        if epochs == 0:
+            return []
+        flats = self.snapshots.read().view(np.float32).reshape(WINDOW, -1)
+        results = self.results.read().view(RESULT)
+        return [(flats[row].copy(), results[row]) for row in range(epochs)]
+
+
+class SinglePass:
+    """A net on the device as a lane that does not train."""
+
+    def __init__(
+        self, device: Device, program: Program, net: Net, tensors: Tensors, batch_size: int
+    ) -> None:
+        self._device, self._program, self._net = device, program, net
+        info = program.info
+        self._shared_bytes = info.shared_bytes(net, batch_size)
+        flat = Layout(net, ("weights",), info.padded).join(tensors)
+        self._state = put(device, flat)
+        self._spill = device.allocate(info.spill_bytes(net, batch_size))
+        self._lane = np.zeros((), dtype=LANE)
+        self._lane["state"], self._lane["spill"] = self._state.address, self._spill.address
+        self._lane["batch_size"] = batch_size
+        self._lane["num_buffers"] = flat.size - 3 * info.padded
+        self._lane["num_dropouts"] = len(dropout_nodes(net))
+
+    def correct(self, split: Split) -> int:
+        """Return how many images get their label."""
+        info = self._program.info
+        blocks = min(self._device.cores, -(-len(split) // info.images))
+        counts = self._device.allocate(8 * blocks)
+        self._run("golf_correct", 1 if info.place else blocks, split, counts)
+        return int(counts.read().view(np.int64).sum())
+
+    def gradients(
+        self, batch: Split, label_smoothing: float, dropout_keys: Sequence[int]
+    ) -> tuple[float, Tensors]:
+        """Return the mean loss over one batch, `gradients/...` of it and `buffers/...` after it."""
+        n, net, padded = len(batch), self._net, self._program.info.padded
+        self._lane["label_smoothing"] = label_smoothing
+        order = put(self._device, np.arange(n, dtype=np.uint32))
+        keys = put(self._device, np.array([*dropout_keys, 0], dtype=np.uint32))
+        found = self._device.allocate(4 * padded)
+        addresses = (order.address, keys.address, found.address)
+        batched = put(self._device, np.array((*addresses, 0.0), dtype=BATCHED))
+        self._run("golf_gradients", 1, batch, batched)
+        loss = float(batched.read().view(BATCHED)["loss_sum"][0]) / n
+        after = self._state.read().view(np.float32)[3 * padded :]
+        gradients = unpack(found.read().view(np.float32), "gradients", net.parameters)
+        return loss, gradients | unpack(after, "buffers", net.buffers)
+
+    def _run(self, function: str, blocks: int, split: Split, output: Buffer) -> None:
+        images, lane = Images(self._device, split), put(self._device, self._lane)
+        arguments = (lane.address, images.address, output.address)
+        with self._device.queue():
+            self._program.run(function, blocks, self._shared_bytes, *arguments)
+            output.read()  # waits, so that the buffers outlive the work

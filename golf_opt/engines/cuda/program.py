@@ -86,7 +86,7 @@ def compile_cubin(net: Net, block: Block, place: int, arch: str, say: Message | 
     header, options = generate(net), nvrtc_options(block, place, arch)
     note = f"compiling the kernel of {net.name} for {arch} ({block.images} images wide), once"
     return library.cached(
-        f"{library.key_of(*options, _nvrtc_version(), header)}.cubin",
+        f"{library.key_of(*options, str(require_nvrtc().nvrtcVersion()), header)}.cubin",
         lambda folder: compile_with_nvrtc(header, options, folder),
         lambda: say(note) if say else None,
     )
@@ -123,10 +123,6 @@ def require_nvrtc() -> Any:
             "install a CUDA build of PyTorch, which brings it, or use engine=native."
         ) from error
     return nvrtc
-
-
-def _nvrtc_version() -> str:
-    return str(require_nvrtc().nvrtcVersion())
 
 
 def compile_with_nvrtc(header: str, options: list[str], folder: Path) -> Path:

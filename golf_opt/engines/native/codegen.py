@@ -7,6 +7,7 @@ pattern; no net has a kernel of its own.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,8 +109,10 @@ class _Writer:
         self.weight_at = _offsets(net.parameters)
         self.buffer_at = _offsets(net.buffers)
         self.constants: list[str] = []
-        self.dropouts = 0
-        self.first_trained = next(i for i, g in enumerate(self.groups) if _has_parameters(g))
+        self.dropouts = itertools.count()
+        self.first_trained = next(
+            i for i, group in enumerate(self.groups) if any(node.parameters for node in group.nodes)
+        )
 
     def header(self) -> str:
         layers = [self._layer(index, group) for index, group in enumerate(self.groups)]
@@ -134,24 +137,22 @@ class _Writer:
     def _layer(self, index: int, group: Group) -> str:
         node, layer = group.node, group.node.layer
         source, out = self._tensor(index), self._tensor(index + 1)
+        where = f"{self._weight(node, 'weight')}, {self._weight(node, 'bias')}"
         deeper = "true" if index > self.first_trained else "false"
         if isinstance(layer, arch.Conv):
             depthwise = "true" if isinstance(layer, arch.Depthwise) else "false"
             shape = f"{layer.kernel}, {layer.stride}, {depthwise}"
-            where = f"{self._weight(node, 'weight')}, {self._weight(node, 'bias')}"
             return f"Conv<{source}, {self._epilogue(group, out)}, {shape}, {where}, {deeper}>"
         if isinstance(layer, arch.BatchNorm):
-            where = f"{self._weight(node, 'weight')}, {self._weight(node, 'bias')}"
             mean, variance = (
                 self.buffer_at[f"{node.name}.running_{name}"] for name in ("mean", "var")
             )
             epilogue = self._epilogue(group, out)
             return f"BatchNorm<{source}, {epilogue}, {where}, {mean}, {variance}>"
         if isinstance(layer, arch.Linear):
-            where = f"{self._weight(node, 'weight')}, {self._weight(node, 'bias')}"
             return f"Linear<{source}, {out}, {where}, {deeper}>"
         if isinstance(layer, arch.Dropout):
-            return f"Dropout<{source}, {out}, {self._next_dropout()}, {self._chance(layer.p)}>"
+            return f"Dropout<{source}, {out}, {next(self.dropouts)}, {self._chance(layer.p)}>"
         if isinstance(layer, arch.GlobalAvgPool):
             return f"GlobalAvgPool<{source}, {out}>"
         if isinstance(layer, arch.MaxPool) and not group.pool:
@@ -160,10 +161,6 @@ class _Writer:
 
     def _weight(self, node: Node, tensor: str) -> int:
         return self.weight_at.get(f"{node.name}.{tensor}", -1)
-
-    def _next_dropout(self) -> int:
-        self.dropouts += 1
-        return self.dropouts - 1
 
     def _epilogue(self, group: Group, out: str) -> str:
         wide = group.pool.input_shape if group.pool else group.output_shape
@@ -189,10 +186,6 @@ class _Writer:
         members = " ".join(f"static constexpr float {value};" for value in values)
         self.constants.append(f"struct {name} {{ {members} }};")
         return name
-
-
-def _has_parameters(group: Group) -> bool:
-    return any(node.parameters for node in group.nodes)
 
 
 def _offsets(tensors: Sequence[arch.Parameter]) -> dict[str, int]:

@@ -6,32 +6,23 @@ A lane runs ahead of its caller by at most AHEAD slices.
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from golf_opt.engines import base
 from golf_opt.engines.background import BackgroundEngine, Place, Run
-from golf_opt.engines.base import (
-    EpochResult,
-    Floats,
-    Job,
-    LaneState,
-    Message,
-    Slice,
-    Tensors,
-    not_finite,
-    steps_per_epoch,
-)
+from golf_opt.engines.base import EpochResult, Floats, Job, LaneState, Message, Slice, Tensors
 from golf_opt.engines.flat import aligned, pack, unpack
-from golf_opt.engines.keys import dropout_keys, order_half, order_keys
 from golf_opt.engines.native import library
 from golf_opt.engines.native.codegen import dropout_nodes
-from golf_opt.engines.native.cpu import images_wide, physical_cores
 from golf_opt.engines.native.library import Library, Training, Update
 from golf_opt.engines.native.passes import BackwardPass, ForwardPass, Images
 from golf_opt.task.arch import Net
@@ -40,6 +31,7 @@ from golf_opt.task.recipe import learning_rates
 
 SLICE_S = 0.3
 AHEAD = 2
+CPU_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 @dataclass(kw_only=True)
@@ -222,7 +214,7 @@ class NativeEngine(BackgroundEngine[_Run]):
         if at.epoch >= job.epochs:
             return Slice(lane, at.epoch, 1.0)
         started = time.thread_time()
-        steps = steps_per_epoch(len(self._train), job.candidate.batch_size)
+        steps = base.steps_per_epoch(len(self._train), job.candidate.batch_size)
         rates = learning_rates(job.candidate, at.epoch, job.epochs, steps)
         outcome, step, loss_sum = self._train_steps(run, steps, rates)
         if outcome == library.STOPPED:
@@ -230,7 +222,7 @@ class NativeEngine(BackgroundEngine[_Run]):
         epoch = at.epoch + 1
         if outcome == library.NOT_FINITE:
             run.at = replace(at, step=step, loss_sum=loss_sum)
-            return not_finite(lane, epoch, step / steps, loss_sum)
+            return base.not_finite(lane, epoch, step / steps, loss_sum)
         if outcome == library.LIMIT:
             time_s = at.time_s + time.thread_time() - started
             run.at = replace(at, step=step, loss_sum=loss_sum, time_s=time_s)
@@ -264,7 +256,7 @@ class NativeEngine(BackgroundEngine[_Run]):
             run.order = epoch_order(run.kernel, run.job.seed, at.epoch, len(self._train))
         nodes = dropout_nodes(run.job.net)
         before = at.epoch * steps
-        keys = dropout_keys(run.job.seed, nodes, np.arange(before, before + steps))
+        keys = base.dropout_keys(run.job.seed, nodes, np.arange(before, before + steps))
         row_bytes = 4 * run.layout.padded
         weights, first, second, buffers = (at.flat.ctypes.data + i * row_bytes for i in range(4))
         training = Training(
@@ -296,7 +288,35 @@ class NativeEngine(BackgroundEngine[_Run]):
 
 def epoch_order(kernel: Library, seed: int, epoch: int, n: int) -> npt.NDArray[np.uint32]:
     """`base.data_order` in compiled code: numpy takes a few percent of an epoch for it."""
-    keys = np.array(order_keys(seed, epoch), dtype=np.uint32)
+    keys = np.array(base.order_keys(seed, epoch), dtype=np.uint32)
     order = np.empty(n, dtype=np.uint32)
-    kernel.order(keys.ctypes.data, order_half(n), n, order.ctypes.data)
+    kernel.order(keys.ctypes.data, base.order_half(n), n, order.ctypes.data)
     return order
+
+
+def physical_cores() -> int:
+    """Return the physical cores that this process may use."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    if allowed is None:
+        return os.cpu_count() or 1
+    siblings = set()
+    for cpu in allowed:
+        try:
+            siblings.add(Path(CPU_SIBLINGS.format(cpu)).read_text())
+        except OSError:
+            siblings.add(str(cpu))
+    return len(siblings)
+
+
+def images_wide(batch_size: int, width: int) -> int:
+    """Return how many images to lay side by side in vectors of `width` floats.
+
+    Fewer than fill a vector waste less of small batches, but their vectors span several positions
+    of a row, whose ends and shuffles cost a little.
+    """
+
+    def cost(images: int) -> float:
+        lanes = -(-batch_size // images) * images
+        return lanes * (1 + 0.1 * (width // images).bit_length())
+
+    return min((width >> k for k in range(3) if width >> k >= min(4, width)), key=cost)

@@ -19,19 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from golf_opt.config.errors import UsageError
-from golf_opt.engines.base import (
-    MOMENTS,
-    EpochResult,
-    Job,
-    LaneState,
-    Slice,
-    Tensors,
-    data_order,
-    dropout_key,
-    initial_weights,
-    not_finite,
-    steps_per_epoch,
-)
+from golf_opt.engines import base
+from golf_opt.engines.base import MOMENTS, EpochResult, Job, LaneState, Slice, Tensors
 from golf_opt.engines.torch.module import TorchNet, build_module
 from golf_opt.task.arch import Net
 from golf_opt.task.data import MEAN, STD, Split, View
@@ -150,7 +139,7 @@ class TorchEngine:
         return build_module(net, tensors).to(self._device, self._dtype)
 
     def _new_lane(self, job: Job, state: LaneState | None) -> _Lane:
-        tensors = state.tensors if state else initial_weights(job.net, job.seed)
+        tensors = state.tensors if state else base.initial_weights(job.net, job.seed)
         module = self._module(job.net, tensors)
         weights: dict[str, Tensor] = {
             p.name: module.layers.get_parameter(p.name) for p in job.net.parameters
@@ -201,7 +190,7 @@ class TorchEngine:
             run.optimizer.state[weight] = state
 
     def _steps(self, job: Job) -> int:
-        return steps_per_epoch(len(self._view.train), job.candidate.batch_size)
+        return base.steps_per_epoch(len(self._view.train), job.candidate.batch_size)
 
     def _slice(self, lane: int, run: _Lane) -> Slice:
         """Train one lane until the slice's time is over or its epoch ends."""
@@ -216,14 +205,14 @@ class TorchEngine:
         while run.step < steps and time.perf_counter() - started < SLICE_S:
             self._train_step(run)
         if not np.isfinite(loss_sum := float(run.loss_sum)):
-            return not_finite(lane, run.epoch + 1, run.step / steps, loss_sum)
+            return base.not_finite(lane, run.epoch + 1, run.step / steps, loss_sum)
         result = self._end_epoch(run, loss_sum, started) if run.step == steps else None
         run.time_s += 0.0 if result else time.perf_counter() - started
         epoch = run.epoch if result else run.epoch + 1
         return Slice(lane, epoch, 1.0 if result else run.step / steps, result)
 
     def _begin_epoch(self, run: _Lane) -> None:
-        order = data_order(run.job.seed, run.epoch, len(self._view.train))
+        order = base.data_order(run.job.seed, run.epoch, len(self._view.train))
         run.order = torch.from_numpy(order).to(self._device)
         run.rates = learning_rates(
             run.job.candidate, run.epoch, run.job.epochs, self._steps(run.job)
@@ -268,7 +257,7 @@ class TorchEngine:
             run.optimizer.param_groups[0]["lr"] = rate
         at = run.epoch * self._steps(run.job) + run.step
         for dropout in run.module.dropouts():
-            dropout.key.fill_(dropout_key(run.job.seed, dropout.node_index, at))
+            dropout.key.fill_(base.dropout_key(run.job.seed, dropout.node_index, at))
 
     def _update(self, run: _Lane, index: Tensor) -> None:
         """One training step on the images of `index`: forward, backward, update."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import InterpretConfig
-from golf_opt.golf.count import count
+from golf_opt.golf.dead import count
 from golf_opt.golf.forward import BATCH, Tensors, accuracy, check_tensors, forward, normalise
 from golf_opt.golf.interpret import mosaics as figures
 from golf_opt.golf.interpret.ascent import Climber

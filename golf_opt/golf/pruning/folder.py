@@ -21,8 +21,7 @@ from safetensors.numpy import save
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import PruneOptions
 from golf_opt.engines.base import Tensors
-from golf_opt.golf.pruning.evaluator import flatten
-from golf_opt.golf.pruning.search import PruningState
+from golf_opt.golf.pruning.search import PruningState, flatten
 from golf_opt.golf.pruning.weight_pruner import PruningResult, masks
 from golf_opt.task.arch import Net
 from golf_opt.utils.files import replace_file
@@ -44,14 +43,7 @@ class PruningFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    @property
-    def weights(self) -> Path:
-        return self.path / "weights.safetensors"
-
-    @property
-    def summary(self) -> Path:
-        return self.path / "prune.json"
+        self.weights, self.summary = path / "weights.safetensors", path / "prune.json"
 
     def save(self, net: Net, state: PruningState, facts: Mapping[str, Any]) -> None:
         """Write the best so far, and how far the search is."""

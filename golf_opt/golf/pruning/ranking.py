@@ -44,7 +44,7 @@ def by_magnitude(net: Net) -> Ranking:
 
 
 def by_saliency(
-    engine: Engine, net: Net, tensors: Tensors, train: Split, order: str, seed: int
+    engine: Engine, net: Net, buffers: Tensors, train: Split, order: str, seed: int
 ) -> Ranking:
     """Rank by an estimate of how much the training loss rises when a weight becomes zero.
 
@@ -64,7 +64,6 @@ def by_saliency(
         train.take("train", chosen[at : at + SALIENCY_BATCH])
         for at in range(0, len(chosen), SALIENCY_BATCH)
     ]
-    buffers = {k: v for k, v in tensors.items() if k.startswith("buffers/")}
 
     def rank(weights: Floats) -> npt.NDArray[Any]:
         now = unpack(weights, "weights", net.parameters) | buffers

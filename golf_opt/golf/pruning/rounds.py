@@ -24,12 +24,11 @@ from golf_opt.engines.flat import unpack
 from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.dead import clear
 from golf_opt.golf.pruning import surgeon
-from golf_opt.golf.pruning.evaluator import allowed_errors, flatten
 from golf_opt.golf.pruning.ranking import by_magnitude
-from golf_opt.golf.pruning.search import PruningState
+from golf_opt.golf.pruning.search import PruningState, allowed_errors, flatten
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
-from golf_opt.task.data import Split
+from golf_opt.task.data import View
 from golf_opt.task.recipe import Candidate
 
 DAMPING = 1e-4
@@ -53,10 +52,9 @@ class Rounds:
     """The rounds of one pruning.
 
     Args:
-        engine: trains on `images` and measures on the guide.
+        engine: made with `view`; trains on its training images and measures on the guide.
         net: the net.
-        images: its training images.
-        num_guide: how many images the guide has.
+        view: the images.
         scope: which of the flat weights may go.
         options: what to do.
     """
@@ -65,15 +63,14 @@ class Rounds:
         self,
         engine: Engine,
         net: Net,
-        images: Split,
-        num_guide: int,
+        view: View,
         scope: npt.NDArray[np.bool_],
         options: PruneOptions,
     ) -> None:
-        self._engine, self._net, self._images = engine, net, images
+        self._engine, self._net, self._images = engine, net, view.train
         self._scope, self._options = scope, options
-        self._num_guide = num_guide
-        self._least = num_guide - allowed_errors(options.target, num_guide)
+        self._num_guide = len(view.objective)
+        self._least = self._num_guide - allowed_errors(options.target, self._num_guide)
 
     def run(self, state: PruningState) -> Generator[None]:
         """Go on until single weights fail; yields several times a second.

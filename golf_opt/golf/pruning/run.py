@@ -9,11 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import PruneConfig, PruneOptions
 from golf_opt.engines import create_engine
+from golf_opt.golf.progress import Bar
 from golf_opt.golf.pruning.folder import PruningFolder, folder_name
-from golf_opt.golf.pruning.progress import PruningProgress
+from golf_opt.golf.pruning.search import PruningState
 from golf_opt.golf.pruning.weight_pruner import WeightPruner
 from golf_opt.golf.source import TrainedNet, load_data, load_source
 from golf_opt.study.provenance import provenance
@@ -23,6 +26,7 @@ from golf_opt.utils.signals import stop_on_signals
 from golf_opt.utils.text import percent
 
 SAVE_EVERY_S = 2.0
+PLAIN_LINE_EVERY_S = 10.0
 Say = Callable[[str], None]
 
 
@@ -147,3 +151,43 @@ def closing_words(summary: dict[str, Any], folder: Path) -> str:
         f"in {folder}/: weights.safetensors, prune.json",
     ]
     return "\n".join(lines)
+
+
+class PruningProgress(Bar):
+    """The pass or round under way, and a line for each that ended; without a terminal, lines."""
+
+    def __init__(self) -> None:
+        super().__init__(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        self._rows = 0  # of the log, shown
+        self._said = time.monotonic()
+
+    def show(self, state: PruningState) -> None:
+        """Show how far the pruning is; called after every candidate."""
+        for row in state.log[self._rows :]:
+            self.say(_log_line(row))
+        self._rows = len(state.log)
+        if not self.disable:
+            total = len(state.order) or None
+            self.update(self._task, description=_now(state), completed=state.at, total=total)
+        elif time.monotonic() - self._said > PLAIN_LINE_EVERY_S:
+            self.say(_now(state))
+
+    def say(self, line: str) -> None:
+        self._said = time.monotonic()
+        super().say(line)
+
+
+def _now(state: PruningState) -> str:
+    if state.stage == "rounds":
+        return f"round {state.turn + 1:>3}  under way  {state.nz:>6} non-zero"
+    tried = f"{state.at}/{len(state.order)}"
+    return f"pass {state.turn:>4}  {tried:>9}  {state.nz:>6} non-zero"
+
+
+def _log_line(row: dict[str, Any]) -> str:
+    if "pass" in row:
+        head = f"pass {row['pass']:>4}  {row['removed']:>4} removed"
+    else:
+        tried = " ".join(f"{nz}:{100 * accuracy:.2f}" for nz, accuracy in row["tried"])
+        head = f"round {row['round']:>3}  tried {tried}"
+    return f"{head}  {row['nz']:>6} non-zero  {percent(row['accuracy'])}"

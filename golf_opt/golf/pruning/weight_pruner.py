@@ -21,12 +21,10 @@ import numpy as np
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import PruneOptions
 from golf_opt.engines.base import Engine, Tensors
-from golf_opt.golf.count import Count, count, num_nonzero
-from golf_opt.golf.dead import fold, shrink
-from golf_opt.golf.pruning.evaluator import Evaluator, allowed_errors, flatten
+from golf_opt.golf.dead import Count, count, fold, num_nonzero, shrink
 from golf_opt.golf.pruning.ranking import Ranking, by_index, by_magnitude, by_saliency, in_scope
 from golf_opt.golf.pruning.rounds import Rounds
-from golf_opt.golf.pruning.search import PruningState, passes
+from golf_opt.golf.pruning.search import Evaluator, PruningState, allowed_errors, flatten, passes
 from golf_opt.task.arch import Net
 from golf_opt.task.data import View
 from golf_opt.utils.text import percent
@@ -132,13 +130,10 @@ class WeightPruner:
         )
 
     def _rounds(self) -> Iterator[None]:
-        state, view = self.state, self.view
-        rounds = Rounds(
-            self.engine, self.net, view.train, len(view.objective), self._scope, self.options
-        )
-        with contextlib.closing(rounds.run(state)) as steps:
+        rounds = Rounds(self.engine, self.net, self.view, self._scope, self.options)
+        with contextlib.closing(rounds.run(self.state)) as steps:
             yield from self._timed(steps)
-        state.stage = "passes"
+        self.state.stage = "passes"
 
     def _passes(self) -> Iterator[None]:
         state, guide, options = self.state, self.view.objective, self.options

@@ -28,7 +28,7 @@ from safetensors.numpy import load
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import VerifyConfig
 from golf_opt.engines.base import Tensors
-from golf_opt.golf.count import count
+from golf_opt.golf.dead import count
 from golf_opt.golf.forward import check_tensors, logits
 from golf_opt.golf.records.schema import FILES, WEIGHTS, Claim, Counted, Params
 from golf_opt.task.arch import Net, build_net

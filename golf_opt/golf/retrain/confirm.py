@@ -21,8 +21,8 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ConfirmConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.lanes import Run, train
-from golf_opt.golf.retrain.progress import TrainingProgress
-from golf_opt.golf.retrain.stats import Spread, points, spread
+from golf_opt.golf.progress import TrainingProgress
+from golf_opt.golf.retrain.stats import Spread, points
 from golf_opt.golf.source import study_view
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import CONFIRMED, mark, marks
@@ -165,8 +165,8 @@ def confirmed(trial: FrozenTrial, results: Mapping[str, Mapping[str, Any]]) -> C
     return Confirmed(
         trial.number,
         trial.value or 0.0,
-        spread([row["accuracy"] for row in done]),
-        spread([row["train_accuracy"] for row in done if row["train_accuracy"] is not None]),
+        Spread([row["accuracy"] for row in done]),
+        Spread([row["train_accuracy"] for row in done if row["train_accuracy"] is not None]),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from golf_opt.config.errors import check_choice
 from golf_opt.config.reproduce import Curve, PublishedCount, PublishedRow, ReproduceConfig
-from golf_opt.golf.retrain.stats import Spread, points, spread
+from golf_opt.golf.retrain.stats import Spread, points
 from golf_opt.task.arch import Net
 from golf_opt.utils.files import replace_file, replace_text
 from golf_opt.utils.text import markdown_table
@@ -53,9 +53,9 @@ def measured(content: Content, training: str, read: object = "last") -> Spread:
     """Return the test accuracies of a training's seeds: the last epoch's, the best, or the nth."""
     curves = values_of(content, training, "accuracies")
     if read == "best":
-        return spread([max(curve) for curve in curves])
+        return Spread([max(curve) for curve in curves])
     at = -1 if read == "last" else int(str(read)) - 1
-    return spread([curve[at] for curve in curves])
+    return Spread([curve[at] for curve in curves])
 
 
 def verdict(published: float | None, ours: Spread, tolerance: float = 0.0) -> str:
@@ -82,7 +82,7 @@ def row_cells(row: PublishedRow, content: Content, nets: Mapping[str, Net]) -> l
     published, tolerance = row.published, row.tolerance
     ours = measured(content, row.of, row.read)
     # the train accuracy is known after the last epoch alone
-    train = spread(values_of(content, row.of, "train_accuracy") if row.read == "last" else [])
+    train = Spread(values_of(content, row.of, "train_accuracy") if row.read == "last" else [])
     about = "about " if tolerance else ""
     return [
         row.system,
@@ -123,7 +123,7 @@ CUT_HEAD = ("system", "published", "ours, mean", "sd", "fewest", "n", "test befo
 def cut_cells(row: PublishedCount, trained_as: str, content: Content) -> list[str]:
     """Return the cells of one row of the table of prunings."""
     counts, *fractions = (
-        spread(values_of(content, row.of, key))
+        Spread(values_of(content, row.of, key))
         for key in ("nz", "before", "test_accuracy", "train_accuracy")
     )
     return [
@@ -159,11 +159,11 @@ def fill_in(text: str, content: Content) -> str:
     def figure(match: re.Match[str]) -> str:
         name, read, field = match[1], match[2] or "last", match[3]
         if values := values_of(content, name, "nz"):
-            counts = spread(values)
+            counts = Spread(values)
             return whole({"n": counts.n, "mean": counts.mean, "fewest": counts.low}[field])
         ours = measured(content, name, read)
         if field == "train":
-            ours = spread(values_of(content, name, "train_accuracy"))
+            ours = Spread(values_of(content, name, "train_accuracy"))
         if ours.n == 0:
             return NOT_RUN
         if field == "n":

@@ -23,9 +23,9 @@ from golf_opt.config.schema import PruneOptions, prune_options
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import Job
 from golf_opt.engines.lanes import Run, train
+from golf_opt.golf.progress import TrainingProgress
 from golf_opt.golf.pruning.weight_pruner import PruningResult, WeightPruner
 from golf_opt.golf.retrain.page import check_page, write_page
-from golf_opt.golf.retrain.progress import TrainingProgress
 from golf_opt.golf.retrain.stats import points
 from golf_opt.task import rng
 from golf_opt.task.arch import Net

@@ -15,7 +15,7 @@ CONFIDENCE = 0.95
 class Spread:
     """Measurements of one thing on n seeds. Of one, sd and interval are NaN; of none, all is."""
 
-    values: tuple[float, ...]
+    values: Sequence[float]
 
     @property
     def n(self) -> int:
@@ -51,10 +51,6 @@ class Spread:
     def reaching(self, target: float) -> int:
         """How many of the values are at least `target`."""
         return sum(value >= target for value in self.values)
-
-
-def spread(values: Sequence[float]) -> Spread:
-    return Spread(tuple(values))
 
 
 def points(accuracy: float) -> str:
