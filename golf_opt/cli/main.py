@@ -18,8 +18,8 @@ from golf_opt import __version__
 from golf_opt.cli.errors import explain, raised_by_hydra
 from golf_opt.cli.grammar_source import GrammarSource
 from golf_opt.cli.verbs import EXIT_SIGNAL, HYDRA_VERBS, VERBS, arch
+from golf_opt.config import CONF_DIR
 from golf_opt.config.errors import UsageError, did_you_mean
-from golf_opt.config.paths import CONF_DIR
 
 SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 EXIT_USAGE = 2

@@ -1,20 +1,33 @@
-"""What is kept with a study of ours besides its trials."""
+"""What is kept with a study of ours besides its trials, and which of its trials is the best."""
 
 from __future__ import annotations
 
+import heapq
+import io
+import json
+import mimetypes
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.config.errors import UsageError, did_you_mean
-from golf_opt.storage.optuna_internals import id_of_study, storage_of
+from golf_opt.storage.optuna_internals import id_of_study, id_of_trial, storage_of
 
 STUDY_ID = "golf_opt:id"
 IMPORTING = "golf_opt:importing"  # the worker that fills the study; False when it is whole
 NOTE_SECTIONS = "golf_opt:note_sections"  # what else is in the note, in Markdown by title
 CONFIRMED = "golf_opt:confirmed"  # {trial: {seed: result}}, see golf/confirm.py
+# Optuna lets nothing be added to a finished trial, so these are kept with its study, under the
+# key that the dashboard has for them.
+FILE_KEY = "dashboard:artifacts:{trial}:{artifact}"
 
 
 def find_any_study(storage: BaseStorage, name: str) -> optuna.Study:
@@ -44,3 +57,66 @@ def num_finished(study: optuna.Study) -> int:
     """Trials that count against the total: complete, pruned or failed."""
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     return len(study.get_trials(deepcopy=False, states=states))
+
+
+def best_trials(
+    trials: Iterable[FrozenTrial],
+    count: int,
+    direction: StudyDirection = StudyDirection.MAXIMIZE,  # of every study of ours
+) -> list[FrozenTrial]:
+    """Return up to `count` complete trials, the best first, equal ones by number."""
+    sign = 1 if direction == StudyDirection.MINIMIZE else -1
+    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
+    return heapq.nsmallest(count, complete, key=lambda t: (sign * (t.value or 0.0), t.number))
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
+    """Return the best complete trial; None without one, and where objectives are several."""
+    if len(study.directions) > 1:
+        return None
+    trials = study.get_trials(deepcopy=False)
+    return next(iter(best_trials(trials, 1, study.direction)), None)
+
+
+def counts(study: optuna.Study) -> dict[str, int]:
+    """Return how many trials are in each state, by its lower-case name."""
+    tally = Counter(trial.state for trial in study.get_trials(deepcopy=False))
+    return {state.name.lower(): tally[state] for state in TrialState}
+
+
+def attach(
+    study: optuna.Study, folder: Path, trial: FrozenTrial, files: Mapping[str, bytes]
+) -> None:
+    """Attach files to a trial by name; one of the same name is replaced, not added to.
+
+    Args:
+        study: of the trial.
+        folder: of the studies; it holds artifacts/.
+        trial: finished or not.
+        files: name -> content.
+    """
+    path = folder / "artifacts"
+    path.mkdir(parents=True, exist_ok=True)
+    store = FileSystemArtifactStore(path)
+    known = attached(study, trial)
+    for name, data in files.items():
+        artifact = known.get(name, str(uuid.uuid4()))
+        store.write(artifact, io.BytesIO(data))
+        if name not in known:
+            kind, encoding = mimetypes.guess_type(name)
+            row = {
+                "artifact_id": artifact,
+                "filename": name,
+                "mimetype": kind or "application/octet-stream",
+                "encoding": encoding,
+            }
+            mark(
+                study, FILE_KEY.format(trial=id_of_trial(trial), artifact=artifact), json.dumps(row)
+            )
+
+
+def attached(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
+    """Return what `attach` gave a trial: file name -> the artifact's id."""
+    prefix = FILE_KEY.format(trial=id_of_trial(trial), artifact="")
+    rows = [json.loads(value) for key, value in marks(study).items() if key.startswith(prefix)]
+    return {row["filename"]: row["artifact_id"] for row in rows if row is not None}

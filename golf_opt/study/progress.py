@@ -13,10 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from golf_opt.engines.base import Slice
-from golf_opt.storage.studies import num_finished
+from golf_opt.storage.studies import best_trial, counts, num_finished
 from golf_opt.study.callbacks import Callback, TrialRun
 from golf_opt.utils.text import percent, show_duration, show_params
-from golf_opt.utils.trials import best_trial, counts
 
 BARS = "▁▂▃▄▅▆▇█"
 REFRESH_PER_S = 4
@@ -64,9 +63,7 @@ class Progress(Callback):
         self._runs[run.lane] = run
 
     def on_slice(self, run: TrialRun, done: Slice) -> None:
-        self._epochs_done += max(
-            0.0, done.epoch - 1 + done.progress - (run.epoch - 1 + run.progress)
-        )
+        self._epochs_done += max(0.0, done.epoch - 1 + done.progress - run.epochs_done)
         long_ago = time.monotonic() - self._said > PLAIN_LINE_EVERY_S
         if self._mode == "plain" and done.result and done.epoch < run.job.epochs and long_ago:
             self._say(f"{self._head(run, done.epoch)}  {percent(done.result.accuracy):>8}")
@@ -118,7 +115,7 @@ class Progress(Callback):
             table.add_row(
                 str(lane),
                 str(run.number),
-                f"{run.epoch - 1 + run.progress:.1f}/{run.job.epochs}",
+                f"{run.epochs_done:.1f}/{run.job.epochs}",
                 accuracy,
                 Text(show_params(run.trial.params), overflow="ellipsis", no_wrap=True),
             )
@@ -152,7 +149,7 @@ class Progress(Callback):
         epochs = float(self.context.description.epochs)
         if self._trials_ended:
             epochs = max(1.0, epochs - self._epochs_saved / self._trials_ended)
-        under_way = sum(run.epoch - 1 + run.progress for run in self._runs.values())
+        under_way = sum(run.epochs_done for run in self._runs.values())
         ahead = (self.context.description.trials - self._finished) * epochs - under_way
         return f"{show_duration(max(0.0, ahead) * elapsed_s / self._epochs_done)} left"
 

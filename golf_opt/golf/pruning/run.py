@@ -11,12 +11,11 @@ from typing import Any
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import PruneConfig, PruneOptions
-from golf_opt.engines import create_engine
+from golf_opt.engines import create_engine, provenance
 from golf_opt.golf.pruning.folder import PruningFolder, folder_name
 from golf_opt.golf.pruning.progress import PruningProgress
 from golf_opt.golf.pruning.weight_pruner import WeightPruner
 from golf_opt.golf.source import TrainedNet, load_data, load_source
-from golf_opt.study.provenance import provenance
 from golf_opt.study.run import Outcome, fallback_banner
 from golf_opt.task.data import View
 from golf_opt.utils.signals import stop_on_signals
