@@ -7,7 +7,7 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from golf_opt.storage.studies import best_trial, best_trials
+from golf_opt.utils.trials import best_trial, best_trials
 
 
 def study(*directions: str) -> optuna.Study:

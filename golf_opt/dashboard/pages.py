@@ -36,11 +36,12 @@ from golf_opt.storage.optuna_internals import (
     refetch_trials,
     serialize_trial,
 )
-from golf_opt.storage.studies import STUDY_ID, best_trials
+from golf_opt.storage.studies import STUDY_ID
 from golf_opt.study.description import StudyDescription, best_of_all, readable, snapshot_of
 from golf_opt.study.note import log
 from golf_opt.task.data import Split, objective_split
 from golf_opt.utils.text import percent
+from golf_opt.utils.trials import best_trials
 from golf_opt.visualization import pictures
 from golf_opt.visualization.plots import plotly_json
 from golf_opt.visualization.published import kept_records

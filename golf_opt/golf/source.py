@@ -14,10 +14,10 @@ from golf_opt.engines.base import Job, Tensors
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.studies import best_trial
 from golf_opt.study.description import StudyDescription, description_of, find_study
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View, load
+from golf_opt.utils.trials import best_trial
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ from golf_opt.config.schema import ListConfig
 from golf_opt.storage.connect import opened_to_read
 from golf_opt.storage.ledger import Lease
 from golf_opt.storage.optuna_internals import id_of_study, storage_of
-from golf_opt.storage.studies import best_trial, counts, marks
+from golf_opt.storage.studies import marks
 from golf_opt.storage.workers import WORKER, coordination, is_held
 from golf_opt.study.description import readable
 from golf_opt.utils.processes import show_worker
 from golf_opt.utils.text import percent, show_duration
+from golf_opt.utils.trials import best_trial, counts
 
 LATELY = timedelta(minutes=10)  # a worker whose last trial ended before that is not listed
 STATES = ("complete", "pruned", "fail", "running", "waiting")

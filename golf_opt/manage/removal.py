@@ -17,9 +17,10 @@ from golf_opt.config.schema import RemovalConfig
 from golf_opt.storage.checkpoint import open_checkpoints
 from golf_opt.storage.connect import opened_to_read
 from golf_opt.storage.optuna_internals import id_of_study, storage_of
-from golf_opt.storage.studies import STUDY_ID, counts, find_any_study, marks
+from golf_opt.storage.studies import STUDY_ID, find_any_study, marks
 from golf_opt.storage.workers import coordination, is_held
 from golf_opt.utils.processes import show_worker
+from golf_opt.utils.trials import counts
 
 ARTIFACT = re.compile(r"artifacts:([0-9a-f-]{36})")  # key of Optuna's attribute for a file
 

@@ -10,9 +10,9 @@ import optuna
 from golf_opt.config.schema import CompareConfig
 from golf_opt.reports.report import picture, snapshot_with_best
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.studies import counts
 from golf_opt.study.description import description_of, differences, find_study
 from golf_opt.utils.text import percent
+from golf_opt.utils.trials import counts
 from golf_opt.visualization.document import Block, Heading, Paragraph, Table, write_document
 from golf_opt.visualization.published import kept_records
 from golf_opt.visualization.size_and_accuracy import parameters_and_accuracy

@@ -15,7 +15,7 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ReportConfig
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.studies import NOTE_SECTIONS, best_trials, counts, marks
+from golf_opt.storage.studies import NOTE_SECTIONS, marks
 from golf_opt.study.description import best_of_all, description_of, find_study, snapshot_of
 from golf_opt.study.note import (
     PROTOCOL_WORDS,
@@ -25,6 +25,7 @@ from golf_opt.study.note import (
 from golf_opt.study.run import TEST_READINGS
 from golf_opt.task.data import objective_split
 from golf_opt.utils.text import percent, show_params
+from golf_opt.utils.trials import best_trials, counts
 from golf_opt.visualization import pictures
 from golf_opt.visualization.document import (
     Block,

@@ -1,21 +1,18 @@
-"""What is kept with a study of ours besides its trials, and which of its trials is the best."""
+"""What is kept with a study of ours besides its trials."""
 
 from __future__ import annotations
 
-import heapq
 import io
 import json
 import mimetypes
 import uuid
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.config.errors import UsageError, did_you_mean
@@ -25,7 +22,7 @@ STUDY_ID = "golf_opt:id"
 IMPORTING = "golf_opt:importing"  # the worker that fills the study; False when it is whole
 NOTE_SECTIONS = "golf_opt:note_sections"  # what else is in the note, in Markdown by title
 CONFIRMED = "golf_opt:confirmed"  # {trial: {seed: result}}, see golf/confirm.py
-# Optuna lets nothing be added to a finished trial, so these are kept with its study, under the
+# Optuna lets nothing be added to a finished trial, so its files are kept with its study, under the
 # key that the dashboard has for them.
 FILE_KEY = "dashboard:artifacts:{trial}:{artifact}"
 
@@ -59,31 +56,6 @@ def num_finished(study: optuna.Study) -> int:
     return len(study.get_trials(deepcopy=False, states=states))
 
 
-def best_trials(
-    trials: Iterable[FrozenTrial],
-    count: int,
-    direction: StudyDirection = StudyDirection.MAXIMIZE,  # of every study of ours
-) -> list[FrozenTrial]:
-    """Return up to `count` complete trials, the best first, equal ones by number."""
-    sign = 1 if direction == StudyDirection.MINIMIZE else -1
-    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
-    return heapq.nsmallest(count, complete, key=lambda t: (sign * (t.value or 0.0), t.number))
-
-
-def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """Return the best complete trial; None without one, and where objectives are several."""
-    if len(study.directions) > 1:
-        return None
-    trials = study.get_trials(deepcopy=False)
-    return next(iter(best_trials(trials, 1, study.direction)), None)
-
-
-def counts(study: optuna.Study) -> dict[str, int]:
-    """Return how many trials are in each state, by its lower-case name."""
-    tally = Counter(trial.state for trial in study.get_trials(deepcopy=False))
-    return {state.name.lower(): tally[state] for state in TrialState}
-
-
 def attach(
     study: optuna.Study, folder: Path, trial: FrozenTrial, files: Mapping[str, bytes]
 ) -> None:
@@ -110,9 +82,8 @@ def attach(
                 "mimetype": kind or "application/octet-stream",
                 "encoding": encoding,
             }
-            mark(
-                study, FILE_KEY.format(trial=id_of_trial(trial), artifact=artifact), json.dumps(row)
-            )
+            key = FILE_KEY.format(trial=id_of_trial(trial), artifact=artifact)
+            mark(study, key, json.dumps(row))
 
 
 def attached(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from golf_opt.engines.base import Slice
-from golf_opt.storage.studies import best_trial, counts, num_finished
+from golf_opt.storage.studies import num_finished
 from golf_opt.study.callbacks import Callback, TrialRun
 from golf_opt.utils.text import percent, show_duration, show_params
+from golf_opt.utils.trials import best_trial, counts
 
 BARS = "▁▂▃▄▅▆▇█"
 REFRESH_PER_S = 4

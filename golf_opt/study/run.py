@@ -11,7 +11,7 @@ from golf_opt import __version__
 from golf_opt.config.schema import DataConfig, StudyConfig, WorkerConfig
 from golf_opt.engines import create_engine
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.studies import best_trial, mark, marks, num_finished
+from golf_opt.storage.studies import mark, marks, num_finished
 from golf_opt.study.build import build_parts, check_targets
 from golf_opt.study.callbacks import StudyContext
 from golf_opt.study.description import (
@@ -25,6 +25,7 @@ from golf_opt.study.loop import Say, StudyLoop
 from golf_opt.study.note import closing_words
 from golf_opt.study.space import Space
 from golf_opt.task.data import View, load
+from golf_opt.utils.trials import best_trial
 
 TEST_READINGS = "golf_opt:test_readings"
 

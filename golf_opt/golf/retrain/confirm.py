@@ -25,13 +25,14 @@ from golf_opt.golf.retrain.progress import TrainingProgress
 from golf_opt.golf.retrain.stats import Spread, points, spread
 from golf_opt.golf.source import study_view
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.studies import CONFIRMED, best_trials, mark, marks
+from golf_opt.storage.studies import CONFIRMED, mark, marks
 from golf_opt.study.description import description_of, find_study
 from golf_opt.study.note import add_section
 from golf_opt.task import rng
 from golf_opt.task.data import View
 from golf_opt.utils.signals import stop_on_signals
 from golf_opt.utils.text import markdown_table
+from golf_opt.utils.trials import best_trials
 
 Say = Callable[[str], None]
 Key = tuple[int, int]  # trial number, seed
