@@ -163,10 +163,15 @@ class StudyLoop:
                 self._finish(run, TrialState.COMPLETE)
 
     def _finish(self, run: TrialRun, state: TrialState) -> None:
-        for key, measure in self._measures(run, state).items():
-            run.trial.set_user_attr(key, measure)
+        """Store what a trial came to besides its reported accuracies, end it, free its lane."""
+        run.trial.set_user_attr("epoch_losses", [result.loss for result in run.history])
+        time_s = round(sum(result.time_s for result in run.history), 3)
+        run.trial.set_user_attr("time_s", time_s)
+        value = None
+        if state == TrialState.COMPLETE:
+            value = run.history[-1].accuracy
+            run.trial.set_user_attr("train_accuracy", run.history[-1].train_accuracy)
         self._call("on_trial_end", run, state)
-        value = run.history[-1].accuracy if state == TrialState.COMPLETE else None
         self._study.tell(run.trial, value, state, skip_if_finished=True)
         self._lanes.leave(run.lane)
         self._finished.append(run)
@@ -175,16 +180,6 @@ class StudyLoop:
         for run in self._finished:
             self._call("on_trial_finished", run)
         self._finished.clear()
-
-    def _measures(self, run: TrialRun, state: TrialState) -> dict[str, Any]:
-        """Return what a finished trial stores besides its parameters and its accuracies."""
-        rows: dict[str, Any] = {
-            "epoch_losses": [result.loss for result in run.history],
-            "time_s": round(sum(result.time_s for result in run.history), 3),
-        }
-        if state == TrialState.COMPLETE:
-            rows["train_accuracy"] = run.history[-1].train_accuracy
-        return rows
 
     def _say_if_lanes_waited(self) -> None:
         """Say so where asking for trials, not training them, took the time."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group
@@ -109,8 +108,9 @@ class Progress(Callback):
 
     def _render(self) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for name, options in _COLUMNS:
-            table.add_column(name, no_wrap=True, **options)
+        for name, min_width in (("lane", 4), ("trial", 5), ("epoch", 7), ("accuracy", 8)):
+            table.add_column(name, no_wrap=True, justify="right", min_width=min_width)
+        table.add_column("parameters", no_wrap=True, overflow="ellipsis", ratio=1)
         for lane, run in sorted(self._runs.items()):
             accuracy = percent(run.history[-1].accuracy) if run.history else "-"
             table.add_row(
@@ -153,15 +153,6 @@ class Progress(Callback):
         under_way = sum(run.epochs_done for run in self._runs.values())
         ahead = (self.context.description.trials - self._finished) * epochs - under_way
         return f"{show_duration(max(0.0, ahead) * elapsed_s / self._epochs_done)} left"
-
-
-_COLUMNS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("lane", {"justify": "right", "min_width": 4}),
-    ("trial", {"justify": "right", "min_width": 5}),
-    ("epoch", {"justify": "right", "min_width": 7}),
-    ("accuracy", {"justify": "right", "min_width": 8}),
-    ("parameters", {"overflow": "ellipsis", "ratio": 1}),
-)
 
 
 def sparkline(values: Sequence[float], width: int = 16) -> str:
