@@ -167,6 +167,7 @@ def test_finished_trials_are_complete_pruned_and_failed_ones(study: optuna.Study
 
 WORKER_PROGRAM = """
 import sys
+from golf_opt.utils.processes import worker_id
 print(worker_id(), flush=True)
 sys.stdin.read()
 """
