@@ -24,7 +24,7 @@ from sklearn import datasets
 
 from golf_opt import __version__
 from golf_opt.cli import main as cli
-from golf_opt.config.paths import CONF_DIR
+from golf_opt.config import CONF_DIR
 from golf_opt.task import data
 
 if TYPE_CHECKING:

@@ -12,11 +12,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from pydantic import Field, StrictBool, StrictFloat, StrictInt
 
-from golf_opt.cli.grammar_source import GrammarSource
-from golf_opt.config import schema
+from golf_opt.cli.main import GrammarSource
+from golf_opt.config import CONF_DIR, defaults, schema
 from golf_opt.config.check import check, load, model
 from golf_opt.config.errors import UsageError
-from golf_opt.config.paths import CONF_DIR, defaults
 from golf_opt.config.reproduce import ReproduceConfig
 
 VERBS: dict[str, tuple[type, list[str]]] = {

@@ -21,7 +21,7 @@ from golf_opt.golf.interpret import mosaics as figures
 from golf_opt.golf.interpret.ascent import Climber
 from golf_opt.golf.interpret.run import Look, blocks, draw, facts, head, observe
 from golf_opt.golf.source import TrainedNet
-from golf_opt.storage.artifacts import attach, attached
+from golf_opt.storage.studies import attach, attached
 from golf_opt.task.arch import Net
 from golf_opt.task.data import View
 

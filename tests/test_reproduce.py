@@ -15,9 +15,9 @@ from conftest import ROOT, Ran, net
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from golf_opt.config import CONF_DIR
 from golf_opt.config.check import load
 from golf_opt.config.errors import UsageError
-from golf_opt.config.paths import CONF_DIR
 from golf_opt.config.reproduce import ReproduceConfig
 from golf_opt.config.schema import DataConfig, EngineConfig, StorageConfig
 from golf_opt.golf.retrain import page as reproduce_page

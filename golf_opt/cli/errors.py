@@ -9,8 +9,8 @@ from typing import Any
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 
+from golf_opt.config import CONF_DIR
 from golf_opt.config.errors import did_you_mean, near
-from golf_opt.config.paths import CONF_DIR
 from golf_opt.task.grammar import unknown_arch
 
 

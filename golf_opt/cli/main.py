@@ -9,17 +9,19 @@ from typing import NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from golf_opt import __version__
 from golf_opt.cli.errors import explain, raised_by_hydra
-from golf_opt.cli.grammar_source import GrammarSource
 from golf_opt.cli.verbs import EXIT_SIGNAL, HYDRA_VERBS, VERBS, arch
+from golf_opt.config import CONF_DIR
 from golf_opt.config.errors import UsageError, did_you_mean
-from golf_opt.config.paths import CONF_DIR
+from golf_opt.task.grammar import parse_grammar
 
 SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 EXIT_USAGE = 2
@@ -157,3 +159,39 @@ def hide_password(override: str) -> str:
     if password is not None:
         os.environ[PASSWORD_ENV] = password
     return f"{key}{equals}{url}"
+
+
+class GrammarSource(ConfigSource):
+    """Lets Hydra compose `arch=c4-5-4` although there is no file of that name.
+
+    A source of configs, `arch://grammar`, whose group `arch` holds every name of the grammar.
+    """
+
+    @staticmethod
+    def scheme() -> str:
+        return "arch"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        arch = parse_grammar(self._name(config_path) or "")
+        assert arch is not None
+        return ConfigResult(
+            self.provider, f"arch://{self.path}", OmegaConf.create(arch), header={"package": None}
+        )
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path in ("", "arch")
+
+    def is_config(self, config_path: str) -> bool:
+        name = self._name(config_path)
+        return name is not None and parse_grammar(name) is not None
+
+    def available(self) -> bool:
+        return True
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        return ["arch"] if config_path == "" and results_filter != ObjectType.CONFIG else []
+
+    @staticmethod
+    def _name(config_path: str) -> str | None:
+        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        return name if group == "arch" else None

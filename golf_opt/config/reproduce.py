@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool, StrictInt
 
-from golf_opt.config import types
+from golf_opt.config import defaults, types
 from golf_opt.config.check import model
-from golf_opt.config.paths import defaults
 from golf_opt.config.schema import Common, DataConfig, EngineConfig
 
 

@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictBool, StrictInt, model_validator
 
-from golf_opt.config import types
+from golf_opt.config import defaults, types
 from golf_opt.config.check import model
 from golf_opt.config.errors import UsageError
-from golf_opt.config.paths import defaults
 
 
 @model

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictFloat, StrictInt, WrapValidator
 
+from golf_opt.config import CONF_DIR, load_yaml
 from golf_opt.config.errors import UsageError, check_choice
-from golf_opt.config.paths import CONF_DIR, load_yaml
 
 Protocol = Literal["test", "holdout"]
 Board = Literal["article", "holdout", "99"]

@@ -37,9 +37,8 @@ from golf_opt.storage.optuna_internals import (
     serialize_trial,
 )
 from golf_opt.storage.studies import STUDY_ID
-from golf_opt.study.description import StudyDescription, readable
+from golf_opt.study.description import StudyDescription, best_of_all, readable, snapshot_of
 from golf_opt.study.note import log
-from golf_opt.study.snapshot import best_of_all, snapshot_of
 from golf_opt.task.data import Split, objective_split
 from golf_opt.utils.text import percent
 from golf_opt.utils.trials import best_trials

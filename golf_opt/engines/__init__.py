@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
 
+from golf_opt import __version__
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import EngineConfig
 from golf_opt.engines.base import Engine
 from golf_opt.task.arch import Net
 from golf_opt.task.data import View
+from golf_opt.utils.processes import git_commit
 
 
 def create_engine(config: EngineConfig, view: View, net: Net, say: Callable[[str], None]) -> Engine:
@@ -43,3 +48,15 @@ def create_engine(config: EngineConfig, view: View, net: Net, say: Callable[[str
     from golf_opt.engines.torch import TorchEngine  # seconds to import; native needs none of it
 
     return TorchEngine(view, config.lanes or 1, config.device, config.threads)
+
+
+def provenance(engine: Engine) -> dict[str, Any]:
+    """Return what produced a trial: versions, commit, engine, device."""
+    packages = ("torch", "optuna", "numpy")
+    return {
+        "engine": engine.name,
+        "device": engine.device,
+        "versions": {"golf_opt": __version__, "python": platform.python_version()}
+        | {package: version(package) for package in packages},
+        "git_commit": git_commit(),
+    }

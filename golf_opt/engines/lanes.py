@@ -33,7 +33,11 @@ class Lanes(Scheduler[AnyRun]):
     def fill(self, take: Callable[[int], AnyRun | None]) -> Iterator[tuple[int, AnyRun]]:
         """Start what `take(lane)` returns in every free lane, until it has no more."""
         for lane, run in super().fill(take):
-            self.engine.start(lane, run.job, run.resume)
+            try:
+                self.engine.start(lane, run.job, run.resume)
+            except BaseException:
+                self.release(lane)  # there is nothing to save or stop
+                raise
             yield lane, run
 
     def step(self) -> list[tuple[AnyRun, Slice]]:

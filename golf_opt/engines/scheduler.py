@@ -43,8 +43,7 @@ class Scheduler(Generic[Run]):
 
     def release(self, lane: int) -> Run:
         """Free a lane and return what it held."""
-        run = self._runs[lane]
-        assert run is not None, f"lane {lane} is free already"
+        run = self[lane]
         self._runs[lane], self._freed[lane] = None, self._clock()
         return run
 

@@ -33,6 +33,7 @@ FORMAT = 1
 STUDY_KEYS = {
     "name": str, "directions": list, "trials": int, "user_attrs": dict, "system_attrs": dict,
 }  # fmt: skip
+CSV_KEYS = ("number", "state", "datetime_start", "datetime_complete")  # of `describe_trial`
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,10 @@ def write_study(folder: Path, study: optuna.Study, trials: Sequence[FrozenTrial]
     """Write what is no checkpoint and no artifact."""
     described = json.dumps(describe_study(study, len(trials)), indent=2)
     (folder / "study.json").write_text(described + "\n")
+    rows = [describe_trial(trial) for trial in trials]
     with (folder / "trials.jsonl").open("w") as file:
-        file.writelines(json.dumps(describe_trial(trial)) + "\n" for trial in trials)
-    write_csv(folder / "trials.csv", trials)
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    write_csv(folder / "trials.csv", rows)
 
 
 def checkpoint_path(folder: Path, number: int) -> Path:
@@ -94,22 +96,16 @@ def _show_moment(moment: datetime | None) -> str | None:
     return moment.isoformat() if moment else None
 
 
-def write_csv(path: Path, trials: Sequence[FrozenTrial]) -> None:
+def write_csv(path: Path, trials: Sequence[Mapping[str, Any]]) -> None:
     """Write a line a trial: its objective, its parameters, and attributes that are one value."""
     rows = []
     for trial in trials:
-        row: dict[str, Any] = {
-            "number": trial.number,
-            "state": trial.state.name,
-            "datetime_start": _show_moment(trial.datetime_start),
-            "datetime_complete": _show_moment(trial.datetime_complete),
-        }
-        values = trial.values or []
-        row |= {f"value{i or ''}": value for i, value in enumerate(values)}
-        row |= {f"params.{name}": value for name, value in trial.params.items()}
+        row = {key: trial[key] for key in CSV_KEYS}
+        row |= {f"value{i or ''}": value for i, value in enumerate(trial["values"] or [])}
+        row |= {f"params.{name}": value for name, value in trial["params"].items()}
         row |= {
             f"user_attrs.{name}": value
-            for name, value in trial.user_attrs.items()
+            for name, value in trial["user_attrs"].items()
             if isinstance(value, (str, int, float))
         }
         rows.append(row)
@@ -155,9 +151,8 @@ def read_export(folder: Path) -> Exported:
             f"{folder / 'trials.jsonl'} is damaged: it has {len(lines)} lines, but must have "
             f"{study['trials']}."
         )
-    return Exported(
-        study, [_trial_of_line(folder, i, text) for i, text in enumerate(lines)], folder
-    )
+    trials = [_trial_of_line(folder, number, line) for number, line in enumerate(lines)]
+    return Exported(study, trials, folder)
 
 
 def _trial_of_line(folder: Path, number: int, line: str) -> FrozenTrial:

@@ -85,6 +85,7 @@ def study_row(study: optuna.Study) -> StudyRow:
     net = plan.net if plan else None
     trials = study.get_trials(deepcopy=False)
     best = best_trial(study)
+    moments = [trial.datetime_complete or trial.datetime_start for trial in trials]
     leases = []
     if any(trial.state == TrialState.RUNNING for trial in trials):
         leases = coordination(storage_of(study)).leases(id_of_study(study))
@@ -99,7 +100,7 @@ def study_row(study: optuna.Study) -> StudyRow:
         best=best.value if best else None,
         best_trial=best.number if best else None,
         workers=tuple(sorted(workers_seen(trials, leases, datetime.now()))),
-        last_activity=max((moment for t in trials if (moment := last_moment(t))), default=None),
+        last_activity=max(filter(None, moments), default=None),
     )
 
 
@@ -113,10 +114,6 @@ def workers_seen(
         if ended is not None and now - ended < LATELY:
             seen.add(trial.user_attrs.get(WORKER))
     return {show_worker(worker) for worker in seen if isinstance(worker, str)}
-
-
-def last_moment(trial: FrozenTrial) -> datetime | None:
-    return trial.datetime_complete or trial.datetime_start
 
 
 def plain_lines(rows: Sequence[StudyRow]) -> list[str]:
@@ -172,8 +169,7 @@ def _table_cells(row: StudyRow) -> list[str]:
         best = percent(row.best) if row.arch else f"{row.best:.6g}"
     ago = "-"
     if row.last_activity:  # another box's clock may be ahead
-        past = max(0.0, (datetime.now() - row.last_activity).total_seconds())
-        ago = show_duration(past)
+        ago = show_duration(max(0.0, (datetime.now() - row.last_activity).total_seconds()))
     return [
         _plain(row.study), f"{row.parameters:,}" if row.parameters else "-", row.data or "-",
         row.protocol or "-", ", ".join(parts), best, _plain(row.best_trial),

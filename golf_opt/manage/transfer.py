@@ -21,13 +21,7 @@ from golf_opt.manage.removal import artifact_ids, artifacts_of, remove_study
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints, pack, unpack
 from golf_opt.storage.connect import opened_storage, opened_to_read
 from golf_opt.storage.optuna_internals import id_of_trial
-from golf_opt.storage.studies import (
-    IMPORTING,
-    STUDY_ID,
-    find_any_study,
-    mark,
-    marks,
-)
+from golf_opt.storage.studies import IMPORTING, STUDY_ID, find_any_study, mark, marks
 from golf_opt.storage.workers import flush
 from golf_opt.study.description import KEYS, description_of, read
 from golf_opt.utils.files import replace_file

@@ -15,18 +15,14 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ReportConfig
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.studies import (
-    NOTE_SECTIONS,
-    marks,
-)
-from golf_opt.study.description import description_of, find_study
+from golf_opt.storage.studies import NOTE_SECTIONS, marks
+from golf_opt.study.description import best_of_all, description_of, find_study, snapshot_of
 from golf_opt.study.note import (
     PROTOCOL_WORDS,
     noise_words,
     result_words,
 )
 from golf_opt.study.run import TEST_READINGS
-from golf_opt.study.snapshot import best_of_all, snapshot_of
 from golf_opt.task.data import objective_split
 from golf_opt.utils.text import percent, show_params
 from golf_opt.utils.trials import best_trials, counts

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -78,24 +77,17 @@ def unpack(name: str, data: bytes, job: Job | None = None) -> Checkpoint:
         tensors = load(data)
         size = int.from_bytes(data[:8], "little")  # of the JSON that a safetensors file begins with
         header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["golf_opt"])
-        return _from_header(name, header, tensors, job)
+        if job is not None and header["job"] != json.loads(json.dumps(describe_job(job))):
+            ours = describe_job(job).items()
+            wrong = ", ".join(key for key, value in ours if header["job"].get(key) != value)
+            raise DamagedCheckpoint(f"{name} is of another trial: its {wrong} differs.")
+        history = tuple(EpochResult(**row) for row in header["history"])
+        place = (header[key] for key in ("epoch", "step", "loss_sum", "time_s"))
+        return Checkpoint(LaneState(tensors, *place), history, header["engine"])
+    except DamagedCheckpoint:
+        raise
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, DamagedCheckpoint):
-            raise
         raise DamagedCheckpoint(f"{name} cannot be read as a checkpoint: {error}") from error
-
-
-def _from_header(
-    name: str, header: dict[str, Any], tensors: dict[str, Any], job: Job | None
-) -> Checkpoint:
-    if job is not None and header["job"] != json.loads(json.dumps(describe_job(job))):
-        wrong = [key for key, value in describe_job(job).items() if header["job"].get(key) != value]
-        raise DamagedCheckpoint(f"{name} is of another trial: its {', '.join(wrong)} differs.")
-    history: Sequence[dict[str, Any]] = header["history"]
-    state = LaneState(
-        tensors, header["epoch"], header["step"], header["loss_sum"], header["time_s"]
-    )
-    return Checkpoint(state, tuple(EpochResult(**row) for row in history), header["engine"])
 
 
 class CheckpointFolder:

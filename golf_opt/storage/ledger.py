@@ -196,9 +196,7 @@ class Ledger:
                 deaths = 0
             else:
                 same = and_(
-                    here,
-                    LEASES.c.owner == lease.owner,
-                    self._now - LEASES.c.beat >= older_s,
+                    here, LEASES.c.owner == lease.owner, self._now - LEASES.c.beat >= older_s
                 )
                 taken = {"owner": "", "deaths": LEASES.c.deaths + 1}
                 if connection.execute(update(LEASES).where(same).values(taken)).rowcount != 1:

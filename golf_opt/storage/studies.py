@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import json
+import mimetypes
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.config.errors import UsageError, did_you_mean
-from golf_opt.storage.optuna_internals import id_of_study, storage_of
+from golf_opt.storage.optuna_internals import id_of_study, id_of_trial, storage_of
 
 STUDY_ID = "golf_opt:id"
 IMPORTING = "golf_opt:importing"  # the worker that fills the study; False when it is whole
 NOTE_SECTIONS = "golf_opt:note_sections"  # what else is in the note, in Markdown by title
 CONFIRMED = "golf_opt:confirmed"  # {trial: {seed: result}}, see golf/confirm.py
+# Optuna lets nothing be added to a finished trial, so its files are kept with its study, under the
+# key that the dashboard has for them.
+FILE_KEY = "dashboard:artifacts:{trial}:{artifact}"
 
 
 def find_any_study(storage: BaseStorage, name: str) -> optuna.Study:
@@ -44,3 +54,40 @@ def num_finished(study: optuna.Study) -> int:
     """Trials that count against the total: complete, pruned or failed."""
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     return len(study.get_trials(deepcopy=False, states=states))
+
+
+def attach(
+    study: optuna.Study, folder: Path, trial: FrozenTrial, files: Mapping[str, bytes]
+) -> None:
+    """Attach files to a trial by name; one of the same name is replaced, not added to.
+
+    Args:
+        study: of the trial.
+        folder: of the studies; it holds artifacts/.
+        trial: finished or not.
+        files: name -> content.
+    """
+    path = folder / "artifacts"
+    path.mkdir(parents=True, exist_ok=True)
+    store = FileSystemArtifactStore(path)
+    known = attached(study, trial)
+    for name, data in files.items():
+        artifact = known.get(name, str(uuid.uuid4()))
+        store.write(artifact, io.BytesIO(data))
+        if name not in known:
+            kind, encoding = mimetypes.guess_type(name)
+            row = {
+                "artifact_id": artifact,
+                "filename": name,
+                "mimetype": kind or "application/octet-stream",
+                "encoding": encoding,
+            }
+            key = FILE_KEY.format(trial=id_of_trial(trial), artifact=artifact)
+            mark(study, key, json.dumps(row))
+
+
+def attached(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
+    """Return what `attach` gave a trial: file name -> the artifact's id."""
+    prefix = FILE_KEY.format(trial=id_of_trial(trial), artifact="")
+    rows = [json.loads(value) for key, value in marks(study).items() if key.startswith(prefix)]
+    return {row["filename"]: row["artifact_id"] for row in rows if row is not None}

@@ -1,7 +1,7 @@
 """The URL of a storage, and its password, which stays out of the configuration.
 
 `cli` moves a password from the URL to the environment before Hydra sees it, so that neither its
-log nor a stored configuration holds it; `with_password` adds it for the connection alone.
+log nor a stored configuration holds it; `storage_url` adds it for the connection alone.
 """
 
 from __future__ import annotations
@@ -39,14 +39,8 @@ def storage_url(config: StorageConfig) -> URL:
         ) from error
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")
-    return url.set(password=password) if password else with_password(url)
-
-
-def with_password(url: URL) -> URL:
-    """Return the URL with the password that was kept out of the configuration."""
-    if url.password or url.drivername.startswith("sqlite"):
-        return url
-    password = os.environ.get(PASSWORD_ENV) or _password_from_file()
+    if not (password or url.password or url.drivername.startswith("sqlite")):
+        password = os.environ.get(PASSWORD_ENV) or _password_from_file()
     return url.set(password=password) if password else url
 
 
@@ -79,5 +73,4 @@ def take_password(text: str) -> tuple[str, str | None]:
     match = re.search(r"(?P<head>^.*?[\w+.-]+://[^:/@\s]*):(?P<password>.*)(?P<tail>@[^@]*)$", text)
     if match is None:
         return text, None
-
     return match["head"] + match["tail"], unquote(match["password"])

@@ -207,10 +207,7 @@ class WriteBehindStorage(BaseStorage):
         return copy.copy(trial)
 
     def get_all_trials(
-        self,
-        study_id: int,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         study = self._cache.study(study_id)
         if study.read_at == NEVER or not self._sync.running:  # else its thread reads

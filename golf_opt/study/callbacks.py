@@ -16,12 +16,7 @@ from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 
 from golf_opt.engines.base import Engine, EpochResult, Job, LaneState, Slice
-from golf_opt.storage.checkpoint import (
-    Checkpoint,
-    CheckpointFolder,
-    DamagedCheckpoint,
-    open_checkpoints,
-)
+from golf_opt.storage import checkpoint
 from golf_opt.study.description import StudyDescription
 from golf_opt.study.note import write_note
 from golf_opt.task.data import View
@@ -38,8 +33,7 @@ class TrialRun:
     lane: int
     resume: LaneState | None = None  # where the lane begins, if not at the start
     history: list[EpochResult] = field(default_factory=list)
-    epoch: int = 1  # being trained, from 1
-    progress: float = 0.0  # fraction of it that is done
+    epochs_done: float = 0.0  # fractions included
 
     @property
     def number(self) -> int:
@@ -57,8 +51,8 @@ class StudyContext:
     view: View  # of the data
 
     @cached_property
-    def checkpoints(self) -> CheckpointFolder:
-        return open_checkpoints(self.study, self.folder)
+    def checkpoints(self) -> checkpoint.CheckpointFolder:
+        return checkpoint.open_checkpoints(self.study, self.folder)
 
 
 class Callback:
@@ -130,13 +124,13 @@ class Checkpointing(Callback):
     def on_trial_start(self, run: TrialRun) -> None:
         with contextlib.suppress(FileNotFoundError):
             try:
-                checkpoint = self.context.checkpoints.load(run.number, run.job)
-            except DamagedCheckpoint as damage:
+                saved = self.context.checkpoints.load(run.number, run.job)
+            except checkpoint.DamagedCheckpoint as damage:
                 run.trial.set_user_attr("checkpoint_damaged", str(damage))
                 return
-            run.resume = checkpoint.state
-            run.history = list(checkpoint.history)
-            run.epoch = checkpoint.state.epoch + 1
+            run.resume = saved.state
+            run.history = list(saved.history)
+            run.epochs_done = saved.state.epoch
 
     def on_slice(self, run: TrialRun, done: Slice) -> None:
         if self.context.checkpoints.every_slice and done.result is None and done.error is None:
@@ -158,8 +152,8 @@ class Checkpointing(Callback):
         state = self.context.engine.state(run.lane)
         kept = {name: values for name, values in state.tensors.items() if name.startswith(kinds)}
         state = replace(state, tensors=kept)
-        checkpoint = Checkpoint(state, tuple(run.history), self.context.engine.name)
-        self.context.checkpoints.save(run.trial, run.job, checkpoint)
+        saved = checkpoint.Checkpoint(state, tuple(run.history), self.context.engine.name)
+        self.context.checkpoints.save(run.trial, run.job, saved)
 
 
 class StudyNote(Callback):

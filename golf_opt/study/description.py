@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import optuna
@@ -17,16 +17,18 @@ from optuna.trial import FrozenTrial
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from golf_opt import __version__
+from golf_opt.config import defaults
 from golf_opt.config.errors import UsageError
-from golf_opt.config.paths import defaults
 from golf_opt.config.schema import StudyConfig
 from golf_opt.engines.base import Job
+from golf_opt.storage.optuna_internals import id_of_study
 from golf_opt.storage.studies import STUDY_ID, find_any_study, mark, marks
 from golf_opt.storage.workers import flush
 from golf_opt.study.space import Space, build_space
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import View
 from golf_opt.task.recipe import Candidate
+from golf_opt.visualization.snapshot import StudySnapshot
 
 DESCRIPTION = "golf_opt:study"
 FORMAT = 2  # of the description; version 0.1 kept three parts under keys of their own
@@ -89,6 +91,10 @@ class StudyDescription(BaseModel):
         """Return what a lane trains for a trial: what was tuned, and what the space fixes."""
         candidate = Candidate(**dict(self.search_space.fixed) | trial.params)
         return Job(self.net, candidate, trial.user_attrs["seed"], self.epochs)
+
+    def snapshot(self, name: str, trials: Sequence[FrozenTrial]) -> StudySnapshot:
+        """Return the study as figures and reports read it, with some of its trials."""
+        return StudySnapshot(name, self.data, self.protocol, self.objective, self.epochs, trials)
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two runs the same study."""
@@ -177,6 +183,23 @@ def description_of(study: optuna.Study) -> StudyDescription:
             f"study {study.study_name!r} was not made by this golf-opt; it keeps no description."
         )
     return description
+
+
+def snapshot_of(study: optuna.Study) -> StudySnapshot:
+    """Return a study of ours with all its trials."""
+    return description_of(study).snapshot(study.study_name, study.get_trials(deepcopy=False))
+
+
+def best_of_all(storage: BaseStorage, but: str) -> list[StudySnapshot]:
+    """Return every study of ours but one, each with its best trial alone."""
+    snapshots = []
+    for frozen in storage.get_all_studies():
+        plan = readable(frozen.system_attrs)
+        if plan is not None and frozen.study_name != but:
+            with contextlib.suppress(ValueError):  # no trial is complete
+                best = storage.get_best_trial(id_of_study(frozen))
+                snapshots.append(plan.snapshot(frozen.study_name, [best]))
+    return snapshots
 
 
 def find_study(storage: BaseStorage, name: str) -> optuna.Study:

@@ -10,8 +10,9 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from golf_opt.engines import provenance
 from golf_opt.engines.base import Job, Slice
-from golf_opt.engines.scheduler import Scheduler
+from golf_opt.engines.lanes import Lanes
 from golf_opt.storage.failures import StorageUnreachable
 from golf_opt.storage.optuna_internals import id_of_study, id_of_trial, reported, storage_of
 from golf_opt.storage.studies import num_finished
@@ -19,7 +20,6 @@ from golf_opt.storage.workers import WORKER, coordination, requeue
 from golf_opt.storage.write_behind import BudgetSpent
 from golf_opt.study.build import Parts
 from golf_opt.study.callbacks import StudyContext, TrialRun
-from golf_opt.study.provenance import provenance
 from golf_opt.task import rng
 from golf_opt.utils.processes import worker_id
 from golf_opt.utils.signals import stop_on_signals
@@ -34,12 +34,12 @@ class StudyLoop:
     """Keeps every lane of the engine full until the study has its total of finished trials."""
 
     def __init__(self, context: StudyContext, parts: Parts, say: Say) -> None:
-        self._study, self._engine = context.study, context.engine
-        self._plan, self._parts, self._say = context.description, parts, say
+        self._study, self._plan = context.study, context.description
+        self._parts, self._say = parts, say
         self._study.sampler, self._study.pruner = parts.sampler, parts.pruner
         self._workers = coordination(storage_of(context.study))
         self._workers.set_total(id_of_study(context.study), self._plan.trials)
-        self._scheduler: Scheduler[TrialRun] = Scheduler(context.engine.num_lanes)
+        self._lanes: Lanes[TrialRun] = Lanes(context.engine)
         self._finished: list[TrialRun] = []  # in the storage, but callbacks do not know yet
         self._asking_s: list[float] = []  # for each trial: ask and suggest
         self._looked_at_workers = -1e9  # when other workers were last looked after
@@ -59,8 +59,8 @@ class StudyLoop:
             try:
                 while stop.signal is None and self._fill():
                     self._announce_finished()  # only now that the lanes are full again
-                    for done in self._step():
-                        self._advance(done)
+                    for run, done in self._step():
+                        self._advance(run, done)
                     self._look_after_workers()
                 self._say_if_lanes_waited()
                 if stop.signal is None:
@@ -77,19 +77,18 @@ class StudyLoop:
         placed = True
         while placed:
             placed = False
-            for lane, run in self._scheduler.fill(self._take):
+            for _, run in self._lanes.fill(self._take):
                 placed = True
-                self._engine.start(lane, run.job, run.resume)
                 if len(run.history) == run.job.epochs:  # its worker died before it could `tell`
                     self._report(run)
-        if self._scheduler.busy:
+        if self._lanes.busy:
             return True
         return self._workers.shared and num_finished(self._study) < self._plan.trials
 
-    def _step(self) -> list[Slice]:
+    def _step(self) -> list[tuple[TrialRun, Slice]]:
         """Let the lanes work; where none has a trial, wait for those of other workers."""
-        if self._scheduler.busy:
-            return self._engine.step()
+        if self._lanes.busy:
+            return self._lanes.step()
         time.sleep(IDLE_S)
         return []
 
@@ -103,9 +102,9 @@ class StudyLoop:
                 what = "failed" if state == TrialState.FAIL else "goes on from its checkpoint"
                 self._say(f"trial {number} was left by a worker that died; it {what}")
         lost = self._workers.lost_trials()
-        for lane, run in self._scheduler.busy:
+        for lane, run in self._lanes.busy:
             if id_of_trial(run.trial) in lost:
-                self._leave(lane)
+                self._lanes.leave(lane)
                 self._say(f"trial {run.number} was taken over by another worker")
         if self._reachable != self._workers.reachable:
             self._reachable = not self._reachable
@@ -140,11 +139,10 @@ class StudyLoop:
                 trial.report(result.accuracy, result.epoch)
         return run
 
-    def _advance(self, done: Slice) -> None:
+    def _advance(self, run: TrialRun, done: Slice) -> None:
         """Handle what one lane did: report its epoch, and end its trial if it is over."""
-        run = self._scheduler[done.lane]
         self._call("on_slice", run, done)
-        run.epoch, run.progress = done.epoch, done.progress
+        run.epochs_done = done.epoch - 1 + done.progress
         if done.error is not None:
             run.trial.set_user_attr("fail_reason", done.error)
             self._finish(run, TrialState.FAIL)
@@ -165,12 +163,17 @@ class StudyLoop:
                 self._finish(run, TrialState.COMPLETE)
 
     def _finish(self, run: TrialRun, state: TrialState) -> None:
-        for key, measure in self._measures(run, state).items():
-            run.trial.set_user_attr(key, measure)
+        """Store what a trial came to besides its reported accuracies, end it, free its lane."""
+        run.trial.set_user_attr("epoch_losses", [result.loss for result in run.history])
+        time_s = round(sum(result.time_s for result in run.history), 3)
+        run.trial.set_user_attr("time_s", time_s)
+        value = None
+        if state == TrialState.COMPLETE:
+            value = run.history[-1].accuracy
+            run.trial.set_user_attr("train_accuracy", run.history[-1].train_accuracy)
         self._call("on_trial_end", run, state)
-        value = run.history[-1].accuracy if state == TrialState.COMPLETE else None
         self._study.tell(run.trial, value, state, skip_if_finished=True)
-        self._leave(run.lane)
+        self._lanes.leave(run.lane)
         self._finished.append(run)
 
     def _announce_finished(self) -> None:
@@ -178,23 +181,9 @@ class StudyLoop:
             self._call("on_trial_finished", run)
         self._finished.clear()
 
-    def _leave(self, lane: int) -> None:
-        self._engine.stop(lane)
-        self._scheduler.release(lane)
-
-    def _measures(self, run: TrialRun, state: TrialState) -> dict[str, Any]:
-        """Return what a finished trial stores besides its parameters and its accuracies."""
-        rows: dict[str, Any] = {
-            "epoch_losses": [result.loss for result in run.history],
-            "time_s": round(sum(result.time_s for result in run.history), 3),
-        }
-        if state == TrialState.COMPLETE:
-            rows["train_accuracy"] = run.history[-1].train_accuracy
-        return rows
-
     def _say_if_lanes_waited(self) -> None:
         """Say so where asking for trials, not training them, took the time."""
-        fraction, seconds = self._scheduler.waiting
+        fraction, seconds = self._lanes.waiting
         if fraction > WAITING_FRACTION and seconds > WAITING_S:
             each_ms = 1e3 * sum(self._asking_s) / len(self._asking_s)
             self._say(
@@ -205,9 +194,9 @@ class StudyLoop:
 
     def _requeue_all(self) -> None:
         """Return the trials in flight to the queue; the next run goes on with them."""
-        for lane, run in self._scheduler.busy:
+        for lane, run in self._lanes.busy:
             self._call("on_interrupt", run)
-            self._leave(lane)
+            self._lanes.leave(lane)
             with contextlib.suppress(StorageUnreachable):  # `close` tries once more
                 requeue(self._study, id_of_trial(run.trial))
 

@@ -10,8 +10,7 @@ from optuna.trial import FrozenTrial
 
 from golf_opt.storage.optuna_internals import save_note
 from golf_opt.storage.studies import NOTE_SECTIONS, mark, marks, num_finished
-from golf_opt.study.description import StudyDescription, description_of
-from golf_opt.study.snapshot import snapshot_of
+from golf_opt.study.description import StudyDescription, description_of, snapshot_of
 from golf_opt.utils.text import percent, show_params
 from golf_opt.utils.trials import best_trial, counts
 from golf_opt.visualization.snapshot import NOISE_SDS, StudySnapshot, not_told_apart, seed_noise

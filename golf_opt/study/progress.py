@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group
@@ -64,9 +63,7 @@ class Progress(Callback):
         self._runs[run.lane] = run
 
     def on_slice(self, run: TrialRun, done: Slice) -> None:
-        self._epochs_done += max(
-            0.0, done.epoch - 1 + done.progress - (run.epoch - 1 + run.progress)
-        )
+        self._epochs_done += max(0.0, done.epoch - 1 + done.progress - run.epochs_done)
         long_ago = time.monotonic() - self._said > PLAIN_LINE_EVERY_S
         if self._mode == "plain" and done.result and done.epoch < run.job.epochs and long_ago:
             self._say(f"{self._head(run, done.epoch)}  {percent(done.result.accuracy):>8}")
@@ -111,14 +108,15 @@ class Progress(Callback):
 
     def _render(self) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for name, options in _COLUMNS:
-            table.add_column(name, no_wrap=True, **options)
+        for name, min_width in (("lane", 4), ("trial", 5), ("epoch", 7), ("accuracy", 8)):
+            table.add_column(name, no_wrap=True, justify="right", min_width=min_width)
+        table.add_column("parameters", no_wrap=True, overflow="ellipsis", ratio=1)
         for lane, run in sorted(self._runs.items()):
             accuracy = percent(run.history[-1].accuracy) if run.history else "-"
             table.add_row(
                 str(lane),
                 str(run.number),
-                f"{run.epoch - 1 + run.progress:.1f}/{run.job.epochs}",
+                f"{run.epochs_done:.1f}/{run.job.epochs}",
                 accuracy,
                 Text(show_params(run.trial.params), overflow="ellipsis", no_wrap=True),
             )
@@ -152,18 +150,9 @@ class Progress(Callback):
         epochs = float(self.context.description.epochs)
         if self._trials_ended:
             epochs = max(1.0, epochs - self._epochs_saved / self._trials_ended)
-        under_way = sum(run.epoch - 1 + run.progress for run in self._runs.values())
+        under_way = sum(run.epochs_done for run in self._runs.values())
         ahead = (self.context.description.trials - self._finished) * epochs - under_way
         return f"{show_duration(max(0.0, ahead) * elapsed_s / self._epochs_done)} left"
-
-
-_COLUMNS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("lane", {"justify": "right", "min_width": 4}),
-    ("trial", {"justify": "right", "min_width": 5}),
-    ("epoch", {"justify": "right", "min_width": 7}),
-    ("accuracy", {"justify": "right", "min_width": 8}),
-    ("parameters", {"overflow": "ellipsis", "ratio": 1}),
-)
 
 
 def sparkline(values: Sequence[float], width: int = 16) -> str:

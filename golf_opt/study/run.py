@@ -12,7 +12,7 @@ from golf_opt.config.schema import DataConfig, StudyConfig, WorkerConfig
 from golf_opt.engines import create_engine
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import mark, marks, num_finished
-from golf_opt.study.build import build_parts, check_targets
+from golf_opt.study.build import Parts, build_parts, check_targets
 from golf_opt.study.callbacks import StudyContext
 from golf_opt.study.description import (
     check_identity,
@@ -64,9 +64,7 @@ def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
         for point in points:
             study.enqueue_trial(point, skip_if_exists=True)
         context = StudyContext(study, engine, config.folder, description, view)
-        say(opening_line(context, new))
-        loop = StudyLoop(context, parts, say)
-        return conclude(context, loop.run())
+        return run_trials(context, parts, new, say)
 
 
 def join_study(worker: WorkerConfig, say: Say) -> Outcome:
@@ -92,9 +90,7 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
         check_identity(study, description.model_copy(update={"digest": view.digest}))
         with contextlib.closing(create_engine(worker.engine, view, parts.net, say)) as engine:
             context = StudyContext(study, engine, worker.folder, description, view)
-            say(opening_line(context, new=False))
-            loop = StudyLoop(context, parts, say)
-            return conclude(context, loop.run())
+            return run_trials(context, parts, new=False, say=say)
 
 
 def load_view(data: DataConfig, protocol: str, space: Space, say: Say) -> View:
@@ -128,8 +124,10 @@ def fallback_banner(why: str) -> str:
     )
 
 
-def conclude(context: StudyContext, signal: int | None) -> Outcome:
-    """Return how the run ended; of a whole study with protocol=holdout, with a test reading."""
+def run_trials(context: StudyContext, parts: Parts, new: bool, say: Say) -> Outcome:
+    """Run up to the total; of a whole study with protocol=holdout, read the test set at the end."""
+    say(opening_line(context, new))
+    signal = StudyLoop(context, parts, say).run()
     reading = None
     if context.description.protocol == "holdout" and signal is None:
         reading = read_test(context)

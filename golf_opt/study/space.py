@@ -67,12 +67,9 @@ class Space:
         rows: dict[str, Any] = dict(self.fixed)
         for name, dimension in self.tuned.items():
             row = {"type": type(dimension.distribution).__name__.removesuffix("Distribution")}
-            when = {other: list(allowed) for other, allowed in dimension.when.items()}
-            rows[name] = (
-                row
-                | describe_distribution(dimension.distribution)
-                | ({"when": when} if when else {})
-            )
+            rows[name] = row | describe_distribution(dimension.distribution)
+            if when := {other: list(allowed) for other, allowed in dimension.when.items()}:
+                rows[name]["when"] = when
         return rows
 
     def check_point(self, point: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,8 +95,7 @@ class Space:
         """Refuse batches that hold more images than there are to train on."""
         largest = self.fixed.get("batch_size", 0)
         if "batch_size" in self.tuned:
-            distribution = self.tuned["batch_size"].distribution
-            largest = max(_extremes(distribution))
+            largest = max(_extremes(self.tuned["batch_size"].distribution))
         if largest > num_images:
             raise UsageError(
                 f"batch_size goes up to {largest}, but must be at most {num_images}, the number of "
@@ -124,12 +120,8 @@ def build_space(nodes: Mapping[str, Any]) -> Space:
             )
     _check_bounds(tuned, fixed)
     _check_conditions(tuned, fixed)
-    return Space(_by_dependency(tuned), fixed)
-
-
-def _by_dependency(tuned: Mapping[str, Dimension]) -> dict[str, Dimension]:
-    """Put parameters that others depend on first; otherwise keep the order given."""
-    return dict(sorted(tuned.items(), key=lambda item: bool(item[1].when)))
+    # parameters that others depend on come first; otherwise the order given is kept
+    return Space(dict(sorted(tuned.items(), key=lambda item: bool(item[1].when))), fixed)
 
 
 def _dimension(name: str, node: Mapping[str, Any]) -> Dimension:
@@ -139,9 +131,8 @@ def _dimension(name: str, node: Mapping[str, Any]) -> Dimension:
         str(other): tuple(allowed) if isinstance(allowed, list) else (allowed,)
         for other, allowed in (node.get("when") or {}).items()
     }
-    return Dimension(
-        _categorical(name, node) if kind == "categorical" else _range(name, node), when
-    )
+    distribution = _categorical(name, node) if kind == "categorical" else _range(name, node)
+    return Dimension(distribution, when)
 
 
 def _categorical(name: str, node: Mapping[str, Any]) -> BaseDistribution:

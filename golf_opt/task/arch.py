@@ -318,54 +318,47 @@ def build_net(arch: Mapping[str, Any]) -> Net:
     rows = arch.get("layers")
     if not isinstance(rows, Sequence) or isinstance(rows, str) or not rows:
         raise UsageError(f"arch {name}: layers is {rows!r}, but must be a list of layers.")
-    nodes: dict[int, Node] = {}
-    named: dict[str, Layer] = {}
+    nodes: list[Node] = []
     shape = INPUT_SHAPE
     for index, row in enumerate(rows):
         try:
-            nodes[index] = _place(row, shape, named, nodes)
+            nodes.append(_place(row, shape, nodes))
         except UsageError as error:
             raise UsageError(f"arch {name}, layer {index + 1} ({_label(row)}): {error}") from error
-        shape = nodes[index].output_shape
+        shape = nodes[-1].output_shape
     if shape != (NUM_CLASSES,):
         raise UsageError(
             f"arch {name} ends in {show_shape(shape)}, but must end in {NUM_CLASSES} features; "
             f"add a layer {{kind: linear, features: {NUM_CLASSES}}}."
         )
-    return Net(name, tuple(nodes.values()))
+    return Net(name, tuple(nodes))
 
 
 def _label(row: object) -> str:
     return str(row.get("name", row.get("kind", row))) if isinstance(row, Mapping) else str(row)
 
 
-def _place(row: object, shape: Shape, named: dict[str, Layer], nodes: Mapping[int, Node]) -> Node:
+def _place(row: object, shape: Shape, nodes: Sequence[Node]) -> Node:
     if not isinstance(row, Mapping) or "kind" not in row:
         raise UsageError("a layer must be a mapping with a kind, such as {kind: relu}.")
     options = {str(key): value for key, value in row.items()}
     kind = options.pop("kind")
+    named = {node.name: node for node in nodes if not node.shared}
     if kind == "reuse":
-        return _reuse(options, shape, named, nodes)
-    name = options.pop("name", None) or f"{kind}{1 + _count(nodes, kind)}"
+        return _reuse(named[check_choice("reuse.of", options.get("of"), named)], shape)
+    same_kind = sum(node.layer.kind == kind for node in named.values())
+    name = options.pop("name", None) or f"{kind}{1 + same_kind}"
     if not re.fullmatch(r"[a-zA-Z]\w*", str(name)):
         raise UsageError(f"name is {name!r}, but must be a letter, then letters, digits or _.")
     if name in named:
         raise UsageError(f"name {name!r} is taken; give the layer another, or kind: reuse.")
     layer = build_layer(kind, options)
-    named[name] = layer
     return Node(name, layer, shape, layer.output_shape(shape))
 
 
-def _count(nodes: Mapping[int, Node], kind: str) -> int:
-    return sum(node.layer.kind == kind and not node.shared for node in nodes.values())
-
-
-def _reuse(
-    options: Mapping[str, Any], shape: Shape, named: Mapping[str, Layer], nodes: Mapping[int, Node]
-) -> Node:
-    name = check_choice("reuse.of", options.get("of"), named)
-    first = next(node for node in nodes.values() if node.name == name)
-    layer = first.layer
+def _reuse(first: Node, shape: Shape) -> Node:
+    """Return a node with the tensors of an earlier one."""
+    name, layer = first.name, first.layer
     if layer.parameters(shape) != layer.parameters(first.input_shape):
         raise UsageError(
             f"{name!r} was made for {show_shape(first.input_shape)} and cannot be reused on "

@@ -110,8 +110,7 @@ def load(config: DataConfig) -> Dataset:
     try:
         return _torchvision("mnist", config.root)
     except MissingData as missing:
-        digits = _digits()
-        return replace(digits, fallback=str(missing))
+        return replace(_digits(), fallback=str(missing))
 
 
 class MissingData(UsageError):
@@ -126,11 +125,8 @@ def _torchvision(name: str, root: Path) -> Dataset:
     read = [_read_idx(name, folder / file, shape) for file, shape in IDX_SHAPES.items()]
     (train_images, train_labels, test_images, test_labels), md5s = zip(*read, strict=True)
     digest = hashlib.md5("".join(md5s).encode()).hexdigest()
-    train, test = (
-        Split("train", train_images, train_labels),
-        Split("test", test_images, test_labels),
-    )
-    return Dataset(name, train, test, digest)
+    train = Split("train", train_images, train_labels)
+    return Dataset(name, train, Split("test", test_images, test_labels), digest)
 
 
 def _download(name: str, root: Path, folder: Path, missing: list[str]) -> None:
@@ -216,10 +212,8 @@ def _digits() -> Dataset:
     whole = Split("all", images, digits.target.astype(np.uint8))
     order = rng.permutation(rng.derive("digits"), len(whole))
     cut = len(whole) // 5
-    train, test = (
-        whole.take("train", np.sort(order[cut:])),
-        whole.take("test", np.sort(order[:cut])),
-    )
+    train = whole.take("train", np.sort(order[cut:]))
+    test = whole.take("test", np.sort(order[:cut]))
     return Dataset("digits", train, test, hashlib.md5(images.tobytes()).hexdigest())
 
 

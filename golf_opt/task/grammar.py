@@ -15,8 +15,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from golf_opt.config import CONF_DIR, load_yaml
 from golf_opt.config.errors import UsageError, did_you_mean
-from golf_opt.config.paths import CONF_DIR, load_yaml
 from golf_opt.task.arch import NUM_CLASSES, LeakyReLU, Net, build_net
 
 GRAMMAR = "c<channels>-<channels>-...[-k<kernel>-...][-relu|-prelu|-leaky[slope]]"

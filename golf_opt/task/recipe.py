@@ -31,9 +31,8 @@ class Candidate:
     batch_size: Positive
     lr: Annotated[StrictFloat, Field(gt=0), AsGiven]
     step_size: Positive = 1  # epochs between two decays of schedule `step`
-    gamma: Annotated[StrictFloat, Field(gt=0, le=1), AsGiven] = (
-        1.0  # factor of each decay; 1.0 is none
-    )
+    # factor of each decay; 1.0 is none
+    gamma: Annotated[StrictFloat, Field(gt=0, le=1), AsGiven] = 1.0
     schedule: Schedule = "step"
     optimizer: Optimizer = "adam"
     # L2 for adam and sgd, decoupled for adamw, as in torch.optim

@@ -1,9 +1,11 @@
-"""Workers: processes that run trials, on this host or another, and whether they still do."""
+"""Workers: processes that run trials, where, of which commit, and whether they still do."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import subprocess
 import uuid
 from functools import cache
 from pathlib import Path
@@ -42,3 +44,18 @@ def _born(pid: int) -> str | None:
     except OSError:
         return None
     return None if fields[0] == "Z" else fields[19]  # a zombie does nothing any more
+
+
+@cache
+def git_commit() -> str | None:
+    """Return the commit of the source tree, with `+` if it has changes; None outside of git."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    words = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        head = subprocess.run(
+            words, cwd=folder, capture_output=True, text=True, check=True, timeout=10
+        )
+        return head.stdout.strip() or None
+    return None

@@ -23,8 +23,8 @@ from golf_opt.golf.interpret import mosaics as figures
 from golf_opt.golf.interpret.ascent import Climber
 from golf_opt.golf.interpret.mosaics import Array
 from golf_opt.golf.source import TrainedNet, load_data, load_source
-from golf_opt.storage.artifacts import attach
 from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import attach
 from golf_opt.study.description import find_study
 from golf_opt.task import arch
 from golf_opt.task.arch import NUM_CLASSES, Net, Node, show_shape

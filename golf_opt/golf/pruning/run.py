@@ -13,13 +13,12 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import PruneConfig, PruneOptions
-from golf_opt.engines import create_engine
+from golf_opt.engines import create_engine, provenance
 from golf_opt.golf.progress import Bar
 from golf_opt.golf.pruning.folder import PruningFolder, folder_name
 from golf_opt.golf.pruning.search import PruningState
 from golf_opt.golf.pruning.weight_pruner import WeightPruner
 from golf_opt.golf.source import TrainedNet, load_data, load_source
-from golf_opt.study.provenance import provenance
 from golf_opt.study.run import Outcome, fallback_banner
 from golf_opt.task.data import View
 from golf_opt.utils.signals import stop_on_signals

@@ -29,10 +29,10 @@ from golf_opt.golf.weights import read_weights
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import CONFIRMED, marks
 from golf_opt.study.description import description_of, find_study
-from golf_opt.study.provenance import git_commit
 from golf_opt.task.arch import Net
 from golf_opt.task.data import load
 from golf_opt.task.grammar import load_arch
+from golf_opt.utils.processes import git_commit
 from golf_opt.utils.text import percent, show_params
 
 WORDS = {
