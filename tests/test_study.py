@@ -138,7 +138,7 @@ def test_an_interrupted_trial_goes_on_and_ends_as_if_it_had_not_been(
     Spy.log = []
     rest = golf(*LONG, "+callbacks.spy._target_=test_study.Spy")
     assert rest.status == 0
-    assert Spy.log[0] > 2, "the trial started over"
+    assert Spy.log[0] > 1, "the trial started over"  # epoch 2 may be reported before it is saved
     study = load(tmp_path, "s")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
     if how is signal.SIGKILL:
