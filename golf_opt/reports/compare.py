@@ -14,8 +14,7 @@ from golf_opt.study.description import description_of, differences, find_study
 from golf_opt.utils.text import percent
 from golf_opt.utils.trials import counts
 from golf_opt.visualization.document import Block, Heading, Paragraph, Table, write_document
-from golf_opt.visualization.published import kept_records
-from golf_opt.visualization.size_and_accuracy import parameters_and_accuracy
+from golf_opt.visualization.size_and_accuracy import kept_records, parameters_and_accuracy
 from golf_opt.visualization.snapshot import StudySnapshot, value_of
 from golf_opt.visualization.study_figures import best_so_far
 

@@ -18,8 +18,7 @@ import numpy.typing as npt
 from golf_opt.engines.base import Tensors
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
-from golf_opt.visualization.figures import BLUE, ORANGE
-from golf_opt.visualization.plots import paper, to_svg
+from golf_opt.visualization.plots import BLUE, ORANGE, paper, to_svg
 
 MOST_MISTAKES = 40
 MOST_KERNELS = 16  # of one layer, each way

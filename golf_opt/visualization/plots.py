@@ -1,4 +1,4 @@
-"""Draws figures: as Plotly's JSON for the dashboard, and as SVG for a page that stands alone."""
+"""Figures as plain data; drawn as Plotly's JSON for the dashboard, and as SVG on paper."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import textwrap
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from golf_opt.visualization.figures import Figure, Panel, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
+# Okabe and Ito's palette, told apart by colour-blind readers too
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#888888"
+PALETTE = (BLUE, ORANGE, GREEN, PINK, "#56B4E9", "#E69F00", "#000000")
 PAPER_SYMBOLS = {"circle": "o", "square": "s", "diamond": "D", "star": "*"}
 PAPER_STYLE = {
     "font.size": 9.0,
@@ -29,6 +31,40 @@ PAPER_STYLE = {
     "svg.hashsalt": "golf-opt",  # the same figure is the same file
 }
 _one_at_a_time = threading.Lock()  # matplotlib's settings belong to the process
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points, or a line with gaps where y is None."""
+
+    name: str
+    x: Sequence[Any]
+    y: Sequence[float | None]
+    colour: str
+    line: float = 0.0  # width in pixels; 0: points
+    opacity: float = 1.0
+    symbol: str = "circle"  # circle, square, diamond, star, x
+    labels: Sequence[str] = ()  # of each point, told on hovering
+    step: bool = False  # a line that goes sideways, then up
+
+
+@dataclass(frozen=True)
+class Panel:
+    x_title: str
+    y_title: str
+    series: Sequence[Series]
+    log_x: bool = False
+    y_range: tuple[float, float] | None = None
+    band: tuple[float, float] | None = None  # of y, shaded
+    y_ticks: Sequence[tuple[float, str]] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    key: str  # letters and hyphens: the figure's id in a page
+    title: str
+    caption: str
+    panels: Sequence[Panel]
 
 
 def plotly_json(figure: Figure) -> str:
