@@ -119,13 +119,14 @@ def print_table(table: Table) -> None:
 
 def _render(template: str, title: str, blocks: Sequence[Block], folder: str = "") -> str:
     content = {"title": title, "blocks": blocks, "folder": folder, "version": __version__}
-    return _templates().get_template(template).render(content)
+    return templates("golf_opt.visualization").get_template(template).render(content)
 
 
 @cache
-def _templates() -> Environment:
+def templates(package: str) -> Environment:
+    """Return what renders the templates of a package: HTML is escaped, unknown names are errors."""
     rules = Environment(
-        loader=PackageLoader("golf_opt.visualization"),
+        loader=PackageLoader(package),
         autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,

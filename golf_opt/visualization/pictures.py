@@ -137,7 +137,7 @@ def weights(title: str, net: Net, tensors: Tensors) -> str:
         values = tensors.get(f"weights/{node.name}.weight")
         if values is not None and values.ndim == 4 and not node.shared:
             layers.append((node.name, np.asarray(values)))
-    sheets = [_sheet(values) for _, values in layers]
+    sheets = [mosaic(values[:MOST_KERNELS, :MOST_KERNELS]) for _, values in layers]
     with paper() as new:
         canvas = new(max(5.6, 1.6 * len(layers)), 3.4)
         canvas.suptitle(f"{title}. Blue below zero, red above; each layer has its own scale.")
@@ -152,12 +152,10 @@ def weights(title: str, net: Net, tensors: Tensors) -> str:
         return to_svg(canvas)
 
 
-def _sheet(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return kernels [out, in, height, width] side by side, with gaps of one pixel."""
-    shown = values[:MOST_KERNELS, :MOST_KERNELS]
-    out, into, height, width = shown.shape
-    sheet = np.full((out * (height + 1) - 1, into * (width + 1) - 1), np.nan)
-    for row, column in np.ndindex(out, into):
-        top, left = row * (height + 1), column * (width + 1)
-        sheet[top : top + height, left : left + width] = shown[row, column]
-    return sheet
+def mosaic(tiles: npt.NDArray[Any], gap: int = 1) -> npt.NDArray[Any]:
+    """Return tiles [rows, columns, h, w] side by side as one image, with NaN between them."""
+    rows, columns, height, width = tiles.shape
+    canvas = np.full((rows, columns, height + gap, width + gap), np.nan)
+    canvas[:, :, :height, :width] = tiles
+    whole = canvas.transpose(0, 2, 1, 3).reshape(rows * (height + gap), columns * (width + gap))
+    return whole[: -gap or None, : -gap or None]

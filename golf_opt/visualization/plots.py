@@ -70,8 +70,9 @@ class Figure:
 def plotly_json(figure: Figure) -> str:
     """Return the figure as optuna-dashboard keeps Plotly's; written without importing Plotly."""
     rows, columns = grid(len(figure.panels))
-    lines = "<br>".join(textwrap.wrap(figure.caption, 90))
-    title = f"{figure.title}<br><sub>{lines}</sub>"
+    caption = "<br>".join(textwrap.wrap(figure.caption, 90))
+    title = f"{figure.title}<br><sub>{caption}</sub>"
+    lines = {"gridcolor": "#e5e5e5", "zeroline": False}
     layout: dict[str, Any] = {
         "title": {"text": title, "font": {"size": 15}, "x": 0.02, "xanchor": "left"},
         "margin": {"l": 60, "r": 20, "t": 70, "b": 90},
@@ -93,8 +94,7 @@ def plotly_json(figure: Figure) -> str:
             "type": "log" if panel.log_x else None,
             "domain": _part(column, columns, 0.08),
             "anchor": f"y{suffix}",
-            "gridcolor": "#e5e5e5",
-            "zeroline": False,
+            **lines,
             "nticks": 10 // columns,
         }
         if panel.log_x and columns > 1:
@@ -104,8 +104,7 @@ def plotly_json(figure: Figure) -> str:
             "range": panel.y_range,
             "domain": _part(rows - 1 - row, rows, 0.22),
             "anchor": f"x{suffix}",
-            "gridcolor": "#e5e5e5",
-            "zeroline": False,
+            **lines,
         }
         if panel.y_ticks:
             places, words = zip(*panel.y_ticks, strict=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -21,7 +21,12 @@ from golf_opt.visualization.snapshot import NOISE_SDS, StudySnapshot, seed_noise
 
 MOST_CURVES = 500
 PAUSE = timedelta(minutes=10)  # longer, and the figure starts anew
-COLOURS = {TrialState.COMPLETE: BLUE, TrialState.PRUNED: GREY, TrialState.FAIL: ORANGE}
+COLOURS = dict.fromkeys(TrialState, GREEN) | {
+    TrialState.COMPLETE: BLUE,
+    TrialState.PRUNED: GREY,
+    TrialState.FAIL: ORANGE,
+}
+Part = tuple[FrozenTrial, Sequence[float], Sequence[float | None]]  # of a line: x and y of a trial
 
 
 def study_figures(
@@ -51,10 +56,12 @@ def learning_curves(study: StudySnapshot) -> Figure | None:
     for name, colour, width, opacity, states in groups:
         trials = [t for t in shown if t.state in states and t is not study.best]
         if trials:
-            series.append(_curves(f"{name} ({len(trials)})", trials, colour, width, opacity))
+            series.append(
+                _broken_line(f"{name} ({len(trials)})", map(_curve, trials), colour, width, opacity)
+            )
     best = study.best
     if best is not None and best.intermediate_values:
-        series.append(_curves(f"best: trial {best.number}", [best], ORANGE, 3.0, 1.0))
+        series.append(_broken_line(f"best: trial {best.number}", [_curve(best)], ORANGE, 3.0))
     total = sum(1 for trial in study.trials if trial.intermediate_values)
     part = "" if len(shown) == total else f", the best and the newest {len(shown)} of {total:,}"
     ends = [100 * trial.intermediate_values[max(trial.intermediate_values)] for trial in shown]
@@ -140,20 +147,22 @@ def _shown(trials: list[FrozenTrial], best: FrozenTrial | None) -> list[FrozenTr
     return newest if best is None or best in newest else [best, *newest[1:]]
 
 
-def _curves(
-    name: str, trials: Sequence[FrozenTrial], colour: str, width: float, opacity: float
+def _curve(trial: FrozenTrial) -> Part:
+    epochs, accuracies = zip(*sorted(trial.intermediate_values.items()), strict=True)
+    return trial, epochs, [100 * a if math.isfinite(a) else None for a in accuracies]
+
+
+def _broken_line(
+    name: str, parts: Iterable[Part], colour: str, width: float, opacity: float = 1.0
 ) -> Series:
-    """One line for all of them, with a gap between two trials."""
+    """Return one line for all parts, with a gap after each."""
     x: list[float | None] = []
     y: list[float | None] = []
     labels: list[str] = []
-    for trial in trials:
-        for epoch, accuracy in sorted(trial.intermediate_values.items()):
-            x.append(epoch)
-            y.append(100 * accuracy if math.isfinite(accuracy) else None)
-        x.append(None)
-        y.append(None)
-        labels += [f"trial {trial.number}"] * (len(trial.intermediate_values) + 1)
+    for trial, across, up in parts:
+        x += [*across, None]
+        y += [*up, None]
+        labels += [f"trial {trial.number}"] * (len(across) + 1)
     return Series(name, x, y, colour, width, opacity, labels=labels)
 
 
@@ -197,7 +206,12 @@ def lanes_over_time(study: StudySnapshot) -> Figure | None:
     panel = Panel(
         f"{unit} since {sitting.begin:%Y-%m-%d %H:%M}",
         "lane",
-        [_bars(state, lanes, sitting, unit_s) for state in states],
+        [
+            _broken_line(
+                state.name.lower(), _bars(state, lanes, sitting, unit_s), COLOURS[state], 14.0
+            )
+            for state in states
+        ],
         y_ticks=[(float(row), f"{row}") for row in range(len(lanes))],
         y_range=(-0.6, len(lanes) - 0.4),
     )
@@ -247,18 +261,12 @@ def _worker(span: Span) -> str:
     return str(span.trial.user_attrs.get("worker"))
 
 
-def _bars(state: TrialState, lanes: Sequence[Lane], sitting: Span, unit_s: float) -> Series:
-    """Return the bars of all trials in one state, each a little short so that neighbours part."""
-    x: list[float | None] = []
-    y: list[float | None] = []
-    labels: list[str] = []
+def _bars(state: TrialState, lanes: Sequence[Lane], sitting: Span, unit_s: float) -> Iterator[Part]:
+    """Yield the bars of all trials in one state, each a little short so that neighbours part."""
     for row, lane in enumerate(lanes):
         gap_s = min(0.15, 0.02 * sitting.length_s / len(lane))
         for span in lane:
             if span.trial.state == state:
                 from_s = (span.begin - sitting.begin).total_seconds()
                 to_s = max(from_s, (span.end - sitting.begin).total_seconds() - gap_s)
-                x += [from_s / unit_s, to_s / unit_s, None]
-                y += [row, row, None]
-                labels += [f"trial {span.trial.number}"] * 3
-    return Series(state.name.lower(), x, y, COLOURS.get(state, GREEN), line=14.0, labels=labels)
+                yield span.trial, (from_s / unit_s, to_s / unit_s), (row, row)

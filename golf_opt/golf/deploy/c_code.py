@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from golf_opt.task import arch
 from golf_opt.task.arch import INPUT_SHAPE, Net, Node, show_shape
 from golf_opt.task.data import MEAN, STD
+from golf_opt.visualization.document import templates
 
 PIXELS = INPUT_SHAPE[1] * INPUT_SHAPE[2]
 LINE = 96  # columns of a table of numbers
@@ -58,7 +58,8 @@ class _Writer:
     def header(self, about: Mapping[str, str]) -> str:
         working = FLOAT_BYTES * sum(self._sizes)
         memory = f"{self._bytes:,} bytes of constants, {working:,} bytes to work in"
-        return _template().render(
+        frame = templates("golf_opt.golf.deploy").get_template("net.h.j2")
+        return frame.render(
             about={key: _comment(text) for key, text in about.items()} | {"memory": memory},
             tables=self._tables.values(),
             helpers=self._helpers,
@@ -200,17 +201,6 @@ class _Writer:
             self._tables[table] = text
             self._bytes += len(numbers) * (FLOAT_BYTES if floats else self._index_bytes)
         return table
-
-
-def _template() -> Template:
-    """Return the frame of a header with all helpers, of which each is there if it is called."""
-    rules = Environment(
-        loader=PackageLoader("golf_opt.golf.deploy"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return rules.get_template("net.h.j2")
 
 
 def _index_type(net: Net) -> tuple[str, int]:

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
+from golf_opt.visualization.pictures import mosaic
+
 Array = npt.NDArray[Any]
 SIGNED, POSITIVE, INK = "PuOr_r", "cividis", "gray"  # each readable by colour-blind eyes
 FRAME = "#666666"
@@ -29,18 +31,8 @@ WIDTH = 11.0  # inches of the page
 MAX_TICKS = 40
 
 
-def mosaic(tiles: Array, gap: int = 1) -> Array:
-    """Return tiles [rows, columns, h, w] side by side as one image, with NaN between them."""
-    rows, columns, height, width = tiles.shape
-    canvas = np.full((rows, columns, height + gap, width + gap), np.nan)
-    canvas[:, :, :height, :width] = tiles
-    whole = canvas.transpose(0, 2, 1, 3).reshape(rows * (height + gap), columns * (width + gap))
-    return whole[: -gap or None, : -gap or None]
-
-
 def wrapped(tiles: Array, columns: int) -> Array:
     """Return tiles [n, h, w] in rows, [rows, columns, h, w]; NaN where there is none."""
-    columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     grid = np.full((rows * columns, *tiles.shape[1:]), np.nan)
     grid[: len(tiles)] = tiles
@@ -91,11 +83,16 @@ def png(figure: Figure) -> bytes:
 
 
 def _figure(
-    height: float, title: str, rows: int = 1, squares: bool = True, **options: Any
+    height: float,
+    title: str,
+    rows: int = 1,
+    squares: bool = True,
+    width: float = WIDTH,
+    **options: Any,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure and its axes, one below the other; `squares`: of tiles that stay square."""
     layout: Literal["compressed", "constrained"] = "compressed" if squares else "constrained"
-    figure = Figure(figsize=(WIDTH, height), layout=layout)
+    figure = Figure(figsize=(width, height), layout=layout)
     axes = figure.subplots(rows, 1, squeeze=False, **options)[:, 0]
     figure.suptitle(title, fontsize=13)
     return figure, list(axes)
@@ -195,7 +192,7 @@ def _number_features(ax: Axes, channels: range, each: int, gap: int) -> None:
 def ascent_rows(title: str, rows: Sequence[tuple[str, Array]], across: int = 12) -> bytes:
     """Draw images [n, 28, 28] in [0, 1], a labelled block for each layer."""
     across = min(across, max(len(images) for _, images in rows))
-    grids = [_as_wide(wrapped(images, across), across) for _, images in rows]
+    grids = [wrapped(images, across) for _, images in rows]
     heights = [_height(grid, 2, widest=1.0, width=WIDTH - 2.2) + 0.45 for grid in grids]
     figure, axes = _figure(
         sum(heights) + 0.8, title, len(rows), gridspec_kw={"height_ratios": heights}
@@ -209,12 +206,6 @@ def ascent_rows(title: str, rows: Sequence[tuple[str, Array]], across: int = 12)
     axes[-1].set_xlabel("channel")
     _ink_bar(figure, axes, shown)
     return png(figure)
-
-
-def _as_wide(grid: Array, across: int) -> Array:
-    """Fill up with empty tiles, so that tiles of all blocks are of one size."""
-    missing = across - grid.shape[1]
-    return np.pad(grid, ((0, 0), (0, missing), (0, 0), (0, 0)), constant_values=np.nan)
 
 
 def _ink_bar(figure: Figure, axes: Sequence[Axes], shown: AxesImage) -> None:
@@ -246,10 +237,8 @@ def filters(title: str, tiles: Array, rows: str, columns: str) -> bytes:
     down, wide, _, side = tiles.shape
     gap = 0 if side == 1 else 1  # single numbers need none
     tile = min(0.3 if side == 1 else 0.9, (WIDTH - 2.6) / wide, 18 / down)  # inches
-    size = (max(5.0, wide * tile + 2.6), max(1.3, down * tile) + 1.3)
-    figure = Figure(figsize=size, layout="compressed")
-    figure.suptitle(title, fontsize=13)
-    ax = figure.subplots()
+    width = max(5.0, wide * tile + 2.6)
+    figure, (ax,) = _figure(max(1.3, down * tile) + 1.3, title, width=width)
     limit = _limit(tiles)
     labels = list(map(str, range(down))) if rows else _starts(down, wide)
     shown = show_mosaic(ax, tiles, labels, range(wide), gap, cmap=SIGNED, vmin=-limit, vmax=limit)
@@ -305,9 +294,7 @@ def _survival(values: Array, most: int = 400) -> Array:
 
 def confusion(title: str, counts: Array) -> bytes:
     """Draw how often each class (row) was taken for each class (column), [10, 10]."""
-    figure = Figure(figsize=(8, 6.8), layout="compressed")
-    ax = figure.subplots()
-    figure.suptitle(title, fontsize=13)
+    figure, (ax,) = _figure(6.8, title, width=8.0)
     errors = counts.astype(float)
     np.fill_diagonal(errors, np.nan)
     colours = mpl.colormaps[POSITIVE].with_extremes(bad="white")
@@ -319,10 +306,7 @@ def confusion(title: str, counts: Array) -> bytes:
             column, row, f"{count:,}" if count else "·", ha="center", va="center",
             color="white" if dark else "black",
         )  # fmt: skip
-    ax.set_xticks(range(len(counts)))
-    ax.set_yticks(range(len(counts)))
-    ax.set_xlabel("taken for")
-    ax.set_ylabel("is")
+    ax.set(xticks=range(10), yticks=range(10), xlabel="taken for", ylabel="is")
     figure.colorbar(shown, ax=ax, fraction=0.05).set_label("images taken for another digit")
     return png(figure)
 
@@ -330,9 +314,7 @@ def confusion(title: str, counts: Array) -> bytes:
 def mistakes(title: str, images: Array, captions: Sequence[str], across: int = 10) -> bytes:
     """Draw misclassified digits [n, 28, 28] uint8 with a caption below each."""
     rows = max(1, -(-len(images) // across))
-    figure = Figure(figsize=(WIDTH, 1.08 * rows + 0.6), layout="compressed")
-    figure.suptitle(title, fontsize=13)
-    ax = figure.subplots()
+    figure, (ax,) = _figure(1.08 * rows + 0.6, title)
     step = 38  # pixels from digit to digit: 28 and room for the caption
     ax.set_xlim(-2, across * step)
     ax.set_ylim(rows * step, -4)

@@ -6,8 +6,6 @@ What is looked at is the split that the net was measured on: the test images, or
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from golf_opt.study.description import find_study
 from golf_opt.task import arch
 from golf_opt.task.arch import NUM_CLASSES, Net, Node, show_shape
 from golf_opt.task.data import Split, View
+from golf_opt.utils.files import staged_folder
 from golf_opt.utils.text import percent, slug
 from golf_opt.visualization.document import Picture, Table, html
 
@@ -59,7 +58,12 @@ def interpret(config: InterpretConfig, say: Say) -> Path:
     page = html(f"Inside {trained.label}", [about, *pictures])
     files = {picture.file: picture.data for picture in pictures} | {"index.html": page.encode()}
     folder = config.folder / "interpret" / slug(trained.label)
-    write_folder(folder, files)
+    try:
+        with staged_folder(folder) as made:
+            for name, data in files.items():
+                (made / name).write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {error.strerror}.") from error
     if trained.trial is not None and config.study is not None:
         with opened_storage(config.storage) as storage:
             study = find_study(storage, config.study)
@@ -270,7 +274,7 @@ def _visualised_features(look: Look, climber: Climber, how: str) -> Picture:
         columns = [f"{y},{x}" for y in range(shape[1]) for x in range(shape[2])]
         across = "y, x of the feature in its channel"
     else:
-        tiles = figures.wrapped(images, 12)
+        tiles = figures.wrapped(images, min(12, len(images)))
         rows, across = None, "feature"
         columns = list(map(str, range(tiles.shape[1])))
     title = "The image that drives each feature highest"
@@ -353,7 +357,7 @@ def filters(net: Net, tensors: Tensors) -> Iterator[Picture]:
         size = show_shape(weights.shape)
         if _inputs(node) == 1:
             rows, columns = "", rows
-            weights = figures.wrapped(weights[:, 0], 12)
+            weights = figures.wrapped(weights[:, 0], min(12, len(weights)))
         title = f"Weights of {node.name}"
         yield Picture(
             f"weights-{node.name}",
@@ -366,19 +370,3 @@ def filters(net: Net, tensors: Tensors) -> Iterator[Picture]:
 def _inputs(node: Node) -> int:
     """Channels that each output of a layer reads."""
     return 1 if isinstance(node.layer, arch.Depthwise) else node.input_shape[0]
-
-
-def write_folder(folder: Path, files: dict[str, bytes]) -> None:
-    """Replace a folder by one with these files; raises UsageError where it cannot be written."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as staging:
-            made = Path(staging) / folder.name
-            made.mkdir()
-            for name, data in files.items():
-                (made / name).write_bytes(data)
-            if folder.exists():
-                shutil.rmtree(folder)
-            made.replace(folder)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be written: {error.strerror}.") from error
