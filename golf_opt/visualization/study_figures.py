@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -33,13 +33,13 @@ def study_figures(
     study: StudySnapshot, others: Sequence[StudySnapshot] = (), records: Sequence[KnownNet] = ()
 ) -> list[Figure]:
     """Return the figures of one study; others and records are in the one of all studies."""
-    makers: tuple[Callable[[], Figure | None], ...] = (
-        lambda: learning_curves(study),
-        lambda: accuracy_by_parameter(study),
-        lambda: parameters_and_accuracy([study, *others], records),
-        lambda: lanes_over_time(study),
+    figures = (
+        learning_curves(study),
+        accuracy_by_parameter(study),
+        parameters_and_accuracy([study, *others], records),
+        lanes_over_time(study),
     )
-    return [figure for make in makers if (figure := make()) is not None]
+    return [figure for figure in figures if figure is not None]
 
 
 def learning_curves(study: StudySnapshot) -> Figure | None:

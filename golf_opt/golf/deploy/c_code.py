@@ -12,6 +12,7 @@ working memory is two buffers.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from golf_opt.task.data import MEAN, STD
 from golf_opt.visualization.document import templates
 
 PIXELS = INPUT_SHAPE[1] * INPUT_SHAPE[2]
-LINE = 96  # columns of a table of numbers
+LINE = 99  # columns of a table of numbers
 FLOAT_BYTES = 4
 Array = npt.NDArray[Any]
 
@@ -232,10 +233,8 @@ def _comment(text: str) -> str:
 
 def _definition(kind: str, name: str, numbers: Sequence[str]) -> str:
     """Return a table; one of a layer without weights left holds a zero, for C has no empty ones."""
-    lines = [""]
-    for number in numbers or ["0"]:
-        if len(lines[-1]) + len(number) + 2 > LINE:
-            lines.append("")
-        lines[-1] += f"{number}, "
-    body = "\n".join(f"    {line.rstrip()}" for line in lines)
+    body = textwrap.fill(
+        f"{', '.join(numbers or ['0'])},", LINE, break_on_hyphens=False,
+        initial_indent="    ", subsequent_indent="    ",
+    )  # fmt: skip
     return f"static const {kind} {name}[{max(1, len(numbers))}] = {{\n{body}\n}};\n"

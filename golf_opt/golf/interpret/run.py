@@ -129,12 +129,9 @@ def observe(trained: TrainedNet, view: View) -> Look:
     for at in range(0, len(seen), BATCH):
         x = normalise(seen.images[at : at + BATCH])
         labels = seen.labels[at : at + BATCH]
-        if head(net) == 0:
-            np.add.at(sums, labels, x.reshape(len(x), -1))
-        for index, (_, output) in enumerate(forward(net, trained.tensors, x)):
-            if index == head(net) - 1:
-                np.add.at(sums, labels, output.reshape(len(x), -1))
-        scores[at : at + BATCH] = output
+        outputs = [x, *(output for _, output in forward(net, trained.tensors, x))]
+        np.add.at(sums, labels, outputs[head(net)].reshape(len(x), -1))
+        scores[at : at + BATCH] = outputs[-1]
     numbers = np.bincount(seen.labels, minlength=NUM_CLASSES).clip(1)
     means = (sums / numbers[:, None]).reshape(NUM_CLASSES, shape[0], -1)
     train = None if trained.trial is None else trained.trial.user_attrs.get("train_accuracy")

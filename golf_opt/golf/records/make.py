@@ -38,8 +38,6 @@ WORDS = {
     "test": "the test set guided: it chose among {seeds} trainings{pruning}",
     "holdout": "held-out training images guided; the test set was read once, at the end",
 }
-
-
 LOCAL_KEYS = ("dir=", "data.root=", "storage")
 
 
