@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from golf_opt.engines.base import Tensors
-from golf_opt.task.arch import Net
+from golf_opt.task.arch import Conv, Net
 from golf_opt.task.data import Split
 from golf_opt.visualization.plots import BLUE, ORANGE, paper, to_svg
 
@@ -73,11 +73,9 @@ def read(net: Net, tensors: Tensors, split: Split) -> Readings:
     from golf_opt.engines.torch import build_module
     from golf_opt.task.data import MEAN, STD
 
-    module = build_module(net).eval()
+    module = build_module(net, tensors).eval()
     images = torch.from_numpy(np.array(split.images)).unsqueeze(1).float()
     with torch.inference_mode():
-        for name, tensor in module.tensors().items():
-            tensor.copy_(torch.from_numpy(np.array(tensors[name])))
         parts = [module((part / 255 - MEAN) / STD) for part in torch.split(images, 2000)]
     return Readings(split, torch.cat(parts).numpy())
 
@@ -132,11 +130,11 @@ def mistakes(title: str, readings: Readings) -> str:
 
 def weights(title: str, net: Net, tensors: Tensors) -> str:
     """Return the kernels of each convolution: a row an output channel, a column an input."""
-    layers: list[tuple[str, npt.NDArray[Any]]] = []
-    for node in net.nodes:
-        values = tensors.get(f"weights/{node.name}.weight")
-        if values is not None and values.ndim == 4 and not node.shared:
-            layers.append((node.name, np.asarray(values)))
+    layers = [
+        (node.name, np.asarray(tensors[f"weights/{node.name}.weight"]))
+        for node in net.nodes
+        if isinstance(node.layer, Conv) and not node.shared
+    ]
     sheets = [mosaic(values[:MOST_KERNELS, :MOST_KERNELS]) for _, values in layers]
     with paper() as new:
         canvas = new(max(5.6, 1.6 * len(layers)), 3.4)

@@ -211,6 +211,13 @@ def to_svg(canvas: Canvas) -> str:
     return text[text.index("<svg") :]
 
 
+def to_png(canvas: Canvas) -> bytes:
+    """Return a matplotlib figure as a PNG file, the same bytes for the same figure."""
+    file = io.BytesIO()
+    canvas.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
+
+
 def _draw(panel: Panel, ax: Axes, first: bool) -> None:
     from matplotlib.ticker import LogLocator
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -21,11 +21,7 @@ from golf_opt.visualization.snapshot import NOISE_SDS, StudySnapshot, seed_noise
 
 MOST_CURVES = 500
 PAUSE = timedelta(minutes=10)  # longer, and the figure starts anew
-COLOURS = dict.fromkeys(TrialState, GREEN) | {
-    TrialState.COMPLETE: BLUE,
-    TrialState.PRUNED: GREY,
-    TrialState.FAIL: ORANGE,
-}
+COLOURS = {TrialState.COMPLETE: BLUE, TrialState.PRUNED: GREY, TrialState.FAIL: ORANGE}
 Part = tuple[FrozenTrial, Sequence[float], Sequence[float | None]]  # of a line: x and y of a trial
 
 
@@ -187,9 +183,6 @@ class Span(NamedTuple):
         return (self.end - self.begin).total_seconds()
 
 
-Lane = list[Span]
-
-
 def lanes_over_time(study: StudySnapshot) -> Figure | None:
     """Which lane trained when: a bar a trial, and the fraction of the time that lanes were busy."""
     spans = _last_sitting(_spans(study.trials))
@@ -206,12 +199,7 @@ def lanes_over_time(study: StudySnapshot) -> Figure | None:
     panel = Panel(
         f"{unit} since {sitting.begin:%Y-%m-%d %H:%M}",
         "lane",
-        [
-            _broken_line(
-                state.name.lower(), _bars(state, lanes, sitting, unit_s), COLOURS[state], 14.0
-            )
-            for state in states
-        ],
+        [_bars(state, lanes, sitting, unit_s) for state in states],
         y_ticks=[(float(row), f"{row}") for row in range(len(lanes))],
         y_range=(-0.6, len(lanes) - 0.4),
     )
@@ -244,9 +232,9 @@ def _last_sitting(spans: Sequence[Span]) -> Sequence[Span]:
     return spans[first:]
 
 
-def _pack(spans: Sequence[Span]) -> list[Lane]:
+def _pack(spans: Sequence[Span]) -> list[list[Span]]:
     """Return the lanes: a trial goes to the first lane of its worker that is free."""
-    lanes: list[Lane] = []
+    lanes: list[list[Span]] = []
     for span in spans:
         for lane in lanes:
             if _worker(lane[0]) == _worker(span) and lane[-1].end <= span.begin:
@@ -261,12 +249,14 @@ def _worker(span: Span) -> str:
     return str(span.trial.user_attrs.get("worker"))
 
 
-def _bars(state: TrialState, lanes: Sequence[Lane], sitting: Span, unit_s: float) -> Iterator[Part]:
-    """Yield the bars of all trials in one state, each a little short so that neighbours part."""
+def _bars(state: TrialState, lanes: Sequence[list[Span]], sitting: Span, unit_s: float) -> Series:
+    """Return the bars of all trials in one state, each a little short so that neighbours part."""
+    parts: list[Part] = []
     for row, lane in enumerate(lanes):
         gap_s = min(0.15, 0.02 * sitting.length_s / len(lane))
         for span in lane:
             if span.trial.state == state:
                 from_s = (span.begin - sitting.begin).total_seconds()
                 to_s = max(from_s, (span.end - sitting.begin).total_seconds() - gap_s)
-                yield span.trial, (from_s / unit_s, to_s / unit_s), (row, row)
+                parts.append((span.trial, (from_s / unit_s, to_s / unit_s), (row, row)))
+    return _broken_line(state.name.lower(), parts, COLOURS.get(state, GREEN), 14.0)

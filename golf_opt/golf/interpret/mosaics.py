@@ -6,7 +6,6 @@ hundred small axes take matplotlib seconds. Channels, features and classes count
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from golf_opt.visualization.pictures import mosaic
+from golf_opt.visualization.plots import to_png
 
 Array = npt.NDArray[Any]
 SIGNED, POSITIVE, INK = "PuOr_r", "cividis", "gray"  # each readable by colour-blind eyes
@@ -75,13 +75,6 @@ def _label(ax: Axes, axis: str, step: int, size: int, labels: Sequence[object]) 
     ax.tick_params(axis, length=0)  # type: ignore[arg-type]
 
 
-def png(figure: Figure) -> bytes:
-    """Return the figure as PNG, the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def _figure(
     height: float,
     title: str,
@@ -92,7 +85,7 @@ def _figure(
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure and its axes, one below the other; `squares`: of tiles that stay square."""
     layout: Literal["compressed", "constrained"] = "compressed" if squares else "constrained"
-    figure = Figure(figsize=(width, height), layout=layout)
+    figure = Figure(figsize=(width, height), layout=layout, dpi=DPI)
     axes = figure.subplots(rows, 1, squeeze=False, **options)[:, 0]
     figure.suptitle(title, fontsize=13)
     return figure, list(axes)
@@ -134,7 +127,7 @@ def channel_outputs(
     bottom.set_xlabel("digit")
     bar = figure.colorbar(shown, ax=[top, bottom], fraction=0.03)
     bar.set_label(f"output of {where},\nas a share of the channel's largest magnitude")
-    return png(figure)
+    return to_png(figure)
 
 
 def class_features(title: str, means: Array, across: int = 72) -> bytes:
@@ -165,7 +158,7 @@ def class_features(title: str, means: Array, across: int = 72) -> bytes:
         _number_features(ax, group, each, gap)
     axes[-1].set_xlabel("feature")
     figure.colorbar(shown, ax=axes, fraction=0.03).set_label("mean activation")
-    return png(figure)
+    return to_png(figure)
 
 
 def _number_features(ax: Axes, channels: range, each: int, gap: int) -> None:
@@ -205,7 +198,7 @@ def ascent_rows(title: str, rows: Sequence[tuple[str, Array]], across: int = 12)
         ax.set_title(name, loc="left", fontsize=10)
     axes[-1].set_xlabel("channel")
     _ink_bar(figure, axes, shown)
-    return png(figure)
+    return to_png(figure)
 
 
 def _ink_bar(figure: Figure, axes: Sequence[Axes], shown: AxesImage) -> None:
@@ -225,7 +218,7 @@ def ascent_grid(
     shown = show_mosaic(ax, tiles, rows, columns, 2, cmap=INK, vmin=0, vmax=1)
     ax.set_xlabel(across)
     _ink_bar(figure, [ax], shown)
-    return png(figure)
+    return to_png(figure)
 
 
 def filters(title: str, tiles: Array, rows: str, columns: str) -> bytes:
@@ -247,7 +240,7 @@ def filters(title: str, tiles: Array, rows: str, columns: str) -> bytes:
     ax.set_ylabel(rows)
     ax.set_xlabel(columns)
     figure.colorbar(shown, ax=ax, fraction=0.05).set_label("weight")
-    return png(figure)
+    return to_png(figure)
 
 
 def _starts(down: int, wide: int) -> list[str]:
@@ -278,7 +271,7 @@ def survivors(title: str, tensors: Sequence[tuple[str, Array]]) -> bytes:
         ax.spines[:].set_visible(False)
         count = f"{np.count_nonzero(values):,} of {values.size:,}"
         ax.set_title(f"{name}: {count}", loc="left", fontsize=9)
-    return png(figure)
+    return to_png(figure)
 
 
 def _survival(values: Array, most: int = 400) -> Array:
@@ -308,7 +301,7 @@ def confusion(title: str, counts: Array) -> bytes:
         )  # fmt: skip
     ax.set(xticks=range(10), yticks=range(10), xlabel="taken for", ylabel="is")
     figure.colorbar(shown, ax=ax, fraction=0.05).set_label("images taken for another digit")
-    return png(figure)
+    return to_png(figure)
 
 
 def mistakes(title: str, images: Array, captions: Sequence[str], across: int = 10) -> bytes:
@@ -324,4 +317,4 @@ def mistakes(title: str, images: Array, captions: Sequence[str], across: int = 1
         x, y = i % across * step + 4, i // across * step
         ax.imshow(image, cmap=INK, vmin=0, vmax=255, extent=(x, x + 28, y + 28, y))
         ax.text(x + 14, y + 29, caption, ha="center", va="top", fontsize=9)
-    return png(figure)
+    return to_png(figure)

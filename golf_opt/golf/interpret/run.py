@@ -33,10 +33,9 @@ from golf_opt.visualization.document import Picture, Table, html
 
 MAX_UNITS = 256  # of a layer, that are visualised
 MAX_MISTAKES = 60  # shown
-Say = Callable[[str], None]
 
 
-def interpret(config: InterpretConfig, say: Say) -> Path:
+def interpret(config: InterpretConfig, say: Callable[[str], None]) -> Path:
     """Draw all pictures of a net, write them and their page, attach them; return the page.
 
     Raises:
@@ -215,9 +214,9 @@ def first_channels(look: Look) -> Picture:
     block, seen = blocks(look.net)[0], look.seen
     chosen = []
     for digit in np.unique(seen.labels):
-        own = seen.labels == digit
-        right = np.flatnonzero(own & (look.digits == digit))
-        chosen.append(int(right[0]) if len(right) else int(np.flatnonzero(own)[0]))
+        own = np.flatnonzero(seen.labels == digit)
+        right = own[look.digits[own] == digit]
+        chosen.append(int(right[0] if len(right) else own[0]))
     images = seen.images[chosen]
     outputs = forward(look.net, look.trained.tensors, normalise(images))
     shown = next(x for index, (_, x) in enumerate(outputs) if index == block.end)
