@@ -158,10 +158,9 @@ def _best_pictures(
     readings = pictures.read(net, tensors, split)
     wrong = round(len(split) * (1 - readings.accuracy))
     title = f"{wrong:,} of {len(split):,} images wrong ({split.name})"
-    drawn = pictures.confusion(title, readings)
-    yield Picture("best-confusion", "What it takes for what", "", drawn)
-    drawn = pictures.mistakes(title, readings)
-    yield Picture("best-mistakes", "The worst of its mistakes", "", drawn)
+    table, worst = pictures.confusion(title, readings), pictures.mistakes(title, readings)
+    yield Picture("best-confusion", "What it takes for what", "", table)
+    yield Picture("best-mistakes", "The worst of its mistakes", "", worst)
 
 
 def best_table(complete: Sequence[FrozenTrial]) -> Table:

@@ -153,8 +153,7 @@ def class_features(title: str, means: Array, across: int = 72) -> bytes:
             interpolation="nearest", aspect="auto",
         )  # fmt: skip
         ax.spines[:].set_visible(False)
-        ax.set_yticks(range(classes))
-        ax.set_ylabel("class")
+        ax.set(yticks=range(classes), ylabel="class")
         _number_features(ax, group, each, gap)
     axes[-1].set_xlabel("feature")
     figure.colorbar(shown, ax=axes, fraction=0.03).set_label("mean activation")
@@ -237,8 +236,7 @@ def filters(title: str, tiles: Array, rows: str, columns: str) -> bytes:
     shown = show_mosaic(ax, tiles, labels, range(wide), gap, cmap=SIGNED, vmin=-limit, vmax=limit)
     zeros = mosaic(np.where(tiles == 0, 1.0, np.nan), gap)
     ax.imshow(zeros, cmap=ListedColormap([PRUNED]), interpolation="nearest", aspect="equal")
-    ax.set_ylabel(rows)
-    ax.set_xlabel(columns)
+    ax.set(xlabel=columns, ylabel=rows)
     figure.colorbar(shown, ax=ax, fraction=0.05).set_label("weight")
     return to_png(figure)
 
@@ -262,12 +260,10 @@ def survivors(title: str, tensors: Sequence[tuple[str, Array]]) -> bytes:
     )
     colours = LinearSegmentedColormap.from_list("survival", [PRUNED, SURVIVES])
     for ax, (name, values), flat in zip(axes, tensors, cells, strict=True):
-        missing = widest - flat.shape[1]
-        wide = np.pad(flat, ((0, 0), (0, missing)), constant_values=np.nan)
+        wide = np.pad(flat, ((0, 0), (0, widest - flat.shape[1])), constant_values=np.nan)
         ax.imshow(wide, cmap=colours, vmin=0, vmax=1, interpolation="nearest", aspect="equal")
         ax.set_anchor("W")
-        ax.set_xticks([])
-        ax.set_yticks([])
+        ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
         count = f"{np.count_nonzero(values):,} of {values.size:,}"
         ax.set_title(f"{name}: {count}", loc="left", fontsize=9)

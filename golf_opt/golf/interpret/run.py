@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -157,17 +158,15 @@ class Block:
 def blocks(net: Net) -> list[Block]:
     """Return the convolutions of a net in order; one that is used again is there again."""
     found = []
+    followers = (arch.BatchNorm, *arch.ACTIVATIONS)
     for start, node in enumerate(net.nodes):
         if not isinstance(node.layer, arch.Conv):
             continue
-        end = start
-        while end + 1 < len(net.nodes) and isinstance(
-            net.nodes[end + 1].layer, (arch.BatchNorm, *arch.ACTIVATIONS)
-        ):
-            end += 1
-        name = " + ".join(node.name for node in net.nodes[start : end + 1])
+        behind = takewhile(lambda n: isinstance(n.layer, followers), net.nodes[start + 1 :])
+        names = [node.name, *(later.name for later in behind)]
         again = ", used again" if node.shared else ""
-        found.append(Block(f"{name}{again}", end, node.output_shape[0]))
+        end = start + len(names) - 1
+        found.append(Block(" + ".join(names) + again, end, node.output_shape[0]))
     return found
 
 

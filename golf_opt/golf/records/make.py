@@ -115,8 +115,7 @@ def from_folder(config: RecordConfig, study: optuna.Study | None) -> Making:
     tensors, _ = read_weights(folder.weights, net)
     seeds: list[dict[str, Any]] = [{"source": summary["source"]}]
     before: list[str] = []
-    facts = ("source", "options", "command", "finished")
-    made: dict[str, Any] = {key: summary[key] for key in facts}
+    made = {key: summary[key] for key in ("source", "options", "command", "finished")}
     if study is not None:
         trial = find_trial(study, number)
         seeds, before = seeds_of(study), log_of(study, trial)

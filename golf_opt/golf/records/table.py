@@ -85,10 +85,10 @@ def current() -> str:
 
 
 def main() -> None:
-    if "--write" not in sys.argv:
+    if "--write" in sys.argv:
+        replace_section(PAGE, BEGIN, END, current())
+    else:
         print(current())
-        return
-    replace_section(PAGE, BEGIN, END, current())
 
 
 if __name__ == "__main__":
