@@ -20,13 +20,16 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from golf_opt.engines.base import initial_weights
 from golf_opt.task.data import Split
 from golf_opt.visualization import pictures
-from golf_opt.visualization.lanes import lanes_over_time
 from golf_opt.visualization.optuna_plots import optuna_pictures
 from golf_opt.visualization.plots import plotly_json, svg
-from golf_opt.visualization.published import KnownNet
-from golf_opt.visualization.size_and_accuracy import parameters_and_accuracy
+from golf_opt.visualization.size_and_accuracy import KnownNet, parameters_and_accuracy
 from golf_opt.visualization.snapshot import SEED_SD, StudySnapshot, not_told_apart, seed_noise
-from golf_opt.visualization.study_figures import best_so_far, learning_curves, study_figures
+from golf_opt.visualization.study_figures import (
+    best_so_far,
+    lanes_over_time,
+    learning_curves,
+    study_figures,
+)
 
 NOON = datetime(2026, 1, 1, 12)
 

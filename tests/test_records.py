@@ -18,6 +18,7 @@ from safetensors.numpy import load, save
 from golf_opt.config.schema import DataConfig, EngineConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.native import NativeEngine
+from golf_opt.golf.forward import logits
 from golf_opt.golf.records import table as record_table
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.make import layers_of
@@ -28,7 +29,6 @@ from golf_opt.golf.records.verify import (
     RecordFault,
     count_params,
     load_record,
-    predict,
     record_folders,
     sha256,
     splits_of,
@@ -74,7 +74,7 @@ def test_a_record_is_what_it_says(folder: Path, mnist: Dataset) -> None:
     net, tensors = record.net, record.tensors
     view = mnist.view(record.claim.protocol.rule)
     verify(record, mnist, splits=())
-    ours = predict(net, tensors, view.test.images)
+    ours = logits(net, tensors, view.test.images).argmax(axis=1)
     torch = create_engine(EngineConfig("torch", "cpu", 1, 1), view, net, print)
     native = NativeEngine(view, 1)
     theirs = native.logits(net, tensors, view.test.images).argmax(axis=1)

@@ -44,7 +44,7 @@ from golf_opt.utils.text import percent
 from golf_opt.utils.trials import best_trials
 from golf_opt.visualization import pictures
 from golf_opt.visualization.plots import plotly_json
-from golf_opt.visualization.published import kept_records
+from golf_opt.visualization.size_and_accuracy import kept_records
 from golf_opt.visualization.study_figures import study_figures
 
 BEST_SHOWN, NEWEST_SHOWN = 20, 20  # trials with all their pictures; the others have the first

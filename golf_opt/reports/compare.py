@@ -14,8 +14,7 @@ from golf_opt.study.description import description_of, differences, find_study
 from golf_opt.utils.text import percent
 from golf_opt.utils.trials import counts
 from golf_opt.visualization.document import Block, Heading, Paragraph, Table, write_document
-from golf_opt.visualization.published import kept_records
-from golf_opt.visualization.size_and_accuracy import parameters_and_accuracy
+from golf_opt.visualization.size_and_accuracy import kept_records, parameters_and_accuracy
 from golf_opt.visualization.snapshot import StudySnapshot, value_of
 from golf_opt.visualization.study_figures import best_so_far
 
@@ -35,7 +34,9 @@ def write_comparison(config: CompareConfig) -> tuple[Table, list[Path]]:
         snapshots = [snapshot_with_best(study) for study in studies]
         rows = [_row(*pair) for pair in zip(studies, snapshots, strict=True)]
         table = Table(HEAD, rows)
-        blocks = [table, *_figures(snapshots, config.folder), *_differences(studies, snapshots)]
+        sizes = parameters_and_accuracy(snapshots, kept_records(config.folder / "records"))
+        pictures = [picture(figure) for figure in (best_so_far(snapshots), sizes) if figure]
+        blocks = [table, *pictures, *_differences(studies, snapshots)]
     name = "compare " + " ".join(config.studies)
     title = f"Side by side: {', '.join(config.studies)}"
     return table, write_document(config.folder / "reports", name, title, blocks)
@@ -57,13 +58,6 @@ def _row(study: optuna.Study, snapshot: StudySnapshot) -> list[str]:
         percent(train) if train is not None else "-",
         percent(values[len(values) // 2]),
     ]
-
-
-def _figures(snapshots: Sequence[StudySnapshot], folder: Path) -> Iterator[Block]:
-    yield picture(best_so_far(snapshots))
-    sizes = parameters_and_accuracy(snapshots, kept_records(folder / "records"))
-    if sizes is not None:
-        yield picture(sizes)
 
 
 def _differences(

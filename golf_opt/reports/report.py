@@ -17,11 +17,7 @@ from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import NOTE_SECTIONS, marks
 from golf_opt.study.description import best_of_all, description_of, find_study, snapshot_of
-from golf_opt.study.note import (
-    PROTOCOL_WORDS,
-    noise_words,
-    result_words,
-)
+from golf_opt.study.note import PROTOCOL_WORDS, noise_words, result_words
 from golf_opt.study.run import TEST_READINGS
 from golf_opt.task.data import objective_split
 from golf_opt.utils.text import percent, show_params
@@ -35,10 +31,9 @@ from golf_opt.visualization.document import (
     Table,
     write_document,
 )
-from golf_opt.visualization.figures import Figure
 from golf_opt.visualization.optuna_plots import optuna_pictures
-from golf_opt.visualization.plots import svg
-from golf_opt.visualization.published import kept_records
+from golf_opt.visualization.plots import Figure, svg
+from golf_opt.visualization.size_and_accuracy import kept_records
 from golf_opt.visualization.snapshot import StudySnapshot
 from golf_opt.visualization.study_figures import study_figures
 
@@ -163,10 +158,9 @@ def _best_pictures(
     readings = pictures.read(net, tensors, split)
     wrong = round(len(split) * (1 - readings.accuracy))
     title = f"{wrong:,} of {len(split):,} images wrong ({split.name})"
-    drawn = pictures.confusion(title, readings)
-    yield Picture("best-confusion", "What it takes for what", "", drawn)
-    drawn = pictures.mistakes(title, readings)
-    yield Picture("best-mistakes", "The worst of its mistakes", "", drawn)
+    table, worst = pictures.confusion(title, readings), pictures.mistakes(title, readings)
+    yield Picture("best-confusion", "What it takes for what", "", table)
+    yield Picture("best-mistakes", "The worst of its mistakes", "", worst)
 
 
 def best_table(complete: Sequence[FrozenTrial]) -> Table:

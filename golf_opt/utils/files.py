@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 WRITE_ERRORS = (
@@ -35,3 +39,16 @@ def replace_section(path: Path, begin: str, end: str, text: str) -> None:
     head, _, rest = path.read_text().partition(begin)
     _, _, tail = rest.partition(end)
     replace_text(path, f"{head}{begin}{text}{end}{tail}")
+
+
+@contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path` that takes its place, unless the block raises."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as staging:
+        made = Path(staging) / path.name
+        made.mkdir()
+        yield made
+        if path.exists():
+            shutil.rmtree(path)
+        made.replace(path)

@@ -79,11 +79,6 @@ def html(title: str, blocks: Sequence[Block]) -> str:
     return _render("document.html.j2", title, blocks)
 
 
-def markdown(title: str, blocks: Sequence[Block], folder: str) -> str:
-    """Return the document as Markdown, its pictures in a folder beside it."""
-    return _render("document.md.j2", title, blocks, folder)
-
-
 def write_document(folder: Path, name: str, title: str, blocks: Sequence[Block]) -> list[Path]:
     """Write HTML and Markdown, and the pictures that the Markdown shows; return the first two."""
     stem = re.sub(r"[^\w.@+-]+", "-", name).strip("-.") or "study"
@@ -91,7 +86,7 @@ def write_document(folder: Path, name: str, title: str, blocks: Sequence[Block])
     for block in blocks:
         if isinstance(block, Picture):
             replace_file(folder / stem / block.file, block.data)
-    replace_text(text, markdown(title, blocks, stem))
+    replace_text(text, _render("document.md.j2", title, blocks, stem))
     replace_text(page, html(title, blocks))
     return [page, text]
 
@@ -119,13 +114,14 @@ def print_table(table: Table) -> None:
 
 def _render(template: str, title: str, blocks: Sequence[Block], folder: str = "") -> str:
     content = {"title": title, "blocks": blocks, "folder": folder, "version": __version__}
-    return _templates().get_template(template).render(content)
+    return templates("golf_opt.visualization").get_template(template).render(content)
 
 
 @cache
-def _templates() -> Environment:
+def templates(package: str) -> Environment:
+    """Return what renders the templates of a package: HTML is escaped, unknown names are errors."""
     rules = Environment(
-        loader=PackageLoader("golf_opt.visualization"),
+        loader=PackageLoader(package),
         autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,

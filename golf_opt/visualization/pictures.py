@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from golf_opt.engines.base import Tensors
-from golf_opt.task.arch import Net
+from golf_opt.task.arch import Conv, Net
 from golf_opt.task.data import Split
-from golf_opt.visualization.figures import BLUE, ORANGE
-from golf_opt.visualization.plots import paper, to_svg
+from golf_opt.visualization.plots import BLUE, ORANGE, paper, to_svg
 
 MOST_MISTAKES = 40
 MOST_KERNELS = 16  # of one layer, each way
@@ -74,11 +73,9 @@ def read(net: Net, tensors: Tensors, split: Split) -> Readings:
     from golf_opt.engines.torch import build_module
     from golf_opt.task.data import MEAN, STD
 
-    module = build_module(net).eval()
+    module = build_module(net, tensors).eval()
     images = torch.from_numpy(np.array(split.images)).unsqueeze(1).float()
     with torch.inference_mode():
-        for name, tensor in module.tensors().items():
-            tensor.copy_(torch.from_numpy(np.array(tensors[name])))
         parts = [module((part / 255 - MEAN) / STD) for part in torch.split(images, 2000)]
     return Readings(split, torch.cat(parts).numpy())
 
@@ -133,12 +130,12 @@ def mistakes(title: str, readings: Readings) -> str:
 
 def weights(title: str, net: Net, tensors: Tensors) -> str:
     """Return the kernels of each convolution: a row an output channel, a column an input."""
-    layers: list[tuple[str, npt.NDArray[Any]]] = []
-    for node in net.nodes:
-        values = tensors.get(f"weights/{node.name}.weight")
-        if values is not None and values.ndim == 4 and not node.shared:
-            layers.append((node.name, np.asarray(values)))
-    sheets = [_sheet(values) for _, values in layers]
+    layers = [
+        (node.name, np.asarray(tensors[f"weights/{node.name}.weight"]))
+        for node in net.nodes
+        if isinstance(node.layer, Conv) and not node.shared
+    ]
+    sheets = [mosaic(values[:MOST_KERNELS, :MOST_KERNELS]) for _, values in layers]
     with paper() as new:
         canvas = new(max(5.6, 1.6 * len(layers)), 3.4)
         canvas.suptitle(f"{title}. Blue below zero, red above; each layer has its own scale.")
@@ -153,12 +150,10 @@ def weights(title: str, net: Net, tensors: Tensors) -> str:
         return to_svg(canvas)
 
 
-def _sheet(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return kernels [out, in, height, width] side by side, with gaps of one pixel."""
-    shown = values[:MOST_KERNELS, :MOST_KERNELS]
-    out, into, height, width = shown.shape
-    sheet = np.full((out * (height + 1) - 1, into * (width + 1) - 1), np.nan)
-    for row, column in np.ndindex(out, into):
-        top, left = row * (height + 1), column * (width + 1)
-        sheet[top : top + height, left : left + width] = shown[row, column]
-    return sheet
+def mosaic(tiles: npt.NDArray[Any], gap: int = 1) -> npt.NDArray[Any]:
+    """Return tiles [rows, columns, h, w] side by side as one image, with NaN between them."""
+    rows, columns, height, width = tiles.shape
+    canvas = np.full((rows, columns, height + gap, width + gap), np.nan)
+    canvas[:, :, :height, :width] = tiles
+    whole = canvas.transpose(0, 2, 1, 3).reshape(rows * (height + gap), columns * (width + gap))
+    return whole[: -gap or None, : -gap or None]

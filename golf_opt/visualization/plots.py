@@ -1,4 +1,4 @@
-"""Draws figures: as Plotly's JSON for the dashboard, and as SVG for a page that stands alone."""
+"""Figures as plain data; drawn as Plotly's JSON for the dashboard, and as SVG on paper."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import textwrap
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from golf_opt.visualization.figures import Figure, Panel, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
+# Okabe and Ito's palette, told apart by colour-blind readers too
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#888888"
+PALETTE = (BLUE, ORANGE, GREEN, PINK, "#56B4E9", "#E69F00", "#000000")
 PAPER_SYMBOLS = {"circle": "o", "square": "s", "diamond": "D", "star": "*"}
 PAPER_STYLE = {
     "font.size": 9.0,
@@ -31,11 +33,46 @@ PAPER_STYLE = {
 _one_at_a_time = threading.Lock()  # matplotlib's settings belong to the process
 
 
+@dataclass(frozen=True)
+class Series:
+    """Points, or a line with gaps where y is None."""
+
+    name: str
+    x: Sequence[Any]
+    y: Sequence[float | None]
+    colour: str
+    line: float = 0.0  # width in pixels; 0: points
+    opacity: float = 1.0
+    symbol: str = "circle"  # circle, square, diamond, star, x
+    labels: Sequence[str] = ()  # of each point, told on hovering
+    step: bool = False  # a line that goes sideways, then up
+
+
+@dataclass(frozen=True)
+class Panel:
+    x_title: str
+    y_title: str
+    series: Sequence[Series]
+    log_x: bool = False
+    y_range: tuple[float, float] | None = None
+    band: tuple[float, float] | None = None  # of y, shaded
+    y_ticks: Sequence[tuple[float, str]] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    key: str  # letters and hyphens: the figure's id in a page
+    title: str
+    caption: str
+    panels: Sequence[Panel]
+
+
 def plotly_json(figure: Figure) -> str:
     """Return the figure as optuna-dashboard keeps Plotly's; written without importing Plotly."""
     rows, columns = grid(len(figure.panels))
-    lines = "<br>".join(textwrap.wrap(figure.caption, 90))
-    title = f"{figure.title}<br><sub>{lines}</sub>"
+    caption = "<br>".join(textwrap.wrap(figure.caption, 90))
+    title = f"{figure.title}<br><sub>{caption}</sub>"
+    lines = {"gridcolor": "#e5e5e5", "zeroline": False}
     layout: dict[str, Any] = {
         "title": {"text": title, "font": {"size": 15}, "x": 0.02, "xanchor": "left"},
         "margin": {"l": 60, "r": 20, "t": 70, "b": 90},
@@ -57,8 +94,7 @@ def plotly_json(figure: Figure) -> str:
             "type": "log" if panel.log_x else None,
             "domain": _part(column, columns, 0.08),
             "anchor": f"y{suffix}",
-            "gridcolor": "#e5e5e5",
-            "zeroline": False,
+            **lines,
             "nticks": 10 // columns,
         }
         if panel.log_x and columns > 1:
@@ -68,8 +104,7 @@ def plotly_json(figure: Figure) -> str:
             "range": panel.y_range,
             "domain": _part(rows - 1 - row, rows, 0.22),
             "anchor": f"x{suffix}",
-            "gridcolor": "#e5e5e5",
-            "zeroline": False,
+            **lines,
         }
         if panel.y_ticks:
             places, words = zip(*panel.y_ticks, strict=True)
@@ -174,6 +209,13 @@ def to_svg(canvas: Canvas) -> str:
     canvas.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue()
     return text[text.index("<svg") :]
+
+
+def to_png(canvas: Canvas) -> bytes:
+    """Return a matplotlib figure as a PNG file, the same bytes for the same figure."""
+    file = io.BytesIO()
+    canvas.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
 
 
 def _draw(panel: Panel, ax: Axes, first: bool) -> None:

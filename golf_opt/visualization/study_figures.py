@@ -1,4 +1,4 @@
-"""The figures of studies: learning curves, accuracy by parameter, the best so far.
+"""The figures of studies: learning curves, accuracy by parameter, best so far, lanes.
 
 Nothing here is made while a study trains: the dashboard and the report make them of what the
 storage holds when somebody looks, so they cost the study nothing and are never out of date.
@@ -8,40 +8,34 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from golf_opt.visualization.figures import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PALETTE,
-    Figure,
-    Panel,
-    Series,
-)
-from golf_opt.visualization.lanes import lanes_over_time
-from golf_opt.visualization.published import KnownNet
-from golf_opt.visualization.size_and_accuracy import parameters_and_accuracy
+from golf_opt.visualization.plots import BLUE, GREEN, GREY, ORANGE, PALETTE, Figure, Panel, Series
+from golf_opt.visualization.size_and_accuracy import KnownNet, parameters_and_accuracy
 from golf_opt.visualization.snapshot import NOISE_SDS, StudySnapshot, seed_noise, value_of
 
 MOST_CURVES = 500
+PAUSE = timedelta(minutes=10)  # longer, and the figure starts anew
+COLOURS = {TrialState.COMPLETE: BLUE, TrialState.PRUNED: GREY, TrialState.FAIL: ORANGE}
+Part = tuple[FrozenTrial, Sequence[float], Sequence[float | None]]  # of a line: x and y of a trial
 
 
 def study_figures(
     study: StudySnapshot, others: Sequence[StudySnapshot] = (), records: Sequence[KnownNet] = ()
 ) -> list[Figure]:
     """Return the figures of one study; others and records are in the one of all studies."""
-    makers: tuple[Callable[[], Figure | None], ...] = (
-        lambda: learning_curves(study),
-        lambda: accuracy_by_parameter(study),
-        lambda: parameters_and_accuracy([study, *others], records),
-        lambda: lanes_over_time(study),
+    figures = (
+        learning_curves(study),
+        accuracy_by_parameter(study),
+        parameters_and_accuracy([study, *others], records),
+        lanes_over_time(study),
     )
-    return [figure for make in makers if (figure := make()) is not None]
+    return [figure for figure in figures if figure is not None]
 
 
 def learning_curves(study: StudySnapshot) -> Figure | None:
@@ -58,10 +52,12 @@ def learning_curves(study: StudySnapshot) -> Figure | None:
     for name, colour, width, opacity, states in groups:
         trials = [t for t in shown if t.state in states and t is not study.best]
         if trials:
-            series.append(_curves(f"{name} ({len(trials)})", trials, colour, width, opacity))
+            series.append(
+                _broken_line(f"{name} ({len(trials)})", map(_curve, trials), colour, width, opacity)
+            )
     best = study.best
     if best is not None and best.intermediate_values:
-        series.append(_curves(f"best: trial {best.number}", [best], ORANGE, 3.0, 1.0))
+        series.append(_broken_line(f"best: trial {best.number}", [_curve(best)], ORANGE, 3.0))
     total = sum(1 for trial in study.trials if trial.intermediate_values)
     part = "" if len(shown) == total else f", the best and the newest {len(shown)} of {total:,}"
     ends = [100 * trial.intermediate_values[max(trial.intermediate_values)] for trial in shown]
@@ -147,20 +143,22 @@ def _shown(trials: list[FrozenTrial], best: FrozenTrial | None) -> list[FrozenTr
     return newest if best is None or best in newest else [best, *newest[1:]]
 
 
-def _curves(
-    name: str, trials: Sequence[FrozenTrial], colour: str, width: float, opacity: float
+def _curve(trial: FrozenTrial) -> Part:
+    epochs, accuracies = zip(*sorted(trial.intermediate_values.items()), strict=True)
+    return trial, epochs, [100 * a if math.isfinite(a) else None for a in accuracies]
+
+
+def _broken_line(
+    name: str, parts: Iterable[Part], colour: str, width: float, opacity: float = 1.0
 ) -> Series:
-    """One line for all of them, with a gap between two trials."""
+    """Return one line for all parts, with a gap after each."""
     x: list[float | None] = []
     y: list[float | None] = []
     labels: list[str] = []
-    for trial in trials:
-        for epoch, accuracy in sorted(trial.intermediate_values.items()):
-            x.append(epoch)
-            y.append(100 * accuracy if math.isfinite(accuracy) else None)
-        x.append(None)
-        y.append(None)
-        labels += [f"trial {trial.number}"] * (len(trial.intermediate_values) + 1)
+    for trial, across, up in parts:
+        x += [*across, None]
+        y += [*up, None]
+        labels += [f"trial {trial.number}"] * (len(across) + 1)
     return Series(name, x, y, colour, width, opacity, labels=labels)
 
 
@@ -173,3 +171,92 @@ def _upper_part(percents: Sequence[float]) -> tuple[float, float]:
     low = max(min(finite), top - max(2.5 * (top - middle), 1.0))
     margin = max(0.05 * (top - low), 0.1)
     return low - margin, min(100.0, top + 2 * margin)
+
+
+class Span(NamedTuple):
+    begin: datetime
+    end: datetime
+    trial: FrozenTrial
+
+    @property
+    def length_s(self) -> float:
+        return (self.end - self.begin).total_seconds()
+
+
+def lanes_over_time(study: StudySnapshot) -> Figure | None:
+    """Which lane trained when: a bar a trial, and the fraction of the time that lanes were busy."""
+    spans = _last_sitting(_spans(study.trials))
+    if not spans:
+        return None
+    sitting = Span(spans[0].begin, max(span.end for span in spans), spans[0].trial)
+    unit, unit_s = ("minutes", 60.0) if sitting.length_s > 300 else ("seconds", 1.0)
+    lanes = _pack(spans)
+    states = dict.fromkeys(span.trial.state for lane in lanes for span in lane)
+    busy_s = sum(span.length_s for span in spans)
+    fraction = busy_s / (len(lanes) * sitting.length_s) if sitting.length_s else 1.0
+    workers = len({_worker(lane[0]) for lane in lanes})
+    where = "" if workers == 1 else f" of {workers} workers"
+    panel = Panel(
+        f"{unit} since {sitting.begin:%Y-%m-%d %H:%M}",
+        "lane",
+        [_bars(state, lanes, sitting, unit_s) for state in states],
+        y_ticks=[(float(row), f"{row}") for row in range(len(lanes))],
+        y_range=(-0.6, len(lanes) - 0.4),
+    )
+    return Figure(
+        "lanes-over-time",
+        f"Lanes over time: {len(lanes)}{where}, busy {100 * fraction:.0f} % of it",
+        "One bar a trial, from its start to its end; the last sitting only.",
+        [panel],
+    )
+
+
+def _spans(trials: Sequence[FrozenTrial]) -> list[Span]:
+    """Return when trials ran, the first to begin first; a running one ends now."""
+    spans = [
+        Span(trial.datetime_start, trial.datetime_complete or datetime.now(), trial)
+        for trial in trials
+        if trial.datetime_start is not None
+        and (trial.datetime_complete is not None or trial.state == TrialState.RUNNING)
+    ]
+    return sorted(spans, key=lambda span: span.begin)
+
+
+def _last_sitting(spans: Sequence[Span]) -> Sequence[Span]:
+    """Return the spans after the last pause of more than ten minutes."""
+    first, latest = 0, datetime.max - PAUSE
+    for index, span in enumerate(spans):
+        if span.begin > latest + PAUSE:
+            first = index
+        latest = span.end if index == 0 else max(latest, span.end)
+    return spans[first:]
+
+
+def _pack(spans: Sequence[Span]) -> list[list[Span]]:
+    """Return the lanes: a trial goes to the first lane of its worker that is free."""
+    lanes: list[list[Span]] = []
+    for span in spans:
+        for lane in lanes:
+            if _worker(lane[0]) == _worker(span) and lane[-1].end <= span.begin:
+                lane.append(span)
+                break
+        else:
+            lanes.append([span])
+    return lanes
+
+
+def _worker(span: Span) -> str:
+    return str(span.trial.user_attrs.get("worker"))
+
+
+def _bars(state: TrialState, lanes: Sequence[list[Span]], sitting: Span, unit_s: float) -> Series:
+    """Return the bars of all trials in one state, each a little short so that neighbours part."""
+    parts: list[Part] = []
+    for row, lane in enumerate(lanes):
+        gap_s = min(0.15, 0.02 * sitting.length_s / len(lane))
+        for span in lane:
+            if span.trial.state == state:
+                from_s = (span.begin - sitting.begin).total_seconds()
+                to_s = max(from_s, (span.end - sitting.begin).total_seconds() - gap_s)
+                parts.append((span.trial, (from_s / unit_s, to_s / unit_s), (row, row)))
+    return _broken_line(state.name.lower(), parts, COLOURS.get(state, GREEN), 14.0)

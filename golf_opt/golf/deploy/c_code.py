@@ -12,19 +12,20 @@ working memory is two buffers.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from golf_opt.task import arch
 from golf_opt.task.arch import INPUT_SHAPE, Net, Node, show_shape
 from golf_opt.task.data import MEAN, STD
+from golf_opt.visualization.document import templates
 
 PIXELS = INPUT_SHAPE[1] * INPUT_SHAPE[2]
-LINE = 96  # columns of a table of numbers
+LINE = 99  # columns of a table of numbers
 FLOAT_BYTES = 4
 Array = npt.NDArray[Any]
 
@@ -58,7 +59,8 @@ class _Writer:
     def header(self, about: Mapping[str, str]) -> str:
         working = FLOAT_BYTES * sum(self._sizes)
         memory = f"{self._bytes:,} bytes of constants, {working:,} bytes to work in"
-        return _template().render(
+        frame = templates("golf_opt.golf.deploy").get_template("net.h.j2")
+        return frame.render(
             about={key: _comment(text) for key, text in about.items()} | {"memory": memory},
             tables=self._tables.values(),
             helpers=self._helpers,
@@ -202,17 +204,6 @@ class _Writer:
         return table
 
 
-def _template() -> Template:
-    """Return the frame of a header with all helpers, of which each is there if it is called."""
-    rules = Environment(
-        loader=PackageLoader("golf_opt.golf.deploy"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return rules.get_template("net.h.j2")
-
-
 def _index_type(net: Net) -> tuple[str, int]:
     """Return the C type, and its bytes, of an offset into a layer's input or weights."""
     inputs = [
@@ -242,10 +233,8 @@ def _comment(text: str) -> str:
 
 def _definition(kind: str, name: str, numbers: Sequence[str]) -> str:
     """Return a table; one of a layer without weights left holds a zero, for C has no empty ones."""
-    lines = [""]
-    for number in numbers or ["0"]:
-        if len(lines[-1]) + len(number) + 2 > LINE:
-            lines.append("")
-        lines[-1] += f"{number}, "
-    body = "\n".join(f"    {line.rstrip()}" for line in lines)
+    body = textwrap.fill(
+        f"{', '.join(numbers or ['0'])},", LINE, break_on_hyphens=False,
+        initial_indent="    ", subsequent_indent="    ",
+    )  # fmt: skip
     return f"static const {kind} {name}[{max(1, len(numbers))}] = {{\n{body}\n}};\n"

@@ -36,9 +36,8 @@ def onnx_model(net: Net, tensors: Mapping[str, Array], about: Mapping[str, str])
         tensors: `weights/<parameter>` and `buffers/<buffer>`.
         about: becomes the model's metadata.
     """
-    graph = _Graph(net, tensors)
     model = helper.make_model(
-        graph.build(),
+        _Graph(net, tensors).build(),
         producer_name="golf_opt",
         producer_version=__version__,
         doc_string=DOC,

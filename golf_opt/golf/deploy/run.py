@@ -20,8 +20,6 @@ from golf_opt.task.data import MEAN, STD
 from golf_opt.utils.files import replace_file
 from golf_opt.utils.text import slug
 
-SUFFIXES = {"c": "h", "onnx": "onnx", "safetensors": "safetensors"}
-
 
 def deploy(config: DeployConfig, say: Callable[[str], None]) -> Path:
     """Write the net in one format, whole or not at all; return the file.
@@ -31,9 +29,8 @@ def deploy(config: DeployConfig, say: Callable[[str], None]) -> Path:
             written.
     """
     trained = load_source(config)
-    path = config.output or (
-        config.folder / "deploy" / f"{slug(trained.label)}.{SUFFIXES[config.format]}"
-    )
+    suffix = "h" if config.format == "c" else config.format
+    path = config.output or config.folder / "deploy" / f"{slug(trained.label)}.{suffix}"
     data = exported(trained, config.format)
     try:
         replace_file(path, data)

@@ -7,7 +7,7 @@ and look like nothing, while pen strokes are a few pixels wide. What has no say 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ GREY, NOISE = 0.5, 0.01  # of the start, in shares of a pixel's range
 RATE = 0.03  # of Adam, in the same unit
 BLUR = 1.0  # standard deviation in pixels
 LEAK = 0.1  # gradient of an activation that is off
+Value = Callable[[Tensor, Tensor, Tensor], Tensor]  # outputs, rows, units -> what is driven [n]
 
 
 class LeakyGradient(nn.Module):
@@ -71,7 +72,7 @@ class Climber:
         """Drive single numbers of the output of a node, numbered as (channel, y, x)."""
         return self._climb(node, units, lambda x, rows, at: x.flatten(1)[rows, at])
 
-    def _climb(self, node: int, units: Sequence[int], value: Any) -> Ascent:
+    def _climb(self, node: int, units: Sequence[int], value: Value) -> Ascent:
         noise = rng.uniform(rng.derive(self._seed, "ascent"), len(units) * 28 * 28)
         start = GREY + NOISE * (2 * noise.reshape(len(units), 1, 28, 28) - 1)
         canvas = torch.from_numpy(start.astype(np.float32)).requires_grad_()
@@ -80,8 +81,7 @@ class Climber:
 
         def values() -> Tensor:
             image = (_blur(canvas) - MEAN) / STD
-            driven: Tensor = value(self._module(image, node + 1), rows, at)
-            return driven
+            return value(self._module(image, node + 1), rows, at)
 
         first = values().detach().numpy().copy()
         for _ in range(self._steps):

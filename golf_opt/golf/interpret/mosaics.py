@@ -6,7 +6,6 @@ hundred small axes take matplotlib seconds. Channels, features and classes count
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -20,6 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
+from golf_opt.visualization.pictures import mosaic
+from golf_opt.visualization.plots import to_png
+
 Array = npt.NDArray[Any]
 SIGNED, POSITIVE, INK = "PuOr_r", "cividis", "gray"  # each readable by colour-blind eyes
 FRAME = "#666666"
@@ -29,18 +31,8 @@ WIDTH = 11.0  # inches of the page
 MAX_TICKS = 40
 
 
-def mosaic(tiles: Array, gap: int = 1) -> Array:
-    """Return tiles [rows, columns, h, w] side by side as one image, with NaN between them."""
-    rows, columns, height, width = tiles.shape
-    canvas = np.full((rows, columns, height + gap, width + gap), np.nan)
-    canvas[:, :, :height, :width] = tiles
-    whole = canvas.transpose(0, 2, 1, 3).reshape(rows * (height + gap), columns * (width + gap))
-    return whole[: -gap or None, : -gap or None]
-
-
 def wrapped(tiles: Array, columns: int) -> Array:
     """Return tiles [n, h, w] in rows, [rows, columns, h, w]; NaN where there is none."""
-    columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     grid = np.full((rows * columns, *tiles.shape[1:]), np.nan)
     grid[: len(tiles)] = tiles
@@ -83,19 +75,17 @@ def _label(ax: Axes, axis: str, step: int, size: int, labels: Sequence[object]) 
     ax.tick_params(axis, length=0)  # type: ignore[arg-type]
 
 
-def png(figure: Figure) -> bytes:
-    """Return the figure as PNG, the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def _figure(
-    height: float, title: str, rows: int = 1, squares: bool = True, **options: Any
+    height: float,
+    title: str,
+    rows: int = 1,
+    squares: bool = True,
+    width: float = WIDTH,
+    **options: Any,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure and its axes, one below the other; `squares`: of tiles that stay square."""
     layout: Literal["compressed", "constrained"] = "compressed" if squares else "constrained"
-    figure = Figure(figsize=(WIDTH, height), layout=layout)
+    figure = Figure(figsize=(width, height), layout=layout, dpi=DPI)
     axes = figure.subplots(rows, 1, squeeze=False, **options)[:, 0]
     figure.suptitle(title, fontsize=13)
     return figure, list(axes)
@@ -137,7 +127,7 @@ def channel_outputs(
     bottom.set_xlabel("digit")
     bar = figure.colorbar(shown, ax=[top, bottom], fraction=0.03)
     bar.set_label(f"output of {where},\nas a share of the channel's largest magnitude")
-    return png(figure)
+    return to_png(figure)
 
 
 def class_features(title: str, means: Array, across: int = 72) -> bytes:
@@ -163,12 +153,11 @@ def class_features(title: str, means: Array, across: int = 72) -> bytes:
             interpolation="nearest", aspect="auto",
         )  # fmt: skip
         ax.spines[:].set_visible(False)
-        ax.set_yticks(range(classes))
-        ax.set_ylabel("class")
+        ax.set(yticks=range(classes), ylabel="class")
         _number_features(ax, group, each, gap)
     axes[-1].set_xlabel("feature")
     figure.colorbar(shown, ax=axes, fraction=0.03).set_label("mean activation")
-    return png(figure)
+    return to_png(figure)
 
 
 def _number_features(ax: Axes, channels: range, each: int, gap: int) -> None:
@@ -195,7 +184,7 @@ def _number_features(ax: Axes, channels: range, each: int, gap: int) -> None:
 def ascent_rows(title: str, rows: Sequence[tuple[str, Array]], across: int = 12) -> bytes:
     """Draw images [n, 28, 28] in [0, 1], a labelled block for each layer."""
     across = min(across, max(len(images) for _, images in rows))
-    grids = [_as_wide(wrapped(images, across), across) for _, images in rows]
+    grids = [wrapped(images, across) for _, images in rows]
     heights = [_height(grid, 2, widest=1.0, width=WIDTH - 2.2) + 0.45 for grid in grids]
     figure, axes = _figure(
         sum(heights) + 0.8, title, len(rows), gridspec_kw={"height_ratios": heights}
@@ -208,13 +197,7 @@ def ascent_rows(title: str, rows: Sequence[tuple[str, Array]], across: int = 12)
         ax.set_title(name, loc="left", fontsize=10)
     axes[-1].set_xlabel("channel")
     _ink_bar(figure, axes, shown)
-    return png(figure)
-
-
-def _as_wide(grid: Array, across: int) -> Array:
-    """Fill up with empty tiles, so that tiles of all blocks are of one size."""
-    missing = across - grid.shape[1]
-    return np.pad(grid, ((0, 0), (0, missing), (0, 0), (0, 0)), constant_values=np.nan)
+    return to_png(figure)
 
 
 def _ink_bar(figure: Figure, axes: Sequence[Axes], shown: AxesImage) -> None:
@@ -234,7 +217,7 @@ def ascent_grid(
     shown = show_mosaic(ax, tiles, rows, columns, 2, cmap=INK, vmin=0, vmax=1)
     ax.set_xlabel(across)
     _ink_bar(figure, [ax], shown)
-    return png(figure)
+    return to_png(figure)
 
 
 def filters(title: str, tiles: Array, rows: str, columns: str) -> bytes:
@@ -246,19 +229,16 @@ def filters(title: str, tiles: Array, rows: str, columns: str) -> bytes:
     down, wide, _, side = tiles.shape
     gap = 0 if side == 1 else 1  # single numbers need none
     tile = min(0.3 if side == 1 else 0.9, (WIDTH - 2.6) / wide, 18 / down)  # inches
-    size = (max(5.0, wide * tile + 2.6), max(1.3, down * tile) + 1.3)
-    figure = Figure(figsize=size, layout="compressed")
-    figure.suptitle(title, fontsize=13)
-    ax = figure.subplots()
+    width = max(5.0, wide * tile + 2.6)
+    figure, (ax,) = _figure(max(1.3, down * tile) + 1.3, title, width=width)
     limit = _limit(tiles)
     labels = list(map(str, range(down))) if rows else _starts(down, wide)
     shown = show_mosaic(ax, tiles, labels, range(wide), gap, cmap=SIGNED, vmin=-limit, vmax=limit)
     zeros = mosaic(np.where(tiles == 0, 1.0, np.nan), gap)
     ax.imshow(zeros, cmap=ListedColormap([PRUNED]), interpolation="nearest", aspect="equal")
-    ax.set_ylabel(rows)
-    ax.set_xlabel(columns)
+    ax.set(xlabel=columns, ylabel=rows)
     figure.colorbar(shown, ax=ax, fraction=0.05).set_label("weight")
-    return png(figure)
+    return to_png(figure)
 
 
 def _starts(down: int, wide: int) -> list[str]:
@@ -280,16 +260,14 @@ def survivors(title: str, tensors: Sequence[tuple[str, Array]]) -> bytes:
     )
     colours = LinearSegmentedColormap.from_list("survival", [PRUNED, SURVIVES])
     for ax, (name, values), flat in zip(axes, tensors, cells, strict=True):
-        missing = widest - flat.shape[1]
-        wide = np.pad(flat, ((0, 0), (0, missing)), constant_values=np.nan)
+        wide = np.pad(flat, ((0, 0), (0, widest - flat.shape[1])), constant_values=np.nan)
         ax.imshow(wide, cmap=colours, vmin=0, vmax=1, interpolation="nearest", aspect="equal")
         ax.set_anchor("W")
-        ax.set_xticks([])
-        ax.set_yticks([])
+        ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
         count = f"{np.count_nonzero(values):,} of {values.size:,}"
         ax.set_title(f"{name}: {count}", loc="left", fontsize=9)
-    return png(figure)
+    return to_png(figure)
 
 
 def _survival(values: Array, most: int = 400) -> Array:
@@ -305,9 +283,7 @@ def _survival(values: Array, most: int = 400) -> Array:
 
 def confusion(title: str, counts: Array) -> bytes:
     """Draw how often each class (row) was taken for each class (column), [10, 10]."""
-    figure = Figure(figsize=(8, 6.8), layout="compressed")
-    ax = figure.subplots()
-    figure.suptitle(title, fontsize=13)
+    figure, (ax,) = _figure(6.8, title, width=8.0)
     errors = counts.astype(float)
     np.fill_diagonal(errors, np.nan)
     colours = mpl.colormaps[POSITIVE].with_extremes(bad="white")
@@ -319,20 +295,15 @@ def confusion(title: str, counts: Array) -> bytes:
             column, row, f"{count:,}" if count else "·", ha="center", va="center",
             color="white" if dark else "black",
         )  # fmt: skip
-    ax.set_xticks(range(len(counts)))
-    ax.set_yticks(range(len(counts)))
-    ax.set_xlabel("taken for")
-    ax.set_ylabel("is")
+    ax.set(xticks=range(10), yticks=range(10), xlabel="taken for", ylabel="is")
     figure.colorbar(shown, ax=ax, fraction=0.05).set_label("images taken for another digit")
-    return png(figure)
+    return to_png(figure)
 
 
 def mistakes(title: str, images: Array, captions: Sequence[str], across: int = 10) -> bytes:
     """Draw misclassified digits [n, 28, 28] uint8 with a caption below each."""
     rows = max(1, -(-len(images) // across))
-    figure = Figure(figsize=(WIDTH, 1.08 * rows + 0.6), layout="compressed")
-    figure.suptitle(title, fontsize=13)
-    ax = figure.subplots()
+    figure, (ax,) = _figure(1.08 * rows + 0.6, title)
     step = 38  # pixels from digit to digit: 28 and room for the caption
     ax.set_xlim(-2, across * step)
     ax.set_ylim(rows * step, -4)
@@ -342,4 +313,4 @@ def mistakes(title: str, images: Array, captions: Sequence[str], across: int = 1
         x, y = i % across * step + 4, i // across * step
         ax.imshow(image, cmap=INK, vmin=0, vmax=255, extent=(x, x + 28, y + 28, y))
         ax.text(x + 14, y + 29, caption, ha="center", va="top", fontsize=9)
-    return png(figure)
+    return to_png(figure)

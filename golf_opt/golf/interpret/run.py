@@ -6,10 +6,9 @@ What is looked at is the split that the net was measured on: the test images, or
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +28,15 @@ from golf_opt.study.description import find_study
 from golf_opt.task import arch
 from golf_opt.task.arch import NUM_CLASSES, Net, Node, show_shape
 from golf_opt.task.data import Split, View
+from golf_opt.utils.files import staged_folder
 from golf_opt.utils.text import percent, slug
 from golf_opt.visualization.document import Picture, Table, html
 
 MAX_UNITS = 256  # of a layer, that are visualised
 MAX_MISTAKES = 60  # shown
-Say = Callable[[str], None]
 
 
-def interpret(config: InterpretConfig, say: Say) -> Path:
+def interpret(config: InterpretConfig, say: Callable[[str], None]) -> Path:
     """Draw all pictures of a net, write them and their page, attach them; return the page.
 
     Raises:
@@ -59,7 +58,12 @@ def interpret(config: InterpretConfig, say: Say) -> Path:
     page = html(f"Inside {trained.label}", [about, *pictures])
     files = {picture.file: picture.data for picture in pictures} | {"index.html": page.encode()}
     folder = config.folder / "interpret" / slug(trained.label)
-    write_folder(folder, files)
+    try:
+        with staged_folder(folder) as made:
+            for name, data in files.items():
+                (made / name).write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {error.strerror}.") from error
     if trained.trial is not None and config.study is not None:
         with opened_storage(config.storage) as storage:
             study = find_study(storage, config.study)
@@ -125,12 +129,9 @@ def observe(trained: TrainedNet, view: View) -> Look:
     for at in range(0, len(seen), BATCH):
         x = normalise(seen.images[at : at + BATCH])
         labels = seen.labels[at : at + BATCH]
-        if head(net) == 0:
-            np.add.at(sums, labels, x.reshape(len(x), -1))
-        for index, (_, output) in enumerate(forward(net, trained.tensors, x)):
-            if index == head(net) - 1:
-                np.add.at(sums, labels, output.reshape(len(x), -1))
-        scores[at : at + BATCH] = output
+        outputs = [x, *(output for _, output in forward(net, trained.tensors, x))]
+        np.add.at(sums, labels, outputs[head(net)].reshape(len(x), -1))
+        scores[at : at + BATCH] = outputs[-1]
     numbers = np.bincount(seen.labels, minlength=NUM_CLASSES).clip(1)
     means = (sums / numbers[:, None]).reshape(NUM_CLASSES, shape[0], -1)
     train = None if trained.trial is None else trained.trial.user_attrs.get("train_accuracy")
@@ -157,17 +158,15 @@ class Block:
 def blocks(net: Net) -> list[Block]:
     """Return the convolutions of a net in order; one that is used again is there again."""
     found = []
+    followers = (arch.BatchNorm, *arch.ACTIVATIONS)
     for start, node in enumerate(net.nodes):
         if not isinstance(node.layer, arch.Conv):
             continue
-        end = start
-        while end + 1 < len(net.nodes) and isinstance(
-            net.nodes[end + 1].layer, (arch.BatchNorm, *arch.ACTIVATIONS)
-        ):
-            end += 1
-        name = " + ".join(node.name for node in net.nodes[start : end + 1])
+        behind = takewhile(lambda n: isinstance(n.layer, followers), net.nodes[start + 1 :])
+        names = [node.name, *(later.name for later in behind)]
         again = ", used again" if node.shared else ""
-        found.append(Block(f"{name}{again}", end, node.output_shape[0]))
+        end = start + len(names) - 1
+        found.append(Block(" + ".join(names) + again, end, node.output_shape[0]))
     return found
 
 
@@ -214,9 +213,9 @@ def first_channels(look: Look) -> Picture:
     block, seen = blocks(look.net)[0], look.seen
     chosen = []
     for digit in np.unique(seen.labels):
-        own = seen.labels == digit
-        right = np.flatnonzero(own & (look.digits == digit))
-        chosen.append(int(right[0]) if len(right) else int(np.flatnonzero(own)[0]))
+        own = np.flatnonzero(seen.labels == digit)
+        right = own[look.digits[own] == digit]
+        chosen.append(int(right[0] if len(right) else own[0]))
     images = seen.images[chosen]
     outputs = forward(look.net, look.trained.tensors, normalise(images))
     shown = next(x for index, (_, x) in enumerate(outputs) if index == block.end)
@@ -270,7 +269,7 @@ def _visualised_features(look: Look, climber: Climber, how: str) -> Picture:
         columns = [f"{y},{x}" for y in range(shape[1]) for x in range(shape[2])]
         across = "y, x of the feature in its channel"
     else:
-        tiles = figures.wrapped(images, 12)
+        tiles = figures.wrapped(images, min(12, len(images)))
         rows, across = None, "feature"
         columns = list(map(str, range(tiles.shape[1])))
     title = "The image that drives each feature highest"
@@ -353,7 +352,7 @@ def filters(net: Net, tensors: Tensors) -> Iterator[Picture]:
         size = show_shape(weights.shape)
         if _inputs(node) == 1:
             rows, columns = "", rows
-            weights = figures.wrapped(weights[:, 0], 12)
+            weights = figures.wrapped(weights[:, 0], min(12, len(weights)))
         title = f"Weights of {node.name}"
         yield Picture(
             f"weights-{node.name}",
@@ -366,19 +365,3 @@ def filters(net: Net, tensors: Tensors) -> Iterator[Picture]:
 def _inputs(node: Node) -> int:
     """Channels that each output of a layer reads."""
     return 1 if isinstance(node.layer, arch.Depthwise) else node.input_shape[0]
-
-
-def write_folder(folder: Path, files: dict[str, bytes]) -> None:
-    """Replace a folder by one with these files; raises UsageError where it cannot be written."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as staging:
-            made = Path(staging) / folder.name
-            made.mkdir()
-            for name, data in files.items():
-                (made / name).write_bytes(data)
-            if folder.exists():
-                shutil.rmtree(folder)
-            made.replace(folder)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be written: {error.strerror}.") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from golf_opt.engines.base import Tensors
 from golf_opt.golf.pruning.folder import PruningFolder
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.schema import CONFIG, LOG, SEEDS, WEIGHTS, Claim
-from golf_opt.golf.records.verify import RECORD, Record
 from golf_opt.golf.source import find_trial, load_trained
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.connect import opened_storage
@@ -32,6 +30,7 @@ from golf_opt.study.description import description_of, find_study
 from golf_opt.task.arch import Net
 from golf_opt.task.data import load
 from golf_opt.task.grammar import load_arch
+from golf_opt.utils.files import staged_folder
 from golf_opt.utils.processes import git_commit
 from golf_opt.utils.text import percent, show_params
 
@@ -39,8 +38,6 @@ WORDS = {
     "test": "the test set guided: it chose among {seeds} trainings{pruning}",
     "holdout": "held-out training images guided; the test set was read once, at the end",
 }
-
-
 LOCAL_KEYS = ("dir=", "data.root=", "storage")
 
 
@@ -118,8 +115,7 @@ def from_folder(config: RecordConfig, study: optuna.Study | None) -> Making:
     tensors, _ = read_weights(folder.weights, net)
     seeds: list[dict[str, Any]] = [{"source": summary["source"]}]
     before: list[str] = []
-    facts = ("source", "options", "command", "finished")
-    made: dict[str, Any] = {key: summary[key] for key in facts}
+    made = {key: summary[key] for key in ("source", "options", "command", "finished")}
     if study is not None:
         trial = find_trial(study, number)
         seeds, before = seeds_of(study), log_of(study, trial)
@@ -204,30 +200,20 @@ def write_record(config: RecordConfig, making: Making) -> Path:
     folder = config.folder / "records" / config.board / f"{date}_{config.slug}"
     if folder.exists():
         raise UsageError(f"slug is {config.slug!r}, but {folder} is there already.")
-    part = folder.parent / f".{folder.name}" / folder.name
-    part.mkdir(parents=True)
-    try:
-        record = Record(part, _write_files(config, making, part, date))
+    with staged_folder(folder) as part:
+        record = records.Record(part, _write_files(config, making, part, date))
         text = record.claim.model_dump_json(indent=1, exclude_unset=True)
-        (part / RECORD).write_text(text + "\n")
+        (part / records.RECORD).write_text(text + "\n")
         for fault in records.faults_of_board(record):
             raise UsageError(f"{config.slug} is no record: {fault}.")
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part.parent)
     return folder
 
 
 def _write_files(config: RecordConfig, making: Making, part: Path, date: datetime.date) -> Claim:
     """Write all files but record.json; return what it says."""
     net, dataset = making.net, load(config.data)
-    kept = {
-        name: values.astype("float32")
-        for name, values in making.tensors.items()
-        if name.startswith(("weights/", "buffers/"))
-    }
     files = {
-        WEIGHTS: save(kept),
+        WEIGHTS: save(dict(making.tensors)),
         CONFIG: OmegaConf.to_yaml(OmegaConf.create(portable(making.config))).encode(),
         SEEDS: (json.dumps(making.seeds, indent=1) + "\n").encode(),
         LOG: ("\n".join(making.log) + "\n").encode(),
@@ -244,8 +230,8 @@ def _write_files(config: RecordConfig, making: Making, part: Path, date: datetim
         "name": config.slug,
         "net": {"name": net.name, "layers": layers_of(net)},
         "data": {"name": dataset.name, "md5": dataset.digest},
-        "params": records.count_params(net, kept),
-        "splits": records.evaluate(net, kept, dataset.view(making.rule)),
+        "params": records.count_params(net, making.tensors),
+        "splits": records.evaluate(net, making.tensors, dataset.view(making.rule)),
         "protocol": {"rule": making.rule, "words": words, "seeds": len(making.seeds)},
         "how": config.how or making.how,
         "made_by": {"version": __version__, "git_commit": git_commit()},

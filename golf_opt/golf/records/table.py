@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from golf_opt.config.types import BOARDS
-from golf_opt.golf.records.verify import Record, all_records
+from golf_opt.golf.records.verify import Record, load_record, record_folders
 from golf_opt.utils.files import replace_section
 from golf_opt.utils.text import markdown_table
 
@@ -80,14 +80,15 @@ def bar_cells(bar: Mapping[str, Any]) -> list[str]:
 
 def current() -> str:
     """Return the section as the records and bars of this checkout give it."""
-    return section(all_records(FOLDER), json.loads(BARS.read_text()))
+    records = [load_record(folder) for folder in record_folders(FOLDER)]
+    return section(records, json.loads(BARS.read_text()))
 
 
 def main() -> None:
-    if "--write" not in sys.argv:
+    if "--write" in sys.argv:
+        replace_section(PAGE, BEGIN, END, current())
+    else:
         print(current())
-        return
-    replace_section(PAGE, BEGIN, END, current())
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load
@@ -108,18 +107,12 @@ def evaluate(
     """Return how many images of each split get their label, by an evaluator of our own."""
     return {
         name: Counted(
-            correct=int((predict(net, tensors, split.images) == split.labels).sum()),
+            correct=int((logits(net, tensors, split.images).argmax(axis=1) == split.labels).sum()),
             of=len(split),
         )
         for name, split in splits_of(view).items()
         if only is None or name in only
     }
-
-
-def predict(net: Net, tensors: Tensors, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Return the class of each image [n, 28, 28]: that of its highest score."""
-    classes: npt.NDArray[np.int64] = logits(net, tensors, images).argmax(axis=1)
-    return classes
 
 
 def count_params(net: Net, tensors: Tensors) -> Params:
@@ -211,11 +204,6 @@ def record_folders(path: Path) -> list[Path]:
         for folder in [path, *below]
         if any((folder / name).exists() for name in (RECORD, *FILES))
     ]
-
-
-def all_records(path: Path) -> list[Record]:
-    """Return the records at or below a path, by board and name."""
-    return [load_record(folder) for folder in record_folders(path)]
 
 
 def verify_all(config: VerifyConfig, say: Say) -> bool:

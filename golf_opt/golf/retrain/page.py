@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from golf_opt.config.errors import check_choice
@@ -14,6 +13,7 @@ from golf_opt.golf.retrain.stats import Spread, points
 from golf_opt.task.arch import Net
 from golf_opt.utils.files import replace_file, replace_text
 from golf_opt.utils.text import markdown_table
+from golf_opt.visualization.plots import to_png
 
 PAGE = "README.md"
 NOT_RUN = "(not run)"
@@ -193,11 +193,12 @@ def write_page(config: ReproduceConfig, content: Content, nets: Mapping[str, Net
     """Write the page and its figures; return the page."""
     text = page(config, content, nets)
     replace_text(config.output / PAGE, text)
+    folder = config.output / "figures"
     for key, title in config.tables.items():
         rows = [row for row in config.rows if row.table == key]
-        _save(config.output / "figures" / f"{key}.png", draw_rows(title, rows, content))
+        replace_file(folder / f"{key}.png", to_png(draw_rows(title, rows, content)))
     for file, curve in config.curves.items():
-        _save(config.output / "figures" / f"{file}.png", draw_curves(curve, content))
+        replace_file(folder / f"{file}.png", to_png(draw_curves(curve, content)))
     return text
 
 
@@ -205,14 +206,6 @@ def _figure(height: float) -> Any:
     from matplotlib.figure import Figure  # no pyplot: nothing global, no display
 
     return Figure(figsize=(8, height), layout="constrained", dpi=120)
-
-
-def _save(path: Path, figure: Any) -> None:
-    import io
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    replace_file(path, buffer.getvalue())
 
 
 def draw_rows(title: str, rows: Sequence[PublishedRow], content: Content) -> Any:
