@@ -18,8 +18,7 @@ FLOORS = [
     {"engines"},
     {"storage", "visualization"},
     {"study"},
-    {"golf", "dashboard", "reports"},
-    {"manage"},
+    {"golf", "dashboard", "reports", "manage"},
     {"cli"},
 ]
 GOLF = [

@@ -24,7 +24,7 @@ PICTURE = ROOT / "docs" / "pictures" / "packages.svg"
 PAGE = ROOT / "CONTRIBUTING.md"
 BEGIN, END = "<!-- packages: python docs/scripts/packages.py --write -->\n", "<!-- /packages -->"
 WIDTH, MARGIN, GAP = 960, 16, 30
-BOX_HEIGHT, ROOM_HEIGHT = 66, 94
+BOX_HEIGHT, ROOM_HEIGHT = 66, 118
 COLUMNS = 3  # of the packages inside a package
 Place = tuple[float, float, float, float]  # left, top, width, height
 STYLE = """\
@@ -122,7 +122,7 @@ def layout(arrows: dict[str, set[str]]) -> dict[str, Place]:
             below = [places[target] for target in arrows[row[0]]]
             left, right = min(x for x, *_ in below), max(x + width for x, _, width, _ in below)
         row = sorted(row, key=has_rooms, reverse=True)
-        parts = [3 if has_rooms(name) else 1 for name in row]
+        parts = [4 if has_rooms(name) else 1 for name in row]
         unit = (right - left - GAP * (len(row) - 1)) / sum(parts)
         height = max(map(height_of, row))
         for name, part in zip(row, parts, strict=True):
