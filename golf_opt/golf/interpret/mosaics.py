@@ -79,12 +79,11 @@ def _figure(
     height: float,
     title: str,
     rows: int = 1,
-    squares: bool = True,
+    layout: Literal["compressed", "constrained"] = "compressed",
     width: float = WIDTH,
     **options: Any,
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure and its axes, one below the other; `squares`: of tiles that stay square."""
-    layout: Literal["compressed", "constrained"] = "compressed" if squares else "constrained"
+    """Return a figure and its axes, one below the other; `compressed`: of square tiles."""
     figure = Figure(figsize=(width, height), layout=layout, dpi=DPI)
     axes = figure.subplots(rows, 1, squeeze=False, **options)[:, 0]
     figure.suptitle(title, fontsize=13)
@@ -118,9 +117,7 @@ def channel_outputs(
     largest = np.abs(outputs).max(axis=(0, 2, 3)).clip(1e-12)  # of each channel
     tiles = (outputs / largest[:, None, None]).transpose(1, 0, 2, 3)
     heights = [_height(grid, 2, widest=0.77) for grid in (images[None], tiles)]
-    figure, (top, bottom) = _figure(
-        sum(heights) + 1.4, title, 2, gridspec_kw={"height_ratios": heights}
-    )
+    figure, (top, bottom) = _figure(sum(heights) + 1.4, title, 2, height_ratios=heights)
     show_mosaic(top, images[None].astype(float), ["input"], digits, 2, cmap=INK, vmin=0, vmax=255)
     labels = [f"channel {c}   (±{value:.3g})" for c, value in enumerate(largest)]
     shown = show_mosaic(bottom, tiles, labels, digits, 2, cmap=SIGNED, vmin=-1, vmax=1)
@@ -141,7 +138,7 @@ def class_features(title: str, means: Array, across: int = 72) -> bytes:
     classes, channels, each = means.shape
     per_row = min(channels, max(1, across // each))
     rows = [range(at, min(at + per_row, channels)) for at in range(0, channels, per_row)]
-    figure, axes = _figure(1.0 + 2.7 * len(rows), title, len(rows), squares=False)
+    figure, axes = _figure(1.0 + 2.7 * len(rows), title, len(rows), "constrained")
     signed = means.min() < 0
     low = -_limit(means) if signed else 0.0
     for ax, group in zip(axes, rows, strict=True):
@@ -186,9 +183,7 @@ def ascent_rows(title: str, rows: Sequence[tuple[str, Array]], across: int = 12)
     across = min(across, max(len(images) for _, images in rows))
     grids = [wrapped(images, across) for _, images in rows]
     heights = [_height(grid, 2, widest=1.0, width=WIDTH - 2.2) + 0.45 for grid in grids]
-    figure, axes = _figure(
-        sum(heights) + 0.8, title, len(rows), gridspec_kw={"height_ratios": heights}
-    )
+    figure, axes = _figure(sum(heights) + 0.8, title, len(rows), height_ratios=heights)
     for ax, (name, images), grid in zip(axes, rows, grids, strict=True):
         starts = _starts(len(grid), across)
         numbers = range(min(across, len(images)))
@@ -256,7 +251,7 @@ def survivors(title: str, tensors: Sequence[tuple[str, Array]]) -> bytes:
     cell = min(0.2, (WIDTH - 0.5) / widest)  # inches, the same in all tensors
     heights = [max(0.1, len(flat) * cell) + 0.4 for flat in cells]
     figure, axes = _figure(
-        sum(heights) + 0.6, title, len(tensors), False, gridspec_kw={"height_ratios": heights}
+        sum(heights) + 0.6, title, len(tensors), "constrained", height_ratios=heights
     )
     colours = LinearSegmentedColormap.from_list("survival", [PRUNED, SURVIVES])
     for ax, (name, values), flat in zip(axes, tensors, cells, strict=True):
