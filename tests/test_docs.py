@@ -239,7 +239,7 @@ def test_make_study(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     assert "best test accuracy" in ran.stdout and "3 of 3 trials" in ran.stdout
     for other in others:
-        dry = [*shlex.split(other), "SETUP=", "GOLF=golf-opt", "-n"]
+        dry = [*shlex.split(other), "SETUP=", "GOLF=golf-opt", "-n", "--no-print-directory"]
         shown = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True)
         line = " ".join(shown.stdout.split())
         assert line.startswith("golf-opt study arch=")
