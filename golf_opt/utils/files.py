@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,24 @@ WRITE_ERRORS = (
     errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM,
     errno.ENOTDIR, errno.EEXIST,
 )  # fmt: skip
+
+
+def read_regular(path: Path, inside: Path | None = None) -> bytes:
+    """Read a file that somebody else may have made: a regular one, and no other.
+
+    Args:
+        path: of the file. A pipe would make us wait for ever.
+        inside: a folder that the file must be in; no link may lead out of it.
+
+    Raises:
+        OSError: it cannot be read, or is none of that.
+    """
+    if inside is not None and not path.resolve().is_relative_to(inside.resolve()):
+        raise OSError(errno.EPERM, f"it leads out of {inside}", str(path))
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return file.read()
 
 
 def replace_file(path: Path, data: bytes) -> None:
