@@ -29,7 +29,7 @@ def read_regular(path: Path, inside: Path | None = None) -> bytes:
     """
     if inside is not None and not path.resolve().is_relative_to(inside.resolve()):
         raise OSError(errno.EPERM, f"it leads out of {inside}", str(path))
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
         return file.read()
