@@ -22,7 +22,8 @@ from golf_opt.storage.workers import coordination, is_held
 from golf_opt.utils.processes import show_worker
 from golf_opt.utils.trials import counts
 
-ARTIFACT = re.compile(r"artifacts:([0-9a-f-]{36})")  # key of Optuna's attribute for a file
+# keys of attributes for a file: Optuna's, and the dashboard's for one of a finished trial
+ARTIFACT = re.compile(r"(?:dashboard:artifacts:\d+|artifacts):([0-9a-f-]{36})")
 
 
 def remove(config: RemovalConfig, say: Callable[[str], None]) -> bool:
