@@ -31,7 +31,8 @@ from golf_opt.config.schema import ExportConfig, StorageConfig
 from golf_opt.golf.source import load_trained
 from golf_opt.manage import archive, listing, removal, transfer
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.studies import STUDY_ID, mark, marks
+from golf_opt.storage.studies import STUDY_ID, attached, mark, marks
+from golf_opt.storage.studies import attach as attach_files
 from golf_opt.storage.tables import LEASES
 from golf_opt.storage.workers import WORKER, coordination
 from golf_opt.study.description import DESCRIPTION, find_study
@@ -417,6 +418,29 @@ def test_rm_takes_the_study_and_its_files_and_no_others(
     assert [p.name for p in (tmp_path / "studies" / "artifacts").iterdir()] == ["unrelated"]
     assert rows_in(here, "golf_checkpoints") == rows_in(here, "trials") == 0
     assert golf("ls", "format=json").out == "[]\n"
+
+
+def test_files_of_a_finished_trial_are_exported_imported_and_removed(
+    golf: Golf, tmp_path: Path, here: str
+) -> None:
+    """As `interpret` attaches them, under keys of the study that name the trial by its id."""
+    make_study(here, "first", EVERY_STATE)
+    make_study(here, "s", EVERY_STATE)
+    with opened(here) as storage:
+        study = optuna.load_study(study_name="s", storage=storage)
+        attach_files(
+            study, tmp_path / "studies", study.trials[5], {"page.html": b"<p>", "a.png": b"b"}
+        )
+    golf("export", "study=s", "output=out")
+    assert len(list((tmp_path / "out" / "artifacts").iterdir())) == 2
+    golf("import", "input=out", "name=t", "dir=other")
+    with opened(f"sqlite:///{tmp_path}/other/golf.db") as storage:
+        study = optuna.load_study(study_name="t", storage=storage)
+        assert attached(study, study.trials[5]).keys() == {"page.html", "a.png"}
+        assert attached(study, study.trials[4]) == {}
+    assert len(list((tmp_path / "other" / "artifacts").iterdir())) == 2
+    assert golf("rm", "study=t", "yes=true", "artifacts=true", "dir=other").status == 0
+    assert list((tmp_path / "other" / "artifacts").iterdir()) == []
 
 
 def test_rm_can_leave_the_pictures(golf: Golf, tmp_path: Path, trained: Path) -> None:

@@ -241,7 +241,7 @@ def parse_trial(row: Mapping[str, Any]) -> FrozenTrial:
     """Return the trial that `describe_trial` wrote."""
     return FrozenTrial(
         number=row["number"],
-        trial_id=row["id"],
+        trial_id=check(gate.Count, row["id"], "id"),
         state=TrialState[row["state"]],
         value=None,
         values=row["values"],
