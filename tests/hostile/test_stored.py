@@ -353,7 +353,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-@fuzz(examples=60)
+@fuzz(examples=40)
 @given(st.lists(st.tuples(st.sampled_from(COLUMNS), CELL), min_size=1, max_size=3))
 def test_whatever_stands_in_a_cell_the_other_study_is_listed(
     made: Path, tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[tuple[str, str], Any]]
