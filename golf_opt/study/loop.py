@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -27,15 +26,14 @@ from golf_opt.utils.signals import stop_on_signals
 IDLE_S = 0.2  # between two looks at trials that other workers run
 WAITING_FRACTION, WAITING_S = 0.1, 10.0  # of lane time spent without a trial: worth a word
 WORKERS_S = 1.0  # between two looks at the workers themselves
-Say = Callable[[str], None]
 
 
 class StudyLoop:
     """Keeps every lane of the engine full until the study has its total of finished trials."""
 
-    def __init__(self, context: StudyContext, parts: Parts, say: Say) -> None:
-        self._study, self._plan = context.study, context.description
-        self._parts, self._say = parts, say
+    def __init__(self, context: StudyContext, parts: Parts) -> None:
+        self._study, self._plan, self._say = context.study, context.description, context.say
+        self._parts = parts
         self._study.sampler, self._study.pruner = parts.sampler, parts.pruner
         self._workers = coordination(storage_of(context.study))
         self._workers.set_total(id_of_study(context.study), self._plan.trials)
@@ -99,7 +97,7 @@ class StudyLoop:
         self._looked_at_workers = time.monotonic()
         with contextlib.suppress(StorageUnreachable):
             for number, state in self._workers.requeue_dead(id_of_study(self._study)):
-                what = "failed" if state == TrialState.FAIL else "goes on from its checkpoint"
+                what = "failed" if state == TrialState.FAIL else "waits to go on"
                 self._say(f"trial {number} was left by a worker that died; it {what}")
         lost = self._workers.lost_trials()
         for lane, run in self._lanes.busy:
