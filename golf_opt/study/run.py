@@ -16,7 +16,7 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig, StudyConfig, WorkerConfig
 from golf_opt.engines import create_engine
 from golf_opt.storage.checkpoint import DamagedCheckpoint
-from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.connect import opened_storage, opened_to_read
 from golf_opt.storage.optuna_internals import storage_of
 from golf_opt.storage.studies import mark, marks, num_finished
 from golf_opt.study.build import Parts, build_parts, check_targets, sampler_maker
@@ -81,7 +81,7 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
         UsageError: there is no such study, its data is not the worker's, or a newer golf-opt
             stored it.
     """
-    with opened_storage(worker.storage) as storage:
+    with opened_to_read(worker.storage) as storage:  # it makes no database
         study = find_study(storage, worker.study)
         description = description_of(study)
         if description.version != __version__:
