@@ -87,7 +87,11 @@ def key_of(argument: str) -> str:
 
 
 def _line(verb: str, arguments: Sequence[str]) -> str:
-    return " ".join([_typed.program, verb, *map(_quoted, arguments)])
+    """Return the line; flags come last, since Hydra wants all overrides in one piece."""
+    pairs = list(zip(["", *arguments], arguments, strict=False))
+    flags = [here for before, here in pairs if here.startswith("-") or before in CONFIG_DIR]
+    overrides = [argument for argument in arguments if argument not in flags]
+    return " ".join([_typed.program, verb, *map(_quoted, [*overrides, *flags])])
 
 
 def _quoted(argument: str) -> str:
