@@ -91,7 +91,7 @@ def test_the_study_carries_a_note_and_a_metric_name(golf: Golf, tmp_path: Path) 
     note = get_note(study)
     for part in ("807 parameters", "Best so far", "golf-opt study data=digits", "noise of seeds"):
         assert part in note
-    assert "best test accuracy" in out and "make dashboard" in out and NAME in out
+    assert "best test accuracy" in out and "next: golf-opt dashboard\n" in out and NAME in out
 
 
 def wait_for_epoch(folder: Path, epoch: int) -> None:

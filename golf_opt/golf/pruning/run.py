@@ -96,7 +96,7 @@ def _warnings(trained: TrainedNet, options: PruneOptions) -> list[str]:
         raise UsageError(
             f"rule is 'holdout', but must be 'test' for {trained.label}, which was trained on all "
             "training images; for a net that was not: "
-            + runnable("study", f"data={trained.description.data}", arch, "protocol=holdout")
+            + runnable("study", "protocol=holdout", f"data={trained.description.data}", arch)
         )
     return []
 
