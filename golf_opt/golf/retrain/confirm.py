@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.table import Table
 
+from golf_opt.config.command import again
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ConfirmConfig
 from golf_opt.engines import create_engine
@@ -227,5 +228,5 @@ def closing(rows: Sequence[Confirmed], config: ConfirmConfig, signal: int | None
             f"(n = {ours.ours.n}, sd {points(ours.ours.sd)})"
         )
     if signal is not None:
-        lines.append("stopped; the same command goes on")
+        lines.append(f"stopped; the same command goes on: {again('confirm')}")
     return lines
