@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import uuid
@@ -25,7 +26,10 @@ def show_worker(worker: str) -> str:
 
 def is_alive(worker: str) -> bool:
     """Return whether a worker may still be running; one on another host may."""
-    host, pid, born, _ = worker.rsplit(":", 3)
+    parts = re.fullmatch(r"(.*):([1-9]\d{0,9}):(\d*):\w*", worker)
+    if parts is None:
+        return False  # no name that `worker_id` gives
+    host, pid, born = parts.groups()
     if host != socket.gethostname():
         return True
     try:
