@@ -84,12 +84,13 @@ def parse(verb: str, given: Sequence[str]) -> Arguments:
     parser = OverridesParser.create()
     for override in overrides:
         try:
-            _check(parser.parse_override(override))
-        except HydraException as error:
+            parsed = parser.parse_override(override)
+        except (HydraException, ValueError) as error:  # ValueError: a number of 5,000 digits
             raise UsageError(
                 f"Error parsing override {short(override)}: it must be KEY=VALUE, where a text of "
                 "blanks or signs has quotes that the shell leaves, as in KEY=\"'a text'\"."
             ) from error
+        _check(parsed)
     folder = flags.config_dir
     if folder is not None:
         folder = check(types.ExistingFolder, folder, "--config-dir")
@@ -131,7 +132,7 @@ def _check(override: Override) -> None:
     if key.startswith("space."):
         raise UsageError(
             f"{key} is {shown}, but must be one value, or bounds as {key}.low=... {key}.high=..., "
-            f"or choices as {key}='{{type: categorical, choices: [{shown}]}}'."
+            f"or choices as +{key}='{{type: categorical, choices: [{shown}]}}'."
         )
     raise UsageError(
         f"{key} is {shown}, but must be one value (a list is [{shown}], a text with commas is "

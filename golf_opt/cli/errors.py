@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException
@@ -30,8 +32,6 @@ def explain(error: BaseException, verb: str) -> tuple[str, int]:
         return "what was given is nested too deeply.", EXIT_USAGE
     if isinstance(error, MemoryError):
         return "there is not enough memory for that.", EXIT_FAULT
-    if isinstance(error, ValueError) and _raised_by_hydra(error):
-        return f"{error}; overrides are key=value", EXIT_USAGE
     from golf_opt.engines.base import EngineFault  # here: what a command needs of these
     from golf_opt.storage.failures import explain_failure  # two is imported by now
 
@@ -69,22 +69,25 @@ def _explain_hydra(error: BaseException, verb: str) -> str:
         return text
     key = unknown[1] or unknown[2]
     known = known_keys(verb)
-    if key in known:  # a group, whose choices have names
-        return (
-            f"{key} must be {did_you_mean(key, choices(key))} Its keys are set one by one: "
-            f"{key}.KEY=VALUE."
-        )
+    if key in known and (options := choices(key)):
+        fix = f"Its keys are set one by one: {key}.KEY=VALUE."
+        return f"{key} must be {did_you_mean(key, options)} {fix}"
+    if key in known:
+        return f"{key} has no such key of its own; +{key}=VALUE adds one."
     hint = near(key, known)
     more = f"; +{key}=VALUE adds one" if "." in key else ""
     return f"{key!r} is no key{hint} golf-opt {verb} --help lists them{more}."
 
 
-def _raised_by_hydra(error: Exception) -> bool:
-    """Tell an error that Hydra raised from one of ours that passed through it."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    return frame is not None and frame.tb_frame.f_globals["__name__"].split(".")[0] == "hydra"
+@contextmanager
+def composing() -> Iterator[None]:
+    """While Hydra reads what a user typed, whatever it stumbles over is the user's."""
+    try:
+        yield
+    except (UsageError, HydraException, OmegaConfBaseException, RecursionError):
+        raise
+    except Exception as error:
+        raise UsageError(f"{error}; overrides are key=value") from error
 
 
 def _explain_fault(error: BaseException) -> str:

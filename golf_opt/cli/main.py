@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from golf_opt import __version__
 from golf_opt.cli import arguments, sources
-from golf_opt.cli.errors import explain
+from golf_opt.cli.errors import composing, explain
 from golf_opt.cli.verbs import EXIT_SIGNAL, HYDRA_VERBS, VERBS, arch
 from golf_opt.config import CONF_DIR
 from golf_opt.config.comments import help_of
@@ -131,7 +131,7 @@ def compose(verb: str, asked: arguments.Arguments) -> DictConfig:
         path = str(asked.config_dir.absolute()).replace("'", "\\'")
         overrides = [f"hydra.searchpath=['file://{path}', 'arch://grammar']", *overrides]
     sources.register()
-    with hydra.initialize_config_dir(str(CONF_DIR), version_base=HYDRA):
+    with composing(), hydra.initialize_config_dir(str(CONF_DIR), version_base=HYDRA):
         return hydra.compose(verb, overrides)
 
 
@@ -140,4 +140,6 @@ def ask_hydra(verb: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra is to raise, `main` tells
     sources.register()
     GlobalHydra.instance().clear()
-    hydra.main(config_path=str(CONF_DIR), config_name=verb, version_base=HYDRA)(HYDRA_VERBS[verb])()
+    asked = hydra.main(config_path=str(CONF_DIR), config_name=verb, version_base=HYDRA)
+    with composing():
+        asked(HYDRA_VERBS[verb])()
