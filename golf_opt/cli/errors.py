@@ -84,7 +84,7 @@ def composing() -> Iterator[None]:
     """While Hydra reads what a user typed, whatever it stumbles over is the user's."""
     try:
         yield
-    except (UsageError, HydraException, OmegaConfBaseException, RecursionError):
+    except (UsageError, HydraException, OmegaConfBaseException, RecursionError, BrokenPipeError):
         raise
     except Exception as error:
         raise UsageError(f"{error}; overrides are key=value") from error
