@@ -30,6 +30,7 @@ class TrainedNet:
     job: Job | None = None  # what trained it, as a trial of a study
     description: StudyDescription | None = None  # of the study
     trial: FrozenTrial | None = None
+    study: str | None = None  # its name
     notes: tuple[str, ...] = ()  # what a user should know of how it was read
 
 
@@ -59,7 +60,7 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
         if name.startswith(("weights/", "buffers/"))
     }
     label = f"{study.study_name}, trial {trial.number}"
-    return TrainedNet(label, job.net, kept, job, description, trial)
+    return TrainedNet(label, job.net, kept, job, description, trial, study.study_name)
 
 
 def load_file(path: Path, net: Net) -> TrainedNet:

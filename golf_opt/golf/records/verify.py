@@ -210,11 +210,13 @@ def verify_all(config: VerifyConfig, say: Say) -> bool:
     """Verify every record at or below a path, and say of each what was found.
 
     Returns whether all of them are what they say.
+
+    Raises:
+        UsageError: there is none.
     """
     folders = record_folders(config.path)
     if not folders:
-        say(f"no records in {config.path}")
-        return True
+        raise UsageError(f"path is {str(config.path)!r}, but no record lies there or below.")
     dataset = load_data(config.data)
     wrong = 0
     for folder in folders:
