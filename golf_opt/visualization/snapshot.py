@@ -7,6 +7,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -28,11 +29,11 @@ class StudySnapshot:
     epochs: int
     trials: Sequence[FrozenTrial]
 
-    @property
+    @cached_property
     def complete(self) -> list[FrozenTrial]:
         return [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
 
-    @property
+    @cached_property
     def best(self) -> FrozenTrial | None:
         return next(iter(best_trials(self.trials, 1)), None)
 
