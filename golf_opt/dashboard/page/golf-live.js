@@ -11,30 +11,32 @@
   const ended = new Map();
   let listed = null;
 
-  function received(request, method, url) {
-    if (method.toUpperCase() !== "GET") {
+  async function received(method, url, answer) {
+    if (method !== "GET") {
       ended.clear(); // an edit of this page, which it shows already
       listed = null;
       return;
     }
     const path = new URL(url, location.href).pathname;
-    if (path === "/api/studies" && request.status === 200) listed = request.responseText;
-    const now = request.getResponseHeader("Golf-Ended");
+    if (path === "/api/studies" && answer.ok) listed = await answer.clone().text();
+    const now = answer.headers.get("Golf-Ended");
     if (now === null) return;
     const before = ended.get(path);
     ended.set(path, now);
     if (before !== undefined && before !== now) location.reload();
   }
 
-  const open = XMLHttpRequest.prototype.open;
-  XMLHttpRequest.prototype.open = function (method, url, ...rest) {
-    this.addEventListener("load", () => received(this, method, url));
-    return open.call(this, method, url, ...rest);
+  const ask = window.fetch.bind(window);
+  window.fetch = async (asked, options) => {
+    const method = (options?.method ?? asked.method ?? "GET").toUpperCase();
+    const answer = await ask(asked, options);
+    await received(method, asked.url ?? asked, answer);
+    return answer;
   };
 
   async function lookAtList() {
     const before = listed;
-    const answer = await fetch("/api/studies");
+    const answer = await ask("/api/studies");
     if (!answer.ok || before === null || before !== listed) return;
     if ((await answer.text()) !== before) location.reload();
   }
