@@ -20,13 +20,13 @@ from golf_opt.config.schema import ConfirmConfig, DataConfig, EngineConfig, Stor
 from golf_opt.engines import create_engine
 from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.retrain import confirm
-from golf_opt.golf.retrain.stats import Spread, points
 from golf_opt.golf.source import study_view
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import CONFIRMED, marks
 from golf_opt.study.description import description_of, find_study
 from golf_opt.task import rng
 from golf_opt.task.data import Split, View
+from golf_opt.utils.stats import Spread, points
 
 NAME = "tiny"
 QUICK = ("data=digits", "epochs=2", "engine=torch", "space.batch_size=32", "pruner=none")

@@ -23,11 +23,11 @@ from golf_opt.engines.base import Tensors
 from golf_opt.engines.native import NativeEngine, compiler
 from golf_opt.golf.deploy.onnx_graph import INPUT, OUTPUT
 from golf_opt.golf.deploy.run import exported
-from golf_opt.golf.forward import logits
 from golf_opt.golf.source import TrainedNet
 from golf_opt.golf.weights import read_weights
 from golf_opt.task.arch import Net
 from golf_opt.task.data import View, load
+from golf_opt.task.forward import logits
 
 CC = shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
 needs_cc = pytest.mark.skipif(CC is None, reason="there is no C compiler")

@@ -1,14 +1,47 @@
-"""Which trial is the best, and how many are in which state: for everything that shows studies."""
+"""What trials say: which is the best, and how many are in which state.
+
+Values and attributes come from a database that others may write to. So nothing is expected of them:
+what is not of its kind counts as not there.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import heapq
+import math
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+Kind = TypeVar("Kind", int, float, str, dict[str, Any], list[Any])
+
+
+def attribute(trial: FrozenTrial, name: str, kind: type[Kind]) -> Kind | None:
+    """Return a user attribute of a trial; None where it is missing or of another kind.
+
+    A whole number is a float too. No float is NaN or infinite.
+    """
+    return of_kind(trial.user_attrs.get(name), kind)
+
+
+def of_kind(value: object, kind: type[Kind]) -> Kind | None:
+    """Return a value that somebody else stored; None where it is of another kind."""
+    if kind is float and type(value) in (int, float):
+        with contextlib.suppress(OverflowError):
+            number = float(value)  # type: ignore[arg-type]
+            return number if math.isfinite(number) else None  # type: ignore[return-value]
+        return None
+    return value if type(value) is kind else None
+
+
+def epoch_losses(trial: FrozenTrial) -> list[float]:
+    """Return the training loss of each epoch, NaN where what is kept is no number."""
+    losses = (of_kind(loss, float) for loss in attribute(trial, "epoch_losses", list) or ())
+    return [math.nan if loss is None else loss for loss in losses]
 
 
 def best_trials(
@@ -16,9 +49,16 @@ def best_trials(
     count: int,
     direction: StudyDirection = StudyDirection.MAXIMIZE,  # of every study of ours
 ) -> list[FrozenTrial]:
-    """Return up to `count` complete trials, the best first, equal ones by number."""
+    """Return up to `count` complete trials, the best first, equal ones by number.
+
+    A value that is infinite or NaN, both of which a database may hold, is no result.
+    """
     sign = 1 if direction == StudyDirection.MINIMIZE else -1
-    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
+    complete = (
+        trial
+        for trial in trials
+        if trial.state == TrialState.COMPLETE and math.isfinite(trial.value or 0.0)
+    )
     return heapq.nsmallest(count, complete, key=lambda t: (sign * (t.value or 0.0), t.number))
 
 

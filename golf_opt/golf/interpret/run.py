@@ -17,7 +17,6 @@ import numpy.typing as npt
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import InterpretConfig
 from golf_opt.golf.dead import count
-from golf_opt.golf.forward import BATCH, Tensors, accuracy, check_tensors, forward, normalise
 from golf_opt.golf.interpret import mosaics as figures
 from golf_opt.golf.interpret.ascent import Climber
 from golf_opt.golf.interpret.mosaics import Array
@@ -28,6 +27,7 @@ from golf_opt.study.description import find_study
 from golf_opt.task import arch
 from golf_opt.task.arch import NUM_CLASSES, Net, Node, show_shape
 from golf_opt.task.data import Split, View
+from golf_opt.task.forward import BATCH, Tensors, accuracy, check_tensors, forward, normalise
 from golf_opt.utils.files import staged_folder
 from golf_opt.utils.text import percent, slug
 from golf_opt.visualization.document import Picture, Table, html

@@ -8,7 +8,7 @@
       log.txt              how it was made, step by step
 
 `verify` believes none of it: it checks the files' hashes, counts the parameters and evaluates the
-weights on the images with the evaluator of `golf.forward`.
+weights on the images with the evaluator of `task.forward`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import VerifyConfig
 from golf_opt.engines.base import Tensors
 from golf_opt.golf.dead import count
-from golf_opt.golf.forward import check_tensors, logits
 from golf_opt.golf.records.schema import FILES, WEIGHTS, Claim, Counted, Params
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View
 from golf_opt.task.data import load as load_data
+from golf_opt.task.forward import check_tensors, logits
 
 RECORD = "record.json"
 TARGETS = {"article": 0.98, "holdout": 0.98, "99": 0.99}  # test accuracy that a board asks for

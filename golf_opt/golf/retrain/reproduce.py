@@ -26,7 +26,6 @@ from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.progress import TrainingProgress
 from golf_opt.golf.pruning.weight_pruner import PruningResult, WeightPruner
 from golf_opt.golf.retrain.page import check_page, write_page
-from golf_opt.golf.retrain.stats import points
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
 from golf_opt.task.data import MEAN, STD, Split, View, load
@@ -34,6 +33,7 @@ from golf_opt.task.grammar import load_arch
 from golf_opt.task.recipe import Candidate
 from golf_opt.utils.files import replace_text
 from golf_opt.utils.signals import stop_on_signals
+from golf_opt.utils.stats import points
 
 RESULTS = "results.json"
 FORMAT = 1

@@ -23,7 +23,7 @@ from golf_opt.task.arch import NUM_CLASSES, Net, Node
 from golf_opt.task.data import MEAN, STD
 
 BATCH = 64  # images at once: what lies between two layers of a small net then fits a core's cache
-MOST_THREADS = 16
+MOST_THREADS = 16  # more of them wait for Python between the steps
 
 Array = npt.NDArray[np.floating[Any]]
 Tensors = Mapping[str, npt.NDArray[Any]]
@@ -51,8 +51,8 @@ def logits(
     def score(at: int) -> None:
         part = np.ascontiguousarray(images[at : at + BATCH].transpose(1, 2, 0))
         x = table[part][None]
-        for x in _layers(net, tensors, x):  # noqa: B007
-            pass
+        for node in net.nodes:
+            x = _apply(node, tensors, x)
         scores[at : at + BATCH] = x.T
 
     with (
@@ -94,20 +94,17 @@ def normalise(images: npt.NDArray[np.uint8], dtype: DType = np.float32) -> Array
 
 def forward(net: Net, tensors: Tensors, x: Array) -> Iterator[tuple[Node, Array]]:
     """Yield every node with its output [n, *output_shape], from the input to the scores."""
-    outputs = _layers(net, tensors, np.ascontiguousarray(np.moveaxis(x, 0, -1)))
-    for node, output in zip(net.nodes, outputs, strict=True):
-        yield node, np.moveaxis(output, -1, 0)
-
-
-def _layers(net: Net, tensors: Tensors, x: Array) -> Iterator[Array]:
-    """Yield the output of every layer, [*output_shape, n], for an input [1, 28, 28, n]."""
+    x = np.ascontiguousarray(np.moveaxis(x, 0, -1))
     for node in net.nodes:
         x = _apply(node, tensors, x)
-        yield x
+        yield node, np.moveaxis(x, -1, 0)
 
 
 def _apply(node: Node, tensors: Tensors, x: Array) -> Array:
-    """Return one layer's output, in the precision of its input."""
+    """Return one layer's output [*output_shape, n] for [*input_shape, n], in the input's precision.
+
+    The images are the last axis: so every step is over long stretches of memory.
+    """
     layer = node.layer
     own = {
         name.rpartition(".")[2]: tensors[name].astype(x.dtype)
