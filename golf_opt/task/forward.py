@@ -23,6 +23,7 @@ from golf_opt.task.arch import NUM_CLASSES, Net, Node
 from golf_opt.task.data import MEAN, STD
 
 BATCH = 64  # images at once: what lies between two layers of a small net then fits a core's cache
+MOST_NUMBERS = 1 << 24  # of one array, for which a large net gets fewer images at once
 MOST_THREADS = 16  # more of them wait for Python between the steps
 
 Array = npt.NDArray[np.floating[Any]]
@@ -45,21 +46,23 @@ def logits(
         UsageError: a tensor is missing or has another shape than the net's.
     """
     check_tensors(net, tensors)
+    largest = max(max(_sizes(node)) for node in net.nodes)
+    batch = max(1, min(BATCH, MOST_NUMBERS // largest))
     scores = np.empty((len(images), NUM_CLASSES), dtype=np.float32)
     table = normalise(np.arange(256, dtype=np.uint8), dtype)[:, 0]
 
     def score(at: int) -> None:
-        part = np.ascontiguousarray(images[at : at + BATCH].transpose(1, 2, 0))
+        part = np.ascontiguousarray(images[at : at + batch].transpose(1, 2, 0))
         x = table[part][None]
         for node in net.nodes:
             x = _apply(node, tensors, x)
-        scores[at : at + BATCH] = x.T
+        scores[at : at + batch] = x.T
 
     with (
         threadpool_limits(1, "blas"),  # its threads wait for each other in products this small
         ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool,
     ):
-        list(pool.map(score, range(0, len(images), BATCH)))
+        list(pool.map(score, range(0, len(images), batch)))
     return scores
 
 
@@ -84,6 +87,22 @@ def check_tensors(net: Net, tensors: Tensors) -> None:
         if tensors[name].shape != shape:
             found = list(tensors[name].shape)
             raise UsageError(f"{name} of {net.name} is {found}, but must be {list(shape)}.")
+
+
+def work_of(net: Net) -> int:
+    """Return about how many multiplications an image takes."""
+    return sum(math.prod(node.output_shape[:1]) * max(_sizes(node)) for node in net.nodes)
+
+
+def _sizes(node: Node) -> tuple[int, int]:
+    """Return how many numbers of an image a layer writes, and how many it has side by side."""
+    written = math.prod(node.output_shape)
+    if not isinstance(node.layer, arch.Conv):
+        return written, math.prod(node.input_shape)
+    window = node.layer.kernel**2 * (
+        1 if isinstance(node.layer, arch.Depthwise) else node.input_shape[0]
+    )
+    return written, window * math.prod(node.output_shape[1:])
 
 
 def normalise(images: npt.NDArray[np.uint8], dtype: DType = np.float32) -> Array:

@@ -8,7 +8,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 WRITE_ERRORS = (
@@ -62,12 +62,22 @@ def replace_section(path: Path, begin: str, end: str, text: str) -> None:
 
 @contextmanager
 def staged_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path` that takes its place, unless the block raises."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as staging:
-        made = Path(staging) / path.name
-        made.mkdir()
-        yield made
-        if path.exists():
-            shutil.rmtree(path)
-        made.replace(path)
+    """Give an empty folder beside `path` that takes its place, unless the block raises.
+
+    Then nothing is left of it, nor of the folders above it that were made for it.
+    """
+    new = [folder for folder in path.parents if not folder.exists()]  # the innermost first
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as staging:
+            made = Path(staging) / path.name
+            made.mkdir()
+            yield made
+            if path.exists():
+                shutil.rmtree(path)
+            made.replace(path)
+    except BaseException:
+        for folder in new:
+            with suppress(OSError):  # it is not there, or somebody else put something into it
+                folder.rmdir()
+        raise

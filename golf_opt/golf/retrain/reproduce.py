@@ -75,7 +75,7 @@ class Cut:
         return {
             "of": self.of.signature(digest),
             "method": options.method,
-            "target": options.target,
+            "target": options.aim,
             "scope": options.scope,
         }
 
@@ -225,7 +225,7 @@ def run_cut(
     runs = [
         Run(cut.name, Job(cut.of.net, cut.of.candidate, int(seed), cut.of.row.epochs))
         for seed, row in trained.items()
-        if seed not in known and row.get("accuracies", [0.0])[-1] >= cut.options.target
+        if seed not in known and row.get("accuracies", [0.0])[-1] >= cut.options.aim
     ]
     if not runs or stopped():
         return
