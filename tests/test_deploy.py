@@ -173,6 +173,18 @@ def test_onnx_says_what_it_wants() -> None:
     assert [n for n in weights if "." in n] == [p.name for p in of.parameters]
 
 
+def test_onnx_has_nothing_that_is_not_used(
+    small_view: View, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Slopes are there once, in the shape that the model wants, and onnxruntime is silent."""
+    for of in (net("c4-5-4-prelu"), *SMALL, net("reused-separable")):
+        model = onnx.load_from_string(exported(TrainedNet("x", of, random_tensors(of)), "onnx"))
+        read = {name for node in model.graph.node for name in node.input}
+        assert {row.name for row in model.graph.initializer} <= read
+        run_onnx(model.SerializeToString(), small_view.test.images[:3])
+    assert capfd.readouterr().err == ""
+
+
 def test_safetensors_holds_weights_under_plain_names(tmp_path: Path) -> None:
     of = net("deepml-batchnorm")
     tensors = random_tensors(of) | {"masks/conv1.weight": np.ones((8, 1, 3, 3), np.float32)}
