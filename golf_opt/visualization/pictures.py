@@ -9,9 +9,9 @@ weights          the kernels of every convolution
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,10 @@ from golf_opt.task.data import Split
 from golf_opt.task.forward import logits
 from golf_opt.visualization.plots import BLUE, ORANGE, paper, to_svg
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+Image = TypeVar("Image", str, bytes)
 MOST_MISTAKES = 40
 MOST_KERNELS = 16  # of one layer, each way
 
@@ -74,8 +78,18 @@ def read(net: Net, tensors: Tensors, split: Split) -> Readings:
 
 def confusion(title: str, readings: Readings) -> str:
     """Return the table of digits and what they were taken for, counts of images."""
+    return confusion_matrix(title, readings.split.labels, readings.guesses, to_svg)
+
+
+def confusion_matrix(
+    title: str,
+    labels: npt.NDArray[np.integer[Any]],
+    guesses: npt.NDArray[np.integer[Any]],
+    write: Callable[[Canvas], Image],
+) -> Image:
+    """Return the table of digits [n] and what they were taken for [n], as `write` gives it."""
     counts = np.zeros((10, 10), dtype=np.int64)
-    np.add.at(counts, (readings.split.labels.astype(np.int64), readings.guesses), 1)
+    np.add.at(counts, (labels.astype(np.int64), guesses), 1)
     wrong = counts * (1 - np.eye(10, dtype=np.int64))
     with paper() as new:
         canvas = new(4.8, 4.8)
@@ -92,7 +106,7 @@ def confusion(title: str, readings: Readings) -> str:
         ax.grid(False)
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
-        return to_svg(canvas)
+        return write(canvas)
 
 
 def mistakes(title: str, readings: Readings) -> str:

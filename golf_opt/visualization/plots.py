@@ -234,10 +234,10 @@ def to_svg(canvas: Canvas) -> str:
     return text[text.index("<svg") :]
 
 
-def to_png(canvas: Canvas) -> bytes:
+def to_png(canvas: Canvas, dpi: float | None = None) -> bytes:
     """Return a matplotlib figure as a PNG file, the same bytes for the same figure."""
     file = io.BytesIO()
-    canvas.savefig(file, format="png", metadata={"Software": None})
+    canvas.savefig(file, format="png", dpi=dpi or canvas.dpi, metadata={"Software": None})
     return file.getvalue()
 
 
