@@ -7,7 +7,7 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from golf_opt.utils.trials import best_trial, best_trials
+from golf_opt.utils.trials import attribute, best_trial, best_trials, epoch_losses
 
 
 def study(*directions: str) -> optuna.Study:
@@ -35,6 +35,50 @@ def test_the_best_come_first_and_of_equal_ones_the_earliest(
     assert numbers(best_trials(made.trials, 2, which)) == order[:2]
     best = best_trial(made)
     assert best is not None and best.number == order[0] == made.best_trial.number
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "found"),
+    [
+        (int, 7, 7),
+        (int, 7.0, None),
+        (int, True, None),
+        (int, "7", None),
+        (int, 10**400, None),
+        (float, 0.5, 0.5),
+        (float, 1, 1.0),
+        (float, True, None),
+        (float, float("nan"), None),
+        (float, float("inf"), None),
+        (float, 10**400, None),
+        (float, [0.5], None),
+        (str, "cpu", "cpu"),
+        (str, 5, None),
+        (dict, {"a": 1}, {"a": 1}),
+        (dict, [1], None),
+        (list, [1], [1]),
+        (list, "ab", None),
+    ],
+)
+def test_an_attribute_is_of_its_kind_or_not_there(
+    kind: type, stored: object, found: object
+) -> None:
+    trial = optuna.trial.create_trial(value=1.0, user_attrs={"x": stored})
+    assert attribute(trial, "x", kind) == found
+    assert type(attribute(trial, "x", kind)) is type(found)
+    assert attribute(trial, "y", kind) is None
+
+
+def test_losses_are_numbers() -> None:
+    trial = optuna.trial.create_trial(value=1.0, user_attrs={"epoch_losses": [0.5, "x", None, 1]})
+    assert [str(loss) for loss in epoch_losses(trial)] == ["0.5", "nan", "nan", "1.0"]
+
+
+def test_a_value_without_an_end_is_not_the_best() -> None:
+    made = optuna.create_study(direction="maximize")
+    for value in (float("inf"), 0.5, float("-inf")):
+        made.tell(made.ask(), value)
+    assert numbers(best_trials(made.trials, 9)) == [1]
 
 
 def test_there_is_no_best_of_none_and_of_two_objectives() -> None:

@@ -20,6 +20,7 @@ from golf_opt.study.description import best_of_all, description_of, find_study, 
 from golf_opt.study.note import PROTOCOL_WORDS, noise_words, result_words
 from golf_opt.study.run import TEST_READINGS
 from golf_opt.task.data import objective_split
+from golf_opt.task.forward import check_tensors
 from golf_opt.utils.text import percent, show_params
 from golf_opt.utils.trials import attribute, best_trials, counts, epoch_losses, of_kind
 from golf_opt.visualization import pictures
@@ -152,13 +153,14 @@ def _best_pictures(
     steps = list(accuracies_of(best).values())
     drawn = pictures.learning_curve(f"trial {best.number}", steps, epoch_losses(best))
     yield Picture("best-learning-curve", "Accuracy and training loss by epoch", "", drawn)
-    try:
-        tensors = open_checkpoints(study, config.folder).load(best.number).state.tensors
-    except (FileNotFoundError, DamagedCheckpoint):
-        yield Paragraph("Its weights were not kept here, so there is nothing more to show of it.")
-        return
     plan = description_of(study)
     net = plan.net
+    try:
+        tensors = open_checkpoints(study, config.folder).load(best.number).state.tensors
+        check_tensors(net, tensors)
+    except (FileNotFoundError, DamagedCheckpoint, UsageError):
+        yield Paragraph("Its weights were not kept here, so there is nothing more to show of it.")
+        return
     yield Picture("best-weights", "Its kernels", "", pictures.weights(net.name, net, tensors))
     split = objective_split(plan.data, config.data.root, plan.protocol, plan.digest)
     if split is None:

@@ -17,13 +17,14 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+MOST_BITS = 63  # of a whole number, as in NumPy and in databases
 Kind = TypeVar("Kind", int, float, str, dict[str, Any], list[Any])
 
 
 def attribute(trial: FrozenTrial, name: str, kind: type[Kind]) -> Kind | None:
     """Return a user attribute of a trial; None where it is missing or of another kind.
 
-    A whole number is a float too. No float is NaN or infinite.
+    A whole number is a float too. No float is NaN or infinite, no whole number has over 63 bits.
     """
     return of_kind(trial.user_attrs.get(name), kind)
 
@@ -35,7 +36,9 @@ def of_kind(value: object, kind: type[Kind]) -> Kind | None:
             number = float(value)  # type: ignore[arg-type]
             return number if math.isfinite(number) else None  # type: ignore[return-value]
         return None
-    return value if type(value) is kind else None
+    if type(value) is not kind or (isinstance(value, int) and value.bit_length() > MOST_BITS):
+        return None
+    return value
 
 
 def epoch_losses(trial: FrozenTrial) -> list[float]:
