@@ -5,13 +5,14 @@ TRIALS ?=
 EPOCHS ?=
 PART   ?=
 ARGS   ?=
+MINUTES ?= 20
 PYTHON ?= python3
 
 GOLF := .venv/bin/golf-opt
 SETUP := .venv/.installed
 MKDOCS := NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-.PHONY: help setup study worker demo dashboard test test-fast check docs reproduce records bench bench-storage clean
+.PHONY: help setup study worker demo dashboard test test-fast fuzz check docs reproduce records bench bench-storage clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -48,6 +49,9 @@ test: $(SETUP) ## Run the tests
 
 test-fast: $(SETUP) ## Run those that need no server, browser or compiler, in about a minute
 	@.venv/bin/python -m pytest -m "not slow and not postgres and not browser and not gpu" $(ARGS)
+
+fuzz: $(SETUP) ## Try made-up input for MINUTES, 20 if not given
+	@.venv/bin/python tests/fuzzing.py $(MINUTES)
 
 check: $(SETUP) ## Lint, check formatting and types, build the documentation
 	@.venv/bin/ruff check .

@@ -14,6 +14,7 @@ import pytest
 
 from golf_opt.cli import main as cli
 from golf_opt.engines.base import Tensors, initial_weights
+from golf_opt.storage import gate
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Split, View
 from golf_opt.task.grammar import load_arch
@@ -65,6 +66,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ):  # fmt: skip
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+    gate.forget_what_was_told()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,15 +43,20 @@ def both(tmp_path: Path) -> Iterator[tuple[BulkStorage, RDBStorage, int]]:
         storage.engine.dispose()
 
 
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
 def test_every_trial_is_read_as_optuna_reads_it(
-    both: tuple[BulkStorage, RDBStorage, int],
+    both: tuple[BulkStorage, RDBStorage, int], monkeypatch: pytest.MonkeyPatch, zone: str
 ) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
     ours, theirs, study_id = both
     for number in (study_id, study_id + 1, study_id + 2):
         found = ours.get_all_trials(number)
         expected = theirs.get_all_trials(number)
         assert [repr(trial) for trial in found] == [repr(trial) for trial in expected]
     assert len(ours.get_all_trials(study_id)) == 6
+    monkeypatch.undo()
+    time.tzset()
 
 
 def test_what_is_new_is_read_alone(both: tuple[BulkStorage, RDBStorage, int]) -> None:

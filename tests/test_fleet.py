@@ -27,7 +27,7 @@ def work(config: StorageConfig) -> None:
         study = optuna.load_study(
             study_name=STUDY, storage=storage, sampler=optuna.samplers.RandomSampler()
         )
-        coordination(storage).set_total(study._study_id, TOTAL)
+        coordination(storage).set_plan(study._study_id, TOTAL)
         while True:
             try:
                 trial = study.ask()

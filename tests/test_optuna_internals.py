@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -263,3 +264,48 @@ def test_the_dashboards_cache_can_be_emptied(study: optuna.Study, storage: BaseS
     study.ask()
     internals.forget_all_trials(app)
     assert num_trials() == 4, message
+
+
+def climb(sampler: type[optuna.samplers.CmaEsSampler], **options: Any) -> optuna.Study:
+    """Forty trials of a smooth hill, each with a sampler of its own, as the study loop has them."""
+    study = optuna.create_study(direction="maximize")
+    for number in range(40):
+        study.sampler = sampler(
+            seed=number, n_startup_trials=1, warn_independent_sampling=False, **options
+        )
+        trial = study.ask()
+        x = trial.suggest_float("x", 1e-5, 1, log=True)
+        y = trial.suggest_int("y", 4, 32)
+        z = trial.suggest_float("z", 0.1, 0.9)
+        study.tell(trial, -((x - 0.01) ** 2) - (y - 14) ** 2 / 100 - (z - 0.6) ** 2)
+    return study
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize(
+    "options", [{}, {"with_margin": True}, {"use_separable_cma": True}], ids=str
+)
+def test_cma_es_without_a_pickle_asks_what_optunas_asks(options: dict[str, Any]) -> None:
+    ours = climb(internals.RebuiltCmaEs, **options)
+    theirs = climb(optuna.samplers.CmaEsSampler, **options)
+    for mine, other in zip(ours.trials, theirs.trials, strict=True):
+        assert mine.params == pytest.approx(other.params), "CmaEsSampler's parts: sampler=cmaes"
+        assert not any("optimizer" in key for key in mine.system_attrs)
+    assert any("optimizer" in key for trial in theirs.trials for key in trial.system_attrs)
+
+
+def test_cma_es_unpickles_nothing(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "canary",)
+
+    study = climb(internals.RebuiltCmaEs)
+    for trial in study.trials:
+        attributes = {"cma:optimizer:0": pickle.dumps(Evil()).hex(), "cma:generation": 0}
+        study._storage._studies[0].trials[trial.number].system_attrs |= attributes
+    study.sampler = internals.RebuiltCmaEs(seed=1, n_startup_trials=1)
+    study.ask({"x": FloatDistribution(1e-5, 1, log=True), "y": IntDistribution(4, 32)})
+    assert not (tmp_path / "canary").exists()
+    study.sampler = optuna.samplers.CmaEsSampler(seed=1, n_startup_trials=1)
+    study.ask({"x": FloatDistribution(1e-5, 1, log=True), "z": FloatDistribution(0.1, 0.9)})
+    assert (tmp_path / "canary").exists(), "Optuna's no longer unpickles: take it again"

@@ -228,7 +228,7 @@ def test_no_more_trials_than_the_total(open_: Open, study: optuna.Study) -> None
     workers = coordination(study._storage)
     if not workers.shared:
         return  # its one worker counts for itself
-    workers.set_total(study._study_id, 3)
+    workers.set_plan(study._study_id, 3)
     study.enqueue_trial({"lr": 0.5})
     first = study.ask()
     assert study.ask().number == 1

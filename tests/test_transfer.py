@@ -31,7 +31,8 @@ from golf_opt.config.schema import ExportConfig, StorageConfig
 from golf_opt.golf.source import load_trained
 from golf_opt.manage import archive, listing, removal, transfer
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.studies import STUDY_ID, mark, marks
+from golf_opt.storage.studies import STUDY_ID, attached, mark, marks
+from golf_opt.storage.studies import attach as attach_files
 from golf_opt.storage.tables import LEASES
 from golf_opt.storage.workers import WORKER, coordination
 from golf_opt.study.description import DESCRIPTION, find_study
@@ -257,16 +258,11 @@ def edited(folder: Path, file: str, change: Callable[[str], str]) -> None:
     ("file", "change", "message"),
     [
         ("trials.jsonl", lambda s: s[: s.index("\n") + 1], "it has 1 lines, but must have 2"),
-        ("trials.jsonl", lambda s: s[:-20] + "\n", "line 2, is damaged"),
-        ("trials.jsonl", lambda s: s.replace('"values"', '"value"'), "line 1, is damaged: it has"),
-        ("trials.jsonl", lambda s: s.replace("COMPLETE", "DONE"), "line 1, is damaged: it has no"),
-        ("trials.jsonl", lambda s: s.replace('"number": 1', '"number": 7'), "where trial 1 must"),
-        ("trials.jsonl", lambda s: s.replace('"lr": 0.', '"lr": 7.'), "isn't contained"),
         ("study.json", lambda s: s.replace('"format": 1', '"format": 9'), "has format 9, but"),
         ("study.json", lambda s: s[:-9], "study.json is damaged"),
         ("study.json", lambda s: "[]", "study.json is damaged"),
-        ("study.json", lambda s: s.replace('"name"', '"nom"'), "its name is None"),
-        ("study.json", lambda s: s.replace("MAXIMIZE", "UP"), "'UP' is no direction"),
+        ("study.json", lambda s: s.replace('"name"', '"nom"'), "name is missing"),
+        ("study.json", lambda s: s.replace("MAXIMIZE", "UP"), "'UP', but must be one of MAX"),
     ],
 )
 def test_a_damaged_export_is_refused_before_anything_is_written(
@@ -278,12 +274,39 @@ def test_a_damaged_export_is_refused_before_anything_is_written(
     assert not (tmp_path / "studies").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda s: s[:-20] + "\n", "trial 1 cannot be read and counts as failed: Expecting"),
+        (lambda s: s.replace('"values"', '"value"'), "trial 0 (and 1 more) cannot be read and"),
+        (lambda s: s.replace("COMPLETE", "DONE"), "trial 0 (and 1 more) cannot be read and"),
+        (lambda s: s.replace('"number": 1', '"number": 7'), "trial 7 stands where trial 1 must"),
+        (lambda s: s.replace('"lr": 0.', '"lr": 7.'), "isn't contained"),
+    ],
+)
+def test_a_damaged_trial_of_an_export_counts_as_failed(
+    golf: Golf, tmp_path: Path, trained: Path, change: Callable[[str], str], reason: str, here: str
+) -> None:
+    subprocess.run(["cp", "-r", trained / "exported", tmp_path / "bad"], check=True)
+    edited(tmp_path / "bad", "trials.jsonl", change)
+    ran = golf("import", "input=bad")
+    assert ran.status == 0 and ran.out == "imported mine: 2 trials\n"
+    assert reason in ran.err and len(ran.err.splitlines()) == 1
+    with opened(here) as storage:
+        trials = optuna.load_study(study_name="mine", storage=storage).trials
+    lost = [trial for trial in trials if trial.state == TrialState.FAIL]
+    assert len(trials) == 2 and len(lost) == (2 if "more" in reason or "isn't" in reason else 1)
+    assert all("cannot be read" in trial.user_attrs["fail_reason"] for trial in lost)
+
+
 def test_another_nets_checkpoint_undoes_the_import(
     golf: Golf, tmp_path: Path, trained: Path, here: str
 ) -> None:
     subprocess.run(["cp", "-r", trained / "exported", tmp_path / "bad"], check=True)
     checkpoints = tmp_path / "bad" / "checkpoints"
     (checkpoints / "0.safetensors").replace(checkpoints / "1.safetensors")
+    assert "1.safetensors is damaged: its checksum is not" in told(golf("import", "input=bad"))
+    edited(tmp_path / "bad", "study.json", lambda s: s.replace('"files"', '"user_attrs"'))
     assert "1.safetensors is of another trial" in told(golf("import", "input=bad"))
     assert golf("ls", "format=json").out == "[]\n"
     files = [path for path in (tmp_path / "studies").rglob("*") if path.is_file()]
@@ -300,8 +323,8 @@ def test_another_nets_checkpoint_undoes_the_import(
         (["export", "study=s", "output=file"], "output is 'file', but must be a folder that is"),
         (["export", "study=s", "output=x", "checkpoints=1"], "checkpoints is 1, but must be true"),
         (["import"], "input is None, but must be a folder that golf-opt export wrote"),
-        (["import", "input=x"], "x/study.json cannot be read: No such file"),
-        (["import", "input=file"], "file/study.json cannot be read: Not a directory"),
+        (["import", "input=x"], "'x', but must be a folder that golf-opt export wrote"),
+        (["import", "input=file"], "'file', but must be a folder that golf-opt export wrote"),
         (["rm", "study=s"], "study 's' is not in the storage; there are none yet"),
         (["rm", "study=s", "yes=maybe"], "yes is 'maybe', but must be true or false."),
         (["ls", "format=jsn"], "format is 'jsn', but must be one of auto, json, plain, table; did"),
@@ -395,6 +418,29 @@ def test_rm_takes_the_study_and_its_files_and_no_others(
     assert [p.name for p in (tmp_path / "studies" / "artifacts").iterdir()] == ["unrelated"]
     assert rows_in(here, "golf_checkpoints") == rows_in(here, "trials") == 0
     assert golf("ls", "format=json").out == "[]\n"
+
+
+def test_files_of_a_finished_trial_are_exported_imported_and_removed(
+    golf: Golf, tmp_path: Path, here: str
+) -> None:
+    """As `interpret` attaches them, under keys of the study that name the trial by its id."""
+    make_study(here, "first", EVERY_STATE)
+    make_study(here, "s", EVERY_STATE)
+    with opened(here) as storage:
+        study = optuna.load_study(study_name="s", storage=storage)
+        attach_files(
+            study, tmp_path / "studies", study.trials[5], {"page.html": b"<p>", "a.png": b"b"}
+        )
+    golf("export", "study=s", "output=out")
+    assert len(list((tmp_path / "out" / "artifacts").iterdir())) == 2
+    golf("import", "input=out", "name=t", "dir=other")
+    with opened(f"sqlite:///{tmp_path}/other/golf.db") as storage:
+        study = optuna.load_study(study_name="t", storage=storage)
+        assert attached(study, study.trials[5]).keys() == {"page.html", "a.png"}
+        assert attached(study, study.trials[4]) == {}
+    assert len(list((tmp_path / "other" / "artifacts").iterdir())) == 2
+    assert golf("rm", "study=t", "yes=true", "artifacts=true", "dir=other").status == 0
+    assert list((tmp_path / "other" / "artifacts").iterdir()) == []
 
 
 def test_rm_can_leave_the_pictures(golf: Golf, tmp_path: Path, trained: Path) -> None:

@@ -184,7 +184,7 @@ def test_progress_forgives_deaths(worker: Worker) -> None:
 def test_two_workers_never_make_too_many_trials(worker: Worker, url: str) -> None:
     studies = [worker("a"), worker("b")]
     for study in studies:
-        study._storage.workers.set_total(study._study_id, 5)
+        study._storage.workers.set_plan(study._study_id, 5)
     made = 0
     with contextlib.suppress(BudgetSpent):
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -54,8 +55,17 @@ golf-opt VERB --help lists a verb's keys, --cfg job shows what would run.
 """
 
 
+class Warnings(logging.Handler):
+    """Shows what the program logs, a line each, on whatever is stderr by then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"golf-opt: {record.getMessage()}", file=sys.stderr)
+
+
 def main() -> None:
     """Run `golf-opt`; a user's mistake is one message and exit status 2."""
+    log = logging.getLogger("golf_opt")
+    log.handlers, log.propagate = [Warnings()], False
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")

@@ -160,7 +160,8 @@ class StudyPages:
                 if own_id != "None":
                     kept = optuna.Study(name, self._keeper)
                     shown.checkpoints = open_checkpoints(kept, self._folder)
-        shown.attributes, shown.description = attributes, readable(attributes)
+        shown.attributes = attributes
+        shown.description = readable(shown.study.study_name, attributes)
         return shown
 
     def _rows(

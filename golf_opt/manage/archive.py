@@ -1,66 +1,104 @@
 """The files of an exported study.
 
-    study.json           name, directions, attributes, number of trials
+    study.json           name, directions, attributes, number of trials, SHA-256 of other files
     trials.jsonl         one trial a line, in order: everything that Optuna knows of it
     trials.csv           the same for a spreadsheet: no lists, no distributions
     checkpoints/N.safetensors   the weights of trial N
     artifacts/ID         files of trials, such as learning curves
 
-Numbers that are not finite are written as Python's json does: NaN, Infinity, -Infinity.
+Numbers that are not finite are written as Python's json does: NaN, Infinity, -Infinity. An export
+may be anybody's: what is read of it passes `storage.gate`, and no file outside of it is read.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import optuna
-from optuna.distributions import distribution_to_json, json_to_distribution
-from optuna.study import StudyDirection
+from optuna.distributions import (
+    BaseDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+    json_to_distribution,
+)
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field
 
 from golf_opt import __version__
+from golf_opt.config import types
+from golf_opt.config.check import check, model
 from golf_opt.config.errors import UsageError
+from golf_opt.storage import gate
 from golf_opt.storage.optuna_internals import check_trial, id_of_trial
 from golf_opt.storage.studies import IMPORTING, marks
+from golf_opt.utils.files import read_regular
 
 FORMAT = 1
-STUDY_KEYS = {
-    "name": str, "directions": list, "trials": int, "user_attrs": dict, "system_attrs": dict,
-}  # fmt: skip
+FILES = ("checkpoints", "artifacts")  # folders
 CSV_KEYS = ("number", "state", "datetime_start", "datetime_complete")  # of `describe_trial`
+
+
+@model
+class ExportedStudy:
+    """What study.json holds; the version of golf-opt and of Optuna are for people."""
+
+    format: types.Positive
+    golf_opt: str
+    optuna: str
+    name: types.StudyName
+    directions: Annotated[list[Literal["MAXIMIZE", "MINIMIZE"]], Field(min_length=1)]
+    trials: gate.Count
+    user_attrs: dict[gate.Key, Any]
+    system_attrs: dict[gate.Key, Any]
+    files: dict[str, str] | None = None  # path in the folder -> SHA-256; version 0.1 kept none
 
 
 @dataclass(frozen=True)
 class Exported:
     """An export that was read and checked."""
 
-    study: Mapping[str, Any]  # as `describe_study` gives it
+    study: ExportedStudy
     trials: list[FrozenTrial]  # in order, with the ids that they had
     folder: Path
 
+    def read_file(self, name: str) -> bytes | None:
+        """Return what a file of the export holds; None where it has none of that name.
 
-def write_study(folder: Path, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
-    """Write what is no checkpoint and no artifact."""
-    described = json.dumps(describe_study(study, len(trials)), indent=2)
-    (folder / "study.json").write_text(described + "\n")
+        Raises:
+            UsageError: it is no regular file inside the folder, or not the one that was exported.
+        """
+        path, digests = self.folder / name, self.study.files
+        if not os.path.lexists(path):
+            return None
+        data = read_exported(path, self.folder)
+        if digests is not None and hashlib.sha256(data).hexdigest() != digests.get(name):
+            raise UsageError(f"{path} is damaged: its checksum is not the one in study.json.")
+        return data
+
+
+def write_trials(folder: Path, trials: Sequence[FrozenTrial]) -> None:
     rows = [describe_trial(trial) for trial in trials]
     with (folder / "trials.jsonl").open("w") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     write_csv(folder / "trials.csv", rows)
 
 
-def checkpoint_path(folder: Path, number: int) -> Path:
-    return folder / "checkpoints" / f"{number}.safetensors"
+def checkpoint_name(number: int) -> str:
+    return f"checkpoints/{number}.safetensors"
 
 
-def describe_study(study: optuna.Study, num_trials: int) -> dict[str, Any]:
-    return {
+def write_study(folder: Path, study: optuna.Study, num_trials: int) -> None:
+    """Write study.json, last: it knows the other files."""
+    paths = [path for name in FILES for path in sorted((folder / name).glob("*"))]
+    described = {
         "format": FORMAT,
         "golf_opt": __version__,
         "optuna": optuna.__version__,
@@ -69,7 +107,12 @@ def describe_study(study: optuna.Study, num_trials: int) -> dict[str, Any]:
         "trials": num_trials,
         "user_attrs": study.user_attrs,
         "system_attrs": {k: v for k, v in marks(study).items() if k != IMPORTING},
+        "files": {
+            path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in paths
+        },
     }
+    (folder / "study.json").write_text(json.dumps(described, indent=2) + "\n")
 
 
 def describe_trial(trial: FrozenTrial) -> dict[str, Any]:
@@ -117,66 +160,88 @@ def write_csv(path: Path, trials: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_export(folder: Path) -> Exported:
-    """Read and check an export.
+    """Read and check an export; a trial that cannot be read is told, and counts as failed.
 
     Raises:
         UsageError: it is none, or is damaged.
     """
-    path = folder / "study.json"
+    path, lines_path = folder / "study.json", folder / "trials.jsonl"
+    if not path.is_file():
+        raise UsageError(
+            f"input is {str(folder)!r}, but must be a folder that golf-opt export wrote: it has no "
+            "study.json."
+        )
     try:
-        study = json.loads(path.read_text())
-        if study["format"] != FORMAT:
+        row = gate.read_json(read_exported(path, folder).decode())
+        if row["format"] != FORMAT:
             raise UsageError(
-                f"{path} has format {study['format']!r}, but must have {FORMAT}: it was made by "
+                f"{path} has format {row['format']!r}, but must have {FORMAT}: it was made by "
                 "another version of golf-opt."
             )
-        lines = (folder / "trials.jsonl").read_text().splitlines()
-    except OSError as error:
-        raise UsageError(
-            f"input is {str(folder)!r}, but must be a folder that golf-opt export wrote: "
-            f"{error.filename} cannot be read: {error.strerror}."
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UsageError):
+        study: ExportedStudy = check(ExportedStudy, row)
+        lines = read_exported(lines_path, folder).decode().split("\n")
+    except gate.UNREADABLE as error:
+        if isinstance(error, UsageError) and str(folder) in str(error):
             raise
-        raise UsageError(f"{path} is damaged: {_reason(error)}.") from error
-    for key, kind in STUDY_KEYS.items():
-        if not isinstance(study.get(key), kind):
-            raise UsageError(f"{path} is damaged: its {key} is {study.get(key)!r}.")
-    for direction in study["directions"]:
-        if direction not in StudyDirection.__members__:
-            raise UsageError(f"{path} is damaged: {direction!r} is no direction.")
-    if len(lines) != study["trials"]:
+        raise UsageError(f"{path} is damaged: {gate.reason(error)}.") from error
+    if lines.pop():
+        lines.append("")  # the last line was cut
+    if len(lines) != study.trials:
         raise UsageError(
-            f"{folder / 'trials.jsonl'} is damaged: it has {len(lines)} lines, but must have "
-            f"{study['trials']}."
+            f"{lines_path} is damaged: it has {len(lines)} lines, but must have {study.trials}."
         )
-    trials = [_trial_of_line(folder, number, line) for number, line in enumerate(lines)]
+    complaints: list[str] = []
+    study = replace(study, system_attrs=gate.admit_attributes(study.system_attrs, complaints))
+    trials = _trials_of(lines, len(study.directions), complaints)
+    gate.tell(str(folder), complaints)
     return Exported(study, trials, folder)
 
 
-def _trial_of_line(folder: Path, number: int, line: str) -> FrozenTrial:
+def _trials_of(
+    lines: Sequence[str], num_objectives: int, complaints: list[str]
+) -> list[FrozenTrial]:
+    trials: list[FrozenTrial] = []
+    known: dict[str, BaseDistribution] = {}
+    for number, line in enumerate(lines):
+        try:
+            trial = _trial_of_line(number, line, num_objectives, complaints)
+            for name, distribution in trial.distributions.items():
+                check_distribution_compatibility(known.setdefault(name, distribution), distribution)
+        except gate.UNREADABLE as error:
+            complaints.append(gate.counts_as_failed(number, error))
+            trial = gate.failed(number, -1 - number, gate.reason(error))
+        trials.append(trial)
+    return trials
+
+
+def read_exported(path: Path, folder: Path) -> bytes:
+    """Read a file of an export.
+
+    Raises:
+        UsageError: it cannot be read, or is no regular file inside the folder.
+    """
     try:
-        trial = parse_trial(json.loads(line))
-        check_trial(trial)
-        if trial.number != number:
-            raise ValueError(f"trial {trial.number} stands where trial {number} must")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        where = f"{folder / 'trials.jsonl'}, line {number + 1}"
-        raise UsageError(f"{where}, is damaged: {_reason(error)}.") from error
+        return read_regular(path, inside=folder)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _trial_of_line(
+    number: int, line: str, num_objectives: int, complaints: list[str]
+) -> FrozenTrial:
+    """Return the trial of a line; raise one of `gate.UNREADABLE` where it is none."""
+    trial = gate.admit(parse_trial(gate.read_json(line)), num_objectives, complaints)
+    check_trial(trial)
+    if trial.number != number:
+        raise ValueError(f"trial {trial.number} stands where trial {number} must")
     return trial
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).rstrip(".")
-    return f"it has no {text}" if isinstance(error, KeyError) else text
 
 
 def parse_trial(row: Mapping[str, Any]) -> FrozenTrial:
     """Return the trial that `describe_trial` wrote."""
     return FrozenTrial(
         number=row["number"],
-        trial_id=row["id"],
+        trial_id=check(gate.Count, row["id"], "id"),
         state=TrialState[row["state"]],
         value=None,
         values=row["values"],

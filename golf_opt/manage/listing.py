@@ -81,7 +81,7 @@ def study_rows(storage: BaseStorage) -> list[StudyRow]:
 
 
 def study_row(study: optuna.Study) -> StudyRow:
-    plan = readable(marks(study))
+    plan = readable(study.study_name, marks(study))
     net = plan.net if plan else None
     trials = study.get_trials(deepcopy=False)
     best = best_trial(study)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -17,12 +18,13 @@ from golf_opt.config.schema import RemovalConfig
 from golf_opt.storage.checkpoint import open_checkpoints
 from golf_opt.storage.connect import opened_to_read
 from golf_opt.storage.optuna_internals import id_of_study, storage_of
-from golf_opt.storage.studies import STUDY_ID, find_any_study, marks
+from golf_opt.storage.studies import find_any_study, marks
 from golf_opt.storage.workers import coordination, is_held
 from golf_opt.utils.processes import show_worker
 from golf_opt.utils.trials import counts
 
-ARTIFACT = re.compile(r"artifacts:([0-9a-f-]{36})")  # key of Optuna's attribute for a file
+# keys of attributes for a file: Optuna's, and the dashboard's for one of a finished trial
+ARTIFACT = re.compile(r"(?:dashboard:artifacts:\d+|artifacts):([0-9a-f-]{36})")
 
 
 def remove(config: RemovalConfig, say: Callable[[str], None]) -> bool:
@@ -115,6 +117,6 @@ def remove_study(study: optuna.Study, folder: Path, artifacts: Iterable[str]) ->
             store.remove(id_)
         except ArtifactNotFound:
             continue
-    if re.fullmatch(r"[0-9a-f]{32}", str(marks(study).get(STUDY_ID))):
+    with contextlib.suppress(UsageError):  # a foreign study has no checkpoints
         open_checkpoints(study, folder).delete_all()
     optuna.delete_study(study_name=study.study_name, storage=storage_of(study))

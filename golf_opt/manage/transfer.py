@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +17,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ExportConfig, ImportConfig
-from golf_opt.manage.archive import Exported, checkpoint_path, read_export, write_study
+from golf_opt.manage.archive import (
+    Exported,
+    checkpoint_name,
+    read_export,
+    write_study,
+    write_trials,
+)
 from golf_opt.manage.removal import artifact_ids, artifacts_of, remove_study
+from golf_opt.storage import gate
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints, pack, unpack
 from golf_opt.storage.connect import opened_storage, opened_to_read
 from golf_opt.storage.optuna_internals import id_of_trial
@@ -57,11 +65,15 @@ def export_study(config: ExportConfig, say: Say) -> None:
 def write_export(study: optuna.Study, folder: Path, config: ExportConfig, say: Say) -> str:
     """Write every file; return `3 trials, 3 checkpoints`."""
     trials = study.get_trials(deepcopy=False)
-    write_study(folder, study, trials)
-    copy_artifacts(config.folder / "artifacts", folder / "artifacts", artifacts_of(study), [])
+    write_trials(folder, trials)
+    for id_ in sorted(artifacts_of(study)):
+        source = config.folder / "artifacts" / id_
+        if source.is_file() and not source.is_symlink():
+            replace_file(folder / "artifacts" / id_, source.read_bytes())
     kept = f"{len(trials)} trials"
     if config.checkpoints and read(marks(study)) is not None:
         kept += f", {export_checkpoints(study, trials, config.folder, folder, say)} checkpoints"
+    write_study(folder, study, len(trials))
     return kept
 
 
@@ -75,25 +87,39 @@ def export_checkpoints(
     for trial in trials:
         if "seed" not in trial.user_attrs:
             continue  # it was never started
-        job = description.job(trial)
         try:
+            job = description.job(trial)
             checkpoint = checkpoints.load(trial.number, job)
         except FileNotFoundError:
             continue
-        except DamagedCheckpoint as damage:
+        except (DamagedCheckpoint, UsageError) as damage:
             say(f"left out: {damage}")
             continue
-        replace_file(checkpoint_path(target, trial.number), pack(job, checkpoint))
+        replace_file(target / checkpoint_name(trial.number), pack(job, checkpoint))
         written += 1
     return written
 
 
-def copy_artifacts(source: Path, target: Path, ids: set[str], copied: list[str]) -> None:
-    """Copy the files that there are and the target lacks; name each in `copied`."""
-    for id_ in sorted(ids):
-        if (source / id_).is_file() and not (target / id_).exists():
-            replace_file(target / id_, (source / id_).read_bytes())
+def import_artifacts(exported: Exported, folder: Path, copied: list[str]) -> None:
+    """Copy the files that the export has and the folder lacks; name each in `copied`.
+
+    One that is no regular file of the export, or not the one that was exported, is told and left
+    out: a picture is not worth a study.
+    """
+    ids = artifact_ids(exported.study.system_attrs)
+    for trial in exported.trials:
+        ids |= artifact_ids(trial.system_attrs)
+    complaints = []
+    for id_ in sorted(id_ for id_ in ids if not (folder / id_).exists()):
+        try:
+            data = exported.read_file(f"artifacts/{id_}")
+        except UsageError as error:
+            complaints.append(f"a file is left out: {gate.reason(error)}")
+            continue
+        if data is not None:
+            replace_file(folder / id_, data)
             copied.append(id_)
+    gate.tell(str(exported.folder), complaints)
 
 
 def import_study(config: ImportConfig, say: Say) -> None:
@@ -106,7 +132,7 @@ def import_study(config: ImportConfig, say: Say) -> None:
         UsageError: the folder is no export, or the name is taken.
     """
     exported = read_export(config.input)
-    name = config.name or exported.study["name"]
+    name = config.name or exported.study.name
     if config.storage.url is None and config.storage.url_env is None:
         raise UsageError("storage is memory, but must be one that outlives the import.")
     with opened_storage(config.storage) as storage, stop_on_signals() as stop:
@@ -134,7 +160,7 @@ def create_empty(storage: BaseStorage, name: str, exported: Exported) -> optuna.
         if not importer or is_alive(importer):
             raise taken(name)
         optuna.delete_study(study_name=name, storage=storage)
-    directions = [StudyDirection[direction] for direction in exported.study["directions"]]
+    directions = [StudyDirection[direction] for direction in exported.study.directions]
     try:
         study = optuna.create_study(study_name=name, storage=storage, directions=directions)
     except optuna.exceptions.DuplicatedStudyError as error:  # another one was faster
@@ -163,23 +189,20 @@ def fill(
     study: optuna.Study, exported: Exported, folder: Path, written: list[str], stop: Stop
 ) -> None:
     """Add attributes, trials and files; name in `written` the artifacts that were not there."""
-    renamed = {}
     for trial in unless_stopped(exported.trials, stop):
         study.add_trial(_requeued(trial))
-    for old, new in zip(exported.trials, study.get_trials(deepcopy=False), strict=True):
-        renamed[f"dashboard:{id_of_trial(old)}:"] = f"dashboard:{id_of_trial(new)}:"
-    for key, value in exported.study["user_attrs"].items():
+    pairs = zip(exported.trials, study.get_trials(deepcopy=False), strict=True)
+    renamed = {str(id_of_trial(old)): str(id_of_trial(new)) for old, new in pairs}
+    for key, value in exported.study.user_attrs.items():
         study.set_user_attr(key, value)
-    system_attrs = exported.study["system_attrs"]
+    system_attrs = exported.study.system_attrs
     for key, value in system_attrs.items():
         if key not in KEYS:
             mark(study, _renamed(key, renamed), value)
     if STUDY_ID in system_attrs:
         mark(study, STUDY_ID, uuid.uuid4().hex)
     import_checkpoints(study, exported, folder, stop)
-    ids = set[str]().union(*(artifact_ids(trial.system_attrs) for trial in exported.trials))
-    ids |= artifact_ids(system_attrs)
-    copy_artifacts(exported.folder / "artifacts", folder / "artifacts", ids, written)
+    import_artifacts(exported, folder / "artifacts", written)
     for key in KEYS:
         if key in system_attrs:
             mark(study, key, system_attrs[key])
@@ -196,22 +219,26 @@ def _requeued(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _renamed(key: str, renamed: Mapping[str, str]) -> str:
-    """Return the dashboard's key for a trial's note under the trial's new id."""
-    head = key[: key.find(":", len("dashboard:")) + 1]
-    return renamed.get(head, head) + key[len(head) :]
+    """Return the dashboard's key for a trial's note or file under the trial's new id."""
+    return re.sub(
+        r"^(dashboard:(?:artifacts:)?)(\d+)(?=:)",
+        lambda match: match[1] + renamed.get(match[2], match[2]),
+        key,
+    )
 
 
 def import_checkpoints(study: optuna.Study, exported: Exported, folder: Path, stop: Stop) -> None:
-    description = read(exported.study["system_attrs"])
+    description = read(exported.study.system_attrs)
     if description is None:
         return  # a study that golf-opt did not make has none
     checkpoints = open_checkpoints(study, folder)
     for trial in unless_stopped(exported.trials, stop):
-        path = checkpoint_path(exported.folder, trial.number)
-        if not path.is_file():
+        name = checkpoint_name(trial.number)
+        data = exported.read_file(name)
+        if data is None or trial.state == TrialState.FAIL:
             continue
         job = description.job(trial)
         try:
-            checkpoints.put(trial.number, job, unpack(str(path), path.read_bytes(), job))
+            checkpoints.put(trial.number, job, unpack(str(exported.folder / name), data, job))
         except DamagedCheckpoint as damage:
             raise UsageError(f"{damage} Delete it to import the study without.") from damage

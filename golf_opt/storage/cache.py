@@ -7,7 +7,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Table
 
+from golf_opt.storage import gate
 from golf_opt.storage.optuna_internals import id_of_trial
 from golf_opt.storage.tables import Batch, Changes
 
@@ -31,6 +32,7 @@ class CachedStudy:
     finished: dict[tuple[TrialState, ...], list[FrozenTrial]] = field(default_factory=dict)
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
     total: int | None = None  # trials that it is to have
+    space: Mapping[str, BaseDistribution] | None = None  # that all of them are drawn from
     read_at: float = NEVER  # when other workers' trials were last read
     pause_s: float = REFRESH_S  # until they are read again
 
@@ -40,6 +42,18 @@ class CachedStudy:
         if trial.state.is_finished() or (before is not None and before.state.is_finished()):
             self.finished.clear()
         self.trials[trial.number] = trial
+
+    def fitting(self, trial: FrozenTrial) -> FrozenTrial:
+        """Return a trial that was read; one of another space counts as failed.
+
+        No sampler could learn from it, and most would raise.
+        """
+        for name, distribution in trial.distributions.items() if self.space is not None else ():
+            if self.space and self.space.get(name) != distribution:
+                other = ValueError(f"its {name} is of another space")
+                gate.tell("this study", [gate.counts_as_failed(trial.number, other)])
+                return gate.failed(trial.number, id_of_trial(trial), str(other))
+        return trial
 
     def in_states(self, states: Container[TrialState]) -> list[FrozenTrial]:
         """Return the trials in some states; pruners ask for the finished ones at every report."""
@@ -168,6 +182,7 @@ class TrialCache:
         trial_id = id_of_trial(trial)
         with self.lock:
             study = self.study(study_id)
+            trial = study.fitting(trial)
             self._places[trial_id] = (study_id, trial.number)
             if self.knows_better(trial_id):
                 return

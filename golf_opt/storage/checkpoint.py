@@ -7,18 +7,25 @@ that dies while writing leaves the file before it.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import Trial
+from pydantic import StrictFloat
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from golf_opt.engines.base import EpochResult, Job, LaneState
+from golf_opt.config import types
+from golf_opt.config.check import check, model
+from golf_opt.config.errors import UsageError
+from golf_opt.engines.base import EpochResult, Job, LaneState, Tensors
+from golf_opt.storage import gate
 from golf_opt.storage.optuna_internals import id_of_trial, storage_of
 from golf_opt.storage.studies import STUDY_ID, marks
 from golf_opt.storage.workers import ManyWorkers, coordination
@@ -26,6 +33,7 @@ from golf_opt.utils.files import replace_file
 
 FORMAT = 1
 LARGEST_IN_TABLE = 1 << 20  # bytes of tensors
+KINDS = ("weights", "buffers", "masks", "exp_avg", "exp_avg_sq", "momentum")  # see `LaneState`
 
 
 class DamagedCheckpoint(ValueError):
@@ -39,6 +47,20 @@ class Checkpoint:
     state: LaneState
     history: tuple[EpochResult, ...]
     engine: str
+
+
+@model
+class Header:
+    """What a checkpoint's file says besides its tensors."""
+
+    format: types.Positive
+    job: dict[str, Any]
+    engine: str
+    epoch: gate.Count
+    step: gate.Count
+    loss_sum: StrictFloat
+    time_s: StrictFloat
+    history: tuple[EpochResult, ...]
 
 
 def describe_job(job: Job) -> dict[str, Any]:
@@ -76,18 +98,34 @@ def unpack(name: str, data: bytes, job: Job | None = None) -> Checkpoint:
     try:
         tensors = load(data)
         size = int.from_bytes(data[:8], "little")  # of the JSON that a safetensors file begins with
-        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["golf_opt"])
-        if job is not None and header["job"] != json.loads(json.dumps(describe_job(job))):
-            ours = describe_job(job).items()
-            wrong = ", ".join(key for key, value in ours if header["job"].get(key) != value)
-            raise DamagedCheckpoint(f"{name} is of another trial: its {wrong} differs.")
-        history = tuple(EpochResult(**row) for row in header["history"])
-        place = (header[key] for key in ("epoch", "step", "loss_sum", "time_s"))
-        return Checkpoint(LaneState(tensors, *place), history, header["engine"])
+        text = json.loads(data[8 : 8 + size])["__metadata__"]["golf_opt"]
+        header: Header = check(Header, gate.read_json(text))
+        if job is not None:
+            _check_job(name, job, header, tensors)
+        place = (header.epoch, header.step, header.loss_sum, header.time_s)
+        return Checkpoint(LaneState(tensors, *place), header.history, header.engine)
     except DamagedCheckpoint:
         raise
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DamagedCheckpoint(f"{name} cannot be read as a checkpoint: {error}") from error
+    except (SafetensorError, *gate.UNREADABLE) as error:
+        why = gate.reason(error)
+        raise DamagedCheckpoint(f"{name} cannot be read as a checkpoint: {why}") from error
+
+
+def _check_job(name: str, job: Job, header: Header, tensors: Tensors) -> None:
+    """Refuse a checkpoint that another job wrote, or whose tensors are not those of its net."""
+    ours = json.loads(json.dumps(describe_job(job)))
+    if header.job != ours:
+        wrong = ", ".join(key for key, value in ours.items() if header.job.get(key) != value)
+        raise DamagedCheckpoint(f"{name} is of another trial: its {wrong} differs.")
+    shapes = {tensor.name: tensor.shape for tensor in (*job.net.parameters, *job.net.buffers)}
+    for key, tensor in tensors.items():
+        kind, _, of = key.partition("/")
+        if kind not in KINDS or tensor.shape != shapes.get(of) or tensor.dtype != np.float32:
+            raise DamagedCheckpoint(
+                f"{name} is damaged: its {key} is {tensor.dtype} of shape {tensor.shape}."
+            )
+    if header.epoch > job.epochs or len(header.history) != header.epoch:
+        raise DamagedCheckpoint(f"{name} is damaged: it is in epoch {header.epoch}.")
 
 
 class CheckpointFolder:
@@ -181,8 +219,14 @@ class CheckpointTable(CheckpointFolder):
 
 
 def open_checkpoints(study: optuna.Study, folder: Path) -> CheckpointFolder:
-    """Return a study's checkpoints; the study's own id keeps those of a deleted one away."""
-    own_id = str(marks(study)[STUDY_ID])
+    """Return a study's checkpoints; the study's own id keeps those of a deleted one away.
+
+    Raises:
+        UsageError: the study has no id that could name a folder.
+    """
+    own_id = str(marks(study).get(STUDY_ID))
+    if not re.fullmatch(r"[0-9a-f]{32}", own_id):
+        raise UsageError(f"study {study.study_name!r} has no id of its own, and so no checkpoints.")
     path = folder / "checkpoints" / own_id
     workers = coordination(storage_of(study))
     return CheckpointTable(path, workers, own_id) if workers.shared else CheckpointFolder(path)

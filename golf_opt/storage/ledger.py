@@ -20,7 +20,7 @@ from sqlalchemy import and_, delete, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from golf_opt.storage import tables
+from golf_opt.storage import gate, tables
 from golf_opt.storage.failures import is_made_meanwhile
 from golf_opt.storage.tables import CHECKPOINTS, LEASES, STUDIES, TRIALS, Batch, Row
 
@@ -75,9 +75,14 @@ class Ledger:
         started = datetime.now(UTC)
         with self._begin() as connection:
             self._lock_study(connection, study_id)
-            number = self._count(connection, study_id, tuple(TrialState))
-            if total is not None and number >= total:
+            mine = TRIALS.c.study_id == study_id
+            count = self._count(connection, mine)
+            if total is not None and count >= total:
                 return None
+            # as many as there are, unless somebody else gave a higher one
+            used = and_(mine, TRIALS.c.number < gate.MOST_TRIALS)
+            last = connection.scalar(select(sql.func.max(TRIALS.c.number)).where(used))
+            number = count if last is None else max(count, int(last) + 1)
             row = {"study_id": study_id, "number": number, "state": TrialState.RUNNING}
             made = connection.execute(insert(TRIALS).values(**row, datetime_start=_stored(started)))
             (trial_id,) = made.inserted_primary_key or (0,)
@@ -88,7 +93,8 @@ class Ledger:
         """Make a waiting trial a running one of this worker's; False if another was faster."""
         with self._begin() as connection:
             self._lock_study(connection, study_id)
-            if total is not None and self._count(connection, study_id, COUNTED) >= total:
+            counted = and_(TRIALS.c.study_id == study_id, TRIALS.c.state.in_(COUNTED))
+            if total is not None and self._count(connection, counted) >= total:
                 return False
             here = and_(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.WAITING)
             running = {"state": TrialState.RUNNING, "datetime_start": _stored(datetime.now(UTC))}
@@ -106,9 +112,8 @@ class Ledger:
         if found.rowcount != 1:
             raise KeyError(f"study {study_id} is not in the storage")
 
-    def _count(self, connection: Connection, study_id: int, states: Sequence[TrialState]) -> int:
-        mine = and_(TRIALS.c.study_id == study_id, TRIALS.c.state.in_(states))
-        return int(connection.scalar(select(sql.func.count()).where(mine)) or 0)
+    def _count(self, connection: Connection, trials: sql.ColumnElement[bool]) -> int:
+        return int(connection.scalar(select(sql.func.count()).where(trials)) or 0)
 
     def _lease(self, connection: Connection, trial_id: int) -> None:
         row = {"trial_id": trial_id, "owner": self.owner, "beat": self._now, "deaths": 0}

@@ -6,6 +6,7 @@ which says what of golf_opt no longer works.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -13,10 +14,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import optuna
+from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.storages._rdb import models as models
+from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy as FrozenStudy
 from optuna.trial import FrozenTrial
 
@@ -104,3 +108,56 @@ def refetch_trials(app: Any, study_id: int) -> None:
 def forget_all_trials(app: Any) -> None:
     """Empty the dashboard's cache of trials."""
     app._inmemory_cache.clear()
+
+
+class RebuiltCmaEs(optuna.samplers.CmaEsSampler):
+    """Optuna's CMA-ES, whose state is worked out from the trials at every ask.
+
+    Optuna pickles the state into attributes of trials and unpickles whatever it finds there, so
+    that who can write to a database, or hand over an export, runs code. But the state is a
+    function of the trials of each generation; neither is it kept here, nor read.
+    """
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        self._rebuilds_for = study, search_space
+        return super().sample_relative(study, trial, search_space)
+
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
+        study, space = self._rebuilds_for
+        as_box = _SearchSpaceTransform(
+            space, transform_step=not self._with_margin, transform_0_1=True
+        )
+        before = self._cma_rng.rng.get_state()
+        optimizer = self._init_optimizer(as_box, study.direction)
+        sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
+        size, first = optimizer.population_size, optimizer.generation
+        while True:
+            trials = self._get_solution_trials(completed_trials, optimizer.generation)[:size]
+            if len(trials) < size:
+                break
+            optimizer.tell([(self._place(t, as_box), sign * t.values[0]) for t in trials])
+        key = self._attr_key_generation
+        if any(trial.system_attrs.get(key, first) > first for trial in completed_trials):
+            self._cma_rng.rng.set_state(before)  # Optuna's finds a state, and draws none to begin
+        return optimizer
+
+    def _place(self, trial: FrozenTrial, as_box: _SearchSpaceTransform) -> Any:
+        if self._with_margin:
+            return np.array(trial.system_attrs["x_for_tell"])
+        return as_box.transform(trial.params)
+
+    def _get_solution_trials(self, trials: list[FrozenTrial], generation: int) -> list[FrozenTrial]:
+        _, space = self._rebuilds_for
+        return [
+            trial
+            for trial in super()._get_solution_trials(trials, generation)
+            if space.keys() <= trial.params.keys() and math.isfinite(trial.values[0])
+        ]
+
+    def _split_optimizer_str(self, optimizer_str: str) -> dict[str, str]:
+        return {}  # of attributes to keep

@@ -52,6 +52,7 @@ OBJECTIVES: Any = models.TrialValueModel.__table__
 REPORTS: Any = models.TrialIntermediateValueModel.__table__
 USER_ATTRS: Any = models.TrialUserAttributeModel.__table__
 SYSTEM_ATTRS: Any = models.TrialSystemAttributeModel.__table__
+STUDY_DIRECTIONS: Any = models.StudyDirectionModel.__table__
 STUDY_USER_ATTRS: Any = models.StudyUserAttributeModel.__table__
 STUDY_SYSTEM_ATTRS: Any = models.StudySystemAttributeModel.__table__
 

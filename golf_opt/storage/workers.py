@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
@@ -43,9 +44,15 @@ class ManyWorkers:
         """Whether the database answered last time."""
         return self._sync.reachable_since is not None
 
-    def set_total(self, study_id: int, total: int) -> None:
-        """Let the study have at most `total` trials, whoever asks."""
-        self._cache.study(study_id).total = total
+    def set_plan(
+        self, study_id: int, total: int, space: Mapping[str, BaseDistribution] | None = None
+    ) -> None:
+        """Let the study have at most `total` trials, whoever asks, and no other space."""
+        with self._cache.lock:
+            study = self._cache.study(study_id)
+            study.total, study.space = total, space
+            for trial in list(study.trials.values()):
+                study.put(study.fitting(trial))
 
     def lost_trials(self) -> set[int]:
         """Return ids of trials that others took over: this worker was silent for too long."""
@@ -108,7 +115,9 @@ class SingleWorker:
     def __init__(self, storage: BaseStorage) -> None:
         self.reader = storage
 
-    def set_total(self, study_id: int, total: int) -> None:
+    def set_plan(
+        self, study_id: int, total: int, space: Mapping[str, BaseDistribution] | None = None
+    ) -> None:
         """Nobody else asks for trials."""
 
     def lost_trials(self) -> set[int]:

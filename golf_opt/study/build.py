@@ -21,7 +21,7 @@ from golf_opt.config.schema import StudyConfig
 from golf_opt.storage.optuna_internals import num_grid_points
 from golf_opt.study.callbacks import Callback
 from golf_opt.study.description import StudyDescription
-from golf_opt.study.samplers import FreshSampler, GridSampler, grid_sampler
+from golf_opt.study.samplers import CmaEsSampler, FreshSampler, GridSampler, grid_sampler
 from golf_opt.study.space import Space, build_space
 from golf_opt.task import rng
 from golf_opt.task.arch import Net, build_net
@@ -67,6 +67,8 @@ def check_targets(part: str, node: Any) -> None:
     if isinstance(node, list):
         for child in node:
             check_targets(part, child)
+    if isinstance(node, str) and "${" in node:
+        raise UsageError(f"the study's {part} has {node!r}; a worker resolves nothing stored.")
 
 
 def _is_known(target: str) -> bool:
@@ -77,9 +79,11 @@ def _is_known(target: str) -> bool:
         named = get_object(target)
     except Exception:  # whatever Hydra finds wrong with a name
         return False
-    return named is grid_sampler or (
-        inspect.isclass(named) and issubclass(named, (BaseSampler, BasePruner))
-    )
+    if not inspect.isclass(named):
+        return named is grid_sampler
+    if issubclass(named, optuna.samplers.CmaEsSampler) and named is not CmaEsSampler:
+        return False  # it would unpickle what lies in the database
+    return issubclass(named, (BaseSampler, BasePruner))
 
 
 def sampler_maker(plan: Plan, space: Space) -> Callable[[int], BaseSampler]:

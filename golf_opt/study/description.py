@@ -8,19 +8,21 @@ from __future__ import annotations
 import contextlib
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from golf_opt import __version__
-from golf_opt.config import defaults
+from golf_opt.config import defaults, types
+from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import StudyConfig
 from golf_opt.engines.base import Job
+from golf_opt.storage import gate
 from golf_opt.storage.optuna_internals import id_of_study
 from golf_opt.storage.studies import STUDY_ID, find_any_study, mark, marks
 from golf_opt.storage.workers import flush
@@ -36,28 +38,58 @@ RECIPE_0_1, FINGERPRINT_0_1, FACTS_0_1 = (
     f"golf_opt:{part}" for part in ("recipe", "fingerprint", "facts")
 )
 KEYS = (DESCRIPTION, RECIPE_0_1, FINGERPRINT_0_1)  # a study without them is not run or golfed with
-RENAMED = {"golf_opt.space.grid_sampler": "golf_opt.study.samplers.grid_sampler"}  # since 0.1
+RENAMED = {  # what a stored study may ask for by a name that is not ours today
+    "golf_opt.space.grid_sampler": "golf_opt.study.samplers.grid_sampler",
+    "optuna.samplers.CmaEsSampler": "golf_opt.study.samplers.CmaEsSampler",
+}
 OBJECTIVES = {"test": "test accuracy", "holdout": "holdout accuracy"}  # by protocol
+
+
+def _made_by(build: Callable[[dict[str, Any]], object]) -> AfterValidator:
+    """Return the check that something can be made of a stored mapping."""
+
+    def check_made(node: dict[str, Any]) -> dict[str, Any]:
+        try:
+            build(node)
+        except gate.UNREADABLE as error:
+            raise ValueError(gate.reason(error)) from error
+        return node
+
+    return AfterValidator(check_made)
+
+
+def _part(node: dict[str, Any]) -> dict[str, Any]:
+    """Return a sampler or pruner under today's name."""
+    if "_target_" not in node:
+        return node
+    target = node["_target_"]
+    if not isinstance(target, str):
+        raise ValueError(f"its _target_ is {target!r}, but must be a name")
+    return node | {"_target_": RENAMED.get(target, target)}
+
+
+Part = Annotated[dict[str, Any], AfterValidator(_part)]
+Short = Annotated[str, Field(max_length=100)]
 
 
 class StudyDescription(BaseModel):
     """One study, wherever it runs: data by name and hash, nothing of storage, engine or folder."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True)
 
-    format: int = FORMAT
-    version: str  # of golf_opt, which stored this
-    arch: dict[str, Any]  # name and layers, as `build_net` takes them
-    space: dict[str, Any]  # as `build_space` takes it
-    sampler: dict[str, Any]  # _target_ and arguments
-    pruner: dict[str, Any]  # likewise
+    format: types.Positive = FORMAT
+    version: Short  # of golf_opt, which stored this
+    arch: Annotated[dict[str, Any], _made_by(build_net)]  # name and layers
+    space: Annotated[dict[str, Any], _made_by(build_space)]
+    sampler: Part  # _target_ and arguments
+    pruner: Part  # likewise
     data: Literal["mnist", "fashion", "digits"]
-    digest: str  # of what a trial sees of the data, see `View.digest`
-    num_train: int  # images
+    digest: Short  # of what a trial sees of the data, see `View.digest`
+    num_train: Annotated[int, Field(ge=0)]  # images
     protocol: Literal["test", "holdout"]
-    epochs: int  # of each trial
-    trials: int  # in all
-    seed: int
+    epochs: types.Epochs  # of each trial
+    trials: types.Positive  # in all
+    seed: types.Seed
     command: str  # what the user typed
 
     @property
@@ -88,9 +120,14 @@ class StudyDescription(BaseModel):
         return f"{self.net.name}@{suffix}" if suffix else self.net.name
 
     def job(self, trial: FrozenTrial) -> Job:
-        """Return what a lane trains for a trial: what was tuned, and what the space fixes."""
-        candidate = Candidate(**dict(self.search_space.fixed) | trial.params)
-        return Job(self.net, candidate, trial.user_attrs["seed"], self.epochs)
+        """Return what a lane trains for a trial: what was tuned, and what the space fixes.
+
+        Raises:
+            UsageError: the trial's parameters or its seed are none.
+        """
+        candidate = check(Candidate, dict(self.search_space.fixed) | trial.params)
+        seed: int = check(types.Seed, trial.user_attrs.get("seed"), "seed")
+        return Job(self.net, candidate, seed, self.epochs)
 
     def snapshot(self, name: str, trials: Sequence[FrozenTrial]) -> StudySnapshot:
         """Return the study as figures and reports read it, with some of its trials."""
@@ -144,7 +181,7 @@ def read(attributes: Mapping[str, Any]) -> StudyDescription | None:
         first = error.errors()[0]
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except (KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = gate.reason(error)
     raise UsageError(f"the study's description is damaged: {reason}.")
 
 
@@ -154,20 +191,22 @@ def _stored_by_0_1(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     recipe: dict[str, Any] = attributes[RECIPE_0_1]
     data = attributes[FINGERPRINT_0_1]["data"]
-    sampler = recipe["sampler"]
-    target = sampler.get("_target_")
     return recipe | {
         "format": FORMAT,
-        "sampler": sampler | {"_target_": RENAMED.get(target, target)},
         "digest": data.partition(" ")[2].strip("()"),
         "num_train": attributes.get(FACTS_0_1, {}).get("num_train", 0),
     }
 
 
-def readable(attributes: Mapping[str, Any]) -> StudyDescription | None:
-    """Return what `read` does; None where that raises, for a list that shows other studies too."""
-    with contextlib.suppress(UsageError):
+def readable(name: str, attributes: Mapping[str, Any]) -> StudyDescription | None:
+    """Return what `read` does; where that raises, tell it and return None.
+
+    For a list that shows other studies, too.
+    """
+    try:
         return read(attributes)
+    except UsageError as error:
+        gate.tell(f"study {name!r}", [str(error)])
     return None
 
 
@@ -194,7 +233,7 @@ def best_of_all(storage: BaseStorage, but: str) -> list[StudySnapshot]:
     """Return every study of ours but one, each with its best trial alone."""
     snapshots = []
     for frozen in storage.get_all_studies():
-        plan = readable(frozen.system_attrs)
+        plan = readable(frozen.study_name, frozen.system_attrs)
         if plan is not None and frozen.study_name != but:
             with contextlib.suppress(ValueError):  # no trial is complete
                 best = storage.get_best_trial(id_of_study(frozen))

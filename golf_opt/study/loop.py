@@ -38,7 +38,8 @@ class StudyLoop:
         self._parts, self._say = parts, say
         self._study.sampler, self._study.pruner = parts.sampler, parts.pruner
         self._workers = coordination(storage_of(context.study))
-        self._workers.set_total(id_of_study(context.study), self._plan.trials)
+        space = {name: dimension.distribution for name, dimension in parts.space.tuned.items()}
+        self._workers.set_plan(id_of_study(context.study), self._plan.trials, space)
         self._lanes: Lanes[TrialRun] = Lanes(context.engine)
         self._finished: list[TrialRun] = []  # in the storage, but callbacks do not know yet
         self._asking_s: list[float] = []  # for each trial: ask and suggest

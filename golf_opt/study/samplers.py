@@ -17,7 +17,10 @@ from pydantic import Field, StrictInt
 
 from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
+from golf_opt.storage.optuna_internals import RebuiltCmaEs
 from golf_opt.study.space import Space
+
+CmaEsSampler = RebuiltCmaEs  # in conf/sampler, and for studies that name Optuna's
 
 
 class GridSampler(optuna.samplers.GridSampler):

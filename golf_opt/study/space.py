@@ -19,6 +19,7 @@ matter only where another parameter has a certain value:
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,11 @@ class Space:
     fixed: Mapping[str, Any]
 
     def suggest(self, trial: optuna.Trial) -> Candidate:
-        """Ask the sampler for a candidate."""
+        """Ask the sampler for a candidate.
+
+        Raises:
+            UsageError: the trial was stored with a value that the space does not hold.
+        """
         values = dict(self.fixed)
         for name, dimension in self.tuned.items():
             if all(values.get(other) in allowed for other, allowed in dimension.when.items()):
@@ -200,10 +205,17 @@ def show_distribution(distribution: BaseDistribution) -> str:
 
 
 def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, CategoricalDistribution):
-        return trial.suggest_categorical(name, distribution.choices)
-    assert isinstance(distribution, (IntDistribution, FloatDistribution))
-    whole = isinstance(distribution, IntDistribution)
-    ask: Any = trial.suggest_int if whole else trial.suggest_float
-    options = {"step": distribution.step, "log": distribution.log}
-    return ask(name, distribution.low, distribution.high, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Optuna warns of what is refused below
+        if isinstance(distribution, CategoricalDistribution):
+            value: Any = trial.suggest_categorical(name, distribution.choices)
+        else:
+            assert isinstance(distribution, (IntDistribution, FloatDistribution))
+            whole = isinstance(distribution, IntDistribution)
+            ask: Any = trial.suggest_int if whole else trial.suggest_float
+            options = {"step": distribution.step, "log": distribution.log}
+            value = ask(name, distribution.low, distribution.high, **options)
+    if not contains(distribution, value):
+        held = show_distribution(distribution)
+        raise UsageError(f"its {name} is {value!r}, but the space holds {held}.")
+    return value

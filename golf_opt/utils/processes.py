@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import uuid
@@ -24,10 +25,14 @@ def show_worker(worker: str) -> str:
 
 
 def is_alive(worker: str) -> bool:
-    """Return whether a worker may still be running; one on another host may."""
-    host, pid, born, _ = worker.rsplit(":", 3)
-    if host != socket.gethostname():
+    """Return whether a worker may still be running; one on another host may.
+
+    So may one whose name is not of our making: that it is silent tells in time.
+    """
+    match = re.fullmatch(r"(.*):(\d{1,9}):(\d*):\w*", worker)
+    if match is None or match[1] != socket.gethostname():
         return True
+    pid, born = match[2], match[3]
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
