@@ -7,6 +7,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -29,7 +30,7 @@ class StudySnapshot:
     epochs: int
     trials: Sequence[FrozenTrial]
 
-    @property
+    @cached_property
     def complete(self) -> list[FrozenTrial]:
         """The complete trials whose value is an accuracy; others have no place in a figure."""
         return [
@@ -38,7 +39,7 @@ class StudySnapshot:
             if trial.state == TrialState.COMPLETE and is_accuracy(trial.value)
         ]
 
-    @property
+    @cached_property
     def best(self) -> FrozenTrial | None:
         return next(iter(best_trials(self.complete, 1)), None)
 
