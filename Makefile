@@ -36,10 +36,11 @@ study: $(SETUP) ## Run a study of ARCH up to TRIALS trials, or go on with it
 worker: $(SETUP) ## Run trials of STUDY beside its other workers
 	@$(GOLF) worker study=$(STUDY) $(ARGS)
 
+# of ARGS, the dashboard takes what is about it and about where the studies are
 demo: $(SETUP) ## Two small studies of bundled digits, a minute or two, then the dashboard
-	@$(GOLF) study arch=c4-5-4 data=digits trials=20 epochs=12 dir=studies/demo
-	@$(GOLF) study arch=c3-4-4 data=digits trials=12 epochs=12 dir=studies/demo
-	@$(GOLF) dashboard dir=studies/demo $(ARGS)
+	@$(GOLF) study arch=c4-5-4 data=digits trials=20 epochs=12 dir=studies/demo $(filter-out dashboard.%,$(ARGS))
+	@$(GOLF) study arch=c3-4-4 data=digits trials=12 epochs=12 dir=studies/demo $(filter-out dashboard.%,$(ARGS))
+	@$(GOLF) dashboard dir=studies/demo $(filter dashboard.% dir=% storage% data.root=%,$(ARGS))
 
 dashboard: $(SETUP) ## Browse the studies at http://127.0.0.1:8080/
 	@$(GOLF) dashboard $(ARGS)

@@ -181,6 +181,36 @@ def test_a_disk_that_fills_ends_the_study_and_space_lets_it_go_on(
     assert all(t.state.name == "COMPLETE" and t.value == t.intermediate_values[2] for t in trials)
 
 
+@pytest.mark.parametrize(
+    ("storage", "leave"), [("sqlite", 0), ("sqlite", 8_192), ("sqlite", 250_000), ("journal", 0)]
+)
+def test_a_study_that_a_full_disk_refuses_leaves_nothing(
+    golf: Golf, small_disk: Path, storage: str, leave: int
+) -> None:
+    (small_disk / "there").mkdir()
+    fill(small_disk, leave)
+    ran = golf(*QUICK, f"dir={small_disk}/there/a/b", f"storage={storage}", "trials=1")
+    told(Ran(ran.status, "", ran.err))  # the study may have been announced
+    assert sorted(small_disk.rglob("*")) == [small_disk / "ballast", small_disk / "there"]
+
+
+def test_a_full_disk_costs_nothing_that_was_there(golf: Golf, small_disk: Path) -> None:
+    folder = small_disk / "studies"
+    (folder / "artifacts").mkdir(parents=True)  # empty, and not ours to remove
+    assert golf(*QUICK, f"dir={folder}", "trials=1").status == 0
+    before = {path for path in small_disk.rglob("*") if not path.name.endswith(("-shm", "-wal"))}
+    fill(small_disk, 0)
+    told(golf(*QUICK, f"dir={folder}", "trials=2", "study.name=other", "engine=torch"))
+    assert before <= set(small_disk.rglob("*"))
+    (small_disk / "ballast").unlink()
+    assert golf("ls", f"dir={folder}").out.count("\n") == 2
+
+
+def test_a_mistake_leaves_no_empty_folder(golf: Golf, tmp_path: Path) -> None:
+    told(golf("worker", "study=none", "dir=a/b", "engine=torch"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_export_to_a_full_disk_leaves_nothing(golf: Golf, small_disk: Path) -> None:
     golf(*QUICK, "trials=2")
     fill(small_disk, leave=4_096)
@@ -205,7 +235,7 @@ def test_an_import_to_a_full_disk_leaves_nothing(
     said = told(golf("import", "input=out", url, f"dir={small_disk}"))
     assert said.endswith("cannot be written: No space left on device.")
     assert golf("ls", url, "format=json").out == "[]\n"
-    assert [path for path in small_disk.rglob("*") if path.is_file()] == [small_disk / "ballast"]
+    assert list(small_disk.rglob("*")) == [small_disk / "ballast"]
     assert golf("import", "input=out", url).status == 0
 
 

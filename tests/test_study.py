@@ -6,8 +6,10 @@ import contextlib
 import doctest
 import os
 import re
+import shlex
 import signal
 import sqlite3
+import statistics
 import subprocess
 import sys
 import textwrap
@@ -18,7 +20,7 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import Ran
+from conftest import Ran, told
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
@@ -89,7 +91,7 @@ def test_the_study_carries_a_note_and_a_metric_name(golf: Golf, tmp_path: Path) 
     note = get_note(study)
     for part in ("807 parameters", "Best so far", "golf-opt study data=digits", "noise of seeds"):
         assert part in note
-    assert "best test accuracy" in out and "make dashboard" in out and NAME in out
+    assert "best test accuracy" in out and "next: golf-opt dashboard\n" in out and NAME in out
 
 
 def wait_for_epoch(folder: Path, epoch: int) -> None:
@@ -289,10 +291,100 @@ def test_a_damaged_checkpoint_only_costs_its_epochs(
         cut = database.execute("UPDATE golf_checkpoints SET data = substr(data, 1, 99)")
         assert cut.rowcount >= 1
         database.commit()
-    assert golf(*LONG).status == 0
+    ran = golf(*LONG)
+    assert ran.status == 0
+    (said,) = [line for line in ran.out.splitlines() if "damaged" in line]
+    assert re.match(
+        r"trial \d starts anew, since its checkpoint is damaged: .* cannot be read", said
+    )
     trials = load(tmp_path, "s").trials
     assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
     assert any("cannot be read" in t.user_attrs.get("checkpoint_damaged", "") for t in trials)
+
+
+def test_a_killed_trial_with_a_damaged_checkpoint_is_not_said_to_go_on_from_it(
+    golf: Golf, golf_process: Start, tmp_path: Path
+) -> None:
+    process = golf_process(*LONG)
+    wait_for_epoch(tmp_path, 2)
+    process.kill()
+    process.communicate(timeout=120)
+    with contextlib.closing(sqlite3.connect(tmp_path / "studies" / "golf.db")) as database:
+        database.execute("UPDATE golf_checkpoints SET data = x'00'")
+        database.commit()
+    ran = golf(*LONG)
+    assert ran.status == 0
+    assert "was left by a worker that died; it waits to go on" in ran.out
+    assert "starts anew, since its checkpoint is damaged" in ran.out
+    assert "from its checkpoint" not in ran.out
+
+
+FIXED = ("space.batch_size=32", "space.lr=1e-3", "space.step_size=5", "space.gamma=0.6")
+
+
+def test_a_study_of_seeds_tells_their_spread(golf: Golf, tmp_path: Path) -> None:
+    """Nothing is tuned, and n trials are n seeds."""
+    command = (*QUICK[:-1], *FIXED, "epochs=1", "study.name=s", "sampler=random", "pruner=none")
+    one = golf(*command, "trials=1").out
+    assert "(trial 0, n = 1 seed, train accuracy" in one and "no tuned parameters" not in one
+    ran = golf(*command, "trials=3")
+    found = [100 * (value or 0.0) for value in values(load(tmp_path, "s"))]
+    words = (
+        f"mean {statistics.fmean(found):.2f} %, sd {statistics.stdev(found):.2f} points, "
+        f"{min(found):.2f} to {max(found):.2f} %, n = 3 seeds"
+    )
+    assert f"\ntest accuracy: {words}\n" in ran.out
+    assert "\n  batch_size=32 lr=0.001 step_size=5 gamma=0.6, nothing tuned\n" in ran.out
+    assert "n = 1 seed" not in ran.out
+    storage = f"sqlite:///{tmp_path}/studies/golf.db"
+    note = get_note(optuna.load_study(study_name="s", storage=storage))
+    assert f"every trial is a seed: **{words}**" in note
+    assert "n = 1" not in note and "no tuned" not in note and "cannot be told apart" not in note
+
+
+CHANGED = [
+    ("space.batch_size=14", "space.batch_size: 4..32 before, 14 now", "-batch_size14"),
+    ("epochs=3", "epochs: 2 before, 3 now", "-3epochs"),
+    ("space.lr.high=2e-2", "space.lr: 1e-05..0.01 (log) before, 1e-05..0.02 (log) now", "-2"),
+    (
+        "arch.layers.0.channels=3",
+        "layer 1, conv: channels=4 before, channels=3 now",
+        "-2",
+    ),
+    ("space=wide", "space.gamma: 0.1..0.99 before, 0.1..0.99 where schedule is step now", "-wide"),
+]
+
+
+@pytest.mark.parametrize(("argument", "change", "suffix"), CHANGED, ids=lambda value: value)
+def test_another_study_is_told_in_the_words_of_the_command_line(
+    golf: Golf, tmp_path: Path, argument: str, change: str, suffix: str
+) -> None:
+    """And the message ends in a command that runs as it stands."""
+    begun = (*QUICK[:-1], "epochs=2", "dir=my studies")
+    golf(*begun, "trials=1", f"study.name={NAME}")
+    ran = golf(*begun, "trials=1", f"study.name={NAME}", argument)
+    said = told(ran)
+    assert said.startswith(f"study '{NAME}' is another study: ")
+    assert change in said and "absent" not in said and "Int" not in said and "..." not in said
+    assert "or begin a new one: golf-opt study data=digits" in said
+    words = shlex.split(said.split("begin a new one: ")[1])[1:]
+    assert words.count(f"study.name={NAME}{suffix}") == 1
+    made = golf(*words)
+    assert (made.status, made.err) == (0, ""), made.err
+    assert made.out.startswith(f"{NAME}{suffix}: ") and "new study" in made.out
+    there = told(golf(*begun, "trials=1", f"study.name={NAME}", argument))
+    assert there.endswith(f"or go on with this one: golf-opt {shlex.join(words)}")
+
+
+def test_a_foreign_study_costs_a_name(golf: Golf, tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/golf.db"
+    optuna.create_study(study_name=NAME, storage=storage)
+    command = (*QUICK, "epochs=2", "trials=1", f"storage.url={storage}")
+    said = told(golf(*command))
+    assert "was not made by golf-opt; choose another name: golf-opt study " in said
+    words = shlex.split(said.split("another name: ")[1])[1:]
+    assert words == [*command, f"study.name={NAME}-2"]
+    assert golf(*words).status == 0
 
 
 def test_no_data_and_no_network_falls_back_loudly(

@@ -6,18 +6,22 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import shutil
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import Ran
 
 from golf_opt.study.progress import sparkline
+from golf_opt.utils.live import rewraps
 
 STUDY = ("study", "data=digits", "engine=torch", "trials=4", "epochs=4", "space.batch_size=32")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -63,6 +67,75 @@ def test_the_live_view_fits_its_terminal(tmp_path: Path, columns: int) -> None:
     assert re.match(r"best \d\d\.\d\d %  [▁▂▃▄▅▆▇█]+  trial \d  lr=", best[-1])
     assert sum(" complete " in line or " pruned " in line for line in lines) >= 4
     assert any(line.startswith("study wide") and "4 of 4 trials" in line for line in lines)
+
+
+class Tmux:
+    """A terminal that one can look at, and that breaks its lines anew when it becomes narrower."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+
+    def __call__(self, *words: str) -> str:
+        command = ["tmux", "-S", str(self._socket), "-f", "/dev/null", *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def screen(self) -> list[str]:
+        """What stands there, with what was scrolled away."""
+        return self("capture-pane", "-p", "-S", "-").rstrip().splitlines()
+
+    def wait_for(self, pattern: str) -> list[str]:
+        """Look until a line matches, and again after two more frames."""
+        deadline = time.monotonic() + 120
+        while not any(re.search(pattern, line) for line in self.screen()):
+            assert time.monotonic() < deadline, "\n".join(self.screen())
+            time.sleep(0.1)
+        time.sleep(0.6)
+        return self.screen()
+
+
+@contextmanager
+def tmux(folder: Path, columns: int, command: str) -> Iterator[Tmux]:
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed")
+    terminal = Tmux(folder / "tmux")
+    size = ("-x", str(columns), "-y", "24")
+    terminal("new-session", "-d", *size, "-c", str(folder), f"{command}; sleep 600")
+    try:
+        yield terminal
+    finally:
+        terminal("kill-server")
+
+
+def test_a_terminal_that_shrinks_has_one_frame_and_all_lines(tmp_path: Path) -> None:
+    arguments = shlex.join([*STUDY, "study.name=s", "pruner=none", "epochs=60", "trials=99"])
+    command = f"env -u COLUMNS -u LINES {sys.executable} -m golf_opt {arguments}"
+    # a screen that is not full scrolls when tmux breaks lines
+    with tmux(tmp_path, 150, f"seq 40; {command}") as terminal:
+        terminal.wait_for("trial +0 +epoch +60/60.*complete")
+        for columns in (60, 35, 20):
+            terminal("resize-window", "-x", str(columns), "-y", "24")
+            shown = terminal.wait_for("^lane")
+            frames = [line for line in shown if re.match(r"\d/99 trials|lane ", line)]
+            assert len(frames) == 2, shown  # of one frame
+            assert sum(line.startswith("trial    0 ") for line in shown) == 1, shown
+            assert "gamma=0." in "".join(shown).split("/99 trials")[0].split("complete")[-1], shown
+
+
+@pytest.mark.parametrize(
+    ("environment", "rewrapping"),
+    [
+        ({"TERM": "xterm-256color"}, True),
+        ({"TERM": "xterm-256color", "XTERM_VERSION": "XTerm(379)"}, False),
+        ({"TERM": "screen", "TMUX": "/run/tmux,1,0", "XTERM_VERSION": "XTerm(379)"}, True),
+        ({"TERM": "screen", "STY": "1.pts"}, False),
+        ({"TERM": "rxvt-unicode-256color"}, False),
+        ({"TERM": "linux"}, False),
+    ],
+)
+def test_terminals_that_break_lines_anew_are_known(
+    environment: dict[str, str], rewrapping: bool
+) -> None:
+    assert rewraps(environment) is rewrapping
 
 
 def test_no_color_is_obeyed(tmp_path: Path) -> None:

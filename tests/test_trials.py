@@ -74,11 +74,13 @@ def test_losses_are_numbers() -> None:
     assert [str(loss) for loss in epoch_losses(trial)] == ["0.5", "nan", "nan", "1.0"]
 
 
-def test_a_value_without_an_end_is_not_the_best() -> None:
-    made = optuna.create_study(direction="maximize")
-    for value in (float("inf"), 0.5, float("-inf")):
-        made.tell(made.ask(), value)
-    assert numbers(best_trials(made.trials, 9)) == [1]
+def test_a_value_that_is_no_number_is_never_the_best() -> None:
+    made = []
+    for number, value in enumerate((float("nan"), 0.5, float("inf"), float("-inf"))):
+        trial = optuna.trial.create_trial(value=0.0)
+        trial.number, trial.value = number, value  # as a database may hold it
+        made.append(trial)
+    assert numbers(best_trials(made, 9)) == [1]
 
 
 def test_there_is_no_best_of_none_and_of_two_objectives() -> None:

@@ -21,6 +21,7 @@ from golf_opt import __version__
 from golf_opt.cli.errors import explain, raised_by_hydra
 from golf_opt.cli.verbs import EXIT_SIGNAL, HYDRA_VERBS, VERBS, arch
 from golf_opt.config import CONF_DIR
+from golf_opt.config.command import remember
 from golf_opt.config.errors import UsageError, did_you_mean
 from golf_opt.task.grammar import parse_grammar
 
@@ -111,9 +112,10 @@ def complete(arguments: list[str]) -> None:
 
 def run_hydra(verb: str, overrides: list[str], program: str | None = None) -> None:
     """Hand over to Hydra, which calls the verb with the composed configuration."""
+    overrides = list(map(hide_password, name_positional(verb, overrides)))
+    remember(sys.argv[0], verb, overrides)
     overrides = ["callbacks.progress.mode=quiet" if o == "--quiet" else o for o in overrides]
-    overrides = name_positional(verb, overrides)
-    sys.argv = [program or f"golf-opt {verb}", *map(hide_password, overrides)]
+    sys.argv = [program or f"golf-opt {verb}", *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra is to raise, `main` tells
     Plugins.instance().register(GrammarSource)
     GlobalHydra.instance().clear()

@@ -5,18 +5,22 @@ That module is imported in the verb, so that `golf-opt arch` and `--help` answer
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from golf_opt.config import schema
 from golf_opt.config.check import load
 from golf_opt.config.reproduce import ReproduceConfig
 from golf_opt.task.arch import show_shape
 from golf_opt.task.grammar import load_arch, presets
+from golf_opt.utils.files import tidied
 
 if TYPE_CHECKING:
     from golf_opt.study.run import Outcome
@@ -172,8 +176,21 @@ def arch(names: list[str]) -> None:
         say(f"  {'total parameters':<24} {'':>12} {net.num_params:>10}\n")
 
 
+def tidy(verb: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Let a verb that fails, for want of room or for a mistake, leave no empty folders in `dir`."""
+
+    def run(cfg: DictConfig) -> None:
+        folder = None
+        with contextlib.suppress(OmegaConfBaseException, ValueError, OSError):
+            folder = tidied(Path(str(cfg.dir)))
+        with folder or contextlib.nullcontext():
+            verb(cfg)
+
+    return run
+
+
 HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
-    verb.__name__.rstrip("_"): verb
+    verb.__name__.rstrip("_"): tidy(verb)
     for verb in (
         study, worker, dashboard, report, compare, ls, rm, export, import_, prune, confirm, record,
         verify, reproduce, interpret, deploy,

@@ -78,6 +78,16 @@ def check(kind: Any, value: object, place: str = "") -> Any:
         raise UsageError(_explain(adapter, error, place)) from error
 
 
+def fitting(kind: type[T], value: object) -> T | None:
+    """Return what a study keeps as what it should be; None of anything else."""
+    shape: Any = kind
+    try:
+        fits: T = _adapter(shape).validate_python(value, strict=True)
+    except ValidationError:
+        return None
+    return fits
+
+
 def load(kind: type[T], cfg: DictConfig) -> T:
     """Check what Hydra composed; nothing else sees a DictConfig.
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, StrictFloat, StrictInt, WrapValidator
 
 from golf_opt.config import CONF_DIR, load_yaml
+from golf_opt.config.command import runnable
 from golf_opt.config.errors import UsageError, check_choice
 
 Protocol = Literal["test", "holdout"]
@@ -36,7 +37,7 @@ def _refuse(wrong: Callable[[Any], bool], must: str) -> AfterValidator:
 
 def _given(name: object) -> object:
     if name is None:
-        raise UsageError("study is missing; give study=NAME, as `golf-opt ls` lists them.")
+        raise UsageError(f"study is missing; give study=NAME, as `{runnable('ls')}` lists them.")
     return name
 
 

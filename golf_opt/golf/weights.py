@@ -70,12 +70,13 @@ def _read(path: Path) -> Foreign:
         return _read_torch(path, data)
     try:
         found = load(data)
+        names = sorted(found, key=_natural)  # the format keeps no order
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise UsageError(
             f"weights {path} is no safetensors file and no PyTorch state dict: "
             + " ".join(str(error).split())
         ) from error
-    return {name: found[name] for name in sorted(found, key=_natural)}  # the format keeps no order
+    return {name: found[name] for name in names}
 
 
 def _read_torch(path: Path, data: bytes) -> Foreign:
@@ -161,7 +162,9 @@ def _check(path: Path, tensor: Parameter, name: str, values: npt.NDArray[Any]) -
         )
     if values.dtype.kind != "f":
         raise UsageError(f"weights {path}: {name} is {values.dtype}, but must be of floats.")
-    if not np.isfinite(values.astype(np.float32)).all():
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(values.astype(np.float32)).all()
+    if not finite:
         raise UsageError(f"weights {path}: {name} has values that are not finite.")
 
 

@@ -13,6 +13,7 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
+from golf_opt.config.command import again, override
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import RemovalConfig
 from golf_opt.storage.checkpoint import open_checkpoints
@@ -88,8 +89,8 @@ def confirmed(question: str, name: str) -> bool:
     """
     if not sys.stdin.isatty():
         raise UsageError(
-            f"yes is False, but must be true where there is no terminal to ask on: "
-            f"golf-opt rm study={name!r} yes=true"
+            "yes is False, but must be true where there is no terminal to ask on: "
+            f"{again('rm', override('study', name), 'yes=true')}"
         )
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")

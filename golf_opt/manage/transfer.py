@@ -15,6 +15,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from golf_opt.config.command import override, runnable
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ExportConfig, ImportConfig
 from golf_opt.manage.archive import (
@@ -173,7 +174,7 @@ def create_empty(storage: BaseStorage, name: str, exported: Exported) -> optuna.
 def taken(name: str) -> UsageError:
     return UsageError(
         f"study {name!r} is there already; give another name=..., or remove it first: "
-        f"golf-opt rm study={name!r}"
+        f"{runnable('rm', override('study', name))}"
     )
 
 

@@ -10,7 +10,8 @@ import optuna
 from golf_opt.config.schema import CompareConfig
 from golf_opt.reports.report import picture, snapshot_with_best
 from golf_opt.storage.connect import opened_storage
-from golf_opt.study.description import description_of, differences, find_study
+from golf_opt.study.description import description_of, find_study
+from golf_opt.study.differences import differences
 from golf_opt.utils.text import percent
 from golf_opt.utils.trials import attribute, counts
 from golf_opt.visualization.document import Block, Heading, Paragraph, Table, write_document
@@ -70,7 +71,7 @@ def _differences(
     first = description_of(studies[0]).identity()
     for study in studies[1:]:
         rows = differences(first, description_of(study).identity() | {"layers": first["layers"]})
-        words = [row.replace(" was ", ": ").replace(" and is ", " -> ") for row in rows]
+        words = [f"{row.key}: {row.before} -> {row.now}" for row in rows]
         yield Paragraph(
             f"{studies[0].study_name} -> {study.study_name}: "
             f"{'; '.join(words) or 'nothing but trials and seeds'}."

@@ -20,6 +20,7 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import StorageConfig
 from golf_opt.storage.bulk import BulkStorage
 from golf_opt.storage.failures import explain_opening, is_made_meanwhile
+from golf_opt.storage.new_file import no_empty_file
 from golf_opt.storage.url import storage_url
 from golf_opt.storage.workers import coordination
 from golf_opt.storage.write_behind import WriteBehindStorage
@@ -39,25 +40,32 @@ NETWORK_FILE_SYSTEMS = (
 @contextlib.contextmanager
 def opened_storage(config: StorageConfig) -> Iterator[BaseStorage]:
     """Open the storage for a block, and give its connections back afterwards."""
-    storage = open_storage(config)
-    try:
-        yield storage
-    finally:
-        coordination(storage).close()
+    with no_empty_file(_file_of(config)):
+        storage = open_storage(config)
+        try:
+            yield storage
+        finally:
+            coordination(storage).close()
 
 
 @contextlib.contextmanager
 def opened_to_read(config: StorageConfig) -> Iterator[BaseStorage]:
     """Open the storage as it is: where there is no file yet, an empty one in memory stands in."""
+    path = _file_of(config)
+    if path is not None and not path.exists():
+        config = StorageConfig(None, None)
+    with opened_storage(config) as storage:
+        yield storage
+
+
+def _file_of(config: StorageConfig) -> Path | None:
+    """Return the file that the storage is in; None of a server or memory."""
     url, path = config.url or "", ""
     if url.startswith(JOURNAL):
         path = url.removeprefix(JOURNAL)
     elif url.startswith("sqlite"):
         path = storage_url(config).database or ""
-    if path and not path.startswith((":", "file:")) and not Path(path).exists():
-        config = StorageConfig(None, None)
-    with opened_storage(config) as storage:
-        yield storage
+    return Path(path) if path and not path.startswith((":", "file:")) else None
 
 
 def open_storage(config: StorageConfig) -> BaseStorage:

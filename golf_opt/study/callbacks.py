@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from golf_opt.study.note import write_note
 from golf_opt.task.data import View
 
 NOTE_EVERY_S = 3.0
+Say = Callable[[str], None]  # prints a line to the user
 
 
 @dataclass
@@ -49,6 +51,7 @@ class StudyContext:
     folder: Path  # checkpoints/ is in it
     description: StudyDescription  # net, space, data, protocol, epochs, trials, command
     view: View  # of the data
+    say: Say
 
     @cached_property
     def checkpoints(self) -> checkpoint.CheckpointFolder:
@@ -127,6 +130,10 @@ class Checkpointing(Callback):
                 saved = self.context.checkpoints.load(run.number, run.job)
             except checkpoint.DamagedCheckpoint as damage:
                 run.trial.set_user_attr("checkpoint_damaged", str(damage))
+                why = " ".join(str(damage).split()).removesuffix(".")
+                self.context.say(
+                    f"trial {run.number} starts anew, since its checkpoint is damaged: {why}"
+                )
                 return
             run.resume = saved.state
             run.history = list(saved.history)

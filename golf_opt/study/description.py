@@ -17,15 +17,16 @@ from optuna.trial import FrozenTrial
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from golf_opt import __version__
-from golf_opt.config import defaults, types
+from golf_opt.config import command, defaults, types
 from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import StudyConfig
 from golf_opt.engines.base import Job
 from golf_opt.storage import gate
-from golf_opt.storage.optuna_internals import id_of_study
+from golf_opt.storage.optuna_internals import id_of_study, storage_of
 from golf_opt.storage.studies import STUDY_ID, find_any_study, mark, marks
 from golf_opt.storage.workers import flush
+from golf_opt.study.differences import differences, name_for, told
 from golf_opt.study.space import Space, build_space
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import View
@@ -281,37 +282,35 @@ def check_identity(study: optuna.Study, description: StudyDescription) -> None:
     """Refuse to go on with a study as another one.
 
     Raises:
-        UsageError: it is another one; the differences are named.
+        UsageError: it is another one; the differences are named, and how to begin that one.
     """
+    name, storage = study.study_name, storage_of(study)
     stored = read(marks(study))
     if stored is None:
+        free, _ = _name_to_take(storage, name, description)
         raise UsageError(
-            f"study {study.study_name!r} is there already and was not made by golf-opt; "
-            "choose another name with study.name=..."
+            f"study {name!r} is there already and was not made by golf-opt; choose another name: "
+            f"{command.again('study', command.override('study.name', free))}"
         )
-    if changes := differences(stored.identity(), description.identity()):
-        shown = "; ".join(changes[:4]) + ("; ..." if len(changes) > 4 else "")
+    if found := differences(stored.identity(), description.identity()):
+        wanted = name_for(name, found, command.chosen("space"))
+        other, there = _name_to_take(storage, wanted, description)
         raise UsageError(
-            f"study {study.study_name!r} is another study: {shown}. Give what it was made with to "
-            "go on with it, or begin a new one with study.name=..."
+            f"study {name!r} is another study: {told(found)}. Give what it was made with to go on "
+            f"with it, or {'go on with this one' if there else 'begin a new one'}: "
+            f"{command.again('study', command.override('study.name', other))}"
         )
 
 
-def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Return `space.lr.high was 0.01 and is 0.03` for every value that differs."""
-    before, after = _flat(stored), _flat(given)
-    return [
-        f"{key} was {before.get(key, 'absent')} and is {after.get(key, 'absent')}"
-        for key in dict.fromkeys([*before, *after])
-        if before.get(key) != after.get(key)
-    ]
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    rows: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            rows |= _flat(value, f"{prefix}{key}.")
-        else:
-            rows[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return rows
+def _name_to_take(
+    storage: BaseStorage, wanted: str, description: StudyDescription
+) -> tuple[str, bool]:
+    """Return a name under which the study can run, and whether it is there already."""
+    known = {frozen.study_name: frozen.system_attrs for frozen in storage.get_all_studies()}
+    for name in (wanted, *(f"{wanted}-{count}" for count in range(2, len(known) + 3))):
+        if name not in known:
+            return name, False
+        stored = readable(name, known[name])
+        if stored is not None and stored.identity() == description.identity():
+            return name, True
+    raise AssertionError("there are more names than studies")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
+from golf_opt.config.errors import UsageError
 from golf_opt.engines import provenance
 from golf_opt.engines.base import Job, Slice
 from golf_opt.engines.lanes import Lanes
@@ -21,21 +21,21 @@ from golf_opt.storage.write_behind import BudgetSpent
 from golf_opt.study.build import Parts
 from golf_opt.study.callbacks import StudyContext, TrialRun
 from golf_opt.task import rng
+from golf_opt.task.recipe import Candidate
 from golf_opt.utils.processes import worker_id
 from golf_opt.utils.signals import stop_on_signals
 
 IDLE_S = 0.2  # between two looks at trials that other workers run
 WAITING_FRACTION, WAITING_S = 0.1, 10.0  # of lane time spent without a trial: worth a word
 WORKERS_S = 1.0  # between two looks at the workers themselves
-Say = Callable[[str], None]
 
 
 class StudyLoop:
     """Keeps every lane of the engine full until the study has its total of finished trials."""
 
-    def __init__(self, context: StudyContext, parts: Parts, say: Say) -> None:
-        self._study, self._plan = context.study, context.description
-        self._parts, self._say = parts, say
+    def __init__(self, context: StudyContext, parts: Parts) -> None:
+        self._study, self._plan, self._say = context.study, context.description, context.say
+        self._parts = parts
         self._study.sampler, self._study.pruner = parts.sampler, parts.pruner
         self._workers = coordination(storage_of(context.study))
         space = {name: dimension.distribution for name, dimension in parts.space.tuned.items()}
@@ -100,7 +100,7 @@ class StudyLoop:
         self._looked_at_workers = time.monotonic()
         with contextlib.suppress(StorageUnreachable):
             for number, state in self._workers.requeue_dead(id_of_study(self._study)):
-                what = "failed" if state == TrialState.FAIL else "goes on from its checkpoint"
+                what = "failed" if state == TrialState.FAIL else "waits to go on"
                 self._say(f"trial {number} was left by a worker that died; it {what}")
         lost = self._workers.lost_trials()
         for lane, run in self._lanes.busy:
@@ -117,19 +117,17 @@ class StudyLoop:
 
     def _take(self, lane: int) -> TrialRun | None:
         """Ask for the next trial; None where no more may begin."""
-        trials = self._study.get_trials(deepcopy=False)
-        if sum(trial.state != TrialState.WAITING for trial in trials) >= self._plan.trials:
-            return None
         begun = time.monotonic()
-        try:
-            trial = self._study.ask()
-        except (BudgetSpent, StorageUnreachable):
-            return None
+        while True:
+            trial = self._ask()
+            if trial is None:
+                return None
+            if (candidate := self._candidate_of(trial)) is not None:
+                break
         seed = rng.derive(self._plan.seed, "trial", trial.number)  # weights, data order, dropout
         attributes = {WORKER: worker_id(), "seed": seed} | self._provenance
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
-        candidate = self._parts.space.suggest(trial)
         self._asking_s.append(time.monotonic() - begun)
         job = Job(self._parts.net, candidate, seed, self._plan.epochs)
         run = TrialRun(trial, job, lane)
@@ -139,6 +137,25 @@ class StudyLoop:
             if result.epoch not in known:
                 trial.report(result.accuracy, result.epoch)
         return run
+
+    def _ask(self) -> optuna.Trial | None:
+        trials = self._study.get_trials(deepcopy=False)
+        if sum(trial.state != TrialState.WAITING for trial in trials) >= self._plan.trials:
+            return None
+        try:
+            return self._study.ask()
+        except (BudgetSpent, StorageUnreachable):
+            return None
+
+    def _candidate_of(self, trial: optuna.Trial) -> Candidate | None:
+        """Return what a trial tries; one that was stored as what cannot be run fails: None."""
+        try:
+            return self._parts.space.suggest(trial)
+        except UsageError as error:
+            trial.set_user_attr("fail_reason", str(error))
+            self._study.tell(trial, state=TrialState.FAIL)
+            self._say(f"trial {trial.number} failed: {error}")
+            return None
 
     def _advance(self, run: TrialRun, done: Slice) -> None:
         """Handle what one lane did: report its epoch, and end its trial if it is over."""

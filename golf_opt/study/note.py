@@ -8,12 +8,19 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
+from golf_opt.config.check import fitting
 from golf_opt.storage.optuna_internals import save_note
 from golf_opt.storage.studies import NOTE_SECTIONS, mark, marks, num_finished
 from golf_opt.study.description import StudyDescription, description_of, snapshot_of
 from golf_opt.utils.text import percent, show_params
-from golf_opt.utils.trials import best_trial, counts
-from golf_opt.visualization.snapshot import NOISE_SDS, StudySnapshot, not_told_apart, seed_noise
+from golf_opt.utils.trials import attribute, best_trial, counts
+from golf_opt.visualization.snapshot import (
+    NOISE_SDS,
+    StudySnapshot,
+    not_told_apart,
+    repeats,
+    seed_noise,
+)
 
 
 def log(trial: FrozenTrial) -> str:
@@ -30,12 +37,13 @@ def log(trial: FrozenTrial) -> str:
         "",
         "epoch  accuracy     loss",
     ]
-    losses = dict(enumerate(attributes.get("epoch_losses", []), 1))
+    losses = dict(enumerate(fitting(list[float], attributes.get("epoch_losses")) or [], 1))
     for epoch, accuracy in sorted(trial.intermediate_values.items()):
         loss = f"{losses[epoch]:8.4f}" if epoch in losses else "       -"
         lines.append(f"{epoch:>5}  {percent(accuracy):>8}  {loss}")
-    if "train_accuracy" in attributes and attributes["train_accuracy"] is not None:
-        lines.append(f"\ntrain accuracy at the end  {percent(attributes['train_accuracy'])}")
+    train = attribute(trial, "train_accuracy", float)
+    if train is not None:
+        lines.append(f"\ntrain accuracy at the end  {percent(train)}")
     if "fail_reason" in attributes:
         lines.append(f"\nfailed: {attributes['fail_reason']}")
     return "\n".join(lines) + "\n"
@@ -48,8 +56,12 @@ def write_note(study: optuna.Study, plan: StudyDescription) -> None:
 
 def add_section(study: optuna.Study, title: str, text: str) -> None:
     """Put a section of Markdown into the study's note, in place of an earlier one of its title."""
-    mark(study, NOTE_SECTIONS, marks(study).get(NOTE_SECTIONS, {}) | {title: text})
+    mark(study, NOTE_SECTIONS, _sections(study) | {title: text})
     write_note(study, description_of(study))
+
+
+def _sections(study: optuna.Study) -> dict[str, str]:
+    return fitting(dict[str, str], marks(study).get(NOTE_SECTIONS)) or {}
 
 
 def note(study: optuna.Study, plan: StudyDescription) -> str:
@@ -73,14 +85,16 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
         "",
     ]
     best = best_trial(study)
-    if best is not None:
+    if (seeds := seeds_words(study, plan)) is not None:
+        lines.append(f"Nothing is tuned, every trial is a seed: **{seeds}**.")
+    elif best is not None:
+        shown = show_params(best.params) or "no tuned parameters"
         lines += [
-            f"Best so far: **{result_words(best)}**: "
-            f"`{show_params(best.params) or 'no tuned parameters'}`",
+            f"Best so far: **{result_words(best)}**: `{shown}`",
             "",
             noise_words(snapshot_of(study)),
         ]
-    for title, text in marks(study).get(NOTE_SECTIONS, {}).items():
+    for title, text in _sections(study).items():
         lines += ["", f"## {title}", "", text]
     return "\n".join(lines)
 
@@ -109,23 +123,34 @@ PROTOCOL_WORDS = {
 
 def result_words(trial: FrozenTrial) -> str:
     """Return `94.37 % (trial 1, n = 1 seed, train accuracy 93.89 %)` for a complete trial."""
-    train = trial.user_attrs.get("train_accuracy")
+    train = attribute(trial, "train_accuracy", float)
     beside = f", train accuracy {percent(train)}" if train is not None else ""
     return f"{percent(trial.value or 0.0)} (trial {trial.number}, n = 1 seed{beside})"
+
+
+def seeds_words(study: optuna.Study, plan: StudyDescription) -> str | None:
+    """Say what the seeds came to where nothing is tuned; None where something is, or of one seed.
+
+    For example `mean 97.67 %, sd 0.28 points, 97.10 to 98.28 %, n = 24 seeds`.
+    """
+    seeds = repeats(plan.snapshot(study.study_name, study.get_trials(deepcopy=False)))
+    return None if seeds is None else seeds.words
 
 
 def closing_words(
     study: optuna.Study, plan: StudyDescription, test_reading: Mapping[str, Any] | None
 ) -> str:
-    """Return the last lines of `golf-opt study`: best trial, study name, what to do next."""
+    """Return the last lines of `golf-opt study` but what to do next: best trial, study name."""
     best, tally = best_trial(study), counts(study)
     finished, total = num_finished(study), plan.trials
     lines = [""]
+    if (seeds := seeds_words(study, plan)) is not None:
+        lines.append(f"{plan.objective}: {seeds}")
+    elif best is not None:
+        lines.append(f"best {plan.objective} {result_words(best)}")
     if best is not None:
-        lines += [
-            f"best {plan.objective} {result_words(best)}",
-            f"  {show_params(best.params) or 'no tuned parameters'}",
-        ]
+        params = best.params or plan.search_space.fixed
+        lines.append(f"  {show_params(params)}{'' if best.params else ', nothing tuned'}")
     if test_reading is not None:
         lines.append(
             f"test accuracy of trial {test_reading['trial']}, read once: "
@@ -137,8 +162,4 @@ def closing_words(
         f"study {study.study_name}: {finished} of {total} trials finished "
         f"({tally['pruned']} pruned{failed}){waiting}"
     )
-    if finished < total:
-        lines.append("next: the same command goes on where this one stopped; make dashboard")
-    else:
-        lines.append(f"next: make dashboard; or more trials: TRIALS={max(2 * total, finished + 1)}")
     return "\n".join(lines)

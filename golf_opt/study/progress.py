@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from golf_opt.engines.base import Slice
 from golf_opt.storage.studies import num_finished
 from golf_opt.study.callbacks import Callback, TrialRun
+from golf_opt.utils.live import LiveLines
 from golf_opt.utils.text import percent, show_duration, show_params
 from golf_opt.utils.trials import best_trial, counts
 
 BARS = "▁▂▃▄▅▆▇█"
 REFRESH_PER_S = 4
 PLAIN_LINE_EVERY_S = 10.0  # in a long trial; every finished trial has a line anyway
+HEAD = ("lane", "trial", "  epoch", "accuracy", "parameters")
 WORDS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
@@ -33,7 +34,7 @@ class Progress(Callback):
     def __init__(self, mode: str = "auto", console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
         self._mode = mode if mode != "auto" else ("live" if self._console.is_terminal else "plain")
-        self._live: Live | None = None
+        self._live: LiveLines | None = None
         self._runs: dict[int, TrialRun] = {}
         self._said = 0.0  # when the last plain line was printed
         self._best: FrozenTrial | None = None
@@ -51,12 +52,7 @@ class Progress(Callback):
         for trial in self.context.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             self._climb(trial.value or 0.0)
         if self._mode == "live":
-            self._live = Live(
-                console=self._console,
-                get_renderable=self._render,
-                refresh_per_second=REFRESH_PER_S,
-                transient=True,
-            )
+            self._live = LiveLines(self._lines, self._console, REFRESH_PER_S)
             self._live.start()
 
     def on_trial_start(self, run: TrialRun) -> None:
@@ -106,23 +102,22 @@ class Progress(Callback):
     def _climb(self, value: float) -> None:
         self._heights.append(max([value, *self._heights[-1:]]))
 
-    def _render(self) -> Group:
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        for name, min_width in (("lane", 4), ("trial", 5), ("epoch", 7), ("accuracy", 8)):
-            table.add_column(name, no_wrap=True, justify="right", min_width=min_width)
-        table.add_column("parameters", no_wrap=True, overflow="ellipsis", ratio=1)
+    def _lines(self) -> list[Text]:
+        """Return what the terminal shows of this moment."""
+        rows = [HEAD]
         for lane, run in sorted(self._runs.items()):
             accuracy = percent(run.history[-1].accuracy) if run.history else "-"
-            table.add_row(
-                str(lane),
-                str(run.number),
-                f"{run.epochs_done:.1f}/{run.job.epochs}",
-                accuracy,
-                Text(show_params(run.trial.params), overflow="ellipsis", no_wrap=True),
-            )
-        lines = [Text(words, overflow="ellipsis", no_wrap=True) for words in self._status()]
-        lines[0].stylize("bold")
-        return Group(*lines, table)
+            epochs = f"{run.epochs_done:.1f}/{run.job.epochs}"
+            params = show_params(run.trial.params)
+            rows.append((str(lane), str(run.number), epochs, accuracy, params))
+        widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:4]]
+        lines = [Text(words) for words in self._status()]
+        for *cells, params in rows:
+            aligned = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+            lines.append(Text("  ".join([*aligned, params]).rstrip()))
+        for bold in (lines[0], lines[len(lines) - len(rows)]):
+            bold.stylize("bold")
+        return lines
 
     def _status(self) -> list[str]:
         """Return what stands above the table: how far the study is, and the best so far."""
@@ -157,10 +152,11 @@ class Progress(Callback):
 
 def sparkline(values: Sequence[float], width: int = 16) -> str:
     """Return the values as a row of bars, evenly picked where there are more than fit."""
-    if not values:
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
         return ""
-    count = min(width, len(values))
-    picked = [values[(i + 1) * len(values) // count - 1] for i in range(count)]
+    count = min(width, len(finite))
+    picked = [finite[(i + 1) * len(finite) // count - 1] for i in range(count)]
     low, high = min(picked), max(picked)
     steps = [round((value - low) / (high - low) * 7) if high > low else 7 for value in picked]
     return "".join(BARS[step] for step in steps)

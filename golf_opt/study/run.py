@@ -5,23 +5,30 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from optuna.storages import InMemoryStorage
 
 from golf_opt import __version__
+from golf_opt.config import command
+from golf_opt.config.check import fitting
+from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig, StudyConfig, WorkerConfig
 from golf_opt.engines import create_engine
-from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.checkpoint import DamagedCheckpoint
+from golf_opt.storage.connect import opened_storage, opened_to_read
+from golf_opt.storage.optuna_internals import storage_of
 from golf_opt.storage.studies import mark, marks, num_finished
-from golf_opt.study.build import Parts, build_parts, check_targets
-from golf_opt.study.callbacks import StudyContext
+from golf_opt.study.build import Parts, build_parts, check_targets, sampler_maker
+from golf_opt.study.callbacks import Say, StudyContext
 from golf_opt.study.description import (
-    check_identity,
+    StudyDescription,
     describe,
     description_of,
     find_study,
     open_study,
 )
-from golf_opt.study.loop import Say, StudyLoop
+from golf_opt.study.loop import StudyLoop
 from golf_opt.study.note import closing_words
 from golf_opt.study.space import Space
 from golf_opt.task.data import View, load
@@ -38,14 +45,14 @@ class Outcome:
     signal: int | None  # that ended it early
 
 
-def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
+def run_study(config: StudyConfig, typed: str, say: Say) -> Outcome:
     """Run a study up to its total of trials.
 
     Everything that a user can get wrong is checked before the storage is opened for writing.
 
     Args:
         config: what to run.
-        command: what the user typed, for the study's note.
+        typed: the user's command, for the study's note.
         say: prints a line to the user.
 
     Raises:
@@ -54,7 +61,7 @@ def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
     parts = build_parts(config, config.callbacks)
     points = [parts.space.check_point(point) for point in config.study.enqueue]
     view = load_view(config.data, config.protocol, parts.space, say)
-    description = describe(config, view, command)
+    description = describe(config, view, typed)
     with (
         contextlib.closing(create_engine(config.engine, view, parts.net, say)) as engine,
         opened_storage(config.storage) as storage,
@@ -63,8 +70,8 @@ def run_study(config: StudyConfig, command: str, say: Say) -> Outcome:
         study, new = open_study(storage, name, description)
         for point in points:
             study.enqueue_trial(point, skip_if_exists=True)
-        context = StudyContext(study, engine, config.folder, description, view)
-        return run_trials(context, parts, new, say)
+        context = StudyContext(study, engine, config.folder, description, view, say)
+        return run_trials(context, parts, "study", new)
 
 
 def join_study(worker: WorkerConfig, say: Say) -> Outcome:
@@ -74,7 +81,7 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
         UsageError: there is no such study, its data is not the worker's, or a newer golf-opt
             stored it.
     """
-    with opened_storage(worker.storage) as storage:
+    with opened_to_read(worker.storage) as storage:  # it makes no database
         study = find_study(storage, worker.study)
         description = description_of(study)
         if description.version != __version__:
@@ -87,10 +94,15 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
         parts = build_parts(description, worker.callbacks)
         data = DataConfig(description.data, worker.data.root)
         view = load_view(data, description.protocol, parts.space, say)
-        check_identity(study, description.model_copy(update={"digest": view.digest}))
+        if view.digest != description.digest:
+            here = description.model_copy(update={"digest": view.digest}).data_and_digest
+            raise UsageError(
+                f"study {worker.study!r} is another study: data was {description.data_and_digest} "
+                f"and is {here}; data.root must be a folder with what it was made with."
+            )
         with contextlib.closing(create_engine(worker.engine, view, parts.net, say)) as engine:
-            context = StudyContext(study, engine, worker.folder, description, view)
-            return run_trials(context, parts, new=False, say=say)
+            context = StudyContext(study, engine, worker.folder, description, view, say)
+            return run_trials(context, parts, "worker", new=False)
 
 
 def load_view(data: DataConfig, protocol: str, space: Space, say: Say) -> View:
@@ -124,14 +136,42 @@ def fallback_banner(why: str) -> str:
     )
 
 
-def run_trials(context: StudyContext, parts: Parts, new: bool, say: Say) -> Outcome:
+def run_trials(
+    context: StudyContext, parts: Parts, verb: Literal["study", "worker"], new: bool
+) -> Outcome:
     """Run up to the total; of a whole study with protocol=holdout, read the test set at the end."""
-    say(opening_line(context, new))
-    signal = StudyLoop(context, parts, say).run()
+    context.say(opening_line(context, new))
+    signal = StudyLoop(context, parts).run()
     reading = None
     if context.description.protocol == "holdout" and signal is None:
         reading = read_test(context)
-    return Outcome(closing_words(context.study, context.description, reading), signal)
+    closing = closing_words(context.study, context.description, reading)
+    return Outcome("\n".join([closing, *next_words(context, verb)]), signal)
+
+
+def next_words(context: StudyContext, verb: Literal["study", "worker"]) -> list[str]:
+    """Say by which commands one goes on, ready to run."""
+    study, plan = context.study, context.description
+    if isinstance(storage_of(study), InMemoryStorage):
+        return []  # it is gone in a moment
+    look = command.runnable("dashboard")
+    finished = num_finished(study)
+    if finished < plan.trials:
+        named = [command.override("study", study.study_name)] if verb == "worker" else []
+        return [f"next, to go on: {command.again(verb, *named)}", f"or to look: {look}"]
+    more = max(2 * plan.trials, finished + 1)
+    if verb == "worker" or not _may_have(plan, more):
+        return [f"next: {look}"]
+    return [f"next: {look}", f"or more trials: {command.again(verb, f'trials={more}')}"]
+
+
+def _may_have(plan: StudyDescription, trials: int) -> bool:
+    """Return whether the study may have so many trials: a grid has an end."""
+    try:
+        sampler_maker(plan.model_copy(update={"trials": trials}), plan.search_space)
+    except UsageError:
+        return False
+    return True
 
 
 def read_test(context: StudyContext) -> Mapping[str, Any] | None:
@@ -139,13 +179,14 @@ def read_test(context: StudyContext) -> Mapping[str, Any] | None:
     study, best = context.study, best_trial(context.study)
     if best is None:
         return None
-    readings: list[dict[str, Any]] = marks(study).get(TEST_READINGS, [])
+    readings = fitting(list[dict[str, Any]], marks(study).get(TEST_READINGS)) or []
     for reading in readings:
-        if reading["trial"] == best.number:
+        accuracy = fitting(float, reading.get("test_accuracy"))
+        if reading.get("trial") == best.number and accuracy is not None:
             return reading
     try:
         state = context.checkpoints.load(best.number).state
-    except FileNotFoundError:
+    except (FileNotFoundError, DamagedCheckpoint):
         return None  # made with callbacks.checkpoint taken out, or on another machine
     net, test = context.description.net, context.view.test
     reading = {

@@ -207,15 +207,21 @@ def show_distribution(distribution: BaseDistribution) -> str:
 def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Optuna warns of what is refused below
-        if isinstance(distribution, CategoricalDistribution):
-            value: Any = trial.suggest_categorical(name, distribution.choices)
-        else:
-            assert isinstance(distribution, (IntDistribution, FloatDistribution))
-            whole = isinstance(distribution, IntDistribution)
-            ask: Any = trial.suggest_int if whole else trial.suggest_float
-            options = {"step": distribution.step, "log": distribution.log}
-            value = ask(name, distribution.low, distribution.high, **options)
+        try:
+            value = _ask(trial, name, distribution)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"its {name} cannot be: {error}") from error
     if not contains(distribution, value):
         held = show_distribution(distribution)
         raise UsageError(f"its {name} is {value!r}, but the space holds {held}.")
     return value
+
+
+def _ask(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    whole = isinstance(distribution, IntDistribution)
+    ask: Any = trial.suggest_int if whole else trial.suggest_float
+    options = {"step": distribution.step, "log": distribution.log}
+    return ask(name, distribution.low, distribution.high, **options)

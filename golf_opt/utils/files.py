@@ -49,6 +49,36 @@ def replace_file(path: Path, data: bytes) -> None:
         raise
 
 
+@contextmanager
+def tidied(place: Path) -> Iterator[None]:
+    """Let a block that fails leave no empty folder at a place, of those that it made.
+
+    Args:
+        place: a folder; it, those above it, and two levels below it are looked at.
+    """
+    place = place.absolute()
+    above = [place, *place.parents]
+    before = {*(folder for folder in above if folder.is_dir()), *_folders(place, 2)}
+    try:
+        yield
+    except BaseException:
+        for folder in [*sorted(_folders(place, 2), reverse=True), *above]:
+            if folder not in before:
+                with suppress(OSError):  # somebody uses it
+                    folder.rmdir()
+        raise
+
+
+def _folders(place: Path, levels: int) -> Iterator[Path]:
+    """Yield the folders below a place, so many levels deep; no links."""
+    with suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield Path(entry.path)
+                if levels > 1:
+                    yield from _folders(Path(entry.path), levels - 1)
+
+
 def replace_text(path: Path, text: str) -> None:
     replace_file(path, text.encode())
 

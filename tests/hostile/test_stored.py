@@ -88,6 +88,27 @@ def test_a_study_with_a_bad_row_goes_on(golf: Golf, here: Path, key: str) -> Non
     assert trials["complete"] == 3
 
 
+@pytest.mark.parametrize(
+    ("fixed", "message"),
+    [
+        ({"lr": 1e9}, "its lr is 1000000000.0, but the space holds"),
+        ({"lr": "fast"}, "its lr cannot be"),
+        ({"step_size": 10**12}, "its step_size is 1000000000000, but the space holds"),
+    ],
+    ids=str,
+)
+def test_a_waiting_trial_that_cannot_be_run_fails(
+    golf: Golf, here: Path, fixed: dict[str, Any], message: str
+) -> None:
+    change_description(here, trials=5)
+    with opened_storage(StorageConfig(f"sqlite:///{database(here)}", None)) as storage:
+        optuna.load_study(study_name="bad", storage=storage).enqueue_trial(fixed)
+    ran = golf(*WORKER)
+    assert ran.status == 0 and f"trial 3 failed: {message}" in ran.out and ran.err == "", ran
+    trials = listed(golf("ls", "format=json"))["bad"]["trials"]
+    assert (trials["complete"], trials["fail"]) == (4, 1)
+
+
 def change_description(folder: Path, **changed: Any) -> None:
     with opened_storage(StorageConfig(f"sqlite:///{database(folder)}", None)) as storage:
         study = optuna.load_study(study_name="bad", storage=storage)

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
+from golf_opt.config.command import again, override, runnable
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import PruneConfig, PruneOptions
 from golf_opt.engines import create_engine, provenance
@@ -56,7 +57,8 @@ def run_prune(config: PruneConfig, command: str, say: Say) -> Outcome:
             left = pruner.state
             return Outcome(
                 f"stopped at {left.nz} non-zero parameters, {percent(left.accuracy)} of the guide "
-                f"at the last count; kept in {folder.path}\nnext: the same command goes on",
+                f"at the last count; kept in {folder.path}\nnext: the same command goes on: "
+                f"{again('prune')}",
                 signal,
             )
         return Outcome(closing_words(folder.finish(pruner.result(), facts), folder.path), None)
@@ -90,9 +92,11 @@ def _warnings(trained: TrainedNet, options: PruneOptions) -> list[str]:
             "rule=holdout: nobody knows whether these weights were trained on the held-out images"
         ]
     if trained.description.protocol != "holdout":
+        arch = override("arch", trained.net.name)
         raise UsageError(
             f"rule is 'holdout', but must be 'test' for {trained.label}, which was trained on all "
-            "training images; for a net that was not: golf-opt study protocol=holdout ..."
+            "training images; for a net that was not: "
+            + runnable("study", "protocol=holdout", f"data={trained.description.data}", arch)
         )
     return []
 

@@ -20,10 +20,10 @@ from golf_opt import __version__
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import RecordConfig
 from golf_opt.engines.base import Tensors
+from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.pruning.folder import PruningFolder
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.schema import CONFIG, LOG, SEEDS, WEIGHTS, Claim
-from golf_opt.golf.retrain.confirm import kept_results
 from golf_opt.golf.source import find_trial, job_of, load_trained
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.connect import opened_storage

@@ -16,14 +16,16 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.table import Table
 
+from golf_opt.config.command import again
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ConfirmConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.lanes import Run, train
+from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.progress import TrainingProgress
 from golf_opt.golf.source import job_of, study_view
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.studies import CONFIRMED, mark, marks
+from golf_opt.storage.studies import CONFIRMED, mark
 from golf_opt.study.description import description_of, find_study
 from golf_opt.study.note import add_section
 from golf_opt.task import rng
@@ -31,12 +33,10 @@ from golf_opt.task.data import View
 from golf_opt.utils.signals import stop_on_signals
 from golf_opt.utils.stats import ENOUGH, Spread, points
 from golf_opt.utils.text import markdown_table
-from golf_opt.utils.trials import attribute, best_trials, of_kind
-from golf_opt.visualization.snapshot import is_accuracy
+from golf_opt.utils.trials import attribute, best_trials
 
 Say = Callable[[str], None]
 Key = tuple[int, int]  # trial number, seed
-Results = dict[str, dict[str, dict[str, Any]]]  # trial -> seed -> what came out
 
 
 @dataclass(frozen=True)
@@ -147,26 +147,6 @@ def keep(study: optuna.Study, run: Run[Key]) -> None:
     mark(study, CONFIRMED, known | {str(number): rows})
 
 
-def kept_results(study: optuna.Study) -> Results:
-    """Return what `keep` kept, `{trial: {seed: result}}`; what is of another form is left out."""
-    known = of_kind(marks(study).get(CONFIRMED), dict) or {}
-    return {
-        number: {
-            seed: result
-            for seed, result in rows.items()
-            if seed.isdecimal() and isinstance(result, dict) and _is_result(result)
-        }
-        for number, rows in known.items()
-        if number.isdecimal() and isinstance(rows, dict)
-    }
-
-
-def _is_result(row: Mapping[str, Any]) -> bool:
-    train = row.get("train_accuracy")
-    accuracies = [row.get("accuracy"), *([] if train is None else [train])]
-    return "error" in row or all(is_accuracy(of_kind(value, float)) for value in accuracies)
-
-
 def line_of(run: Run[Key]) -> str:
     number, seed = run.key
     if run.error is not None:
@@ -258,5 +238,5 @@ def closing(rows: Sequence[Confirmed], config: ConfirmConfig, signal: int | None
             f"(n = {ours.ours.n}, sd {points(ours.ours.sd)})"
         )
     if signal is not None:
-        lines.append("stopped; the same command goes on")
+        lines.append(f"stopped; the same command goes on: {again('confirm')}")
     return lines

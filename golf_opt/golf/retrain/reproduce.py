@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from golf_opt.config.check import check
+from golf_opt.config.command import again
 from golf_opt.config.errors import UsageError, check_choice
 from golf_opt.config.reproduce import PruningRow, ReproduceConfig, TrainingRow
 from golf_opt.config.schema import PruneOptions, prune_options
@@ -168,7 +169,7 @@ def reproduce(config: ReproduceConfig, say: Say) -> int | None:
     say(write_page(config, results.content, nets))
     closing = f"written: {config.output}/README.md, {RESULTS}, figures/"
     if signal is not None:
-        closing += "; stopped: the same command goes on"
+        closing += f"; stopped; the same command goes on: {again('reproduce')}"
     say(closing)
     return signal
 

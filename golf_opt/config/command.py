@@ -1,0 +1,123 @@
+"""Commands that a message names run as they stand: with the user's program, folder and storage.
+
+`cli` notes what was typed. Whoever typed `.venv/bin/golf-opt study dir=elsewhere trials=3`:
+
+    runnable("dashboard")          # .venv/bin/golf-opt dashboard dir=elsewhere
+    again("study", "trials=6")     # .venv/bin/golf-opt study dir=elsewhere trials=6
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PLACES = ("dir", "storage", "storage.url", "storage.url_env", "hydra.searchpath")
+CONFIG_DIR = ("--config-dir", "-cd")  # Hydra's
+PLAIN = re.compile(r"[A-Za-z][\w.@/-]*", re.ASCII)  # Hydra reads it as a text, but for:
+WORDS = ("null", "true", "false", "nan", "inf")
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A command line: how the program was called, its verb, and what followed."""
+
+    program: str = "golf-opt"  # as a shell takes it
+    verb: str = ""
+    arguments: tuple[str, ...] = ()
+
+
+_typed = Typed()
+
+
+def remember(called: str, verb: str, arguments: Iterable[str]) -> None:
+    """Note what was typed; no password may be among the arguments.
+
+    Args:
+        called: the program, as in `sys.argv[0]`.
+        verb: what it was to do.
+        arguments: what followed.
+    """
+    global _typed
+    _typed = Typed(_program(called), verb, tuple(arguments))
+
+
+def runnable(verb: str, *overrides: str) -> str:
+    """Return the command for a verb, on the studies that the user's command is about."""
+    return _line(verb, [*_places(_typed.arguments), *overrides])
+
+
+def again(verb: str, *changed: str) -> str:
+    """Return the user's command with some overrides changed; that of another verb is no start."""
+    if verb != _typed.verb:
+        return runnable(verb, *changed)
+    new = {key_of(override): override for override in changed}
+    kept = []
+    for argument in _typed.arguments:
+        key = key_of(argument)
+        if key not in new:
+            kept.append(argument)
+        elif new[key] not in kept:
+            kept.append(new[key])
+    return _line(verb, [*kept, *(override for override in new.values() if override not in kept)])
+
+
+def chosen(key: str) -> str | None:
+    """Return what the user typed for a key."""
+    values = [a.partition("=")[2] for a in _typed.arguments if key_of(a) == key and "=" in a]
+    return values[-1] if values else None
+
+
+def override(key: str, value: str) -> str:
+    """Return `key=value`, quoted so that Hydra and OmegaConf read the value as this very text."""
+    if PLAIN.fullmatch(value) and value.lower() not in WORDS:
+        return f"{key}={value}"
+    doubled = re.sub(r"\\+(?=\$\{|'|\Z)", lambda backslashes: 2 * backslashes[0], value)
+    escaped = doubled.replace("${", r"\${").replace("'", r"\'")
+    return f"{key}='{escaped}'"
+
+
+def key_of(argument: str) -> str:
+    """Return the key of an override, without what adds or removes it."""
+    return argument.partition("=")[0].lstrip("+~")
+
+
+def _line(verb: str, arguments: Sequence[str]) -> str:
+    """Return the line; flags come last, since Hydra wants all overrides in one piece."""
+    pairs = list(zip(["", *arguments], arguments, strict=False))
+    flags = [here for before, here in pairs if here.startswith("-") or before in CONFIG_DIR]
+    overrides = [argument for argument in arguments if argument not in flags]
+    return " ".join([_typed.program, verb, *map(_quoted, [*overrides, *flags])])
+
+
+def _quoted(argument: str) -> str:
+    """Return a word for the shell; Hydra's own quotes are common in it, and stay readable."""
+    if "'" in argument and not re.search(r'["$`\\!]', argument):
+        return f'"{argument}"'
+    return shlex.quote(argument)
+
+
+def _places(arguments: Sequence[str]) -> Iterator[str]:
+    """Yield the arguments that say where studies and configuration are."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if before in CONFIG_DIR or key_of(argument) in (*PLACES, *CONFIG_DIR):
+            yield argument
+
+
+def _program(called: str) -> str:
+    """Return how a shell finds the program."""
+    if Path(called).name == "__main__.py":
+        return f"{shlex.quote(_shortest(sys.executable))} -m golf_opt"
+    return shlex.quote(_shortest(called))
+
+
+def _shortest(path: str) -> str:
+    """Return the name alone where the shell finds this very file by it."""
+    name = Path(path).name
+    found = shutil.which(name)
+    same = found is not None and Path(found).absolute() == Path(path).absolute()
+    return name if same else path
