@@ -15,7 +15,7 @@ Results = dict[str, dict[str, dict[str, Any]]]  # trial -> seed -> what came out
 
 
 def kept_results(study: optuna.Study) -> Results:
-    """Return `{trial: {seed: result}}` as `golf-opt confirm` kept it, but what is of another form."""
+    """Return `{trial: {seed: result}}` as `golf-opt confirm` kept it; other forms are left out."""
     known = of_kind(marks(study).get(CONFIRMED), dict) or {}
     return {
         number: {
