@@ -7,6 +7,7 @@ import os
 import pickle
 import resource
 import shutil
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -142,6 +143,16 @@ def test_weights_that_are_none(refused: Callable[..., str], tmp_path: Path, key:
         made(path)
     assert "w" in refused("deploy", "weights=w", f"arch={ARCH}", "format=safetensors")
     assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_pytorch_warns_of_nothing(
+    golf_process: Callable[..., subprocess.Popen[str]], tmp_path: Path, protocol: int
+) -> None:
+    """A process of its own: in a test, a warning would be an error, and so be caught."""
+    (tmp_path / "w").write_bytes(pickle.dumps({"a": [1]}, protocol))
+    out, err = golf_process("deploy", "weights=w", f"arch={ARCH}").communicate(timeout=120)
+    assert out == "" and err.startswith("golf-opt: weights w ") and err.count("\n") == 1
 
 
 def test_the_weights_that_are_spoilt_here_are_good(golf: Golf, tmp_path: Path) -> None:
