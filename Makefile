@@ -62,6 +62,7 @@ check: $(SETUP) ## Lint, check formatting and types, build the documentation
 
 docs: $(SETUP) ## Write the generated parts of docs/, and build the site in site/
 	@.venv/bin/python docs/scripts/configuration.py --write
+	@.venv/bin/python docs/scripts/layers.py --write
 	@.venv/bin/python docs/scripts/packages.py --write
 	@.venv/bin/python -m bench.readme --write
 	@.venv/bin/python -m golf_opt.golf.records.table --write

@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
 from pydantic import Field, StrictBool, StrictFloat, StrictInt
 
-from golf_opt.cli.main import GrammarSource
+from golf_opt.cli import sources
 from golf_opt.config import CONF_DIR, defaults, schema
 from golf_opt.config.check import check, load, model
 from golf_opt.config.errors import UsageError
@@ -40,7 +39,7 @@ VERBS: dict[str, tuple[type, list[str]]] = {
 
 def composed(verb: str, *overrides: str) -> Any:
     GlobalHydra.instance().clear()
-    Plugins.instance().register(GrammarSource)
+    sources.register()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return load(VERBS[verb][0], compose(verb, [*VERBS[verb][1], *overrides]))
 

@@ -29,6 +29,7 @@ from golf_opt import __version__
 from golf_opt.cli import main as cli
 from golf_opt.engines.native import compiler
 from golf_opt.engines.torch import TorchNet
+from golf_opt.task.arch import KINDS
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -361,6 +362,14 @@ def test_the_configuration_is_that_of_conf(golf: Callable[..., Ran]) -> None:
 def test_every_verb_has_a_table_of_keys() -> None:
     for verb in cli.HYDRA_VERBS:
         assert f"### golf-opt {verb}\n" in PAGES["docs/configuration.md"]
+
+
+def test_the_kinds_of_layers_are_those_of_the_code() -> None:
+    layers = script("layers")
+    table = between(PAGES[EXTENDING], layers.BEGIN, layers.END)
+    assert table == layers.kinds_in_markdown()
+    for kind in [*KINDS, "reuse"]:
+        assert f"| `{kind}` |" in table
 
 
 def test_the_packages_are_those_of_the_code() -> None:

@@ -578,7 +578,7 @@ def test_ls_tells_a_study_in_every_format(golf: Golf, trained: Path) -> None:
     names, cells = (line.split("\t") for line in ran.out.splitlines())
     plain = dict(zip(names, cells, strict=True))
     assert plain["study"] == "mine" and plain["complete"] == "2" and plain["running"] == "0"
-    assert float(plain["best"]) == best.value and "\x1b" not in ran.out
+    assert plain["best"] == f"{best.value:.4f}" and "\x1b" not in ran.out
     drawn = golf("ls", where, "format=table").out
     assert "mine" in drawn and "2 of 2" in drawn and f"{100 * best.value:.2f} %" in drawn
 

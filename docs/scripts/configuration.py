@@ -6,15 +6,13 @@ python docs/scripts/configuration.py --write  put them into the page, between it
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import dropwhile
 from pathlib import Path
 
 import yaml
 
+from golf_opt.config.comments import Key, keys, title
 from golf_opt.task.arch import build_net
 from golf_opt.utils.files import replace_section
 
@@ -24,92 +22,6 @@ PAGE = ROOT / "docs" / "configuration.md"
 BEGIN = "<!-- configuration: python docs/scripts/configuration.py --write -->\n"
 END = "<!-- /configuration -->"
 GROUPS = ("arch", "space", "points", "sampler", "pruner", "data", "engine", "storage", "callbacks")
-LINE = re.compile(r'^(?P<indent> *)(?P<item>- )?"?(?P<key>[\w.]+)"?:(?: (?P<rest>.*))?$')
-LONGEST = 12  # lines of a value that a table can show
-
-
-@dataclass(frozen=True)
-class Key:
-    """A key of a file: its dotted path, what it is unless set, and its comment."""
-
-    path: str
-    default: str
-    comment: str
-    lines: int  # of the file, with all that stands below the key
-
-
-def title(path: Path) -> str:
-    """Return the comment that a file begins with, in one line."""
-    words = []
-    for line in path.read_text().splitlines():
-        if line.startswith("# @"):
-            continue
-        if not line.startswith("#"):
-            break
-        words.append(line.removeprefix("#").strip())
-    return " ".join(words)
-
-
-def keys(path: Path) -> list[Key]:
-    """Return the keys of a file but Hydra's own, those of its list of defaults first."""
-    lines = list(dropwhile(lambda line: line.startswith("#"), path.read_text().splitlines()))
-    found: list[Key] = []
-    parents: list[tuple[int, str]] = []
-    before: list[str] = []  # lines of comment above a key
-    for number, line in enumerate(lines):
-        before = [*before, line.strip("# ")] if line.startswith("#") else before
-        match = LINE.match(line)
-        if match is None:
-            continue
-        indent = len(match["indent"])
-        while parents and parents[-1][0] >= indent:
-            parents.pop()
-        above = [name for _, name in parents]
-        parents.append((indent, match["key"]))
-        if "hydra" in [*above, match["key"]] or match["key"] == "defaults":
-            before = []
-            continue
-        value, comment = split(match["rest"] or "")
-        comment, before = comment or " ".join(before), []
-        names = [*above, match["key"]]
-        if names[0] == "defaults":
-            names = names[1:]
-        elif match["item"]:
-            continue  # a list of mappings: its key stands for it
-        below = block(lines, number, indent)
-        found.append(Key(".".join(names), value, comment, below))
-    return readable(found)
-
-
-def split(rest: str) -> tuple[str, str]:
-    """Return the value and the comment of what stands behind a key."""
-    value, _, comment = f" {rest}".partition(" #")
-    return value.strip(), comment.strip()
-
-
-def block(lines: list[str], number: int, indent: int) -> int:
-    """Return how many lines a key's value has, its own included."""
-    below = 1
-    for line in lines[number + 1 :]:
-        if line.strip() and len(line) - len(line.lstrip()) <= indent:
-            break
-        below += 1
-    return below
-
-
-def readable(found: list[Key]) -> list[Key]:
-    """Leave out what is below a value too long for a table, and mappings that have rows below."""
-    chosen: list[Key] = []
-    long: list[str] = []
-    for key in found:
-        if any(key.path.startswith(f"{path}.") for path in long):
-            continue
-        if key.lines > LONGEST or key.default == "|":
-            long.append(key.path)
-            chosen.append(Key(key.path, "(in the file)", key.comment, key.lines))
-        elif key.default or key.comment:
-            chosen.append(key)
-    return chosen
 
 
 def code(text: str) -> str:

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
-from collections.abc import Callable
 from typing import NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
-from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult, ConfigSource
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from golf_opt import __version__
-from golf_opt.cli.errors import explain, raised_by_hydra
+from golf_opt.cli import arguments, sources
+from golf_opt.cli.errors import composing, explain
 from golf_opt.cli.verbs import EXIT_SIGNAL, HYDRA_VERBS, VERBS, arch
 from golf_opt.config import CONF_DIR
 from golf_opt.config.command import remember
+from golf_opt.config.comments import help_of
 from golf_opt.config.errors import UsageError, did_you_mean
-from golf_opt.task.grammar import parse_grammar
+from golf_opt.utils.text import one_line
 
 SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
-EXIT_USAGE = 2
-EXIT_FAULT = 1  # the machine, and not the user, did it
-POSITIONAL = {"verify": "path"}  # verb -> the key that a word without `=` is the value of
+HYDRA = "1.3"  # whose habits are asked for
 
 USAGE = """\
 golf-opt VERB key=value ...
@@ -60,42 +55,56 @@ class Warnings(logging.Handler):
     """Shows what the program logs, a line each, on whatever is stderr by then."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"golf-opt: {record.getMessage()}", file=sys.stderr)
+        print(f"golf-opt: {one_line(record.getMessage())}", file=sys.stderr)
 
 
 def main() -> None:
-    """Run `golf-opt`; a user's mistake is one message and exit status 2."""
+    """Run `golf-opt`; whatever goes wrong is told in one line, a user's mistake with status 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have letters that stdout has not
+        sys.stdout.reconfigure(errors="backslashreplace")
+    logging.getLogger("hydra").addHandler(logging.NullHandler())  # what it logs, it raises too
     log = logging.getLogger("golf_opt")
     log.handlers, log.propagate = [Warnings()], False
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    given = sys.argv[1:]
+    if not given or given[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return
-    if arguments[0] == "--version":
+    if given[0] == "--version":
         print(f"golf-opt {__version__}")
         return
-    if arguments[0] in ("-sc", "--shell-completion"):
-        complete(arguments)
-        return
-    verb, rest = arguments[0], arguments[1:]
     try:
-        if verb not in VERBS:
-            raise UsageError(f"{verb!r} is no verb; it must be {did_you_mean(verb, VERBS)}")
-        arch(rest) if verb == "arch" else run_hydra(verb, rest)
-    except (UsageError, HydraException, OmegaConfBaseException) as error:
-        fail(error, explain(error))
-    except ValueError as error:  # Hydra has some of its own for what a user typed
-        if not raised_by_hydra(error):
-            raise
-        fail(error, f"{error}; overrides are key=value")
+        run(given[0], given[1:])
     except KeyboardInterrupt:
         sys.exit(EXIT_SIGNAL + 2)
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_SIGNAL + 13)
+    except Exception as error:
+        fail(error, given[0])
 
 
-def complete(arguments: list[str]) -> None:
+def run(verb: str, given: list[str]) -> None:
+    """Run a verb, or answer the shell that completes one."""
+    if verb in ("-sc", "--shell-completion"):
+        complete([verb, *given])
+    elif verb not in VERBS:
+        raise UsageError(f"{verb!r} is no verb; it must be {did_you_mean(verb, VERBS)}")
+    elif verb == "arch":
+        arch(given)
+    else:
+        run_hydra(verb, given)
+
+
+def fail(error: Exception, verb: str) -> NoReturn:
+    """Print one line and leave; with HYDRA_FULL_ERROR=1 raise the error instead."""
+    if SHOW_TRACEBACK:
+        raise error
+    message, status = explain(error, verb)
+    print(f"golf-opt: {one_line(message)}", file=sys.stderr)
+    sys.exit(status)
+
+
+def complete(given: list[str]) -> None:
     """Answer the shell as Hydra does, which knows of no verbs: the one on the line is cut out."""
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
@@ -107,103 +116,41 @@ def complete(arguments: list[str]) -> None:
     if verb is not None:
         os.environ["COMP_LINE"] = line.replace(f" {verb}", "", 1)
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    run_hydra(verb or "study", arguments, "golf-opt")
+    sys.argv = ["golf-opt", *given]
+    ask_hydra(verb or "study")
 
 
-def run_hydra(verb: str, overrides: list[str], program: str | None = None) -> None:
-    """Hand over to Hydra, which calls the verb with the composed configuration."""
-    overrides = list(map(hide_password, name_positional(verb, overrides)))
-    remember(sys.argv[0], verb, overrides)
-    overrides = ["callbacks.progress.mode=quiet" if o == "--quiet" else o for o in overrides]
-    sys.argv = [program or f"golf-opt {verb}", *overrides]
+def run_hydra(verb: str, given: list[str]) -> None:
+    """Compose a verb's configuration and run it, or show what would run."""
+    asked = arguments.parse(verb, given)
+    if asked.help:
+        print(help_of(verb))
+        return
+    folder = [] if asked.config_dir is None else ["--config-dir", str(asked.config_dir)]
+    remember(sys.argv[0], verb, [*asked.overrides, *folder])
+    sys.argv = [f"golf-opt {verb}", *asked.overrides, *folder, *asked.shown]
+    if asked.shown:
+        ask_hydra(verb)
+    else:
+        HYDRA_VERBS[verb](compose(verb, asked))
+
+
+def compose(verb: str, asked: arguments.Arguments) -> DictConfig:
+    """Return the configuration of a verb, once and without the files that Hydra would write."""
+    overrides = asked.overrides
+    if asked.config_dir is not None:
+        path = str(asked.config_dir.absolute()).replace("'", "\\'")
+        overrides = [f"hydra.searchpath=['file://{path}', 'arch://grammar']", *overrides]
+    sources.register()
+    with composing(), hydra.initialize_config_dir(str(CONF_DIR), version_base=HYDRA):
+        return hydra.compose(verb, overrides)
+
+
+def ask_hydra(verb: str) -> None:
+    """Let Hydra itself answer what `sys.argv` asks of the configuration."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra is to raise, `main` tells
-    Plugins.instance().register(GrammarSource)
+    sources.register()
     GlobalHydra.instance().clear()
-    hydra.main(config_path=str(CONF_DIR), config_name=verb, version_base="1.3")(_told(verb))()
-
-
-def _told(verb: str) -> Callable[[DictConfig], None]:
-    """Return the verb with its errors told in here, before Hydra adds a line of its own."""
-
-    def task(cfg: DictConfig) -> None:
-        try:
-            HYDRA_VERBS[verb](cfg)
-        except UsageError as error:
-            fail(error, str(error))
-        except Exception as error:
-            from golf_opt.engines.base import EngineFault  # here: what a command needs of these
-            from golf_opt.storage.failures import explain_failure  # two is imported by now
-
-            if isinstance(error, EngineFault):
-                told = f"{error}; its trials wait to go on from their checkpoints"
-                fail(error, f"{told}: give the same command again", EXIT_FAULT)
-            if (message := explain_failure(error)) is None:
-                raise
-            fail(error, message)
-
-    return task
-
-
-def fail(error: Exception, message: str, status: int = EXIT_USAGE) -> NoReturn:
-    """Print the message and leave; with HYDRA_FULL_ERROR=1 raise the error instead."""
-    if SHOW_TRACEBACK:
-        raise error
-    print(f"golf-opt: {message}", file=sys.stderr)
-    sys.exit(status)
-
-
-def name_positional(verb: str, arguments: list[str]) -> list[str]:
-    """Turn the PATH of `golf-opt verify PATH ...` into the override that Hydra wants."""
-    if verb not in POSITIONAL or not arguments or "=" in arguments[0] or arguments[0][:1] == "-":
-        return arguments
-    quoted = arguments[0].replace("'", "\\'")
-    return [f"{POSITIONAL[verb]}='{quoted}'", *arguments[1:]]
-
-
-def hide_password(override: str) -> str:
-    """Move the password of `storage.url=` to the environment, out of every configuration dump."""
-    key, equals, value = override.partition("=")
-    if key.lstrip("+") not in ("storage.url", "storage"):
-        return override
-    from golf_opt.storage.url import PASSWORD_ENV, take_password
-
-    url, password = take_password(value)
-    if password is not None:
-        os.environ[PASSWORD_ENV] = password
-    return f"{key}{equals}{url}"
-
-
-class GrammarSource(ConfigSource):
-    """Lets Hydra compose `arch=c4-5-4` although there is no file of that name.
-
-    A source of configs, `arch://grammar`, whose group `arch` holds every name of the grammar.
-    """
-
-    @staticmethod
-    def scheme() -> str:
-        return "arch"
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        arch = parse_grammar(self._name(config_path) or "")
-        assert arch is not None
-        return ConfigResult(
-            self.provider, f"arch://{self.path}", OmegaConf.create(arch), header={"package": None}
-        )
-
-    def is_group(self, config_path: str) -> bool:
-        return config_path in ("", "arch")
-
-    def is_config(self, config_path: str) -> bool:
-        name = self._name(config_path)
-        return name is not None and parse_grammar(name) is not None
-
-    def available(self) -> bool:
-        return True
-
-    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        return ["arch"] if config_path == "" and results_filter != ObjectType.CONFIG else []
-
-    @staticmethod
-    def _name(config_path: str) -> str | None:
-        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
-        return name if group == "arch" else None
+    asked = hydra.main(config_path=str(CONF_DIR), config_name=verb, version_base=HYDRA)
+    with composing():
+        asked(HYDRA_VERBS[verb])()

@@ -20,7 +20,9 @@ from golf_opt.config.check import load
 from golf_opt.config.reproduce import ReproduceConfig
 from golf_opt.task.arch import show_shape
 from golf_opt.task.grammar import load_arch, presets
+from golf_opt.task.kinds import NAME, kinds_in_lines
 from golf_opt.utils.files import tidied
+from golf_opt.utils.text import printable
 
 if TYPE_CHECKING:
     from golf_opt.study.run import Outcome
@@ -29,8 +31,11 @@ EXIT_SIGNAL = 128  # plus the signal's number, as shells do
 
 
 def say(line: str) -> None:
-    """Print a line at once, so that a log shows it when it happens."""
-    print(line, flush=True)
+    """Print a line at once, so that a log shows it when it happens.
+
+    It may hold a name that somebody else chose, with codes that a terminal would obey.
+    """
+    print(printable(line, but="\n\t"), flush=True)
 
 
 def command() -> str:
@@ -167,13 +172,18 @@ def arch(names: list[str]) -> None:
     if not names or names[0] in ("-h", "--help"):
         say(f"golf-opt arch NAME...\n\npresets: {', '.join(presets())}\n\nor by grammar:")
         say("  c4-5-4   c4-5-4-prelu   c4-5-4-leaky0.2   c3-4-4-k5-3-3")
+        say("\nor a file, FILE.yaml, of a name and layers, such as")
+        say("  name: mine\n  layers: [{kind: conv, channels: 4, kernel: 5}, {kind: relu}, ...]")
+        say(f"\nkinds of layers; {NAME}:")
+        for line in kinds_in_lines():
+            say(line)
         return
     for net in [load_arch(name) for name in names]:
         say(f"{net.name}")
         for node in net.nodes:
             label = f"{node.name} (shared)" if node.shared else node.name
             say(f"  {label:<24} {show_shape(node.output_shape):>12} {node.num_params:>10,}")
-        say(f"  {'total parameters':<24} {'':>12} {net.num_params:>10}\n")
+        say(f"  {'total parameters':<24} {'':>12} {net.num_params:>10,}\n")
 
 
 def tidy(verb: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from golf_opt.config import yaml_file
 from golf_opt.config.errors import UsageError
 
 PACKAGE = Path(__file__).parents[1]
@@ -20,11 +22,11 @@ CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent /
 
 
 def load_yaml(path: Path) -> Any:
-    """Read a YAML file of ours; one that cannot be parsed is named."""
+    """Read a YAML file as plain data; one that cannot be read is named."""
     try:
-        return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except Exception as error:
-        raise UsageError(f"{path} cannot be read as YAML: {error}") from error
+        return OmegaConf.to_container(yaml_file.load(path), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 @cache

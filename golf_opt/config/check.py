@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs
 
-from golf_opt.config.errors import UsageError, did_you_mean, unknown_key
+from golf_opt.config.errors import UsageError, did_you_mean, short, unknown_key
 
 T = TypeVar("T")
 Node = Mapping[str, Any]  # of a JSON schema
@@ -88,6 +88,12 @@ def fitting(kind: type[T], value: object) -> T | None:
     return fits
 
 
+def must_be(kind: Any) -> str:
+    """Return in words what a value of a type must be, as `a whole number of at least 1`."""
+    schema: Node = _adapter(kind).json_schema()
+    return _must(schema, schema, None).rstrip(".")
+
+
 def load(kind: type[T], cfg: DictConfig) -> T:
     """Check what Hydra composed; nothing else sees a DictConfig.
 
@@ -122,7 +128,7 @@ def _explain(adapter: TypeAdapter[Any], failed: ValidationError, place: str) -> 
     if error["type"] == "missing":
         return f"{name} is missing; it must be {_must(whole, node, None)}"
     value = error["input"]
-    return f"{name} is {value!r}, but must be {cause or _must(whole, node, value)}"
+    return f"{name} is {short(value)}, but must be {cause or _must(whole, node, value)}"
 
 
 def _resolved(whole: Node, node: Node) -> Node:
@@ -150,11 +156,18 @@ def _must(whole: Node, node: Node, value: object) -> str:
     kind = node.get("type")
     if words is None and kind in NUMBERS:
         right = isinstance(value, NUMBERS[kind][0]) and not isinstance(value, bool)
-        bounds = " and ".join(f"{BOUNDS[key]} {node[key]}" for key in BOUNDS if key in node)
+        told = [key for key in BOUNDS if key in node and not _goes_without_saying(node[key], value)]
+        bounds = " and ".join(f"{BOUNDS[key]} {node[key]}" for key in told)
         return f"{' '.join(filter(None, ('' if right and bounds else NUMBERS[kind][1], bounds)))}."
     return f"{words or WORDS.get(str(kind), 'something else')}."
 
 
+def _goes_without_saying(bound: float, value: object) -> bool:
+    """Whether a bound is a machine's, and the value is on its right side."""
+    return bound >= MACHINE and not (isinstance(value, (int, float)) and value > bound)
+
+
+MACHINE = 2**31 - 1
 NUMBERS: dict[str, tuple[Any, str]] = {
     "integer": (int, "a whole number of"),
     "number": ((int, float), "a number"),

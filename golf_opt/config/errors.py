@@ -5,15 +5,26 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from golf_opt.utils.text import printable
+
+MOST_CHOICES = 50  # that a message names
+
 
 class UsageError(ValueError):
     """A user's mistake; the message says what was given, what is allowed, and the fix."""
 
 
+def short(value: object) -> str:
+    """Return a value as code for a message; the middle of a long one is left out."""
+    shown = repr(value)
+    return shown if len(shown) <= 120 else f"{shown[:80]}...{shown[-20:]}"
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return `one of gp, tpe; did you mean 'tpe'?`, or only the choices where none is near."""
     known = sorted(choices)
-    return f"one of {', '.join(known)}{near(name, known)}"
+    shown = ", ".join(map(printable, known[:MOST_CHOICES]))
+    return f"one of {shown}{', ...' if len(known) > MOST_CHOICES else ''}{near(name, known)}"
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -25,7 +36,8 @@ def near(name: str, known: Iterable[str]) -> str:
 def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
     """Return the value if it is one of the choices that are known only when the program runs."""
     if not isinstance(value, str) or value not in choices:
-        raise UsageError(f"{name} is {value!r}, but must be {did_you_mean(str(value), choices)}")
+        known = did_you_mean(str(value), choices)
+        raise UsageError(f"{name} is {short(value)}, but must be {known}")
     return value
 
 

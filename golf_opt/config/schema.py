@@ -30,7 +30,7 @@ class DataFolder:
 class EngineConfig:
     name: types.EngineName
     device: Annotated[
-        str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+        str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="auto, cpu, cuda or cuda:N")
     ]
     lanes: types.Lanes
     threads: Annotated[StrictInt, Field(ge=1, le=1024)]
@@ -153,15 +153,15 @@ class ConfirmConfig(Common):
 class RecordConfig(Common):
     """One run of `golf-opt record`: a study's trial, or what pruning made of one."""
 
-    study: str | None
+    study: types.StudyName | None
     trial: types.Trial
     source: types.FilePath | None  # a folder that pruning wrote
     board: types.BoardName
     slug: Annotated[
         str,
         Field(
-            pattern=r"^[a-z0-9][a-z0-9.-]*$",
-            description="the record's short name: small letters, digits, . and -",
+            pattern=r"^[a-z0-9][a-z0-9.-]{0,99}$",
+            description="the record's short name: up to 100 small letters, digits, . and -",
         ),
     ]
     how: str | None  # in a few words
@@ -185,7 +185,7 @@ class VerifyConfig(Common):
 class SourceConfig(Common):
     """The trained net that a verb works on: a trial of a study, or a file of weights."""
 
-    study: str | None
+    study: types.StudyName | None
     trial: types.Trial
     weights: types.FilePath | None
     arch: types.Mapped | None = field(default=None, kw_only=True)  # of `weights`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -33,6 +34,32 @@ def _refuse(wrong: Callable[[Any], bool], must: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def wrong_path(path: str | Path) -> str | None:
+    """Return what is wrong with a path before anything is opened or made there, or None."""
+    text = str(path)
+    if not text.strip(" \t\n"):
+        return "a path, and that is empty."
+    if "\0" in text:
+        return "a path, and that has a NUL in it."
+    try:
+        if any(len(os.fsencode(part)) > MOST_OF_A_NAME for part in Path(text).parts):
+            return f"a path of names of at most {MOST_OF_A_NAME} bytes."
+        Path(text).stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None  # who opens or makes it says so
+    except (OSError, ValueError) as error:  # too long, a loop of links; letters that are none
+        return f"a path: {getattr(error, 'strerror', None) or 'it cannot be encoded'}."
+    return None
+
+
+def _path(value: object) -> object:
+    if type(value) in (int, float):
+        value = str(value)
+    if isinstance(value, (str, Path)) and (wrong := wrong_path(value)):
+        raise ValueError(wrong)
+    return value
 
 
 def _given(name: object) -> object:
@@ -69,24 +96,37 @@ def _as_given(value: object, checked: Callable[[object], object]) -> object:
 
 
 AsGiven = WrapValidator(_as_given)  # an integer stays one where a float is wanted
-Positive = Annotated[StrictInt, Field(ge=1)]
+MOST_OF_A_NAME = 255  # bytes, on every system of today
+LONGEST_NAME = 200  # bytes; while it is made a file has a longer name, and systems take 255
+MOST = 2**31 - 1  # that a column of whole numbers holds in any database
+Positive = Annotated[StrictInt, Field(ge=1, le=MOST)]
 Epochs = Annotated[StrictInt, Field(ge=1, le=10_000)]
 Seed = Annotated[StrictInt, Field(ge=0, le=2**63 - 1)]
 Fraction = Annotated[StrictFloat, Field(gt=0, lt=1, description="a share above 0 and below 1")]
 Target = Annotated[Fraction | None, Field(description="a share above 0 and below 1, or null")]
 Mapped = dict[str, Any]
 Callbacks = Annotated[Mapped, BeforeValidator(lambda value: value or {})]  # null: none
-FilePath = Annotated[Path, BeforeValidator(_number_as_text)]
+FilePath = Annotated[Path, BeforeValidator(_path), Field(description="a path")]
 Folder = Annotated[
     FilePath,
     _refuse(lambda path: path.exists() and not path.is_dir(), "a folder, and that is a file."),
 ]
-NewFolder = Annotated[
+NewPath = Annotated[
     FilePath,
+    _refuse(
+        lambda path: len(os.fsencode(path.name)) > LONGEST_NAME,
+        f"a path whose last part has at most {LONGEST_NAME} bytes.",
+    ),
+]
+ExistingFolder = Annotated[
+    FilePath, _refuse(lambda path: not path.is_dir(), "a folder that is there.")
+]
+NewFolder = Annotated[
+    NewPath,
     _refuse(lambda path: path.exists(), "a folder that is not there yet."),
     Field(description="a folder to make"),
 ]
-NewFile = Annotated[FilePath, _refuse(lambda path: path.is_dir(), "a file, and that is a folder.")]
+NewFile = Annotated[NewPath, _refuse(lambda path: path.is_dir(), "a file, and that is a folder.")]
 StudyName = Annotated[
     str,
     _refuse(
@@ -96,7 +136,7 @@ StudyName = Annotated[
 ]
 ExistingStudy = Annotated[StudyName, BeforeValidator(_given)]
 Trial = Annotated[
-    Literal["best"] | Annotated[StrictInt, Field(ge=0)],
+    Literal["best"] | Annotated[StrictInt, Field(ge=0, le=MOST)],
     Field(description="best or a trial's number"),
 ]
 TwoOrMore = Annotated[tuple[str, ...], BeforeValidator(_two_or_more)]

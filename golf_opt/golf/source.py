@@ -31,6 +31,7 @@ class TrainedNet:
     job: Job | None = None  # what trained it, as a trial of a study
     description: StudyDescription | None = None  # of the study
     trial: FrozenTrial | None = None
+    study: str | None = None  # its name
     notes: tuple[str, ...] = ()  # what a user should know of how it was read
 
 
@@ -61,7 +62,7 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
     }
     check_tensors(job.net, kept)
     label = f"{study.study_name}, trial {trial.number}"
-    return TrainedNet(label, job.net, kept, job, description, trial)
+    return TrainedNet(label, job.net, kept, job, description, trial, study.study_name)
 
 
 def job_of(description: StudyDescription, trial: FrozenTrial) -> Job:

@@ -40,8 +40,6 @@ def read_weights(path: Path, net: Net) -> tuple[Tensors, list[str]]:
         UsageError: the file cannot be read, holds code, or does not fit the net.
     """
     found = _read(path)
-    if odd := [name for name in found if not name.isprintable()]:
-        raise UsageError(f"weights {path} has a tensor of the name {ascii(odd[0])[:80]}.")
     ours = {name.removeprefix("weights/").removeprefix("buffers/"): values
             for name, values in found.items() if name.startswith(OURS)}  # fmt: skip
     found = ours or {k: v for k, v in found.items() if not k.endswith("num_batches_tracked")}

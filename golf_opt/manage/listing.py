@@ -22,11 +22,11 @@ from golf_opt.storage.optuna_internals import id_of_study, storage_of
 from golf_opt.storage.studies import marks
 from golf_opt.storage.workers import WORKER, coordination, is_held
 from golf_opt.study.description import readable
-from golf_opt.utils.processes import show_worker
+from golf_opt.utils.processes import is_alive, show_worker
 from golf_opt.utils.text import percent, show_duration
 from golf_opt.utils.trials import best_trial, counts
 
-LATELY = timedelta(minutes=10)  # a worker whose last trial ended before that is not listed
+LATELY = timedelta(minutes=10)  # a worker of another host is there if it ended a trial since then
 STATES = ("complete", "pruned", "fail", "running", "waiting")
 COLUMNS = (
     "study", "arch", "parameters", "data", "protocol", "total", *STATES, "best", "best_trial",
@@ -107,13 +107,13 @@ def study_row(study: optuna.Study) -> StudyRow:
 def workers_seen(
     trials: Sequence[FrozenTrial], running: Sequence[Lease], now: datetime
 ) -> set[str]:
-    """Return `host:pid` of workers that are at a trial, or ended one lately."""
+    """Return `host:pid` of workers that are at a trial, or ended one lately and go on."""
     seen = {lease.owner for lease in running if is_held(lease)}
     for trial in trials:
-        ended = trial.datetime_complete
-        if ended is not None and now - ended < LATELY:
-            seen.add(trial.user_attrs.get(WORKER))
-    return {show_worker(worker) for worker in seen if isinstance(worker, str)}
+        ended, worker = trial.datetime_complete, trial.user_attrs.get(WORKER)
+        if ended is not None and now - ended < LATELY and isinstance(worker, str):
+            seen.update([worker] if is_alive(worker) else [])
+    return {show_worker(worker) for worker in seen if worker is not None}
 
 
 def plain_lines(rows: Sequence[StudyRow]) -> list[str]:
@@ -122,10 +122,11 @@ def plain_lines(rows: Sequence[StudyRow]) -> list[str]:
 
 
 def _cells(row: StudyRow) -> list[Any]:
+    best = None if row.best is None else f"{row.best:.4f}" if row.arch else f"{row.best:.6g}"
     return [
         row.study, row.arch, row.parameters, row.data, row.protocol, row.total,
         *(row.trials[state] for state in STATES),
-        row.best, row.best_trial, ",".join(row.workers),
+        best, row.best_trial, ",".join(row.workers),
         row.last_activity.isoformat(" ", "seconds") if row.last_activity else None,
     ]  # fmt: skip
 

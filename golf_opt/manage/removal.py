@@ -22,6 +22,7 @@ from golf_opt.storage.optuna_internals import id_of_study, storage_of
 from golf_opt.storage.studies import find_any_study, marks
 from golf_opt.storage.workers import coordination, is_held
 from golf_opt.utils.processes import show_worker
+from golf_opt.utils.text import count
 from golf_opt.utils.trials import counts
 
 # keys of attributes for a file: Optuna's, and the dashboard's for one of a finished trial
@@ -35,11 +36,11 @@ def remove(config: RemovalConfig, say: Callable[[str], None]) -> bool:
         UsageError: there is no such study, a worker is at it, or nobody is there to be asked.
     """
     with opened_to_read(config.storage) as storage:
-        study = find_any_study(storage, config.study)
+        study = find_any_study(storage, config.study, exact=config.yes)
         refuse_running(study, config.force)
         tally = counts(study)
-        what = f"study {study.study_name!r} with {sum(tally.values())} trials"
-        if not config.yes and not confirmed(f"remove {what}?", config.study):
+        what = f"study {study.study_name!r} with {count(sum(tally.values()), 'trial')}"
+        if not config.yes and not confirmed(f"remove {what}?", study.study_name):
             say("nothing was removed")
             return False
         refuse_running(study, config.force)  # again: the question may have stood for an hour

@@ -60,7 +60,7 @@ def export_study(config: ExportConfig, say: Say) -> None:
             ) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    say(f"exported {config.study}: {kept}, to {config.output}")
+    say(f"exported {study.study_name}: {kept}, to {config.output}")
 
 
 def write_export(study: optuna.Study, folder: Path, config: ExportConfig, say: Say) -> str:

@@ -40,8 +40,9 @@ def write_comparison(config: CompareConfig) -> tuple[Table, list[Path]]:
         )
         pictures = [picture(figure) for figure in (best_so_far(snapshots), sizes) if figure]
         blocks = [table, *pictures, *_differences(studies, snapshots)]
-    name = "compare " + " ".join(config.studies)
-    title = f"Side by side: {', '.join(config.studies)}"
+    names = [study.study_name for study in studies]
+    name = "compare " + " ".join(names)
+    title = f"Side by side: {', '.join(names)}"
     return table, write_document(config.folder / "reports", name, title, blocks)
 
 

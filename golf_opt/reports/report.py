@@ -50,8 +50,8 @@ def write_report(config: ReportConfig) -> list[Path]:
     with opened_storage(config.storage) as storage:
         study = find_study(storage, config.study)
         blocks = list(_report(study, snapshot_with_best(study), storage, config))
-    title = f"Study {config.study}"
-    return write_document(config.folder / "reports", config.study, title, blocks)
+    title = f"Study {study.study_name}"
+    return write_document(config.folder / "reports", study.study_name, title, blocks)
 
 
 def snapshot_with_best(study: optuna.Study) -> StudySnapshot:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from golf_opt.config.schema import StorageConfig
 from golf_opt.storage.bulk import BulkStorage
 from golf_opt.storage.failures import explain_opening, is_made_meanwhile
 from golf_opt.storage.new_file import no_empty_file
-from golf_opt.storage.url import storage_url
+from golf_opt.storage.url import JOURNAL, file_of, is_journal, storage_url
 from golf_opt.storage.workers import coordination
 from golf_opt.storage.write_behind import WriteBehindStorage
 from golf_opt.utils.processes import worker_id
@@ -30,7 +31,7 @@ SQLITE_TIMEOUT_S = 60
 CONNECT_TIMEOUT_S = 10
 MEETING_PAUSES_S = (0.1, 0.3, 1.0)  # where several workers make the tables at the same moment
 STATEMENT_TIMEOUT_S = 60
-JOURNAL = "journal:"  # begins the URL of a journal file
+MOST_OF_AN_OPERATION = 1_000_000  # bytes of a journal's first line
 NETWORK_FILE_SYSTEMS = (
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs",
     "fuse.glusterfs", "afs",
@@ -40,7 +41,7 @@ NETWORK_FILE_SYSTEMS = (
 @contextlib.contextmanager
 def opened_storage(config: StorageConfig) -> Iterator[BaseStorage]:
     """Open the storage for a block, and give its connections back afterwards."""
-    with no_empty_file(_file_of(config)):
+    with no_empty_file(file_of(config)):
         storage = open_storage(config)
         try:
             yield storage
@@ -51,21 +52,11 @@ def opened_storage(config: StorageConfig) -> Iterator[BaseStorage]:
 @contextlib.contextmanager
 def opened_to_read(config: StorageConfig) -> Iterator[BaseStorage]:
     """Open the storage as it is: where there is no file yet, an empty one in memory stands in."""
-    path = _file_of(config)
+    path = file_of(config)
     if path is not None and not path.exists():
         config = StorageConfig(None, None)
     with opened_storage(config) as storage:
         yield storage
-
-
-def _file_of(config: StorageConfig) -> Path | None:
-    """Return the file that the storage is in; None of a server or memory."""
-    url, path = config.url or "", ""
-    if url.startswith(JOURNAL):
-        path = url.removeprefix(JOURNAL)
-    elif url.startswith("sqlite"):
-        path = storage_url(config).database or ""
-    return Path(path) if path and not path.startswith((":", "file:")) else None
 
 
 def open_storage(config: StorageConfig) -> BaseStorage:
@@ -76,8 +67,9 @@ def open_storage(config: StorageConfig) -> BaseStorage:
     """
     if config.url is None and config.url_env is None:
         return optuna.storages.InMemoryStorage()
-    if config.url is not None and config.url.startswith(JOURNAL):
-        return _open_journal(Path(config.url.removeprefix(JOURNAL)))
+    path = file_of(config)
+    if path is not None and is_journal(config):
+        return _open_journal(path)
     url = storage_url(config)
     try:
         return _open_sqlite(url) if url.drivername.startswith("sqlite") else _open_server(url)
@@ -91,10 +83,16 @@ def _open_journal(path: Path) -> BaseStorage:
     """Optuna's log of operations, for one worker."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            with path.open("rb") as file:  # Optuna would write behind a line that it cannot read
+                first = file.readline(MOST_OF_AN_OPERATION)
+                assert not first or "op_code" in json.loads(first)
         backend = JournalFileBackend(str(path))
         return JournalStorage(backend)
     except OSError as error:
         raise UsageError(f"storage {JOURNAL}{path} cannot be used: {error}") from error
+    except Exception as error:  # Optuna checks nothing of what it reads
+        raise UsageError(f"storage {JOURNAL}{path} is no journal of Optuna's.") from error
 
 
 def _open_sqlite(url: URL) -> BaseStorage:

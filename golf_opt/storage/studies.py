@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import mimetypes
+import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.config.errors import UsageError, did_you_mean
-from golf_opt.storage.optuna_internals import id_of_study, id_of_trial, storage_of
+from golf_opt.storage.optuna_internals import FrozenStudy, id_of_study, id_of_trial, storage_of
+from golf_opt.utils.text import printable
 
 STUDY_ID = "golf_opt:id"
 IMPORTING = "golf_opt:importing"  # the worker that fills the study; False when it is whole
@@ -27,17 +30,52 @@ CONFIRMED = "golf_opt:confirmed"  # {trial: {seed: result}}, see golf/confirm.py
 FILE_KEY = "dashboard:artifacts:{trial}:{artifact}"
 
 
-def find_any_study(storage: BaseStorage, name: str) -> optuna.Study:
+LAST = "last"  # names the study that something happened in last
+
+
+def find_any_study(storage: BaseStorage, name: str, exact: bool = False) -> optuna.Study:
     """Return a study by its name, whoever made it.
 
+    Args:
+        storage: that it is in.
+        name: the whole of it; or, said on stderr, so much of it that only one study is meant:
+            `c4-5-4` for `c4-5-4@6epochs`; or `last`, the study with the latest activity.
+        exact: whether only the whole of it will do.
+
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is none of that name, or several are meant.
     """
     names = optuna.get_all_study_names(storage)
-    if name not in names:
-        known = f"it must be {did_you_mean(name, names)}" if names else "there are none yet"
+    found = name if name in names or exact else _meant(storage, names, name)
+    if found not in names:
+        known = f"it must be {_nearest(names, name)}" if names else "there are none yet"
         raise UsageError(f"study {name!r} is not in the storage; {known}")
-    return optuna.load_study(study_name=name, storage=storage)
+    if found != name:
+        print(f"golf-opt: study={name} is {printable(found)}", file=sys.stderr, flush=True)
+    return optuna.load_study(study_name=found, storage=storage)
+
+
+def _meant(storage: BaseStorage, names: Sequence[str], name: str) -> str:
+    if name == LAST and names:
+        return max(
+            storage.get_all_studies(), key=lambda study: _activity(storage, study)
+        ).study_name
+    for begin in (f"{name}@", name):
+        if len(fitting := [known for known in names if known.startswith(begin)]) == 1:
+            return fitting[0]
+    return name
+
+
+def _activity(storage: BaseStorage, study: FrozenStudy) -> tuple[datetime, int]:
+    """Return when a trial of a study last began or ended; without one the newer study counts."""
+    trials = storage.get_all_trials(id_of_study(study), deepcopy=False)
+    moments = [trial.datetime_complete or trial.datetime_start for trial in trials]
+    return max(filter(None, moments), default=datetime.min), id_of_study(study)
+
+
+def _nearest(names: Sequence[str], name: str) -> str:
+    """Return which studies may be meant: those that begin as the name does, or else all."""
+    return did_you_mean(name, [n for n in names if n.startswith(name)] or names)
 
 
 def mark(study: optuna.Study, key: str, value: Any) -> None:

@@ -14,9 +14,11 @@ from urllib.parse import unquote
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from golf_opt.config.errors import UsageError
+from golf_opt.config.errors import UsageError, short
 from golf_opt.config.schema import StorageConfig
+from golf_opt.config.types import wrong_path
 
+JOURNAL = "journal:"  # begins the URL of a journal file
 PASSWORD_ENV = "GOLF_STORAGE_PASSWORD"
 PASSWORD_FILE_ENV = "GOLF_STORAGE_PASSWORD_FILE"  # names a file that holds it, as containers do
 
@@ -24,6 +26,8 @@ PASSWORD_FILE_ENV = "GOLF_STORAGE_PASSWORD_FILE"  # names a file that holds it, 
 def storage_url(config: StorageConfig) -> URL:
     """Return the URL with its password."""
     text = config.url or os.environ.get(config.url_env or "", "")
+    if not text and config.url_env is None:
+        raise UsageError("storage.url is '', but must look like sqlite:///studies/golf.db.")
     if not text:
         raise UsageError(
             f"storage has no URL: {config.url_env} is not set; set it to "
@@ -42,6 +46,34 @@ def storage_url(config: StorageConfig) -> URL:
     if not (password or url.password or url.drivername.startswith("sqlite")):
         password = os.environ.get(PASSWORD_ENV) or _password_from_file()
     return url.set(password=password) if password else url
+
+
+def file_of(config: StorageConfig) -> Path | None:
+    """Return the file that a storage is kept in, of SQLite or a journal; None where it is none.
+
+    Raises:
+        UsageError: the path is none, or what lies there is no file that could be a database.
+    """
+    if config.url is None and config.url_env is None:
+        return None
+    if is_journal(config):
+        path = str(config.url).removeprefix(JOURNAL)
+    else:
+        url = storage_url(config)
+        path = url.database or ":memory:"
+        if url.get_backend_name() != "sqlite" or path.startswith((":memory:", "file:")):
+            return None
+    wrong = wrong_path(path)
+    found = Path(path)
+    if wrong is None and found.exists() and not (found.is_file() or found.is_dir()):
+        wrong = "a file, and that is something else."
+    if wrong is not None:
+        raise UsageError(f"the file of the storage is {short(path)}, but must be {wrong}")
+    return found
+
+
+def is_journal(config: StorageConfig) -> bool:
+    return (config.url or "").startswith(JOURNAL)
 
 
 def _password_from_file() -> str | None:

@@ -16,15 +16,17 @@ from optuna.samplers import BaseSampler
 from pydantic import Field, StrictInt
 
 from golf_opt.config.check import check
-from golf_opt.config.errors import UsageError
+from golf_opt.config.errors import UsageError, short
 from golf_opt.config.schema import StudyConfig
 from golf_opt.storage.optuna_internals import num_grid_points
+from golf_opt.study.arguments import check_arguments
 from golf_opt.study.callbacks import Callback
 from golf_opt.study.description import StudyDescription
 from golf_opt.study.samplers import CmaEsSampler, FreshSampler, GridSampler, grid_sampler
 from golf_opt.study.space import Space, build_space
 from golf_opt.task import rng
 from golf_opt.task.arch import Net, build_net
+from golf_opt.utils.text import one_line
 
 Plan = StudyConfig | StudyDescription
 
@@ -51,8 +53,10 @@ def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
         net=build_net(plan.arch),
         space=space,
         sampler=FreshSampler(sampler_maker(plan, space)),
-        pruner=_builder("pruner", plan.pruner)(),
-        callbacks=[_builder(f"callbacks.{name}", node)() for name, node in callbacks.items()],
+        pruner=_builder("pruner", plan.pruner, BasePruner)(),
+        callbacks=[
+            _builder(f"callbacks.{name}", node, Callback)() for name, node in callbacks.items()
+        ],
     )
 
 
@@ -92,7 +96,7 @@ def sampler_maker(plan: Plan, space: Space) -> Callable[[int], BaseSampler]:
     Samplers that follow a plan over the whole study, grid and quasi-Monte Carlo, keep the study's
     seed.
     """
-    build = _builder("sampler", plan.sampler)
+    build = _builder("sampler", plan.sampler, BaseSampler)
     target = str(plan.sampler["_target_"])
     planned = "grid" in target or "QMC" in target
 
@@ -100,8 +104,7 @@ def sampler_maker(plan: Plan, space: Space) -> Callable[[int], BaseSampler]:
         seed = rng.derive(plan.seed, "sampler", 0 if planned else number)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = build(seed=seed, space=space)
-        assert isinstance(sampler, BaseSampler)
+            sampler: BaseSampler = build(seed=seed, space=space)
         return sampler
 
     first = make(0)
@@ -112,24 +115,32 @@ def sampler_maker(plan: Plan, space: Space) -> Callable[[int], BaseSampler]:
     return make
 
 
-def _builder(name: str, node: Any) -> Callable[..., Any]:
+def _builder(name: str, node: Any, kind: type[Any]) -> Callable[..., Any]:
     """Return a function that instantiates a node, with those keywords that its class takes."""
-    if not isinstance(node, Mapping) or "_target_" not in node:
-        raise UsageError(f"{name} is {node!r}, but must be a mapping with a _target_.")
+    if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
+        raise UsageError(f"{name} is {short(node)}, but must be a mapping with a _target_.")
     begin: Callable[[], Any] = partial(instantiate, dict(node), _convert_="all", _partial_=True)
     if not any(isinstance(value, Mapping | list) for value in node.values()):
         begin = cache(begin)  # milliseconds; with parts of its own a node is made anew each time
 
+    checked = cache(lambda: check_arguments(name, node, counts=kind is not Callback))
+
     def build(**offered: Any) -> Any:
         try:
             takes = inspect.signature(get_object(node["_target_"])).parameters
-            return begin()(**{key: value for key, value in offered.items() if key in takes})
+            checked()
+            made = begin()(**{key: value for key, value in offered.items() if key in takes})
         except UsageError:
             raise
         except Exception as error:
             cause = error.__cause__ or error
             if isinstance(cause, UsageError):
                 raise cause from error
-            raise UsageError(f"{name} cannot be built: {str(cause).splitlines()[0]}") from error
+            reason = one_line(str(cause)) or type(cause).__name__
+            raise UsageError(f"{name} cannot be built: {reason}") from error
+        if not isinstance(made, kind):
+            target = short(node["_target_"])
+            raise UsageError(f"{name}._target_ is {target}, but must make a {kind.__name__}.")
+        return made
 
     return build

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -17,6 +18,7 @@ from golf_opt.utils.live import LiveLines
 from golf_opt.utils.text import percent, show_duration, show_params
 from golf_opt.utils.trials import best_trial, counts
 
+Mode = Literal["auto", "live", "plain", "quiet"]
 BARS = "▁▂▃▄▅▆▇█"
 REFRESH_PER_S = 4
 PLAIN_LINE_EVERY_S = 10.0  # in a long trial; every finished trial has a line anyway
@@ -31,7 +33,7 @@ class Progress(Callback):
         mode: `auto` (live in a terminal), `live`, `plain` or `quiet`.
     """
 
-    def __init__(self, mode: str = "auto", console: Console | None = None) -> None:
+    def __init__(self, mode: Mode = "auto", console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
         self._mode = mode if mode != "auto" else ("live" if self._console.is_terminal else "plain")
         self._live: LiveLines | None = None

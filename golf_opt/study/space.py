@@ -32,7 +32,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from golf_opt.config.errors import UsageError, check_choice, check_keys, did_you_mean
+from golf_opt.config.errors import UsageError, check_choice, check_keys, did_you_mean, short
 from golf_opt.storage.optuna_internals import contains, describe_distribution
 from golf_opt.task.recipe import PARAMETERS, Candidate
 
@@ -142,9 +142,10 @@ def _dimension(name: str, node: Mapping[str, Any]) -> Dimension:
 
 def _categorical(name: str, node: Mapping[str, Any]) -> BaseDistribution:
     choices = node.get("choices")
-    if not isinstance(choices, list) or not choices:
-        raise UsageError(f"space.{name}.choices is {choices!r}, but must be a list of values.")
-    return CategoricalDistribution(tuple(choices))
+    listed = choices if isinstance(choices, list) else []
+    if not listed or not all(isinstance(choice, str | int | float) for choice in listed):
+        raise UsageError(f"space.{name}.choices is {short(choices)}, but must be a list of values.")
+    return CategoricalDistribution(tuple(listed))
 
 
 def _range(name: str, node: Mapping[str, Any]) -> BaseDistribution:
@@ -155,7 +156,9 @@ def _range(name: str, node: Mapping[str, Any]) -> BaseDistribution:
         if not right or isinstance(value, bool) or not math.isfinite(value):  # type: ignore[arg-type]
             kind = "a whole number" if whole else "a number"
             raise UsageError(f"space.{name}.{bound} is {value!r}, but must be {kind}.")
-    low, high, log = node["low"], node["high"], bool(node.get("log", False))
+    low, high, log = node["low"], node["high"], node.get("log", False)
+    if not isinstance(log, bool):
+        raise UsageError(f"space.{name}.log is {short(log)}, but must be true or false.")
     if low > high:
         raise UsageError(
             f"space.{name}.low is {low!r}, but must be at most space.{name}.high, {high!r}."

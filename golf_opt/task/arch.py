@@ -1,21 +1,20 @@
 """Architectures: a list of layers -> shapes, tensors and parameter counts.
 
-A file of conf/arch holds such a list, and `golf_opt.task.grammar` makes one from a name such as
-`c4-5-4`. No torch in here: counting a network needs none. A file reads, and counts, as
+A file of conf/arch holds such a list, `golf_opt.task.grammar` makes one from `c4-5-4`. No torch in
+here: counting a network needs none. A file reads, and counts, as
 
     >>> import yaml
     >>> net = build_net(yaml.safe_load('''
     ...     name: mine
     ...     layers:
     ...       - {kind: conv, channels: 4, kernel: 5, padding: same}
-    ...       - {kind: relu}
     ...       - {kind: max_pool, size: 2}
     ...       - {kind: depthwise, name: blur, kernel: 3, padding: same, bias: false}
     ...       - {kind: reuse, of: blur}
     ...       - {kind: global_avg_pool}
     ...       - {kind: linear, features: 10}
     ... '''))
-    >>> [(node.name, show_shape(node.output_shape), node.num_params) for node in net.nodes[2:5]]
+    >>> [(node.name, show_shape(node.output_shape), node.num_params) for node in net.nodes[1:4]]
     [('max_pool1', '4x14x14', 0), ('blur', '4x14x14', 36), ('blur', '4x14x14', 0)]
     >>> net.num_params
     190
@@ -25,7 +24,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
@@ -33,12 +32,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, StrictBool, StrictFloat, StrictInt
 
 from golf_opt.config.check import check, model
-from golf_opt.config.errors import UsageError, check_choice, did_you_mean
-from golf_opt.config.types import AsGiven
+from golf_opt.config.errors import UsageError, check_choice, did_you_mean, short
+from golf_opt.config.types import AsGiven, StudyName
 
 Shape = tuple[int, ...]  # (channels, height, width), or (features,)
 INPUT_SHAPE: Shape = (1, 28, 28)
 NUM_CLASSES = 10
+MOST_LAYERS = 256  # what follows is far beyond a net that is golfed with, and what a machine holds
+MOST_NUMBERS = 100_000_000  # trained ones, and those between layers for one image
 Size = Annotated[StrictInt, Field(ge=1, le=65_536)]
 Slope = Annotated[StrictFloat, Field(ge=0, lt=1, description="a number from 0 to below 1"), AsGiven]
 
@@ -190,11 +191,15 @@ class BatchNorm(Layer):
 
 @model
 class ReLU(Layer):
+    """What is below zero becomes zero."""
+
     kind = "relu"
 
 
 @model
 class LeakyReLU(Layer):
+    """What is below zero is multiplied by `slope`."""
+
     kind = "leaky_relu"
     slope: Slope = 0.01
 
@@ -237,6 +242,8 @@ class GlobalAvgPool(Layer):
 
 @model
 class Dropout(Layer):
+    """Each number is zero with probability `p` while the net is trained."""
+
     kind = "dropout"
     p: Slope = 0.5
 
@@ -314,10 +321,11 @@ def build_net(arch: Mapping[str, Any]) -> Net:
     Raises:
         UsageError: an unknown kind or key, or a layer that does not fit its input.
     """
-    name = str(arch.get("name", "unnamed"))
+    name = check(StudyName, arch.get("name", "unnamed"), "arch.name")
     rows = arch.get("layers")
-    if not isinstance(rows, Sequence) or isinstance(rows, str) or not rows:
-        raise UsageError(f"arch {name}: layers is {rows!r}, but must be a list of layers.")
+    if not isinstance(rows, list | tuple) or not 1 <= len(rows) <= MOST_LAYERS:
+        most = f"a list of layers, {MOST_LAYERS} at most"
+        raise UsageError(f"arch {name}: layers is {short(rows)}, but must be {most}.")
     nodes: list[Node] = []
     shape = INPUT_SHAPE
     for index, row in enumerate(rows):
@@ -326,6 +334,8 @@ def build_net(arch: Mapping[str, Any]) -> Net:
         except UsageError as error:
             raise UsageError(f"arch {name}, layer {index + 1} ({_label(row)}): {error}") from error
         shape = nodes[-1].output_shape
+        if max(sum(node.num_params for node in nodes), math.prod(shape)) > MOST_NUMBERS:
+            raise UsageError(f"arch {name}, layer {index + 1}: so large a net cannot be trained.")
     if shape != (NUM_CLASSES,):
         raise UsageError(
             f"arch {name} ends in {show_shape(shape)}, but must end in {NUM_CLASSES} features; "
@@ -335,7 +345,8 @@ def build_net(arch: Mapping[str, Any]) -> Net:
 
 
 def _label(row: object) -> str:
-    return str(row.get("name", row.get("kind", row))) if isinstance(row, Mapping) else str(row)
+    label = row.get("name", row.get("kind", row)) if isinstance(row, Mapping) else row
+    return label if isinstance(label, str) and len(label) < 80 else short(label)
 
 
 def _place(row: object, shape: Shape, nodes: Sequence[Node]) -> Node:
@@ -345,10 +356,12 @@ def _place(row: object, shape: Shape, nodes: Sequence[Node]) -> Node:
     kind = options.pop("kind")
     named = {node.name: node for node in nodes if not node.shared}
     if kind == "reuse":
-        return _reuse(named[check_choice("reuse.of", options.get("of"), named)], shape)
+        first = check_choice("reuse.of", options.pop("of", None), named)
+        _check_options("reuse", options, ["of"])
+        return _reuse(named[first], shape)
     same_kind = sum(node.layer.kind == kind for node in named.values())
     name = options.pop("name", None) or f"{kind}{1 + same_kind}"
-    if not re.fullmatch(r"[a-zA-Z]\w*", str(name)):
+    if not re.fullmatch(r"[a-zA-Z]\w{0,63}", str(name), re.ASCII):
         raise UsageError(f"name is {name!r}, but must be a letter, then letters, digits or _.")
     if name in named:
         raise UsageError(f"name {name!r} is taken; give the layer another, or kind: reuse.")
@@ -370,14 +383,16 @@ def _reuse(first: Node, shape: Shape) -> Node:
 def build_layer(kind: object, options: Mapping[str, Any]) -> Layer:
     """Build one layer from its kind and options, checking both."""
     cls = KINDS[check_choice("kind", kind, [*KINDS, "reuse"])]
-    known = [field.name for field in fields(cls) if field.init]
-    for key in options:
-        if key not in known:
-            raise UsageError(
-                f"{key!r} is no option of {kind}; it must be {did_you_mean(key, known)}"
-            )
+    _check_options(cls.kind, options, [field.name for field in fields(cls) if field.init])
     layer: Layer = check(cls, options)
     return layer
+
+
+def _check_options(kind: str, options: Iterable[str], known: Sequence[str]) -> None:
+    for key in options:
+        if key not in known:
+            known_keys = did_you_mean(key, known)
+            raise UsageError(f"{short(key)} is no option of {kind}; it must be {known_keys}")
 
 
 def show_shape(shape: Shape) -> str:

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from golf_opt.config import CONF_DIR, load_yaml
-from golf_opt.config.errors import UsageError, did_you_mean
+from omegaconf import DictConfig, OmegaConf
+
+from golf_opt.config import CONF_DIR, load_yaml, yaml_file
+from golf_opt.config.errors import UsageError, did_you_mean, short
 from golf_opt.task.arch import NUM_CLASSES, LeakyReLU, Net, build_net
 
 GRAMMAR = "c<channels>-<channels>-...[-k<kernel>-...][-relu|-prelu|-leaky[slope]]"
@@ -60,11 +63,32 @@ def presets() -> list[str]:
     return sorted(path.stem for path in (CONF_DIR / "arch").glob("*.yaml"))
 
 
+def read_arch(path: Path) -> dict[str, Any]:
+    """Return `{name, layers}` of a file that may be anybody's: plain data, and no more than that.
+
+    Raises:
+        UsageError: it is no such file.
+    """
+    content = yaml_file.load(path)
+    if not isinstance(content, DictConfig):
+        raise UsageError(f"{path} is a list, but must be a mapping with name and layers.")
+    plain = OmegaConf.to_container(content)
+    assert isinstance(plain, dict)
+    if more := set(plain) - {"name", "layers"}:
+        shown = ", ".join(sorted(map(short, more)))
+        raise UsageError(f"{path} has {shown}, but must have name and layers alone.")
+    if "${" in str(plain):
+        raise UsageError(f"{path} has ${{...}} in it, but must have values alone.")
+    return {"name": path.stem, **{str(key): value for key, value in plain.items()}}
+
+
 def load_arch(name: str) -> Net:
-    """Build the net of this name: a preset file of conf/arch, or the grammar."""
+    """Build the net of this name: a preset file of conf/arch, the grammar, or a file's path."""
     known = presets()
     if name in known:
         return build_net(load_yaml(CONF_DIR / "arch" / f"{name}.yaml"))
+    if name.endswith((".yaml", ".yml")):
+        return build_net(read_arch(Path(name)))
     arch = parse_grammar(name)
     if arch is None:
         raise UsageError(unknown_arch(name, known))

@@ -25,14 +25,13 @@ def show_worker(worker: str) -> str:
 
 
 def is_alive(worker: str) -> bool:
-    """Return whether a worker may still be running; one on another host may.
-
-    So may one whose name is not of our making: that it is silent tells in time.
-    """
-    match = re.fullmatch(r"(.*):(\d{1,9}):(\d*):\w*", worker)
-    if match is None or match[1] != socket.gethostname():
+    """Return whether a worker may still be running; one on another host may."""
+    parts = re.fullmatch(r"(.*):([1-9]\d{0,8}):(\d*):\w*", worker)
+    if parts is None:
+        return False  # no name that `worker_id` gives
+    host, pid, born = parts.groups()
+    if host != socket.gethostname():
         return True
-    pid, born = match[2], match[3]
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:

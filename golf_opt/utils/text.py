@@ -22,6 +22,29 @@ def show_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def count(number: int, thing: str) -> str:
+    """Return `1 trial` or `4,330 trials`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def printable(text: str, but: str = "") -> str:
+    """Return a text with what a terminal would obey, or could not show, as `\\x1b`.
+
+    Args:
+        text: of others: a stored name, a file's content.
+        but: characters to leave as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in but else ascii(c)[1:-1] for c in text)
+
+
+def one_line(text: str, most: int = 2000) -> str:
+    """Return a text in one printable line, cut where it is longer than `most` characters."""
+    line = printable(" ".join(filter(None, map(str.strip, text.splitlines()))))
+    return line if len(line) <= most else f"{line[:most]}..."
+
+
 def slug(label: str) -> str:
     """Return a label as a name for files: `c4-5-4, trial 17` as `c4-5-4-trial-17`."""
     return re.sub(r"[^\w.@-]+", "-", label).strip("-.") or "net"

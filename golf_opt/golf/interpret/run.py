@@ -69,9 +69,9 @@ def interpret(config: InterpretConfig, say: Callable[[str], None]) -> Path:
                 (made / name).write_bytes(data)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written: {error.strerror}.") from error
-    if trained.trial is not None and config.study is not None:
+    if trained.trial is not None and trained.study is not None:
         with opened_storage(config.storage) as storage:
-            study = find_study(storage, config.study)
+            study = find_study(storage, trained.study)
             new = {name: data for name, data in files.items() if name not in DRAWN_ANYWAY}
             attach(study, config.folder, trained.trial, new)
         say(f"attached to trial {trained.trial.number} on the dashboard")

@@ -34,6 +34,7 @@ from golf_opt.task.data import Dataset, View
 from golf_opt.task.data import load as load_data
 from golf_opt.task.forward import check_tensors, logits, work_of
 from golf_opt.utils.files import read_regular
+from golf_opt.utils.text import one_line
 
 RECORD = "record.json"
 MOST_WORK = 10**9  # multiplications for an image, that a stranger's record may ask for
@@ -45,7 +46,7 @@ class RecordFault(ValueError):
     """A record is not what it says; the message names the record and the fault, in one line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
+        super().__init__(one_line(message))
 
 
 @dataclass(frozen=True)
@@ -230,11 +231,13 @@ def verify_all(config: VerifyConfig, say: Say) -> bool:
     """Verify every record at or below a path, and say of each what was found.
 
     Returns whether all of them are what they say.
+
+    Raises:
+        UsageError: there is none.
     """
     folders = record_folders(config.path)
     if not folders:
-        say(f"no records in {config.path}")
-        return True
+        raise UsageError(f"path is {str(config.path)!r}, but no record lies there or below.")
     dataset = load_data(config.data)
     wrong = 0
     for folder in folders:

@@ -62,6 +62,7 @@ def confirm(config: ConfirmConfig, say: Say) -> int | None:
     """
     with opened_storage(config.storage) as storage:
         study = find_study(storage, config.study)
+        config = replace(config, study=study.study_name)  # it may have been given in short
         trials = complete_trials(study, config.top)
         view = study_view(study, config.data)
         signal = run_missing(config, study, trials, view, say)

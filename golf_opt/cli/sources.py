@@ -1,0 +1,79 @@
+"""Where Hydra finds configurations: files, each read through our gate, and names of the grammar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import DictConfig, OmegaConf
+
+from golf_opt.config import CONF_DIR, yaml_file
+from golf_opt.config.errors import UsageError
+from golf_opt.task.grammar import parse_grammar, read_arch
+
+
+def register() -> None:
+    """Let Hydra read through the sources of this module."""
+    Plugins.instance().register(GrammarSource)
+    SourcesRegistry.instance().types[CheckedSource.scheme()] = CheckedSource
+
+
+class CheckedSource(FileConfigSource):
+    """Hydra's source of files, but that what it reads is checked.
+
+    A folder that `--config-dir` adds may be somebody else's. Who names one of its samplers or
+    callbacks runs code by that; an architecture is data and has no way to more than that.
+    """
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = Path(self.path, self._normalize_file_name(config_path))
+        header: dict[str, str | None] = {"package": None}
+        if config_path.partition("/")[0] == "arch" and not path.is_relative_to(CONF_DIR):
+            content: object = OmegaConf.create(read_arch(path))
+        else:
+            content = yaml_file.load(path)
+            with path.open(encoding="utf-8") as file:
+                header = self._get_header_dict(file.read(512))
+        if not isinstance(content, DictConfig):
+            raise UsageError(f"{path} is a list, but must be a mapping.")
+        return ConfigResult(self.provider, f"file://{self.path}", content, header)
+
+
+class GrammarSource(ConfigSource):
+    """Lets Hydra compose `arch=c4-5-4` although there is no file of that name.
+
+    A source of configs, `arch://grammar`, whose group `arch` holds every name of the grammar.
+    """
+
+    @staticmethod
+    def scheme() -> str:
+        return "arch"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        arch = parse_grammar(self._name(config_path) or "")
+        assert arch is not None
+        return ConfigResult(
+            self.provider, f"arch://{self.path}", OmegaConf.create(arch), header={"package": None}
+        )
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path in ("", "arch")
+
+    def is_config(self, config_path: str) -> bool:
+        name = self._name(config_path)
+        return name is not None and parse_grammar(name) is not None
+
+    def available(self) -> bool:
+        return True
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        return ["arch"] if config_path == "" and results_filter != ObjectType.CONFIG else []
+
+    @staticmethod
+    def _name(config_path: str) -> str | None:
+        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        return name if group == "arch" else None
