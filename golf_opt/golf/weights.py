@@ -66,7 +66,7 @@ def _read(path: Path) -> Foreign:
         data = read_regular(path)
     except OSError as error:
         raise UsageError(f"weights {path} cannot be read: {error.strerror}.") from error
-    if data.startswith((ZIP, PICKLE)):
+    if data.startswith((ZIP, PICKLE)) and data[8:9] != b"{":  # the length of a header may be those
         return _read_torch(path, data)
     try:
         found = load(data)

@@ -158,7 +158,11 @@ def test_pytorch_warns_of_nothing(
 def test_the_weights_that_are_spoilt_here_are_good(golf: Golf, tmp_path: Path) -> None:
     torch.save(of_torch(), tmp_path / "a")
     (tmp_path / "b").write_bytes(save(STATE))
-    for name in ("a", "b"):
+    for padding in range(0, 256, 8):  # a header whose length begins as a pickle does
+        data = save(STATE, {"padding": "x" * padding})
+        if data[0] == 0x80:
+            (tmp_path / "c").write_bytes(data)
+    for name in ("a", "b", "c"):
         ran = golf("deploy", f"weights={name}", f"arch={ARCH}", f"output={name}.safetensors")
         assert ran.status == 0, ran.err
 
