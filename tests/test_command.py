@@ -104,7 +104,7 @@ def test_a_study_in_memory_has_no_next_words(golf: Golf) -> None:
 
 
 def test_no_password_is_repeated() -> None:
-    from golf_opt.cli.main import hide_password
+    from golf_opt.cli.arguments import hide_password
 
     url = "storage.url=postgresql://me:Gehe1m@127.0.0.1/golf"
     command.remember("golf-opt", "study", [hide_password(url)])

@@ -79,7 +79,7 @@ def parse(verb: str, given: Sequence[str]) -> Arguments:
     flags = Flags().parse_intermixed_args(given)
     if flags.help:
         return Arguments([], True, None, [])
-    overrides = list(map(_hide_password, flags.overrides))
+    overrides = list(map(hide_password, flags.overrides))
     overrides += [QUIET] if flags.quiet else []
     parser = OverridesParser.create()
     for override in overrides:
@@ -140,7 +140,7 @@ def _check(override: Override) -> None:
     )
 
 
-def _hide_password(override: str) -> str:
+def hide_password(override: str) -> str:
     """Move the password of `storage.url=` to the environment, out of every configuration dump."""
     key, equals, value = override.partition("=")
     if key.lstrip("+") not in ("storage.url", "storage"):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictBool, StrictInt, model_validator
 
-from golf_opt.config import defaults, types
+from golf_opt.config import defaults, network, types
 from golf_opt.config.check import model
 from golf_opt.config.errors import UsageError
 
@@ -86,12 +86,12 @@ class WorkerConfig(Common):
 
 @model
 class ServerConfig:
-    host: str
+    host: network.Host
     port: Annotated[StrictInt, Field(ge=0, le=65_535)]
     write: StrictBool
     password_env: str  # the environment variable that holds the password
     password_file: types.FilePath | None
-    trusted_proxy: str | None  # the address whose X-Forwarded-* headers count
+    trusted_proxy: network.Proxy | None  # the address whose X-Forwarded-* headers count
 
 
 @model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -22,6 +22,8 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from golf_opt.config.errors import UsageError
+from golf_opt.dashboard.connections import place_of
+from golf_opt.utils.files import read_regular
 
 # What a reader may ask for: rules of optuna-dashboard's own route table, all of them GET. A rule
 # that another version adds is refused until somebody has looked at it.
@@ -42,7 +44,6 @@ READ_RULES = frozenset(
     }
 )
 HEADER_BYTES = 32 * 1024
-BODY_S = 30.0  # for a request's body to arrive as a whole
 SESSION_S, MOST_SESSIONS = 12 * 3600, 1000
 MOST_FAILURES, FAILURES_WITHIN_S, MOST_ADDRESSES = 5, 60, 10_000
 SHORTEST_PASSWORD = 12
@@ -104,14 +105,10 @@ class Guard:
         ).get_template("login.html")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        receive = _in_time(receive)
-        try:
+        with contextlib.suppress(ClientDisconnect):
             answer = await self._answer(Request(scope, receive))
             path = scope["path"] if answer is self._app else None
             await answer(scope, receive, _with_headers(path, send))
-        except ClientDisconnect:  # or it is as good as gone
-            late = _refuse(408, "the request did not arrive in time")
-            await late(scope, receive, _with_headers(None, send))
 
     async def _answer(self, request: Request) -> ASGIApp:
         """Return what answers the request: the dashboard, or a response of ours."""
@@ -218,9 +215,10 @@ def read_password(env: str, file: Path | None) -> str | None:
     """
     if file is not None:
         try:
-            mode, text = file.stat().st_mode, file.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"dashboard.password_file {file} cannot be read: {error}") from error
+            mode, text = file.stat().st_mode, read_regular(file).decode()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"dashboard.password_file {file} cannot be read: {reason}") from error
         if mode & 0o077 and os.name == "posix":
             raise UsageError(
                 f"dashboard.password_file {file} can be read by others; chmod 600 {file}"
@@ -250,20 +248,6 @@ def is_local(host: str) -> bool:
 
 def _refuse(status: int, reason: str) -> Response:
     return JSONResponse({"reason": reason}, status)
-
-
-def _in_time(receive: Receive) -> Receive:
-    """Return a receive that takes a client for gone which has not sent its request in time."""
-    until = asyncio.get_running_loop().time() + BODY_S
-
-    async def receive_in_time() -> Message:
-        try:
-            async with asyncio.timeout_at(until):
-                return await receive()
-        except TimeoutError:
-            return {"type": "http.disconnect"}
-
-    return receive_in_time
 
 
 def _with_headers(path: str | None, send: Send) -> Send:
@@ -303,19 +287,13 @@ def _host(request: Request) -> str:
 
 
 def _address(request: Request) -> str:
-    """Return the client's address; of IPv6 the network, which is one client's as a whole."""
-    try:
-        address = ipaddress.ip_address(request.client.host if request.client else "")
-    except ValueError:
-        return "unknown"
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
+    return place_of(request.client.host if request.client else "")
 
 
 def _own_path(target: str) -> str:
     """Return a path of this site; anything else becomes the first page."""
-    return target if re.fullmatch(r"/([^/\\\x00-\x20][^\\\x00-\x20]*)?", target) else "/"
+    own = target.isprintable() and re.fullmatch(r"/([^/\\ ][^\\ ]*)?", target)
+    return target if own else "/"
 
 
 def _cookie_name(request: Request) -> str:

@@ -1,13 +1,15 @@
 """`golf-opt dashboard`: optuna-dashboard behind a login, served until somebody stops it.
 
-A request passes uvicorn (HTTP), `guard.Guard` (may it?), a2wsgi (gives it one of a few threads) and
-optuna-dashboard, of which `pages.StudyPages` is a plugin (figures and pictures).
+A request passes uvicorn (HTTP, on a `connections.Connection`), `guard.Guard` (may it?), a2wsgi
+(gives it one of a few threads), `routes.Door` (can it be answered?) and optuna-dashboard, which
+reads through `reading.ShownStorage` and to which `pages.StudyPages` adds figures and pictures.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import ipaddress
 import logging
 import queue
 import signal
@@ -16,31 +18,31 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
-from typing import Any
+from typing import Any, BinaryIO
 
 import optuna_dashboard
 import uvicorn
 from a2wsgi import WSGIMiddleware
-from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import BaseStorage
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DashboardConfig
+from golf_opt.dashboard.connections import Connection, room_for_connections
 from golf_opt.dashboard.guard import Guard, is_local, read_password
 from golf_opt.dashboard.pages import StudyPages
+from golf_opt.dashboard.reading import ArtifactFolder, ShownStorage
+from golf_opt.dashboard.routes import Door
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.workers import coordination
 
 THREADS = 8
-MOST_CONNECTIONS = 400  # fifty browsers have six each
 IDLE_S = 30  # after which a connection that asks nothing more is closed
-CONNECTION_S, ABORT_S = 60.0, 600.0  # see Connection
+FILE, PART_BYTES = "golf_opt.file", 64 * 1024  # see _with_files
 FORM_BYTES, UPLOAD_BYTES = 64 * 1024, 32 * 1024 * 1024
 WARM_S = 5.0  # for reading studies before the address is told; large ones go on being read
 STOP_S = 5  # for answers under way
@@ -73,17 +75,19 @@ def serve(config: DashboardConfig, say: Callable[[str], None]) -> None:
         ) from error
     with listener, opened_storage(config.storage) as storage:
         app, pages = _application(config, storage, password, say)
+        connections, queue = room_for_connections()
+        proxy = ipaddress.ip_network(board.trusted_proxy) if board.trusted_proxy else None
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http=Connection,
+                http=functools.partial(Connection, most=connections, proxy=proxy),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 log_level="error",
                 proxy_headers=False,  # TrustedProxy has them
                 server_header=False,
-                limit_concurrency=MOST_CONNECTIONS,
+                backlog=queue,
                 timeout_keep_alive=IDLE_S,
                 timeout_graceful_shutdown=STOP_S,
             )
@@ -125,27 +129,6 @@ class DaemonThreads(Executor):
                     future.set_exception(error)
 
 
-class Connection(H11Protocol):
-    """A connection that lives for a minute, and for the answer that is under way then.
-
-    uvicorn closes an idle connection once it has had an answer, but waits without end for a
-    request that does not come, or comes in part, and for a client that does not read.
-    """
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        loop = asyncio.get_running_loop()
-        self._ends = [
-            loop.call_later(CONNECTION_S, self.shutdown),
-            loop.call_later(ABORT_S, transport.abort),
-        ]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        for end in self._ends:
-            end.cancel()
-        super().connection_lost(exc)
-
-
 class TrustedProxy(ProxyHeadersMiddleware):
     """Takes X-Forwarded-Host, too, from the proxy that is trusted."""
 
@@ -165,14 +148,16 @@ def _application(
 ) -> tuple[ASGIApp, StudyPages]:
     artifacts = config.folder / "artifacts"
     artifacts.mkdir(parents=True, exist_ok=True)
-    reader = coordination(storage).reader
-    routes = optuna_dashboard.wsgi(reader, artifact_store=FileSystemArtifactStore(artifacts))
-    pages = StudyPages(routes, reader, storage, config.folder, config.data.root)
-    routes.install(pages)
+    reader, write = ShownStorage(coordination(storage).reader), config.dashboard.write
+    routes = optuna_dashboard.wsgi(reader, artifact_store=ArtifactFolder(artifacts))
+    pages = StudyPages(routes, reader, storage, config.folder, config.data.root, write, tell)
+    routes.install(Door(pages.wrap, write, tell))
 
     def optuna_app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         environ.setdefault("HTTP_ACCEPT_ENCODING", "")  # it takes it for granted
+        environ.pop("HTTP_RANGE", None)  # parts would be sent from its thread
         environ["wsgi.errors"] = sys.stderr
+        environ["wsgi.file_wrapper"] = functools.partial(_sent_later, environ["asgi.scope"])
         return routes(environ, start_response)  # type: ignore[no-any-return]
 
     async def check() -> None:
@@ -181,10 +166,10 @@ def _application(
     threads = DaemonThreads(THREADS)
     wsgi = WSGIMiddleware(optuna_app)  # type: ignore[arg-type]
     wsgi.executor = threads  # type: ignore[assignment]
-    app = _with_whole_body(wsgi)  # type: ignore[arg-type]
-    if config.dashboard.write:
+    app = _with_whole_body(_with_files(wsgi, threads))  # type: ignore[arg-type]
+    if write:
         app = RequestBodyLimitMiddleware(app, UPLOAD_BYTES)
-    guard = Guard(app, routes, password, config.dashboard.write, check, say)
+    guard = Guard(app, routes, password, write, check, say)
     limited = RequestBodyLimitMiddleware(guard, FORM_BYTES)
     if config.dashboard.trusted_proxy is None:
         return limited, pages
@@ -203,6 +188,38 @@ def _with_whole_body(app: ASGIApp) -> ASGIApp:
         await app(scope, receive_whole, send)
 
     return call
+
+
+def _sent_later(scope: Scope, file: BinaryIO, _: int = 0) -> list[bytes]:
+    """Leave a file to `_with_files`: a client that reads slowly holds no thread."""
+    scope[FILE] = file
+    return []
+
+
+def _with_files(app: ASGIApp, threads: Executor) -> ASGIApp:
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+
+        async def send_file(message: Message) -> None:
+            file = scope.get(FILE)
+            ends = message["type"] == "http.response.body" and not message.get("more_body")
+            if file is not None and ends and scope["method"] != "HEAD":
+                while part := await loop.run_in_executor(threads, file.read, PART_BYTES):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send(message)
+
+        try:
+            await app(scope, receive, send_file)
+        finally:
+            if (file := scope.get(FILE)) is not None:
+                file.close()
+
+    return call
+
+
+def tell(line: str) -> None:
+    """Print a line about what went wrong here, where logs go."""
+    print(f"dashboard: {line}", file=sys.stderr, flush=True)
 
 
 def _address(host: str, port: int, login: bool, write: bool) -> str:

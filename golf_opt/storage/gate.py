@@ -34,7 +34,7 @@ UNREADABLE = (
     ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
     AssertionError,
 )  # fmt: skip
-MOST_TRIALS = 2**31  # of a study, and steps of a trial; a database holds no larger numbers
+MOST_TRIALS = 2**31 - 1  # of a study, and steps of a trial; a database holds no larger numbers
 MOST_TOLD = 3  # complaints of a line
 
 

@@ -121,6 +121,15 @@ class Ledger:
         statement = self._insert(LEASES).values(row)
         connection.execute(statement.on_conflict_do_update(index_elements=["trial_id"], set_=taken))
 
+    # --- looking on ---
+
+    def num_finished(self) -> dict[int, int]:
+        """Return how many trials of each study have ended, in one statement."""
+        ended = select(TRIALS.c.study_id, sql.func.count()).where(TRIALS.c.state.in_(FINISHED))
+        with self.engine.connect() as connection:
+            rows = connection.execute(ended.group_by(TRIALS.c.study_id))
+            return {study_id: count for study_id, count in rows}
+
     # --- writing ---
 
     def write(self, batch: Batch, leased: Collection[int]) -> set[int]:

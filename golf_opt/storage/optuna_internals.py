@@ -106,8 +106,28 @@ def refetch_trials(app: Any, study_id: int) -> None:
 
 
 def forget_all_trials(app: Any) -> None:
-    """Empty the dashboard's cache of trials."""
+    """Empty the dashboard's caches of trials and of what it computed of them."""
+    from optuna_dashboard import _importance
+
     app._inmemory_cache.clear()
+    with _importance.param_importance_cache_lock:
+        _importance.param_importance_cache.clear()
+
+
+def named(study: FrozenStudy, name: str, system_attrs: dict[str, Any]) -> FrozenStudy:
+    """Return a copy of a study under another name, with other system attributes."""
+    user_attrs = dict(sorted(study.user_attrs.items()))  # a database may return any order
+    directions, study_id = study.directions, study._study_id
+    return FrozenStudy(name, None, user_attrs, system_attrs, study_id, directions=directions)
+
+
+def check_study_page(study: FrozenStudy) -> None:
+    """Raise whatever the dashboard would for a study that it cannot show."""
+    from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+    from optuna_dashboard._serializer import serialize_study_detail
+
+    figures = get_plotly_graph_objects(study.system_attrs)
+    serialize_study_detail(study, [], [], [], [], [], False, figures, [])
 
 
 class RebuiltCmaEs(optuna.samplers.CmaEsSampler):

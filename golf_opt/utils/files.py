@@ -59,7 +59,7 @@ def tidied(place: Path) -> Iterator[None]:
     """
     place = place.absolute()
     above = [place, *place.parents]
-    before = {*(folder for folder in above if folder.is_dir()), *_folders(place, 2)}
+    before = {*filter(_is_folder, above), *_folders(place, 2)}
     try:
         yield
     except BaseException:
@@ -68,6 +68,12 @@ def tidied(place: Path) -> Iterator[None]:
                 with suppress(OSError):  # somebody uses it
                     folder.rmdir()
         raise
+
+
+def _is_folder(path: Path) -> bool:
+    with suppress(OSError, ValueError):  # no file can have this name
+        return path.is_dir()
+    return False
 
 
 def _folders(place: Path, levels: int) -> Iterator[Path]:

@@ -1,0 +1,55 @@
+// Nothing on the page is older than five seconds; optuna-dashboard's own page asks every ten, never
+// again for trials that have ended, and once for the list of studies.
+"use strict";
+(() => {
+  const POLL_MS = 2500;
+  const every = window.setInterval.bind(window);
+  window.setInterval = (call, ms, ...rest) =>
+    every(call, ms > POLL_MS && ms <= 10000 ? POLL_MS : ms, ...rest);
+
+  // What the page has got of trials that have ended, and of the list.
+  const ended = new Map();
+  let listed = null;
+
+  function received(request, method, url) {
+    if (method.toUpperCase() !== "GET") {
+      ended.clear(); // an edit of this page, which it shows already
+      listed = null;
+      return;
+    }
+    const path = new URL(url, location.href).pathname;
+    if (path === "/api/studies" && request.status === 200) listed = request.responseText;
+    const now = request.getResponseHeader("Golf-Ended");
+    if (now === null) return;
+    const before = ended.get(path);
+    ended.set(path, now);
+    if (before !== undefined && before !== now) location.reload();
+  }
+
+  const open = XMLHttpRequest.prototype.open;
+  XMLHttpRequest.prototype.open = function (method, url, ...rest) {
+    this.addEventListener("load", () => received(this, method, url));
+    return open.call(this, method, url, ...rest);
+  };
+
+  async function lookAtList() {
+    const before = listed;
+    const answer = await fetch("/api/studies");
+    if (!answer.ok || before === null || before !== listed) return;
+    if ((await answer.text()) !== before) location.reload();
+  }
+
+  function compareAgain() {
+    // The page reads its studies anew when the address changes; an empty parameter means nothing.
+    const url = new URL(location.href);
+    const search = url.search.endsWith("&") ? url.search.slice(0, -1) : `${url.search || "?"}&`;
+    history.replaceState(history.state, "", url.pathname + search + url.hash);
+    dispatchEvent(new PopStateEvent("popstate", { state: history.state }));
+  }
+
+  every(() => {
+    const page = location.pathname.replace(/\/$/, "");
+    if (page === "/dashboard" || page === "/dashboard/compare-studies") lookAtList().catch(() => {});
+    if (page === "/dashboard/compare-studies") compareAgain();
+  }, POLL_MS);
+})();
