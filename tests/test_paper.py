@@ -13,6 +13,10 @@ import optuna
 import pytest
 from conftest import Ran
 
+from golf_opt.dashboard.shown import Shown
+from golf_opt.dashboard.trial_pictures import TrialPictures
+from golf_opt.storage.checkpoint import open_checkpoints
+
 QUICK = ("data=digits", "engine=torch", "epochs=2", "trials=3", "space.batch_size=32")
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -127,3 +131,13 @@ def test_what_trials_say_is_not_trusted(golf: Callable[..., Ran], folder: Path, 
     best = max(trial.value or 0 for trial in made.trials if 0 <= (trial.value or 0) <= 1)
     assert f"{100 * best:.2f}" in page
     assert "nan %" not in page and "inf" not in re.sub("<[^>]*>|information", "", page)
+
+
+def test_the_dashboard_draws_what_trials_say(folder: Path) -> None:
+    made = odd_study(folder)
+    shown, drawer = Shown("odd", made), TrialPictures(folder)
+    shown.checkpoints = open_checkpoints(made, folder)
+    for trial in made.trials:
+        curve = drawer.drawn(shown, trial, "learning-curve")
+        assert curve is not None and curve.startswith(b"<svg")
+        assert b"trial %d:" % trial.number in (drawer.drawn(shown, trial, "log") or b"")
