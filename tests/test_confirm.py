@@ -19,14 +19,15 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ConfirmConfig, DataConfig, EngineConfig, StorageConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.lanes import Run, train
+from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.retrain import confirm
-from golf_opt.golf.retrain.stats import Spread, points
 from golf_opt.golf.source import study_view
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import CONFIRMED, marks
 from golf_opt.study.description import description_of, find_study
 from golf_opt.task import rng
 from golf_opt.task.data import Split, View
+from golf_opt.utils.stats import Spread, points
 
 NAME = "tiny"
 QUICK = ("data=digits", "epochs=2", "engine=torch", "space.batch_size=32", "pruner=none")
@@ -62,6 +63,53 @@ def test_spread_by_hand() -> None:
     assert math.isnan(one.sd) and points(one.sd) == "-" and points(one.mean) == "97.00"
 
 
+@pytest.mark.parametrize(
+    ("accuracies", "interval"),
+    [
+        ([0.5], "too few to say"),
+        ([0.2, 0.9, 0.5, 0.6], "too few to say"),
+        ([0.999, 0.2, 0.999, 0.99, 0.98], "39.37 to 100.00"),
+        ([0.001, 0.9, 0.0, 0.02, 0.03], "0.00 to 68.31"),
+        ([0.97, 0.98, 0.97, 0.98, 0.975], "96.88 to 98.12"),
+    ],
+)
+def test_an_interval_of_accuracies(accuracies: list[float], interval: str) -> None:
+    """It lies within what an accuracy can be, and of few seeds there is none, nor a gap."""
+    ours = Spread(accuracies)
+    row = confirm.Confirmed(0, 0.99, ours, Spread([]))
+    cells = dict(zip(confirm.HEAD, confirm.cells(row, 0.5), strict=True))
+    assert cells["95 % interval"] == interval
+    assert (cells["gap"] == "-") == (ours.n < 5)
+
+
+def test_two_seeds_are_too_few_to_say(
+    study: optuna.Study, golf: Callable[..., Ran], tmp_path: Path
+) -> None:
+    arguments = ("confirm", f"study={NAME}", "top=1", f"dir={tmp_path}", "engine=torch")
+    ran = golf(*arguments, "seeds=2")
+    assert ran.status == 0 and "winner's curse" not in ran.out
+    assert "on 2 fresh seeds: too few to say how much of it was luck; seeds=5" in ran.out
+    assert "on 1 fresh seed:" not in ran.out
+    note = "".join(str(v) for k, v in marks(study).items() if k.startswith("dashboard:note"))
+    assert "| too few to say |" in note
+
+
+def test_what_is_kept_of_a_confirmation_is_not_trusted(
+    study: optuna.Study, golf: Callable[..., Ran], tmp_path: Path
+) -> None:
+    best = str(confirm.complete_trials(study, 1)[0].number)
+    good = {"accuracy": 0.5, "train_accuracy": None, "time_s": 1.0}
+    bad = [7, None, {}, {"accuracy": "x"}, {"accuracy": float("inf")},
+           {"accuracy": 0.5, "train_accuracy": []}, {"accuracy": 2}]  # fmt: skip
+    rows = {str(seed): row for seed, row in enumerate(bad)} | {"x": good, "77": good}
+    for kept in ([], "x", {best: 3, "y": {}}, {best: rows}):
+        study._storage.set_study_system_attr(study._study_id, CONFIRMED, kept)
+        assert sum(map(len, kept_results(study).values())) == (kept == {best: rows})
+        ran = golf("confirm", f"study={NAME}", "top=1", "seeds=1", f"dir={tmp_path}",
+                   "engine=torch")  # fmt: skip
+        assert ran.status == 0 and ran.err.count("\n") <= 1, ran
+
+
 def test_results_are_those_of_the_seeds(study: optuna.Study, tmp_path: Path) -> None:
     """What is kept is what the engine gives for the trial's recipe on the derived seed."""
     config = config_of(tmp_path)
@@ -85,13 +133,13 @@ def test_results_are_those_of_the_seeds(study: optuna.Study, tmp_path: Path) -> 
 def test_the_table_and_the_note_say_the_same(
     study: optuna.Study, golf: Callable[..., Ran], tmp_path: Path
 ) -> None:
-    ran = golf("confirm", f"study={NAME}", "top=2", "seeds=3", "target=0.1", f"dir={tmp_path}",
+    ran = golf("confirm", f"study={NAME}", "top=2", "seeds=5", "target=0.1", f"dir={tmp_path}",
                "engine=torch")  # fmt: skip
     assert ran.status == 0, ran.err
     best = confirm.complete_trials(study, 2)
     for row in confirm.confirmed_rows(study, best):
         values = [r["accuracy"] for r in marks(study)[CONFIRMED][str(row.number)].values()]
-        assert row.ours.n == 3
+        assert row.ours.n == 5
         assert row.gap == pytest.approx(row.tuned - np.mean(values))
         cells = confirm.cells(row, 0.1)
         assert cells[2:4] == [f"{100 * np.mean(values):.2f}", f"{100 * np.std(values, ddof=1):.2f}"]

@@ -23,11 +23,11 @@ from golf_opt.engines.base import Tensors
 from golf_opt.engines.native import NativeEngine, compiler
 from golf_opt.golf.deploy.onnx_graph import INPUT, OUTPUT
 from golf_opt.golf.deploy.run import exported
-from golf_opt.golf.forward import logits
 from golf_opt.golf.source import TrainedNet
 from golf_opt.golf.weights import read_weights
 from golf_opt.task.arch import Net
 from golf_opt.task.data import View, load
+from golf_opt.task.forward import logits
 
 CC = shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
 needs_cc = pytest.mark.skipif(CC is None, reason="there is no C compiler")
@@ -171,6 +171,18 @@ def test_onnx_says_what_it_wants() -> None:
     assert facts["accuracy"] == "accuracy not measured"
     weights = [row.name for row in model.graph.initializer]
     assert [n for n in weights if "." in n] == [p.name for p in of.parameters]
+
+
+def test_onnx_has_nothing_that_is_not_used(
+    small_view: View, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Slopes are there once, in the shape that the model wants, and onnxruntime is silent."""
+    for of in (net("c4-5-4-prelu"), *SMALL, net("reused-separable")):
+        model = onnx.load_from_string(exported(TrainedNet("x", of, random_tensors(of)), "onnx"))
+        read = {name for node in model.graph.node for name in node.input}
+        assert {row.name for row in model.graph.initializer} <= read
+        run_onnx(model.SerializeToString(), small_view.test.images[:3])
+    assert capfd.readouterr().err == ""
 
 
 def test_safetensors_holds_weights_under_plain_names(tmp_path: Path) -> None:

@@ -19,11 +19,18 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from golf_opt.engines.base import initial_weights
 from golf_opt.task.data import Split
+from golf_opt.utils.trials import best_trials, epoch_losses
 from golf_opt.visualization import pictures
 from golf_opt.visualization.optuna_plots import optuna_pictures
-from golf_opt.visualization.plots import plotly_json, svg
+from golf_opt.visualization.plots import Figure, Panel, Series, plotly_json, svg
 from golf_opt.visualization.size_and_accuracy import KnownNet, parameters_and_accuracy
-from golf_opt.visualization.snapshot import SEED_SD, StudySnapshot, not_told_apart, seed_noise
+from golf_opt.visualization.snapshot import (
+    SEED_SD,
+    StudySnapshot,
+    not_told_apart,
+    repeats,
+    seed_noise,
+)
 from golf_opt.visualization.study_figures import (
     best_so_far,
     lanes_over_time,
@@ -109,6 +116,97 @@ def test_the_front_has_nobody_who_is_beaten_twice() -> None:
     assert list(lines["best of this study"].y) == [97]
     assert list(lines["records kept here: non-zero"].labels) == ["record: tiny"]
     assert 575 in lines["published, pruned: non-zero"].x
+
+
+def test_studies_side_by_side_have_their_names() -> None:
+    """None of two peers is `this study`."""
+    studies = [snapshot(trial(0, [height]), name=name) for name, height in (("a", 0.9), ("b", 0.8))]
+    figure = parameters_and_accuracy(studies, peers=True)
+    lines = {line.name: line for line in figure.panels[0].series}
+    assert lines["a"].y == [90] and lines["b"].y == [80]
+    assert lines["a"].colour != lines["b"].colour
+    assert not [name for name in lines if "this" in name or "other studies" in name]
+
+
+HOSTILE = (
+    None, True, "x", "9" * 400, 10**400, -1, 1e308, float("inf"), float("nan"), [], [["x"]], {},
+    {"a": {"b": None}},
+)  # fmt: skip
+ATTRIBUTES = (
+    "seed", "epoch_losses", "train_accuracy", "num_params", "versions", "engine", "device",
+    "git_commit", "worker",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: str(value)[:9])
+def test_attributes_of_any_kind_can_be_drawn(value: object) -> None:
+    made = [trial(0, [0.9, 0.95]), trial(1, [0.8], TrialState.RUNNING)]
+    for one in made:
+        one.user_attrs = dict.fromkeys(ATTRIBUTES, value)
+    losses = epoch_losses(made[0])
+    assert all(isinstance(loss, float) for loss in losses)
+    for figure in study_figures(snapshot(*made)):
+        plotly_json(figure)
+        svg(figure)
+    pictures.learning_curve("t", [0.9, None], losses)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), 1e308, -1.0])
+def test_what_is_no_accuracy_is_left_out(bad: float) -> None:
+    """Optuna keeps such values; the other points are drawn as if it were not there."""
+    good = [trial(0, [0.8, 0.9]), trial(1, [0.85, 0.95], lr=1e-2)]
+    odd = [
+        trial(2, [0.8, bad], TrialState.RUNNING), trial(3, [bad], TrialState.PRUNED),
+        trial(4, [0.7, 0.7]),
+    ]  # fmt: skip
+    odd[2].value = bad
+    study = snapshot(*good, *odd)
+    assert study.best is good[1] and study.complete == good
+    figures = {figure.key: figure for figure in [*study_figures(study), best_so_far([study])]}
+    for figure in figures.values():
+        json.loads(plotly_json(figure))
+        assert ElementTree.fromstring(svg(figure)).tag.endswith("svg")
+    drawn = {line.name: line.y for line in figures["learning-curves"].panels[0].series}
+    assert drawn["running (1)"] == [80, None, None] and drawn["best: trial 1"] == [85, 95, None]
+    assert figures["best-so-far"].panels[0].series[0].y == [90, 95, 95, 95]
+    assert best_trials(study.trials, 9)[0] is not odd[2] or bad == 1e308
+
+
+def test_of_a_study_without_parameters_the_seeds_are_told() -> None:
+    def seeds(*values: float) -> StudySnapshot:
+        made = [trial(i, [v]) for i, v in enumerate(values)]
+        for one in made:
+            one.params, one.distributions = {}, {}
+        return snapshot(*made)
+
+    found = repeats(seeds(0.97, 0.98, 0.99, float("inf")))
+    assert found is not None
+    assert found.words == "mean 98.00 %, sd 1.00 points, 97.00 to 99.00 %, n = 3 seeds"
+    assert repeats(seeds(0.97)) is None
+    assert repeats(snapshot(trial(0, [0.9]), trial(1, [0.9]))) is None
+
+
+@pytest.mark.parametrize("panels", range(1, 13))
+def test_a_figure_fits_what_the_dashboard_gives_it(panels: int) -> None:
+    """450 pixels: words above the panels, legend below them, and panels that are not flat."""
+    line = Series("complete trials", [1, 2], [0.5, 0.6], "#000")
+    caption = " ".join(["words"] * 30)
+    figure = Figure("k", "Title", caption, [Panel("x", "y", [line])] * panels)
+    layout = json.loads(plotly_json(figure))["layout"]
+    top, foot = layout["margin"]["t"], layout["margin"]["b"]
+    words = layout["title"]["text"].count("<br>")
+    assert words == 2
+    assert layout["height"] == 450
+    assert top >= 450 * (1 - layout["title"]["y"]) + 12 + 16 * words
+    body = layout["height"] - top - foot
+    heights = [
+        body * (axis["domain"][1] - axis["domain"][0])
+        for key, axis in layout.items()
+        if key.startswith("yaxis")
+    ]
+    assert len(heights) == panels and min(heights) > 110
+    assert -layout["legend"]["y"] * body >= 40  # below the words of the axis
+    assert foot + layout["legend"]["y"] * body >= 18  # and within the figure
 
 
 def test_lanes_are_put_together_from_when_trials_ran() -> None:

@@ -12,9 +12,9 @@ from conftest import every_layer_net, net, random_tensors, tiny_net
 
 from golf_opt.config.errors import UsageError
 from golf_opt.engines.torch import TorchEngine
-from golf_opt.golf.forward import accuracy, forward, logits, normalise
 from golf_opt.task.arch import KINDS, Net
 from golf_opt.task.data import View
+from golf_opt.task.forward import accuracy, forward, logits, normalise
 
 SMALL = [
     tiny_net({"kind": "conv", "channels": 3, "kernel": 4, "stride": 3}, {"kind": "batch_norm"}),
@@ -79,6 +79,6 @@ def test_tensors_of_another_net_are_refused(small_view: View) -> None:
 
 
 def test_it_needs_no_torch() -> None:
-    code = "import sys; import golf_opt.golf.forward; print('torch' in sys.modules)"
+    code = "import sys; import golf_opt.task.forward; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

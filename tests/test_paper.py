@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
 from conftest import Ran
+
+from golf_opt.dashboard.shown import Shown
+from golf_opt.dashboard.trial_pictures import TrialPictures
+from golf_opt.storage.checkpoint import open_checkpoints
 
 QUICK = ("data=digits", "engine=torch", "epochs=2", "trials=3", "space.batch_size=32")
 EVIL = "<img src=x onerror=alert(1)>"
@@ -79,3 +85,59 @@ def test_mistakes_are_named(golf: Callable[..., Ran]) -> None:
         assert (ran.status, ran.out) == (2, "")
         assert words in ran.err and len(ran.err.splitlines()) == 1
     assert not Path("studies/reports").exists()
+
+
+ODD = (
+    "text", True, -1, 10**400, float("inf"), float("nan"), None, [], [["x"]], {"optuna": {}}
+)  # fmt: skip
+READ = (
+    "seed", "epoch_losses", "train_accuracy", "num_params", "versions", "engine", "device",
+    "git_commit", "worker",
+)  # fmt: skip
+
+
+def odd_study(folder: Path) -> optuna.Study:
+    """Study `one` again as `odd`, with all that Optuna lets a trial say in its attributes."""
+    storage = f"sqlite:///{folder}/golf.db"
+    old = optuna.load_study(study_name="one", storage=storage)
+    with contextlib.suppress(KeyError):
+        optuna.delete_study(study_name="odd", storage=storage)
+    optuna.copy_study(
+        from_study_name="one", from_storage=storage, to_storage=storage, to_study_name="odd"
+    )
+    made = optuna.load_study(study_name="odd", storage=storage)
+    good = old.best_trial
+    for number, value in enumerate(ODD):
+        trial = optuna.trial.create_trial(
+            value=good.value, params=good.params, distributions=good.distributions,
+            user_attrs=dict.fromkeys(READ, value), intermediate_values={1: 0.5, 2: good.value},
+        )  # fmt: skip
+        made.add_trial(trial)
+        bad = (float("nan"), float("inf"), float("-inf"), 1e308, -5.0)[number % 5]
+        trial.intermediate_values = {0: bad, 1: 0.5, 2: bad, 3: bad}
+        trial.value = float("inf") if bad != bad else bad
+        made.add_trial(trial)
+    return made
+
+
+@pytest.mark.parametrize("verb", ["report", "compare"])
+def test_what_trials_say_is_not_trusted(golf: Callable[..., Ran], folder: Path, verb: str) -> None:
+    """Values and steps that are no accuracy, and attributes of any kind, are left out."""
+    made = odd_study(folder)
+    names = "study=odd" if verb == "report" else "studies=[odd,one]"
+    ran = golf(verb, names, f"dir={folder}")
+    assert ran.status == 0 and "Traceback" not in ran.err
+    page, _ = page_of(ran)
+    best = max(trial.value or 0 for trial in made.trials if 0 <= (trial.value or 0) <= 1)
+    assert f"{100 * best:.2f}" in page
+    assert "nan %" not in page and "inf" not in re.sub("<[^>]*>|information", "", page)
+
+
+def test_the_dashboard_draws_what_trials_say(folder: Path) -> None:
+    made = odd_study(folder)
+    shown, drawer = Shown("odd", made), TrialPictures(folder)
+    shown.checkpoints = open_checkpoints(made, folder)
+    for trial in made.trials:
+        curve = drawer.drawn(shown, trial, "learning-curve")
+        assert curve is not None and curve.startswith(b"<svg")
+        assert b"trial %d:" % trial.number in (drawer.drawn(shown, trial, "log") or b"")

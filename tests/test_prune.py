@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import signal
 import subprocess
 import time
@@ -28,7 +29,7 @@ from golf_opt.golf.dead import clear, count, fold, shrink
 from golf_opt.golf.pruning import surgeon
 from golf_opt.golf.pruning.folder import PruningFolder, folder_name
 from golf_opt.golf.pruning.ranking import by_magnitude, by_saliency, in_scope
-from golf_opt.golf.pruning.search import Evaluator, allowed_errors, flatten
+from golf_opt.golf.pruning.search import Evaluator, PruningState, allowed_errors, flatten
 from golf_opt.golf.pruning.weight_pruner import PruningResult, WeightPruner
 from golf_opt.golf.weights import read_weights
 from golf_opt.task.arch import Net
@@ -170,7 +171,23 @@ def test_without_gradients_saliency_is_refused(tensors: Tensors, small_view: Vie
 
 def test_a_net_below_the_target_is_refused(engine: NativeEngine, small_view: View) -> None:
     with pytest.raises(UsageError, match=r"must have the target, 98.00 %, before"):
-        prune(engine, NET, initial_weights(NET, 0), small_view, prune_options())
+        prune(engine, NET, initial_weights(NET, 0), small_view, prune_options(target=0.98))
+
+
+def test_without_a_target_it_is_the_nets_own_less_half_a_point(
+    engine: NativeEngine, tensors: Tensors, small_view: View
+) -> None:
+    """And one that goes on does so to the same target."""
+    for weights in (tensors, initial_weights(NET, 0)):
+        own = engine.evaluate(NET, weights, small_view.test)
+        pruner = WeightPruner(engine, NET, weights, small_view, prune_options())
+        assert pruner.options.aim == pytest.approx(max(1e-6, own - 0.005), abs=1e-6)
+        steps = pruner.run()
+        while not pruner.state.removed:
+            next(steps)
+        again = WeightPruner(engine, NET, weights, small_view, prune_options(), pruner.state)
+        assert again.options == pruner.options
+        assert again.state.nz < 820
 
 
 def test_saliency_is_what_removal_costs(
@@ -548,6 +565,12 @@ def test_prune_a_study(golf: Golf, tmp_path: Path) -> None:
     assert ran.status == 0, ran.err
     assert f"{summary['nz']} of 820 parameters" in ran.out
     assert min(row["nz"] for row in summaries(tmp_path)) < summary["nz"]
+    ran = golf("prune", "study=mine", "method=index")
+    own = float(re.search(r"parameters, ([\d.]+) % of", ran.out)[1])
+    head = ran.out.splitlines()[0]
+    assert f"index down to {own - 0.5:.2f} %, its own accuracy less half a point, scope" in head
+    targets = [row["options"]["target"] for row in summaries(tmp_path)]
+    assert any(abs(100 * target - own + 0.5) < 0.01 for target in targets)
 
 
 @native
@@ -641,6 +664,37 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     folder.weights.write_bytes(b"half")
     with pytest.raises(UsageError, match=f"delete {tmp_path} to begin anew"):
         folder.load(NET)
+
+
+@pytest.mark.parametrize(
+    ("scalars", "order"),
+    [
+        ({"at": "x"}, [1]),
+        ({"log": [1]}, [1]),
+        ({"stage": "elsewhere"}, [1]),
+        ({"surplus": 1}, [1]),
+        ({}, [820]),
+        ({}, [-1]),
+        ({}, [0.5]),
+    ],
+)
+def test_a_state_of_other_kinds_is_named(
+    tmp_path: Path, scalars: dict[str, Any], order: list[float]
+) -> None:
+    folder = PruningFolder(tmp_path)
+    weights = initial_weights(NET, 0)
+    state = PruningState(flatten(NET, weights), {}, 0.5, order=np.array([1]))
+    folder.save(NET, state, {})
+    assert folder.load(NET) is not None
+    kept = {
+        "accuracy": 0.5, "stage": "passes", "turn": 0, "at": 0, "removed": 0, "level": 0,
+        "failures": 0, "evaluations": 0, "time_s": 0.0, "finished": False, "log": [],
+    }  # fmt: skip
+    header = {"golf_opt": json.dumps({"standing": kept | scalars})}
+    save_file(weights | {"order": np.array(order)}, folder.weights, metadata=header)
+    with pytest.raises(UsageError, match=f"delete {tmp_path} to begin anew") as refused:
+        folder.load(NET)
+    assert "\n" not in str(refused.value)
 
 
 def test_the_folder_is_another_one_for_other_options() -> None:

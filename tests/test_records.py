@@ -18,7 +18,6 @@ from safetensors.numpy import load, save
 from golf_opt.config.schema import DataConfig, EngineConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.native import NativeEngine
-from golf_opt.golf.forward import logits
 from golf_opt.golf.records import table as record_table
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.make import layers_of
@@ -37,6 +36,7 @@ from golf_opt.golf.records.verify import (
 from golf_opt.task.arch import build_net
 from golf_opt.task.data import Dataset
 from golf_opt.task.data import load as load_data
+from golf_opt.task.forward import logits
 
 FOLDER = ROOT / "studies" / "records"
 COMMITTED = record_folders(FOLDER)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import optuna
 import pytest
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from golf_opt.utils.trials import best_trial, best_trials, spread
+from golf_opt.utils.trials import attribute, best_trial, best_trials, epoch_losses
 
 
 def study(*directions: str) -> optuna.Study:
@@ -39,22 +37,52 @@ def test_the_best_come_first_and_of_equal_ones_the_earliest(
     assert best is not None and best.number == order[0] == made.best_trial.number
 
 
-def test_there_is_no_best_of_none_and_of_two_objectives() -> None:
-    assert best_trial(optuna.create_study()) is None
-    assert best_trial(study("maximize", "minimize")) is None
+@pytest.mark.parametrize(
+    ("kind", "stored", "found"),
+    [
+        (int, 7, 7),
+        (int, 7.0, None),
+        (int, True, None),
+        (int, "7", None),
+        (int, 10**400, None),
+        (float, 0.5, 0.5),
+        (float, 1, 1.0),
+        (float, True, None),
+        (float, float("nan"), None),
+        (float, float("inf"), None),
+        (float, 10**400, None),
+        (float, [0.5], None),
+        (str, "cpu", "cpu"),
+        (str, 5, None),
+        (dict, {"a": 1}, {"a": 1}),
+        (dict, [1], None),
+        (list, [1], [1]),
+        (list, "ab", None),
+    ],
+)
+def test_an_attribute_is_of_its_kind_or_not_there(
+    kind: type, stored: object, found: object
+) -> None:
+    trial = optuna.trial.create_trial(value=1.0, user_attrs={"x": stored})
+    assert attribute(trial, "x", kind) == found
+    assert type(attribute(trial, "x", kind)) is type(found)
+    assert attribute(trial, "y", kind) is None
 
 
-def test_a_spread_is_that_of_the_finite_values() -> None:
-    assert spread([]) is None and spread([math.nan, math.inf]) is None
-    assert spread([0.5, math.nan, 0.7, -math.inf, 0.9]) == pytest.approx((3, 0.7, 0.2, 0.5, 0.9))
-    one = spread([0.5])
-    assert one is not None and one[:2] == (1, 0.5) and math.isnan(one.sd)
+def test_losses_are_numbers() -> None:
+    trial = optuna.trial.create_trial(value=1.0, user_attrs={"epoch_losses": [0.5, "x", None, 1]})
+    assert [str(loss) for loss in epoch_losses(trial)] == ["0.5", "nan", "nan", "1.0"]
 
 
 def test_a_value_that_is_no_number_is_never_the_best() -> None:
-    made = optuna.create_study(direction="maximize")
-    for value in (math.nan, 0.5, math.inf):
-        made.add_trial(optuna.create_trial(value=0.0))
-        made.trials[-1]  # as a database may hold it
-        made._storage._studies[0].trials[-1].values = [value]  # type: ignore[attr-defined]
-    assert numbers(best_trials(made.get_trials(deepcopy=False), 9)) == [2, 1, 0]
+    made = []
+    for number, value in enumerate((float("nan"), 0.5, float("inf"), float("-inf"))):
+        trial = optuna.trial.create_trial(value=0.0)
+        trial.number, trial.value = number, value  # as a database may hold it
+        made.append(trial)
+    assert numbers(best_trials(made, 9)) == [1]
+
+
+def test_there_is_no_best_of_none_and_of_two_objectives() -> None:
+    assert best_trial(optuna.create_study()) is None
+    assert best_trial(study("maximize", "minimize")) is None

@@ -236,12 +236,18 @@ class PruneOptions:
     """What to prune, how far and by which rule: see conf/prune.yaml."""
 
     method: types.PruneMethod
-    target: types.Fraction  # accuracy in [0, 1]
+    target: types.Target  # accuracy in [0, 1]; None: the net's own less half a point
     rule: types.Protocol
     scope: types.Scope
     seed: types.Seed
     order: Literal["first", "second"]
     rounds: RoundOptions
+
+    @property
+    def aim(self) -> float:
+        """The target, of options that the net to prune has had a say in."""
+        assert self.target is not None
+        return self.target
 
 
 def prune_options(**changed: Any) -> PruneOptions:

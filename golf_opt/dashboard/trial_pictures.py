@@ -19,8 +19,9 @@ from golf_opt.storage.optuna_internals import id_of_trial
 from golf_opt.study.note import log
 from golf_opt.task.data import Split, objective_split
 from golf_opt.utils.text import percent
-from golf_opt.utils.trials import best_trials
+from golf_opt.utils.trials import best_trials, epoch_losses
 from golf_opt.visualization import pictures
+from golf_opt.visualization.snapshot import accuracies_of
 
 BEST_SHOWN, NEWEST_SHOWN = 20, 20  # trials with all their pictures; the others have the first
 MOST_PICTURES = 256  # kept in memory
@@ -84,9 +85,10 @@ class TrialPictures:
         if kind == "log":
             return log(trial)
         if kind == "learning-curve":
-            steps = [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
-            title = f"trial {trial.number}: {percent(steps[-1])} after epoch {len(steps)}"
-            return pictures.learning_curve(title, steps, trial.user_attrs.get("epoch_losses", []))
+            steps = list(accuracies_of(trial).values())
+            last = "no accuracy" if steps[-1] is None else percent(steps[-1])
+            title = f"trial {trial.number}: {last} after epoch {len(steps)}"
+            return pictures.learning_curve(title, steps, epoch_losses(trial))
         assert shown.description is not None  # of no other study are pictures offered
         net = shown.description.net
         tensors = shown.checkpoints.load(trial.number).state.tensors

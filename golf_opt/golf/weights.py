@@ -5,22 +5,27 @@ Nothing is unpickled: PyTorch's own loader is asked for tensors alone, and refus
 
 from __future__ import annotations
 
+import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.numpy import load
 
 from golf_opt.config.errors import UsageError
 from golf_opt.engines.base import Tensors
 from golf_opt.task.arch import Net, Parameter, show_shape
+from golf_opt.utils.files import read_regular
 
 Foreign = dict[str, npt.NDArray[Any]]
 OURS = ("weights/", "buffers/")
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how PyTorch's files begin
+MOST_NUMBERS = 1 << 28  # of a tensor
 IN_MODULE = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -58,38 +63,51 @@ def read_weights(path: Path, net: Net) -> tuple[Tensors, list[str]]:
 def _read(path: Path) -> Foreign:
     """Return the tensors of a file by name, in the file's order."""
     try:
-        with path.open("rb") as file:
-            head = file.read(4)
+        data = read_regular(path)
     except OSError as error:
         raise UsageError(f"weights {path} cannot be read: {error.strerror}.") from error
-    if head == ZIP or head.startswith(PICKLE):
-        return _read_torch(path)
+    if data.startswith((ZIP, PICKLE)) and data[8:9] != b"{":  # the length of a header may be those
+        return _read_torch(path, data)
     try:
-        with safe_open(path, framework="numpy") as file:
-            names = sorted(file.keys(), key=_natural)  # the format keeps no order
-            return {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        found = load(data)
+        names = sorted(found, key=_natural)  # the format keeps no order
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise UsageError(
             f"weights {path} is no safetensors file and no PyTorch state dict: "
             + " ".join(str(error).split())
         ) from error
+    return {name: found[name] for name in names}
 
 
-def _read_torch(path: Path) -> Foreign:
+def _read_torch(path: Path, data: bytes) -> Foreign:
     import torch  # seconds to import
 
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle protocol that it may not know
+            loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        for state in _mappings(loaded):
+            rows = {str(k): v for k, v in state.items() if isinstance(v, torch.Tensor)}
+            if rows and len(rows) == len(state):
+                return {name: _array(value) for name, value in rows.items()}
     except Exception as error:  # pickle's, zip's and PyTorch's own, by what is wrong
         raise UsageError(
             f"weights {path} is refused: it holds more than tensors, or is damaged, and nothing in "
             "it was run; save the state dict alone, with torch.save(model.state_dict(), FILE)."
         ) from error
-    for state in _mappings(loaded):
-        rows = {str(k): v for k, v in state.items() if isinstance(v, torch.Tensor)}
-        if rows and len(rows) == len(state):
-            return {name: value.detach().to_dense().float().numpy() for name, value in rows.items()}
     raise UsageError(f"weights {path} holds no state dict, which is a mapping of name to tensor.")
+
+
+def _array(tensor: Any) -> npt.NDArray[Any]:
+    """Return a tensor of PyTorch's as an array; raise ValueError for one that only claims a size.
+
+    A few bytes of a file may stand for any number of numbers, in a sparse tensor for example.
+    """
+    if tensor.numel() > MOST_NUMBERS:
+        raise ValueError(f"{tensor.numel():,} numbers")
+    dense = tensor.detach().to_dense()
+    array: npt.NDArray[Any] = (dense.float() if dense.is_floating_point() else dense).numpy()
+    return array
 
 
 def _mappings(loaded: object) -> Iterator[Mapping[Any, Any]]:
@@ -142,7 +160,11 @@ def _check(path: Path, tensor: Parameter, name: str, values: npt.NDArray[Any]) -
             f"weights {path}: {name} is {show_shape(values.shape)}, but must be "
             f"{show_shape(tensor.shape)}; give the arch= that it was trained as."
         )
-    if not np.isfinite(values.astype(np.float64)).all():
+    if values.dtype.kind != "f":
+        raise UsageError(f"weights {path}: {name} is {values.dtype}, but must be of floats.")
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(values.astype(np.float32)).all()
+    if not finite:
         raise UsageError(f"weights {path}: {name} has values that are not finite.")
 
 

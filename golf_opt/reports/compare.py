@@ -13,7 +13,7 @@ from golf_opt.storage.connect import opened_storage
 from golf_opt.study.description import description_of, find_study
 from golf_opt.study.differences import differences
 from golf_opt.utils.text import percent
-from golf_opt.utils.trials import counts
+from golf_opt.utils.trials import attribute, counts
 from golf_opt.visualization.document import Block, Heading, Paragraph, Table, write_document
 from golf_opt.visualization.size_and_accuracy import kept_records, parameters_and_accuracy
 from golf_opt.visualization.snapshot import StudySnapshot, value_of
@@ -35,7 +35,9 @@ def write_comparison(config: CompareConfig) -> tuple[Table, list[Path]]:
         snapshots = [snapshot_with_best(study) for study in studies]
         rows = [_row(*pair) for pair in zip(studies, snapshots, strict=True)]
         table = Table(HEAD, rows)
-        sizes = parameters_and_accuracy(snapshots, kept_records(config.folder / "records"))
+        sizes = parameters_and_accuracy(
+            snapshots, kept_records(config.folder / "records"), peers=True
+        )
         pictures = [picture(figure) for figure in (best_so_far(snapshots), sizes) if figure]
         blocks = [table, *pictures, *_differences(studies, snapshots)]
     names = [study.study_name for study in studies]
@@ -48,7 +50,7 @@ def _row(study: optuna.Study, snapshot: StudySnapshot) -> list[str]:
     best, tally = snapshot.best, counts(study)
     assert best is not None
     values = sorted(map(value_of, snapshot.complete))
-    train = best.user_attrs.get("train_accuracy")
+    train = attribute(best, "train_accuracy", float)
     return [
         study.study_name,
         str(snapshot.num_params or "?"),

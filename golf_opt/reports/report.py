@@ -20,8 +20,9 @@ from golf_opt.study.description import best_of_all, description_of, find_study, 
 from golf_opt.study.note import PROTOCOL_WORDS, noise_words, result_words
 from golf_opt.study.run import TEST_READINGS
 from golf_opt.task.data import objective_split
+from golf_opt.task.forward import check_tensors
 from golf_opt.utils.text import percent, show_params
-from golf_opt.utils.trials import best_trials, counts
+from golf_opt.utils.trials import attribute, best_trials, counts, epoch_losses, of_kind
 from golf_opt.visualization import pictures
 from golf_opt.visualization.document import (
     Block,
@@ -34,7 +35,7 @@ from golf_opt.visualization.document import (
 from golf_opt.visualization.optuna_plots import optuna_pictures
 from golf_opt.visualization.plots import Figure, svg
 from golf_opt.visualization.size_and_accuracy import kept_records
-from golf_opt.visualization.snapshot import StudySnapshot
+from golf_opt.visualization.snapshot import StudySnapshot, accuracies_of, repeats, value_of
 from golf_opt.visualization.study_figures import study_figures
 
 TOP = 10  # trials in the table
@@ -73,19 +74,19 @@ def _report(
     best = snapshot.best
     assert best is not None
     yield Heading("Result")
+    seeds = repeats(snapshot)
+    if seeds is not None:
+        yield Paragraph(f"Nothing was tuned. {snapshot.objective.capitalize()}: {seeds.words}.")
     yield Paragraph(
         f"Best {snapshot.objective} {result_words(best)} with "
         f"{show_params(best.params) or 'no tuned parameters'}."
     )
-    for reading in marks(study).get(TEST_READINGS, []):
-        yield Paragraph(
-            f"Test accuracy of trial {reading['trial']}, read once after {reading['after_trials']} "
-            f"trials: {percent(reading['test_accuracy'])}."
-        )
-    yield Paragraph(noise_words(snapshot).replace("**", ""))
-    for title, text in marks(study).get(NOTE_SECTIONS, {}).items():
+    yield from _test_readings(study)
+    if seeds is None:
+        yield Paragraph(noise_words(snapshot).replace("**", ""))
+    for title, text in (of_kind(marks(study).get(NOTE_SECTIONS), dict) or {}).items():
         yield Heading(title)
-        yield from _from_markdown(text)
+        yield from _from_markdown(str(text))
     yield Heading("Methods")
     yield Paragraph(methods(study, best))
     yield Heading("Figures")
@@ -99,6 +100,18 @@ def _report(
     yield best_table(snapshot.complete)
 
 
+def _test_readings(study: optuna.Study) -> Iterator[Paragraph]:
+    """Say what was read of the test set; what is stored of it in another form is left out."""
+    for reading in of_kind(marks(study).get(TEST_READINGS), list) or ():
+        row = of_kind(reading, dict) or {}
+        accuracy = of_kind(row.get("test_accuracy"), float)
+        if accuracy is not None:
+            yield Paragraph(
+                f"Test accuracy of trial {row.get('trial')}, read once after "
+                f"{row.get('after_trials')} trials: {percent(accuracy)}."
+            )
+
+
 def methods(study: optuna.Study, best: FrozenTrial) -> str:
     """Return the paragraph that lets a reader do it again: space, data, protocol, engine."""
     plan = description_of(study)
@@ -107,20 +120,21 @@ def methods(study: optuna.Study, best: FrozenTrial) -> str:
         f"{name} ({_bounds(row)})" if isinstance(row, Mapping) else f"{name} (fixed at {row})"
         for name, row in plan.search_space.describe().items()
     ]
-    versions = best.user_attrs.get("versions", {})
+    versions = attribute(best, "versions", dict) or {}
     sampler, pruner = (str(part["_target_"]).split(".")[-1] for part in (plan.sampler, plan.pruner))
     return (
-        f"The network {plan.net.name} ({best.user_attrs.get('num_params', '?')} parameters) "
+        f"The network {plan.net.name} ({attribute(best, 'num_params', int) or '?'} parameters) "
         f"was trained on {plan.data_and_digest} for {plan.epochs} epochs a trial, one seed each. "
         f"Protocol {plan.protocol}: {PROTOCOL_WORDS[plan.protocol]}. "
         f"Hyperparameters: {', '.join(bounds)}. They were chosen by Optuna "
         f"{versions.get('optuna', '?')} ({sampler}, {pruner}, study seed {plan.seed}); of "
         f"{sum(tally.values())} trials {tally['complete']} are complete, {tally['pruned']} were "
         f"pruned and {tally['fail']} failed. Accuracies are those after the last epoch, not the "
-        f"best on the way. The best trial ran on the {best.user_attrs.get('engine', '?')} engine, "
-        f"{best.user_attrs.get('device', '?')}, golf_opt {versions.get('golf_opt', '?')} at commit "
-        f"{best.user_attrs.get('git_commit') or 'unknown'}, Python {versions.get('python', '?')}, "
-        f"with seed {best.user_attrs.get('seed', '?')}."
+        f"best on the way. The best trial ran on the {attribute(best, 'engine', str) or '?'} "
+        f"engine, {attribute(best, 'device', str) or '?'}, golf_opt "
+        f"{versions.get('golf_opt', '?')} at commit "
+        f"{attribute(best, 'git_commit', str) or 'unknown'}, Python {versions.get('python', '?')}, "
+        f"with seed {'?' if (seed := attribute(best, 'seed', int)) is None else seed}."
     )
 
 
@@ -136,18 +150,17 @@ def _best_pictures(
     study: optuna.Study, best: FrozenTrial, config: ReportConfig
 ) -> Iterator[Picture | Paragraph]:
     """Draw what the best trial's weights show, as far as they and the images are there."""
-    steps = [best.intermediate_values[step] for step in sorted(best.intermediate_values)]
-    drawn = pictures.learning_curve(
-        f"trial {best.number}", steps, best.user_attrs.get("epoch_losses", [])
-    )
+    steps = list(accuracies_of(best).values())
+    drawn = pictures.learning_curve(f"trial {best.number}", steps, epoch_losses(best))
     yield Picture("best-learning-curve", "Accuracy and training loss by epoch", "", drawn)
-    try:
-        tensors = open_checkpoints(study, config.folder).load(best.number).state.tensors
-    except (FileNotFoundError, DamagedCheckpoint):
-        yield Paragraph("Its weights were not kept here, so there is nothing more to show of it.")
-        return
     plan = description_of(study)
     net = plan.net
+    try:
+        tensors = open_checkpoints(study, config.folder).load(best.number).state.tensors
+        check_tensors(net, tensors)
+    except (FileNotFoundError, DamagedCheckpoint, UsageError):
+        yield Paragraph("Its weights were not kept here, so there is nothing more to show of it.")
+        return
     yield Picture("best-weights", "Its kernels", "", pictures.weights(net.name, net, tensors))
     split = objective_split(plan.data, config.data.root, plan.protocol, plan.digest)
     if split is None:
@@ -168,8 +181,8 @@ def best_table(complete: Sequence[FrozenTrial]) -> Table:
     names = list(dict.fromkeys(name for trial in best for name in trial.params))
     rows = []
     for trial in best:
-        train = trial.user_attrs.get("train_accuracy")
-        cells = [str(trial.number), percent(trial.value or 0.0)]
+        train = attribute(trial, "train_accuracy", float)
+        cells = [str(trial.number), percent(value_of(trial))]
         cells.append(percent(train) if train is not None else "-")
         cells += [_cell(trial.params.get(name, "-")) for name in names]
         rows.append(cells)

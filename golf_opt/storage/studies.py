@@ -99,6 +99,8 @@ def attach(
 ) -> None:
     """Attach files to a trial by name; one of the same name is replaced, not added to.
 
+    The dashboard shows them in the order of their ids, or in that of their rows: both are ours.
+
     Args:
         study: of the trial.
         folder: of the studies; it holds artifacts/.
@@ -109,8 +111,9 @@ def attach(
     path.mkdir(parents=True, exist_ok=True)
     store = FileSystemArtifactStore(path)
     known = attached(study, trial)
-    for name, data in files.items():
-        artifact = known.get(name, str(uuid.uuid4()))
+    ids = sorted(str(uuid.uuid4()) for _ in files)
+    for (name, data), new in zip(files.items(), ids, strict=True):
+        artifact = known.get(name, new)
         store.write(artifact, io.BytesIO(data))
         if name not in known:
             kind, encoding = mimetypes.guess_type(name)

@@ -6,15 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from golf_opt.config.check import fitting
 from golf_opt.storage.optuna_internals import save_note
 from golf_opt.storage.studies import NOTE_SECTIONS, mark, marks, num_finished
 from golf_opt.study.description import StudyDescription, description_of, snapshot_of
 from golf_opt.utils.text import percent, show_params
-from golf_opt.utils.trials import best_trial, counts, spread
-from golf_opt.visualization.snapshot import NOISE_SDS, StudySnapshot, not_told_apart, seed_noise
+from golf_opt.utils.trials import attribute, best_trial, counts
+from golf_opt.visualization.snapshot import (
+    NOISE_SDS,
+    StudySnapshot,
+    not_told_apart,
+    repeats,
+    seed_noise,
+)
 
 
 def log(trial: FrozenTrial) -> str:
@@ -35,7 +41,7 @@ def log(trial: FrozenTrial) -> str:
     for epoch, accuracy in sorted(trial.intermediate_values.items()):
         loss = f"{losses[epoch]:8.4f}" if epoch in losses else "       -"
         lines.append(f"{epoch:>5}  {percent(accuracy):>8}  {loss}")
-    train = fitting(float, attributes.get("train_accuracy"))
+    train = attribute(trial, "train_accuracy", float)
     if train is not None:
         lines.append(f"\ntrain accuracy at the end  {percent(train)}")
     if "fail_reason" in attributes:
@@ -117,7 +123,7 @@ PROTOCOL_WORDS = {
 
 def result_words(trial: FrozenTrial) -> str:
     """Return `94.37 % (trial 1, n = 1 seed, train accuracy 93.89 %)` for a complete trial."""
-    train = fitting(float, trial.user_attrs.get("train_accuracy"))
+    train = attribute(trial, "train_accuracy", float)
     beside = f", train accuracy {percent(train)}" if train is not None else ""
     return f"{percent(trial.value or 0.0)} (trial {trial.number}, n = 1 seed{beside})"
 
@@ -127,14 +133,8 @@ def seeds_words(study: optuna.Study, plan: StudyDescription) -> str | None:
 
     For example `mean 97.67 %, sd 0.28 points, 97.10 to 98.28 %, n = 24 seeds`.
     """
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    seeds = spread(trial.value or 0.0 for trial in complete)
-    if plan.search_space.tuned or seeds is None or seeds.n < 2:
-        return None
-    return (
-        f"mean {percent(seeds.mean)}, sd {100 * seeds.sd:.2f} points, "
-        f"{100 * seeds.low:.2f} to {percent(seeds.high)}, n = {seeds.n} seeds"
-    )
+    seeds = repeats(plan.snapshot(study.study_name, study.get_trials(deepcopy=False)))
+    return None if seeds is None else seeds.words
 
 
 def closing_words(

@@ -27,7 +27,8 @@ def read_regular(path: Path, inside: Path | None = None) -> bytes:
     Raises:
         OSError: it cannot be read, or is none of that.
     """
-    if inside is not None and not path.resolve().is_relative_to(inside.resolve()):
+    real = Path(os.path.realpath(path))  # which does not mind links in a circle; opening does
+    if inside is not None and not real.is_relative_to(os.path.realpath(inside)):
         raise OSError(errno.EPERM, f"it leads out of {inside}", str(path))
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -98,12 +99,22 @@ def replace_section(path: Path, begin: str, end: str, text: str) -> None:
 
 @contextmanager
 def staged_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path` that takes its place, unless the block raises."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as staging:
-        made = Path(staging) / path.name
-        made.mkdir()
-        yield made
-        if path.exists():
-            shutil.rmtree(path)
-        made.replace(path)
+    """Give an empty folder beside `path` that takes its place, unless the block raises.
+
+    Then nothing is left of it, nor of the folders above it that were made for it.
+    """
+    new = [folder for folder in path.parents if not folder.exists()]  # the innermost first
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as staging:
+            made = Path(staging) / path.name
+            made.mkdir()
+            yield made
+            if path.exists():
+                shutil.rmtree(path)
+            made.replace(path)
+    except BaseException:
+        for folder in new:
+            with suppress(OSError):  # it is not there, or somebody else put something into it
+                folder.rmdir()
+        raise

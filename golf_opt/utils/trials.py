@@ -1,17 +1,50 @@
-"""Which trial is the best, and how many are in which state: for everything that shows studies."""
+"""What trials say: which is the best, and how many are in which state.
+
+Values and attributes come from a database that others may write to. So nothing is expected of them:
+what is not of its kind counts as not there.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import math
-import statistics
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, TypeVar
 
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+MOST_BITS = 63  # of a whole number, as in NumPy and in databases
+Kind = TypeVar("Kind", int, float, str, dict[str, Any], list[Any])
+
+
+def attribute(trial: FrozenTrial, name: str, kind: type[Kind]) -> Kind | None:
+    """Return a user attribute of a trial; None where it is missing or of another kind.
+
+    A whole number is a float too. No float is NaN or infinite, no whole number has over 63 bits.
+    """
+    return of_kind(trial.user_attrs.get(name), kind)
+
+
+def of_kind(value: object, kind: type[Kind]) -> Kind | None:
+    """Return a value that somebody else stored; None where it is of another kind."""
+    if kind is float and type(value) in (int, float):
+        with contextlib.suppress(OverflowError):
+            number = float(value)  # type: ignore[arg-type]
+            return number if math.isfinite(number) else None  # type: ignore[return-value]
+        return None
+    if type(value) is not kind or (isinstance(value, int) and value.bit_length() > MOST_BITS):
+        return None
+    return value
+
+
+def epoch_losses(trial: FrozenTrial) -> list[float]:
+    """Return the training loss of each epoch, NaN where what is kept is no number."""
+    losses = (of_kind(loss, float) for loss in attribute(trial, "epoch_losses", list) or ())
+    return [math.nan if loss is None else loss for loss in losses]
 
 
 def best_trials(
@@ -19,15 +52,17 @@ def best_trials(
     count: int,
     direction: StudyDirection = StudyDirection.MAXIMIZE,  # of every study of ours
 ) -> list[FrozenTrial]:
-    """Return up to `count` complete trials, the best first, equal ones by number, NaN last."""
+    """Return up to `count` complete trials, the best first, equal ones by number.
+
+    A value that is infinite or NaN, both of which a database may hold, is no result.
+    """
     sign = 1 if direction == StudyDirection.MINIMIZE else -1
-    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
-
-    def place(trial: FrozenTrial) -> tuple[bool, float, int]:
-        value = trial.value or 0.0
-        return math.isnan(value), sign * value, trial.number
-
-    return heapq.nsmallest(count, complete, key=place)
+    complete = (
+        trial
+        for trial in trials
+        if trial.state == TrialState.COMPLETE and math.isfinite(trial.value or 0.0)
+    )
+    return heapq.nsmallest(count, complete, key=lambda t: (sign * (t.value or 0.0), t.number))
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
@@ -42,22 +77,3 @@ def counts(study: optuna.Study) -> dict[str, int]:
     """Return how many trials are in each state, by its lower-case name."""
     tally = Counter(trial.state for trial in study.get_trials(deepcopy=False))
     return {state.name.lower(): tally[state] for state in TrialState}
-
-
-class Spread(NamedTuple):
-    """What several runs of the same thing came to."""
-
-    n: int
-    mean: float
-    sd: float  # of the sample; NaN of one value
-    low: float
-    high: float
-
-
-def spread(values: Iterable[float]) -> Spread | None:
-    """Return how the finite values lie; None without one."""
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
-        return None
-    sd = statistics.stdev(finite) if len(finite) > 1 else math.nan
-    return Spread(len(finite), statistics.fmean(finite), sd, min(finite), max(finite))

@@ -8,9 +8,10 @@ weights          the kernels of every convolution
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,32 +19,36 @@ import numpy.typing as npt
 from golf_opt.engines.base import Tensors
 from golf_opt.task.arch import Conv, Net
 from golf_opt.task.data import Split
+from golf_opt.task.forward import logits
 from golf_opt.visualization.plots import BLUE, ORANGE, paper, to_svg
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+Image = TypeVar("Image", str, bytes)
 MOST_MISTAKES = 40
 MOST_KERNELS = 16  # of one layer, each way
 
 
-def learning_curve(title: str, accuracies: Sequence[float], losses: Sequence[float]) -> str:
+def learning_curve(title: str, accuracies: Sequence[float | None], losses: Sequence[float]) -> str:
     """Return accuracy (percent, left axis) and training loss (right axis) against the epoch.
 
     Args:
         title: above the frame.
-        accuracies: after each epoch, in [0, 1].
-        losses: of each epoch, in nats; as many, or none.
+        accuracies: after each epoch, in [0, 1]; None where there is none.
+        losses: of each epoch, in nats, NaN where there is none.
     """
-    epochs = range(1, len(accuracies) + 1)
     with paper() as new:
         canvas = new(5.6, 3.4)
         left = canvas.subplots()
-        percents = [100 * value for value in accuracies]
-        left.plot(epochs, percents, "o-", color=BLUE, label="accuracy")
+        percents = [math.nan if value is None else 100 * value for value in accuracies]
+        left.plot(range(1, len(percents) + 1), percents, "o-", color=BLUE, label="accuracy")
         left.set(title=title, xlabel="epoch")
         left.set_ylabel("accuracy (%), circles", color=BLUE)
         left.xaxis.get_major_locator().set_params(integer=True)
-        if losses:
+        if any(map(math.isfinite, losses)):
             right = left.twinx()
-            right.plot(epochs, losses, "s--", color=ORANGE, ms=4, label="loss")
+            right.plot(range(1, len(losses) + 1), losses, "s--", color=ORANGE, ms=4, label="loss")
             right.set_ylabel("training loss (nats), squares", color=ORANGE)
             right.grid(False)
             right.spines["right"].set_visible(True)
@@ -67,23 +72,24 @@ class Readings:
 
 
 def read(net: Net, tensors: Tensors, split: Split) -> Readings:
-    """Run a net on a split, with PyTorch."""
-    import torch
-
-    from golf_opt.engines.torch import build_module
-    from golf_opt.task.data import MEAN, STD
-
-    module = build_module(net, tensors).eval()
-    images = torch.from_numpy(np.array(split.images)).unsqueeze(1).float()
-    with torch.inference_mode():
-        parts = [module((part / 255 - MEAN) / STD) for part in torch.split(images, 2000)]
-    return Readings(split, torch.cat(parts).numpy())
+    """Run a net on a split, in NumPy: PyTorch takes longer to import than these nets to run."""
+    return Readings(split, logits(net, tensors, split.images))
 
 
 def confusion(title: str, readings: Readings) -> str:
     """Return the table of digits and what they were taken for, counts of images."""
+    return confusion_matrix(title, readings.split.labels, readings.guesses, to_svg)
+
+
+def confusion_matrix(
+    title: str,
+    labels: npt.NDArray[np.integer[Any]],
+    guesses: npt.NDArray[np.integer[Any]],
+    write: Callable[[Canvas], Image],
+) -> Image:
+    """Return the table of digits [n] and what they were taken for [n], as `write` gives it."""
     counts = np.zeros((10, 10), dtype=np.int64)
-    np.add.at(counts, (readings.split.labels.astype(np.int64), readings.guesses), 1)
+    np.add.at(counts, (labels.astype(np.int64), guesses), 1)
     wrong = counts * (1 - np.eye(10, dtype=np.int64))
     with paper() as new:
         canvas = new(4.8, 4.8)
@@ -100,7 +106,7 @@ def confusion(title: str, readings: Readings) -> str:
         ax.grid(False)
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
-        return to_svg(canvas)
+        return write(canvas)
 
 
 def mistakes(title: str, readings: Readings) -> str:

@@ -30,6 +30,10 @@ PAPER_STYLE = {
     "text.parse_math": False,  # a $ in a study's name is a dollar
     "svg.hashsalt": "golf-opt",  # the same figure is the same file
 }
+SCREEN_PX = 450  # how high optuna-dashboard shows a figure, whatever the figure says
+HEAD_PX, AXIS_PX = 46, 46  # the title above the panels, and the axis below them
+LINE_PX = 19  # of the caption, and of the legend
+GAP_PX = 52  # between two rows of panels, for the axis of the upper one
 _one_at_a_time = threading.Lock()  # matplotlib's settings belong to the process
 
 
@@ -69,28 +73,40 @@ class Figure:
 
 def plotly_json(figure: Figure) -> str:
     """Return the figure as optuna-dashboard keeps Plotly's; written without importing Plotly."""
-    rows, columns = grid(len(figure.panels))
-    caption = "<br>".join(textwrap.wrap(figure.caption, 90))
-    title = f"{figure.title}<br><sub>{caption}</sub>"
+    rows, columns = screen_grid(len(figure.panels))
+    caption = textwrap.wrap(figure.caption, 105)
+    title = "<br>".join([figure.title, *(f"<sub>{line}</sub>" for line in caption)])
+    head = HEAD_PX + LINE_PX * len(caption)
+    legend = list(dict.fromkeys(row.name for panel in figure.panels for row in panel.series))
+    foot = AXIS_PX + LINE_PX * math.ceil(len(legend) / 3)
+    body = SCREEN_PX - head - foot
     lines = {"gridcolor": "#e5e5e5", "zeroline": False}
     layout: dict[str, Any] = {
-        "title": {"text": title, "font": {"size": 15}, "x": 0.02, "xanchor": "left"},
-        "margin": {"l": 60, "r": 20, "t": 70, "b": 90},
+        "title": {
+            "text": title,
+            "font": {"size": 15},
+            "x": 0.02,
+            "xanchor": "left",
+            "yref": "container",
+            "y": 1 - 16 / SCREEN_PX,
+            "yanchor": "top",
+        },
+        "height": SCREEN_PX,
+        "margin": {"l": 60, "r": 20, "t": head, "b": foot},
         "template": "none",
         "plot_bgcolor": "white",
         "paper_bgcolor": "white",
         "font": {"color": "#222222"},
         "hovermode": "closest",
-        "legend": {"orientation": "h", "y": -0.2, "x": 0},
+        "legend": {"orientation": "h", "y": -AXIS_PX / body, "yanchor": "top", "x": 0},
         "shapes": [],
     }
     data: list[dict[str, Any]] = []
-    legend: set[str] = set()
     for index, panel in enumerate(figure.panels):
         suffix = "" if index == 0 else str(index + 1)
         row, column = divmod(index, columns)
         layout[f"xaxis{suffix}"] = {
-            "title": {"text": panel.x_title},
+            "title": {"text": panel.x_title, "standoff": 4},
             "type": "log" if panel.log_x else None,
             "domain": _part(column, columns, 0.08),
             "anchor": f"y{suffix}",
@@ -102,7 +118,7 @@ def plotly_json(figure: Figure) -> str:
         layout[f"yaxis{suffix}"] = {
             "title": {"text": panel.y_title if column == 0 else ""},
             "range": panel.y_range,
-            "domain": _part(rows - 1 - row, rows, 0.22),
+            "domain": _part(rows - 1 - row, rows, GAP_PX / body),
             "anchor": f"x{suffix}",
             **lines,
         }
@@ -126,14 +142,21 @@ def plotly_json(figure: Figure) -> str:
                 }
             )
         for series in panel.series:
-            name = series.name
-            data.append(_trace(series, suffix) | {"showlegend": name not in legend})
-            legend.add(name)
+            shown = series.name in legend
+            data.append(_trace(series, suffix) | {"showlegend": shown})
+            if shown:
+                legend.remove(series.name)
     return json.dumps({"data": data, "layout": layout}, allow_nan=False)
 
 
+def screen_grid(panels: int) -> tuple[int, int]:
+    """Return rows and columns for so many panels: on a screen no more than two rows are high."""
+    rows = 1 if panels < 4 else 2
+    return rows, math.ceil(panels / rows)
+
+
 def grid(panels: int) -> tuple[int, int]:
-    """Return rows and columns for so many panels: 1 x n up to three, then close to a square."""
+    """Return rows and columns on paper: 1 x n up to three panels, then close to a square."""
     columns = panels if panels < 4 else math.ceil(math.sqrt(panels))
     return math.ceil(panels / columns), columns
 
@@ -211,10 +234,10 @@ def to_svg(canvas: Canvas) -> str:
     return text[text.index("<svg") :]
 
 
-def to_png(canvas: Canvas) -> bytes:
+def to_png(canvas: Canvas, dpi: float | None = None) -> bytes:
     """Return a matplotlib figure as a PNG file, the same bytes for the same figure."""
     file = io.BytesIO()
-    canvas.savefig(file, format="png", metadata={"Software": None})
+    canvas.savefig(file, format="png", dpi=dpi or canvas.dpi, metadata={"Software": None})
     return file.getvalue()
 
 

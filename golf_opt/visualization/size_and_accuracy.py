@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from golf_opt.visualization.plots import BLUE, GREEN, GREY, ORANGE, PINK, Figure, Panel, Series
+from golf_opt.utils.files import read_regular
+from golf_opt.visualization.plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    PINK,
+    Figure,
+    Panel,
+    Series,
+)
 from golf_opt.visualization.snapshot import StudySnapshot, value_of
 
 
@@ -43,32 +54,42 @@ def kept_records(folder: Path) -> list[KnownNet]:
     points = []
     for path in sorted(folder.glob("*/*/record.json")):
         try:
-            record = json.loads(path.read_text())
+            record = json.loads(read_regular(path))
             test, params = record["splits"]["test"], record["params"]
             if record["data"]["name"] == "mnist":
                 label, accuracy = f"record: {record['name']}", 100 * test["correct"] / test["of"]
                 pruned = params["nz"] < params["dense"]
                 points.append(KnownNet(label, int(params["nz"]), accuracy, pruned))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
             continue
     return points
 
 
 def parameters_and_accuracy(
-    studies: Sequence[StudySnapshot], records: Sequence[KnownNet] = ()
+    studies: Sequence[StudySnapshot], records: Sequence[KnownNet] = (), peers: bool = False
 ) -> Figure | None:
     """Each study's best against its number of parameters, on one data set; what others published.
 
     The line is the front: no study here has both fewer parameters and a higher accuracy.
+
+    Args:
+        studies: the first is the one that the figure is about, and its data set is shown.
+        records: of ours.
+        peers: it is about all of them alike, and each has its name and colour.
     """
     first = studies[0]
     best = {study.name: net for study in studies if (net := _best_net(study, first.data))}
     if not best:
         return None
     nets = sorted(best.values(), key=lambda net: (net.count, -net.accuracy))
-    mine = best.get(first.name)
+    mine = None if peers else best.get(first.name)
     series = [_front(nets)]
-    if others := [net for net in nets if net is not mine]:
+    if peers:
+        for index, study in enumerate(studies):
+            if study.name in best:
+                colour = PALETTE[index % len(PALETTE)]
+                series.append(_points(study.name, [best[study.name]], colour, "star"))
+    elif others := [net for net in nets if net is not mine]:
         series.append(_points("best of other studies", others, BLUE, "circle"))
     if first.data == "mnist":
         dense = [net for net in PUBLISHED if not net.pruned]

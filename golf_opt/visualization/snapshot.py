@@ -12,7 +12,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from golf_opt.utils.trials import best_trials
+from golf_opt.utils.stats import Spread
+from golf_opt.utils.trials import attribute, best_trials
 
 SEED_SD = 0.0028  # of final test accuracy: c4-5-4, 18 epochs, the article's optimum, 24 seeds
 NOISE_SDS = 2.0  # wide is the band in which a trial cannot be told from the best
@@ -31,16 +32,32 @@ class StudySnapshot:
 
     @cached_property
     def complete(self) -> list[FrozenTrial]:
-        return [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
+        """The complete trials whose value is an accuracy; others have no place in a figure."""
+        return [
+            trial
+            for trial in self.trials
+            if trial.state == TrialState.COMPLETE and is_accuracy(trial.value)
+        ]
 
     @cached_property
     def best(self) -> FrozenTrial | None:
-        return next(iter(best_trials(self.trials, 1)), None)
+        return next(iter(best_trials(self.complete, 1)), None)
 
     @property
     def num_params(self) -> int | None:
-        known = (trial.user_attrs.get("num_params") for trial in self.trials)
-        return next((count for count in known if count), None)
+        known = (attribute(trial, "num_params", int) for trial in self.trials)
+        return next((count for count in known if count and count > 0), None)
+
+
+def repeats(study: StudySnapshot) -> Spread | None:
+    """Return what the seeds of a study gave that tunes nothing; None of any other study.
+
+    There the best trial is luck alone; mean, sd, range and n are what was found.
+    """
+    complete = study.complete
+    if len(complete) < 2 or any(trial.params for trial in study.trials):
+        return None
+    return Spread([value_of(trial) for trial in complete])
 
 
 def seed_noise(study: StudySnapshot) -> tuple[float | None, str]:
@@ -70,6 +87,17 @@ def not_told_apart(study: StudySnapshot) -> int:
     if sd is None or best is None:
         return 0
     return sum(value_of(trial) >= value_of(best) - NOISE_SDS * sd for trial in study.complete)
+
+
+def is_accuracy(value: float | None) -> bool:
+    """Return whether a stored value is one: in [0, 1], and so neither infinite nor NaN."""
+    return value is not None and 0 <= value <= 1
+
+
+def accuracies_of(trial: FrozenTrial) -> dict[int, float | None]:
+    """Return a trial's accuracy after each epoch that it reported, None where it is none."""
+    steps = sorted(trial.intermediate_values.items())
+    return {epoch: value if is_accuracy(value) else None for epoch, value in steps}
 
 
 def value_of(trial: FrozenTrial) -> float:

@@ -17,7 +17,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.visualization.plots import BLUE, GREEN, GREY, ORANGE, PALETTE, Figure, Panel, Series
 from golf_opt.visualization.size_and_accuracy import KnownNet, parameters_and_accuracy
-from golf_opt.visualization.snapshot import NOISE_SDS, StudySnapshot, seed_noise, value_of
+from golf_opt.visualization.snapshot import (
+    NOISE_SDS,
+    StudySnapshot,
+    accuracies_of,
+    is_accuracy,
+    seed_noise,
+    value_of,
+)
 
 MOST_CURVES = 500
 PAUSE = timedelta(minutes=10)  # longer, and the figure starts anew
@@ -40,7 +47,8 @@ def study_figures(
 
 def learning_curves(study: StudySnapshot) -> Figure | None:
     """Every trial's accuracy by epoch: the best in front, the pruned ones faint."""
-    shown = _shown([trial for trial in study.trials if trial.intermediate_values], study.best)
+    curves = [trial for trial in study.trials if _reached(trial) is not None]
+    shown = _shown(curves, study.best)
     if not shown:
         return None
     groups = (
@@ -56,11 +64,11 @@ def learning_curves(study: StudySnapshot) -> Figure | None:
                 _broken_line(f"{name} ({len(trials)})", map(_curve, trials), colour, width, opacity)
             )
     best = study.best
-    if best is not None and best.intermediate_values:
+    if best is not None and best in shown:
         series.append(_broken_line(f"best: trial {best.number}", [_curve(best)], ORANGE, 3.0))
-    total = sum(1 for trial in study.trials if trial.intermediate_values)
+    total = len(curves)
     part = "" if len(shown) == total else f", the best and the newest {len(shown)} of {total:,}"
-    ends = [100 * trial.intermediate_values[max(trial.intermediate_values)] for trial in shown]
+    ends = [100 * end for trial in shown if (end := _reached(trial)) is not None]
     low, top = sorted(ends)[len(ends) // 5], max(ends)  # most lines end within, the best apart
     margin = max(0.05 * (top - low), 0.1)
     span = max(low, top - 10.0) - margin, min(100.0, top + margin)
@@ -127,7 +135,7 @@ def best_so_far(studies: Sequence[StudySnapshot]) -> Figure:
         best, heights = 0.0, []
         finished = [trial for trial in study.trials if trial.state.is_finished()]
         for trial in finished:
-            if trial.state == TrialState.COMPLETE:
+            if trial.state == TrialState.COMPLETE and is_accuracy(trial.value):
                 best = max(best, 100 * value_of(trial))
             heights.append(best or None)
         colour = PALETTE[index % len(PALETTE)]
@@ -140,12 +148,18 @@ def best_so_far(studies: Sequence[StudySnapshot]) -> Figure:
 
 def _shown(trials: list[FrozenTrial], best: FrozenTrial | None) -> list[FrozenTrial]:
     newest = trials[-MOST_CURVES:]
-    return newest if best is None or best in newest else [best, *newest[1:]]
+    return newest if best not in trials or best in newest else [best, *newest[1:]]
+
+
+def _reached(trial: FrozenTrial) -> float | None:
+    """Return the last accuracy that a trial reported, None where it reported none."""
+    known = [value for value in accuracies_of(trial).values() if value is not None]
+    return known[-1] if known else None
 
 
 def _curve(trial: FrozenTrial) -> Part:
-    epochs, accuracies = zip(*sorted(trial.intermediate_values.items()), strict=True)
-    return trial, epochs, [100 * a if math.isfinite(a) else None for a in accuracies]
+    epochs, accuracies = zip(*accuracies_of(trial).items(), strict=True)
+    return trial, epochs, [None if a is None else 100 * a for a in accuracies]
 
 
 def _broken_line(
@@ -224,9 +238,9 @@ def _spans(trials: Sequence[FrozenTrial]) -> list[Span]:
 
 def _last_sitting(spans: Sequence[Span]) -> Sequence[Span]:
     """Return the spans after the last pause of more than ten minutes."""
-    first, latest = 0, datetime.max - PAUSE
+    first, latest = 0, datetime.max
     for index, span in enumerate(spans):
-        if span.begin > latest + PAUSE:
+        if span.begin - latest > PAUSE:
             first = index
         latest = span.end if index == 0 else max(latest, span.end)
     return spans[first:]

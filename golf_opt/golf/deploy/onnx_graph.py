@@ -77,21 +77,21 @@ class _Graph:
 
     def _layer(self, node: Node) -> None:
         layer = node.layer
-        own = [self._weight("weights", p.name) for p in node.parameters]
         match layer:
             case arch.Conv():
                 groups = node.input_shape[0] if isinstance(layer, arch.Depthwise) else 1
                 self._add(
-                    "Conv", *own, group=groups, kernel_shape=[layer.kernel] * 2,
+                    "Conv", *self._weights(node), group=groups, kernel_shape=[layer.kernel] * 2,
                     pads=[layer.pad] * 4, strides=[layer.stride] * 2,
                 )  # fmt: skip
             case arch.Linear():
                 if len(node.input_shape) > 1:
                     self._add("Flatten")
-                self._add("Gemm", *own, transB=1)
+                self._add("Gemm", *self._weights(node), transB=1)
             case arch.BatchNorm():
                 statistics = [self._weight("buffers", b.name) for b in node.buffers]
-                self._add("BatchNormalization", *own, *statistics, epsilon=layer.EPS)
+                own = [*self._weights(node), *statistics]
+                self._add("BatchNormalization", *own, epsilon=layer.EPS)
             case arch.ReLU():
                 self._add("Relu")
             case arch.LeakyReLU():
@@ -99,7 +99,8 @@ class _Graph:
             case arch.PReLU():
                 slopes = self._tensors[f"weights/{node.name}.weight"]
                 shape = (-1, *[1] * (len(node.input_shape) - 1))  # to broadcast over an image
-                name = f"{node.name}.slope{len(shape)}"
+                shared = any(other.shared and other.name == node.name for other in self._net.nodes)
+                name = f"{node.name}.slope{len(shape)}" if shared else f"{node.name}.weight"
                 self._add("PRelu", self._constant(name, slopes.reshape(shape)))
             case arch.MaxPool():
                 self._add("MaxPool", kernel_shape=[layer.size] * 2, strides=[layer.size] * 2)
@@ -110,6 +111,9 @@ class _Graph:
                 pass  # it does nothing outside of training
             case _:
                 raise AssertionError(f"no ONNX node for {layer.kind}")
+
+    def _weights(self, node: Node) -> list[str]:
+        return [self._weight("weights", p.name) for p in node.parameters]
 
     def _weight(self, kind: str, name: str) -> str:
         return self._constant(name, self._tensors[f"{kind}/{name}"])

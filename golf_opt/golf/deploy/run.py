@@ -13,10 +13,10 @@ from golf_opt import __version__
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DeployConfig
 from golf_opt.golf.dead import num_nonzero
-from golf_opt.golf.forward import check_tensors
 from golf_opt.golf.source import TrainedNet, load_source
 from golf_opt.study.note import result_words
 from golf_opt.task.data import MEAN, STD
+from golf_opt.task.forward import check_tensors
 from golf_opt.utils.files import replace_file
 from golf_opt.utils.text import slug
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -274,25 +273,6 @@ def _survival(values: Array, most: int = 400) -> Array:
         return shares
     gaps = np.full((outputs, groups, 1), np.nan)
     return np.concatenate([kept, gaps], axis=2).reshape(outputs, -1)[:, :-1]
-
-
-def confusion(title: str, counts: Array) -> bytes:
-    """Draw how often each class (row) was taken for each class (column), [10, 10]."""
-    figure, (ax,) = _figure(6.8, title, width=8.0)
-    errors = counts.astype(float)
-    np.fill_diagonal(errors, np.nan)
-    colours = mpl.colormaps[POSITIVE].with_extremes(bad="white")
-    top = max(1.0, float(np.nanmax(errors)))
-    shown = ax.imshow(errors, cmap=colours, vmin=0, vmax=top)
-    for (row, column), count in np.ndenumerate(counts):
-        dark = row != column and count < 0.6 * top
-        ax.text(
-            column, row, f"{count:,}" if count else "·", ha="center", va="center",
-            color="white" if dark else "black",
-        )  # fmt: skip
-    ax.set(xticks=range(10), yticks=range(10), xlabel="taken for", ylabel="is")
-    figure.colorbar(shown, ax=ax, fraction=0.05).set_label("images taken for another digit")
-    return to_png(figure)
 
 
 def mistakes(title: str, images: Array, captions: Sequence[str], across: int = 10) -> bytes:

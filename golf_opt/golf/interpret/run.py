@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
@@ -17,7 +18,6 @@ import numpy.typing as npt
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import InterpretConfig
 from golf_opt.golf.dead import count
-from golf_opt.golf.forward import BATCH, Tensors, accuracy, check_tensors, forward, normalise
 from golf_opt.golf.interpret import mosaics as figures
 from golf_opt.golf.interpret.ascent import Climber
 from golf_opt.golf.interpret.mosaics import Array
@@ -28,12 +28,17 @@ from golf_opt.study.description import find_study
 from golf_opt.task import arch
 from golf_opt.task.arch import NUM_CLASSES, Net, Node, show_shape
 from golf_opt.task.data import Split, View
+from golf_opt.task.forward import BATCH, Tensors, accuracy, check_tensors, forward, normalise
 from golf_opt.utils.files import staged_folder
 from golf_opt.utils.text import percent, slug
+from golf_opt.utils.trials import attribute
 from golf_opt.visualization.document import Picture, Table, html
+from golf_opt.visualization.pictures import confusion_matrix
+from golf_opt.visualization.plots import to_png
 
 MAX_UNITS = 256  # of a layer, that are visualised
 MAX_MISTAKES = 60  # shown
+DRAWN_ANYWAY = ("confusion.png",)  # by the dashboard, beside which another one would only confuse
 
 
 def interpret(config: InterpretConfig, say: Callable[[str], None]) -> Path:
@@ -56,7 +61,7 @@ def interpret(config: InterpretConfig, say: Callable[[str], None]) -> Path:
     pictures = list(draw(look, config.steps))
     about = Table((), list(facts(look).items()))
     page = html(f"Inside {trained.label}", [about, *pictures])
-    files = {picture.file: picture.data for picture in pictures} | {"index.html": page.encode()}
+    files = {"index.html": page.encode()} | {picture.file: picture.data for picture in pictures}
     folder = config.folder / "interpret" / slug(trained.label)
     try:
         with staged_folder(folder) as made:
@@ -67,7 +72,8 @@ def interpret(config: InterpretConfig, say: Callable[[str], None]) -> Path:
     if trained.trial is not None and trained.study is not None:
         with opened_storage(config.storage) as storage:
             study = find_study(storage, trained.study)
-            attach(study, config.folder, trained.trial, files)
+            new = {name: data for name, data in files.items() if name not in DRAWN_ANYWAY}
+            attach(study, config.folder, trained.trial, new)
         say(f"attached to trial {trained.trial.number} on the dashboard")
     say(f"{len(pictures)} pictures: {folder / 'index.html'}")
     return folder / "index.html"
@@ -134,7 +140,7 @@ def observe(trained: TrainedNet, view: View) -> Look:
         scores[at : at + BATCH] = outputs[-1]
     numbers = np.bincount(seen.labels, minlength=NUM_CLASSES).clip(1)
     means = (sums / numbers[:, None]).reshape(NUM_CLASSES, shape[0], -1)
-    train = None if trained.trial is None else trained.trial.user_attrs.get("train_accuracy")
+    train = None if trained.trial is None else attribute(trained.trial, "train_accuracy", float)
     if train is None:
         train = accuracy(net, trained.tensors, view.train.images, view.train.labels)
     return Look(trained, view, scores, means, train)
@@ -290,14 +296,12 @@ def _left_out(number: int, what: str) -> str:
 
 
 def confusion(look: Look) -> Picture:
-    counts = np.zeros((NUM_CLASSES, NUM_CLASSES), dtype=np.int64)
-    np.add.at(counts, (look.seen.labels, look.digits), 1)
     title = f"{len(look.wrong):,} of {len(look.seen):,} {look.seen.name} images misclassified"
     return Picture(
         "confusion",
         "Confusion matrix",
-        f"{title}. The colour tells the mistakes; the diagonal holds what is right.",
-        figures.confusion(title, counts),
+        f"{title}. The colour tells the mistakes; the diagonal, in grey, is right.",
+        confusion_matrix(title, look.seen.labels, look.digits, partial(to_png, dpi=150)),
     )
 
 

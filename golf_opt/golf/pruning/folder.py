@@ -12,11 +12,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import PruneOptions
@@ -24,7 +25,8 @@ from golf_opt.engines.base import Tensors
 from golf_opt.golf.pruning.search import PruningState, flatten
 from golf_opt.golf.pruning.weight_pruner import PruningResult, masks
 from golf_opt.task.arch import Net
-from golf_opt.utils.files import replace_file
+from golf_opt.task.forward import check_tensors
+from golf_opt.utils.files import read_regular, replace_file
 
 FORMAT = 1
 
@@ -36,6 +38,69 @@ def folder_name(label: str, tensors: Tensors, options: PruneOptions) -> str:
         digest.update(name.encode() + tensors[name].tobytes())
     words = re.sub(r"[^\w.-]+", "-", label).strip("-.")[:80]
     return f"{words}-{options.method}-{options.rule}-{digest.hexdigest()[:8]}"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class Standing(_Part):
+    """How far a pruning is, but for its arrays; see `PruningState`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    accuracy: float
+    stage: Literal["passes", "rounds"]
+    turn: NonNegativeInt
+    at: NonNegativeInt
+    removed: NonNegativeInt
+    level: NonNegativeInt
+    failures: NonNegativeInt
+    evaluations: NonNegativeInt
+    time_s: float
+    finished: bool
+    log: list[dict[str, Any]]
+
+
+class Method(_Part):
+    method: str
+    rule: Literal["test", "holdout"]
+
+
+class Summary(_Part):
+    """What prune.json says from the beginning."""
+
+    arch: str
+    source: str
+    trial: int | None
+    trained_with: dict[str, Any] | None
+    trained_epochs: int | None
+    options: Method
+    command: str
+    finished: bool
+    log: list[dict[str, Any]]
+
+
+class Smaller(_Part):
+    arch: str
+    parameters: int
+
+
+class Finished(Summary):
+    """What it says in the end."""
+
+    nz: int
+    parameters: int
+    removed: int
+    dead: int
+    guide: str
+    num_guide: int
+    guide_accuracy: float
+    num_train: int
+    train_accuracy: float
+    test_accuracy: float
+    evaluations: int
+    time_s: float
+    smaller: Smaller | None
 
 
 class PruningFolder:
@@ -75,12 +140,23 @@ class PruningFolder:
         if not self.weights.is_file() or self.finished() is not None:
             return None
         try:
-            with safe_open(self.weights, framework="numpy") as file:
-                header = json.loads((file.metadata() or {})["golf_opt"])["standing"]
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            data = read_regular(self.weights)
+            tensors = load(data)
+            size = int.from_bytes(data[:8], "little")  # of the JSON that such a file begins with
+            standing = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["golf_opt"])
+            scalars = Standing.model_validate(standing["standing"]).model_dump()
+            check_tensors(net, tensors)
             buffers = {k: v for k, v in tensors.items() if k.startswith("buffers/")}
-            weights = flatten(net, tensors)
-            return PruningState(weights=weights, buffers=buffers, order=tensors["order"], **header)
+            weights, order = flatten(net, tensors), tensors["order"]
+            if order.dtype != np.int64 or not ((order >= 0) & (order < net.num_params)).all():
+                raise ValueError("its order is of other weights")
+            return PruningState(weights=weights, buffers=buffers, order=order, **scalars)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UsageError(
+                f"{self.weights} cannot be gone on with: {'.'.join(map(str, first['loc']))}: "
+                f"{first['msg']}; delete {self.path} to begin anew."
+            ) from error
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise UsageError(
                 f"{self.weights} cannot be gone on with: {error}; delete {self.path} to begin anew."
@@ -89,10 +165,24 @@ class PruningFolder:
     def finished(self) -> dict[str, Any] | None:
         """Return the summary of a pruning that ended, None where there is none."""
         try:
-            summary = json.loads(self.summary.read_text())
+            summary = self.read_summary()
+            return Finished.model_validate(summary).model_dump() if summary["finished"] else None
         except (OSError, ValueError):
             return None
-        return summary if isinstance(summary, dict) and summary.get("finished") else None
+
+    def read_summary(self) -> dict[str, Any]:
+        """Return what is written beside the weights, of a pruning that was stopped too.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it is no such file; the message has one line.
+        """
+        try:
+            return Summary.model_validate_json(read_regular(self.summary)).model_dump()
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or self.summary.name
+            raise ValueError(f"{place}: {first['msg']}") from error
 
     def finish(self, result: PruningResult, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result; return the summary."""

@@ -70,7 +70,7 @@ class Rounds:
         self._engine, self._net, self._images = engine, net, view.train
         self._scope, self._options = scope, options
         self._num_guide = len(view.objective)
-        self._least = self._num_guide - allowed_errors(options.target, self._num_guide)
+        self._least = self._num_guide - allowed_errors(options.aim, self._num_guide)
 
     def run(self, state: PruningState) -> Generator[None]:
         """Go on until single weights fail; yields several times a second.

@@ -51,8 +51,8 @@ def run_prune(config: PruneConfig, command: str, say: Say) -> Outcome:
     with contextlib.closing(create_engine(config.engine, view, trained.net, say)) as engine:
         state = folder.load(trained.net)
         pruner = WeightPruner(engine, trained.net, trained.tensors, view, options, state)
-        say(_opening_line(trained, pruner, state is not None))
-        facts = _facts(trained, options, view, command) | provenance(engine)
+        say(_opening_line(trained, pruner, state is not None, options.target is None))
+        facts = _facts(trained, pruner.options, view, command) | provenance(engine)
         if (signal := _work(pruner, folder, facts)) is not None:
             left = pruner.state
             return Outcome(
@@ -118,14 +118,15 @@ def _facts(trained: TrainedNet, options: PruneOptions, view: View, command: str)
     }
 
 
-def _opening_line(trained: TrainedNet, pruner: WeightPruner, resumed: bool) -> str:
+def _opening_line(trained: TrainedNet, pruner: WeightPruner, resumed: bool, by_itself: bool) -> str:
     options, state = pruner.options, pruner.state
     begin = f"going on at {state.nz}" if resumed else f"{state.nz}"
     return (
         f"{trained.label}: {begin} of {trained.net.num_params} parameters, "
         f"{percent(state.accuracy)} of {len(pruner.view.objective):,} "
         f"{pruner.view.objective.name} images; {options.method} down to "
-        f"{percent(options.target)}, scope {options.scope}"
+        f"{percent(options.aim)}{', its own accuracy less half a point' if by_itself else ''}, "
+        f"scope {options.scope}"
     )
 
 

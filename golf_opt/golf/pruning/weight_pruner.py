@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from golf_opt.golf.pruning.search import Evaluator, PruningState, allowed_errors
 from golf_opt.task.arch import Net
 from golf_opt.task.data import View
 from golf_opt.utils.text import percent
+
+HALF_A_POINT = 0.005  # of accuracy, that pruning may cost where no target is given
+LEAST = 1e-6  # a target is above zero
 
 
 @dataclass(frozen=True)
@@ -75,14 +78,16 @@ class WeightPruner:
         state: PruningState | None = None,
     ) -> None:
         assert view.protocol == options.rule
+        accuracy = engine.evaluate(net, tensors, view.objective)
+        if options.target is None:
+            options = replace(options, target=max(LEAST, round(accuracy - HALF_A_POINT, 6)))
         self.engine, self.net, self.view, self.options = engine, net, view, options
         self.size_before = num_nonzero(net, tensors)
-        self.state = state or self._start(tensors)
+        self.state = state or self._start(tensors, accuracy)
         self._scope = in_scope(net, options.scope)
 
-    def _start(self, tensors: Tensors) -> PruningState:
-        guide, target = self.view.objective, self.options.target
-        accuracy = self.engine.evaluate(self.net, tensors, guide)
+    def _start(self, tensors: Tensors, accuracy: float) -> PruningState:
+        guide, target = self.view.objective, self.options.aim
         errors = len(guide) - round(accuracy * len(guide))
         if errors > allowed_errors(target, len(guide)):
             raise UsageError(
@@ -137,7 +142,7 @@ class WeightPruner:
 
     def _passes(self) -> Iterator[None]:
         state, guide, options = self.state, self.view.objective, self.options
-        evaluator = Evaluator(self.engine, self.net, state.buffers, guide, options.target)
+        evaluator = Evaluator(self.engine, self.net, state.buffers, guide, options.aim)
         once = options.method == "index"
         with contextlib.closing(evaluator):
             yield from self._timed(passes(state, evaluator, self._ranking(), self._scope, once))

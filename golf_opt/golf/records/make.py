@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,13 @@ from golf_opt import __version__
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import RecordConfig
 from golf_opt.engines.base import Tensors
+from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.pruning.folder import PruningFolder
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.schema import CONFIG, LOG, SEEDS, WEIGHTS, Claim
-from golf_opt.golf.source import find_trial, load_trained
+from golf_opt.golf.source import find_trial, job_of, load_trained
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.studies import CONFIRMED, marks
 from golf_opt.study.description import description_of, find_study
 from golf_opt.task.arch import Net
 from golf_opt.task.data import load
@@ -33,6 +34,8 @@ from golf_opt.task.grammar import load_arch
 from golf_opt.utils.files import staged_folder
 from golf_opt.utils.processes import git_commit
 from golf_opt.utils.text import percent, show_params
+from golf_opt.utils.trials import attribute, epoch_losses, of_kind
+from golf_opt.visualization.snapshot import accuracies_of
 
 WORDS = {
     "test": "the test set guided: it chose among {seeds} trainings{pruning}",
@@ -100,10 +103,10 @@ def from_folder(config: RecordConfig, study: optuna.Study | None) -> Making:
     assert config.source is not None
     folder = PruningFolder(config.source)
     try:  # one that was stopped will do: its weights keep the target too
-        summary = json.loads(folder.summary.read_text())
+        summary = folder.read_summary()
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"source is {str(config.source)!r}, but must be a folder that pruning wrote: {error}"
+            f"source is {str(config.source)!r}, but must be a folder that pruning wrote: {error}."
         ) from error
     number = summary["trial"]
     if number is not None and study is None:
@@ -150,17 +153,17 @@ def seeds_of(study: optuna.Study) -> list[dict[str, Any]]:
     trials = [
         {
             "trial": trial.number,
-            "seed": trial.user_attrs.get("seed"),
+            "seed": attribute(trial, "seed", int),
             "state": trial.state.name.lower(),
             "params": trial.params,
-            "accuracy": trial.value,
-            "train_accuracy": trial.user_attrs.get("train_accuracy"),
+            "accuracy": of_kind(trial.value, float),
+            "train_accuracy": attribute(trial, "train_accuracy", float),
         }
         for trial in study.get_trials(deepcopy=False)
     ]
     confirmed = [
         {"trial": int(number), "seed": int(seed), "state": "confirmed"} | result
-        for number, results in marks(study).get(CONFIRMED, {}).items()
+        for number, results in kept_results(study).items()
         for seed, result in results.items()
     ]
     return trials + confirmed
@@ -168,17 +171,19 @@ def seeds_of(study: optuna.Study) -> list[dict[str, Any]]:
 
 def log_of(study: optuna.Study, trial: FrozenTrial) -> list[str]:
     """Return a trial's epochs as lines."""
-    attributes = trial.user_attrs
-    accuracies = (value for _, value in sorted(trial.intermediate_values.items()))
-    rows = zip(accuracies, attributes["epoch_losses"], strict=True)
+    job = job_of(description_of(study), trial)
+    losses = dict(enumerate(epoch_losses(trial), 1))
+    train = attribute(trial, "train_accuracy", float)
     return [
-        f"study {study.study_name}, trial {trial.number}, seed {attributes['seed']}",
-        show_params(description_of(study).job(trial).candidate.to_dict()),
+        f"study {study.study_name}, trial {trial.number}, seed {job.seed}",
+        show_params(job.candidate.to_dict()),
         *(
-            f"epoch {epoch:>3}  loss {loss:.5f}  accuracy {percent(accuracy)}"
-            for epoch, (accuracy, loss) in enumerate(rows, 1)
+            f"epoch {epoch:>3}  loss {losses.get(epoch, math.nan):.5f}  "
+            f"accuracy {percent(accuracy)}"
+            for epoch, accuracy in accuracies_of(trial).items()
+            if accuracy is not None
         ),
-        f"train accuracy {percent(attributes['train_accuracy'])}",
+        f"train accuracy {'unknown' if train is None else percent(train)}",
     ]
 
 
@@ -200,12 +205,15 @@ def write_record(config: RecordConfig, making: Making) -> Path:
     folder = config.folder / "records" / config.board / f"{date}_{config.slug}"
     if folder.exists():
         raise UsageError(f"slug is {config.slug!r}, but {folder} is there already.")
-    with staged_folder(folder) as part:
-        record = records.Record(part, _write_files(config, making, part, date))
-        text = record.claim.model_dump_json(indent=1, exclude_unset=True)
-        (part / records.RECORD).write_text(text + "\n")
-        for fault in records.faults_of_board(record):
-            raise UsageError(f"{config.slug} is no record: {fault}.")
+    try:
+        with staged_folder(folder) as part:
+            record = records.Record(part, _write_files(config, making, part, date))
+            text = record.claim.model_dump_json(indent=1, exclude_unset=True)
+            (part / records.RECORD).write_text(text + "\n")
+            for fault in records.faults_of_board(record):
+                raise UsageError(f"{config.slug} is no record: {fault}.")
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {error.strerror}.") from error
     return folder
 
 

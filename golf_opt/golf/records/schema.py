@@ -11,6 +11,7 @@ WEIGHTS, CONFIG, SEEDS, LOG = "weights.safetensors", "config.yaml", "seeds.json"
 FILES = (WEIGHTS, CONFIG, SEEDS, LOG)
 
 Words = Annotated[str, Field(min_length=1)]
+FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]  # in the folder itself
 SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -82,4 +83,6 @@ class Claim(_Part):
     protocol: Protocol
     how: Words
     made_by: MadeBy
-    files: Annotated[dict[str, SHA256], AfterValidator(_all_files)]  # name in the folder -> hash
+    files: Annotated[
+        dict[FileName, SHA256], AfterValidator(_all_files)
+    ]  # name in the folder -> hash

@@ -8,7 +8,7 @@
       log.txt              how it was made, step by step
 
 `verify` believes none of it: it checks the files' hashes, counts the parameters and evaluates the
-weights on the images with the evaluator of `golf.forward`.
+weights on the images with the evaluator of `task.forward`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,25 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import VerifyConfig
 from golf_opt.engines.base import Tensors
 from golf_opt.golf.dead import count
-from golf_opt.golf.forward import check_tensors, logits
 from golf_opt.golf.records.schema import FILES, WEIGHTS, Claim, Counted, Params
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View
 from golf_opt.task.data import load as load_data
+from golf_opt.task.forward import check_tensors, logits, work_of
+from golf_opt.utils.files import read_regular
+from golf_opt.utils.text import one_line
 
 RECORD = "record.json"
+MOST_WORK = 10**9  # multiplications for an image, that a stranger's record may ask for
 TARGETS = {"article": 0.98, "holdout": 0.98, "99": 0.99}  # test accuracy that a board asks for
 Say = Callable[[str], None]
 
 
 class RecordFault(ValueError):
-    """A record is not what it says; the message names the record and the fault."""
+    """A record is not what it says; the message names the record and the fault, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,11 @@ class Record:
     def tensors(self) -> Tensors:
         """The weights; raises RecordFault where they cannot be read."""
         try:
-            tensors: Tensors = load((self.folder / WEIGHTS).read_bytes())
-        except (OSError, SafetensorError) as error:
+            tensors: Tensors = load(read_regular(self.folder / WEIGHTS, inside=self.folder))
+        except OSError as error:
+            reason = error.strerror
+            raise RecordFault(f"{self.label}: {WEIGHTS} cannot be read: {reason}") from error
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise RecordFault(f"{self.label}: {WEIGHTS} cannot be read: {error}") from error
         return tensors
 
@@ -81,7 +90,7 @@ def load_record(folder: Path) -> Record:
     """
     label = f"{folder.parent.name}/{folder.name}"
     try:
-        claim = Claim.model_validate_json((folder / RECORD).read_bytes())
+        claim = Claim.model_validate_json(read_regular(folder / RECORD, inside=folder))
     except OSError as error:
         raise RecordFault(f"{label}: {RECORD} cannot be read: {error.strerror}") from error
     except ValidationError as error:
@@ -140,10 +149,15 @@ def faults(
     if f"{folder.parent.name}/{folder.name}" != place:
         yield f"it lies in {folder.parent.name}/{folder.name}, but must lie in {place}"
     for name, digest in claim.files.items():
-        if not (folder / name).is_file():
+        try:
+            found = sha256(read_regular(folder / name, inside=folder))
+        except FileNotFoundError:
             yield f"{name} is missing"
-        elif sha256((folder / name).read_bytes()) != digest:
-            yield f"{name} is not the file it was recorded with: its SHA-256 differs"
+        except OSError as error:
+            yield f"{name} cannot be read: {error.strerror}"
+        else:
+            if found != digest:
+                yield f"{name} is not the file it was recorded with: its SHA-256 differs"
     data = claim.data
     if (data.name, data.md5) != (dataset.name, dataset.digest):
         yield f"it was made on {data.name} ({data.md5}), not on {dataset.name} ({dataset.digest})"
@@ -160,8 +174,15 @@ def _faults_of_net(
     except UsageError as error:
         yield str(error)
         return
-    if not all(np.isfinite(values).all() for values in tensors.values()):
-        yield "a weight is not finite"
+    for name, values in tensors.items():
+        if values.dtype != np.float32:
+            yield f"{name} is {values.dtype}, but must be float32"
+            return
+        if not np.isfinite(values).all():
+            yield f"{name} is not finite"
+    if (work := work_of(net)) > MOST_WORK:
+        yield f"an image takes it {work:,} multiplications; verify does {MOST_WORK:,}"
+        return
     if (found := count_params(net, tensors)) != claim.params:
         yield f"it says {_show(claim.params)} parameters, but has {_show(found)}"
     view = dataset.view(claim.protocol.rule)

@@ -7,7 +7,6 @@ is what the recipe gives; what is missing from the tuned value is the winner's c
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,18 +21,19 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ConfirmConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.lanes import Run, train
+from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.progress import TrainingProgress
-from golf_opt.golf.retrain.stats import Spread, points
-from golf_opt.golf.source import study_view
+from golf_opt.golf.source import job_of, study_view
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.studies import CONFIRMED, mark, marks
+from golf_opt.storage.studies import CONFIRMED, mark
 from golf_opt.study.description import description_of, find_study
 from golf_opt.study.note import add_section
 from golf_opt.task import rng
 from golf_opt.task.data import View
 from golf_opt.utils.signals import stop_on_signals
+from golf_opt.utils.stats import ENOUGH, Spread, points
 from golf_opt.utils.text import markdown_table
-from golf_opt.utils.trials import best_trials
+from golf_opt.utils.trials import attribute, best_trials
 
 Say = Callable[[str], None]
 Key = tuple[int, int]  # trial number, seed
@@ -85,7 +85,7 @@ def complete_trials(study: optuna.Study, top: int | None = None) -> list[FrozenT
 
 def confirm_seeds(study: optuna.Study, n: int) -> list[int]:
     """Return the first n seeds of the study's confirmation; none is a trial's."""
-    taken = {trial.user_attrs.get("seed") for trial in study.get_trials(deepcopy=False)}
+    taken = {attribute(trial, "seed", int) for trial in study.get_trials(deepcopy=False)}
     seeds: list[int] = []
     index, base = 0, description_of(study).seed
     while len(seeds) < n:
@@ -105,9 +105,9 @@ def run_missing(
 ) -> int | None:
     """Train what has no result yet, keeping each as it comes; return the signal, if one came."""
     plan = description_of(study)
-    known = marks(study).get(CONFIRMED, {})
+    known = kept_results(study)
     runs = [
-        Run((trial.number, seed), replace(plan.job(trial), seed=seed))
+        Run((trial.number, seed), replace(job_of(plan, trial), seed=seed))
         for seed in confirm_seeds(study, config.seeds)  # seed by seed: stopped early, all have some
         for trial in trials
         if str(seed) not in known.get(str(trial.number), {})
@@ -134,7 +134,7 @@ def run_missing(
 def keep(study: optuna.Study, run: Run[Key]) -> None:
     """Add one result to what the study keeps: `{trial: {seed: result}}`."""
     number, seed = run.key
-    known = dict(marks(study).get(CONFIRMED, {}))
+    known = kept_results(study)
     rows = dict(known.get(str(number), {}))
     if run.error is not None:
         rows[str(seed)] = {"error": run.error}
@@ -157,7 +157,7 @@ def line_of(run: Run[Key]) -> str:
 
 def confirmed_rows(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[Confirmed]:
     """Return what fresh seeds gave, for the trials that have any, in their order."""
-    known = marks(study).get(CONFIRMED, {})
+    known = kept_results(study)
     rows = [confirmed(trial, known.get(str(trial.number), {})) for trial in trials]
     return [row for row in rows if row.ours.n]
 
@@ -177,20 +177,27 @@ HEAD = ("trial", "tuned", "mean", "sd", "95 % interval", "min", "max", "n", "ove
 
 def cells(row: Confirmed, target: float) -> list[str]:
     """Return a row of the table: accuracies in percent, the gap in points."""
-    low, high = row.ours.interval
     return [
         str(row.number),
         points(row.tuned),
         points(row.ours.mean),
         points(row.ours.sd),
-        "-" if math.isnan(low) else f"{points(low)} to {points(high)}",
+        interval_words(row.ours),
         points(row.ours.low),
         points(row.ours.high),
         str(row.ours.n),
         f"{100 * row.ours.reaching(target) / row.ours.n:.0f} %",
         points(row.train.mean) if row.train.n else "-",
-        f"{100 * row.gap:+.2f}",
+        f"{100 * row.gap:+.2f}" if row.ours.n >= ENOUGH else "-",
     ]
+
+
+def interval_words(ours: Spread) -> str:
+    """Return the interval of a mean accuracy, in percent, within what an accuracy can be."""
+    if ours.n < ENOUGH:
+        return "too few to say"
+    low, high = ours.interval
+    return f"{points(max(0.0, low))} to {points(min(1.0, high))}"
 
 
 def show(rows: Sequence[Confirmed], config: ConfirmConfig, split: str) -> Table:
@@ -219,10 +226,13 @@ def closing(rows: Sequence[Confirmed], config: ConfirmConfig, signal: int | None
     lines = []
     if rows:
         tuned, ours = rows[0], max(rows, key=lambda row: row.ours.mean)
+        curse = f"a winner's curse of {100 * tuned.gap:+.2f} points"
+        if tuned.ours.n < ENOUGH:
+            curse = f"too few to say how much of it was luck; seeds={ENOUGH} or more do"
         lines.append(
             f"the best trial, {tuned.number}, was tuned to {points(tuned.tuned)} % and gives "
-            f"{points(tuned.ours.mean)} % on {tuned.ours.n} fresh seeds: a winner's curse of "
-            f"{100 * tuned.gap:+.2f} points"
+            f"{points(tuned.ours.mean)} % on {tuned.ours.n} fresh seed"
+            f"{'s' * (tuned.ours.n > 1)}: {curse}"
         )
         lines.append(
             f"best by mean: trial {ours.number}, {points(ours.ours.mean)} % "

@@ -9,9 +9,9 @@ from typing import Any
 
 from golf_opt.config.errors import check_choice
 from golf_opt.config.reproduce import Curve, PublishedCount, PublishedRow, ReproduceConfig
-from golf_opt.golf.retrain.stats import Spread, points
 from golf_opt.task.arch import Net
 from golf_opt.utils.files import replace_file, replace_text
+from golf_opt.utils.stats import Spread, points
 from golf_opt.utils.text import markdown_table
 from golf_opt.visualization.plots import to_png
 

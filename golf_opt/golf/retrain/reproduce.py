@@ -27,7 +27,6 @@ from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.progress import TrainingProgress
 from golf_opt.golf.pruning.weight_pruner import PruningResult, WeightPruner
 from golf_opt.golf.retrain.page import check_page, write_page
-from golf_opt.golf.retrain.stats import points
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
 from golf_opt.task.data import MEAN, STD, Split, View, load
@@ -35,6 +34,7 @@ from golf_opt.task.grammar import load_arch
 from golf_opt.task.recipe import Candidate
 from golf_opt.utils.files import replace_text
 from golf_opt.utils.signals import stop_on_signals
+from golf_opt.utils.stats import points
 
 RESULTS = "results.json"
 FORMAT = 1
@@ -76,7 +76,7 @@ class Cut:
         return {
             "of": self.of.signature(digest),
             "method": options.method,
-            "target": options.target,
+            "target": options.aim,
             "scope": options.scope,
         }
 
@@ -226,7 +226,7 @@ def run_cut(
     runs = [
         Run(cut.name, Job(cut.of.net, cut.of.candidate, int(seed), cut.of.row.epochs))
         for seed, row in trained.items()
-        if seed not in known and row.get("accuracies", [0.0])[-1] >= cut.options.target
+        if seed not in known and row.get("accuracies", [0.0])[-1] >= cut.options.aim
     ]
     if not runs or stopped():
         return

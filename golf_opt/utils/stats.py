@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CONFIDENCE = 0.95
+ENOUGH = 5  # seeds; of fewer, an interval says nothing that one would act on
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class Spread:
     @property
     def high(self) -> float:
         return max(self.values, default=math.nan)
+
+    @property
+    def words(self) -> str:
+        """`mean 97.43 %, sd 0.20 points, 97.21 to 97.72 %, n = 5 seeds`, of accuracies."""
+        return (
+            f"mean {points(self.mean)} %, sd {points(self.sd)} points, "
+            f"{points(self.low)} to {points(self.high)} %, n = {self.n} seeds"
+        )
 
     def reaching(self, target: float) -> int:
         """How many of the values are at least `target`."""

@@ -1,0 +1,34 @@
+"""What confirmations left in a study: what came out of its best trials on fresh seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+
+from golf_opt.storage.studies import CONFIRMED, marks
+from golf_opt.utils.trials import of_kind
+from golf_opt.visualization.snapshot import is_accuracy
+
+Results = dict[str, dict[str, dict[str, Any]]]  # trial -> seed -> what came out
+
+
+def kept_results(study: optuna.Study) -> Results:
+    """Return `{trial: {seed: result}}` as `golf-opt confirm` kept it; other forms are left out."""
+    known = of_kind(marks(study).get(CONFIRMED), dict) or {}
+    return {
+        number: {
+            seed: result
+            for seed, result in rows.items()
+            if seed.isdecimal() and isinstance(result, dict) and _is_result(result)
+        }
+        for number, rows in known.items()
+        if number.isdecimal() and isinstance(rows, dict)
+    }
+
+
+def _is_result(row: Mapping[str, Any]) -> bool:
+    train = row.get("train_accuracy")
+    accuracies = [row.get("accuracy"), *([] if train is None else [train])]
+    return "error" in row or all(is_accuracy(of_kind(value, float)) for value in accuracies)

@@ -1,0 +1,219 @@
+"""A plain NumPy evaluator of any net: no engine, no torch, nothing compiled.
+
+It is the judge of what the engines, the exported files and the records say, so it shares nothing
+with them but the list of layers. Evaluation mode: dropout does nothing, batch norm uses its running
+statistics.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from golf_opt.config.errors import UsageError
+from golf_opt.task import arch
+from golf_opt.task.arch import NUM_CLASSES, Net, Node
+from golf_opt.task.data import MEAN, STD
+
+BATCH = 64  # images at once: what lies between two layers of a small net then fits a core's cache
+MOST_NUMBERS = 1 << 24  # of one array, for which a large net gets fewer images at once
+MOST_THREADS = 16  # more of them wait for Python between the steps
+
+Array = npt.NDArray[np.floating[Any]]
+Tensors = Mapping[str, npt.NDArray[Any]]
+DType = type[np.float32] | type[np.float64]
+
+
+def logits(
+    net: Net, tensors: Tensors, images: npt.NDArray[np.uint8], dtype: DType = np.float32
+) -> npt.NDArray[np.float32]:
+    """Return the class scores [n, 10] of images [n, 28, 28], before any softmax.
+
+    Args:
+        net: the layers.
+        tensors: `weights/<parameter>` and `buffers/<buffer>`; others are ignored.
+        images: uint8, not normalised.
+        dtype: of the arithmetic; the scores are float32 in any case.
+
+    Raises:
+        UsageError: a tensor is missing or has another shape than the net's.
+    """
+    check_tensors(net, tensors)
+    largest = max(max(_sizes(node)) for node in net.nodes)
+    batch = max(1, min(BATCH, MOST_NUMBERS // largest))
+    scores = np.empty((len(images), NUM_CLASSES), dtype=np.float32)
+    table = normalise(np.arange(256, dtype=np.uint8), dtype)[:, 0]
+
+    def score(at: int) -> None:
+        part = np.ascontiguousarray(images[at : at + batch].transpose(1, 2, 0))
+        x = table[part][None]
+        for node in net.nodes:
+            x = _apply(node, tensors, x)
+        scores[at : at + batch] = x.T
+
+    with (
+        threadpool_limits(1, "blas"),  # its threads wait for each other in products this small
+        ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool,
+    ):
+        list(pool.map(score, range(0, len(images), batch)))
+    return scores
+
+
+def accuracy(
+    net: Net,
+    tensors: Tensors,
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.uint8],
+    dtype: DType = np.float32,
+) -> float:
+    """Return the share of images [n, 28, 28] whose highest score is that of their label."""
+    return float((logits(net, tensors, images, dtype).argmax(axis=1) == labels).mean())
+
+
+def check_tensors(net: Net, tensors: Tensors) -> None:
+    """Refuse tensors that are not those of the net; raises UsageError, naming the first."""
+    expected = {f"weights/{p.name}": p.shape for p in net.parameters}
+    expected |= {f"buffers/{b.name}": b.shape for b in net.buffers}
+    for name, shape in expected.items():
+        if name not in tensors:
+            raise UsageError(f"{name} of {net.name} is missing; it must be {list(shape)}.")
+        if tensors[name].shape != shape:
+            found = list(tensors[name].shape)
+            raise UsageError(f"{name} of {net.name} is {found}, but must be {list(shape)}.")
+
+
+def work_of(net: Net) -> int:
+    """Return about how many multiplications an image takes."""
+    return sum(math.prod(node.output_shape[:1]) * max(_sizes(node)) for node in net.nodes)
+
+
+def _sizes(node: Node) -> tuple[int, int]:
+    """Return how many numbers of an image a layer writes, and how many it has side by side."""
+    written = math.prod(node.output_shape)
+    if not isinstance(node.layer, arch.Conv):
+        return written, math.prod(node.input_shape)
+    window = node.layer.kernel**2 * (
+        1 if isinstance(node.layer, arch.Depthwise) else node.input_shape[0]
+    )
+    return written, window * math.prod(node.output_shape[1:])
+
+
+def normalise(images: npt.NDArray[np.uint8], dtype: DType = np.float32) -> Array:
+    """Return images [n, 28, 28] as a net's input [n, 1, 28, 28]."""
+    pixels: Array = images[:, None].astype(dtype)
+    return (pixels / 255 - MEAN) / STD
+
+
+def forward(net: Net, tensors: Tensors, x: Array) -> Iterator[tuple[Node, Array]]:
+    """Yield every node with its output [n, *output_shape], from the input to the scores."""
+    x = np.ascontiguousarray(np.moveaxis(x, 0, -1))
+    for node in net.nodes:
+        x = _apply(node, tensors, x)
+        yield node, np.moveaxis(x, -1, 0)
+
+
+def _apply(node: Node, tensors: Tensors, x: Array) -> Array:
+    """Return one layer's output [*output_shape, n] for [*input_shape, n], in the input's precision.
+
+    The images are the last axis: so every step is over long stretches of memory.
+    """
+    layer = node.layer
+    own = {
+        name.rpartition(".")[2]: tensors[name].astype(x.dtype)
+        for name in [f"weights/{p.name}" for p in node.parameters]
+        + [f"buffers/{b.name}" for b in node.buffers]
+    }
+    match layer:
+        case arch.Conv():
+            return _add(_convolve(layer, x, own["weight"]), own.get("bias"))
+        case arch.Linear():
+            return _add(own["weight"] @ x.reshape(-1, x.shape[-1]), own.get("bias"))
+        case arch.BatchNorm():
+            scale = own["weight"] / np.sqrt(own["running_var"] + layer.EPS)
+            return _add(x * _per_channel(scale, x), own["bias"] - own["running_mean"] * scale)
+        case arch.ReLU():
+            return np.maximum(x, 0)
+        case arch.LeakyReLU():
+            return _leaky(x, np.asarray(layer.slope, dtype=x.dtype))
+        case arch.PReLU():
+            return _leaky(x, _per_channel(own["weight"], x))
+        case arch.MaxPool():
+            return _max_pool(x, layer.size)
+        case arch.GlobalAvgPool():
+            means: Array = x.mean(axis=(1, 2))
+            return means
+        case arch.Dropout():
+            return x
+    raise AssertionError(f"no evaluation of {layer.kind}")
+
+
+def _convolve(layer: arch.Conv, x: Array, weight: Array) -> Array:
+    """Cross-correlate [c, h, w, n] with [o, c, k, k], or [c, 1, k, k] where depthwise."""
+    pad, k = layer.pad, layer.kernel
+    if pad:
+        x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    shifted = _windows(x, k, layer.stride)
+    if isinstance(layer, arch.Depthwise):
+        return _depthwise(shifted, weight[:, 0].reshape(-1, k * k))
+    columns = next(shifted) if k == 1 else np.stack(list(shifted), axis=1)  # [c, k * k, h, w, n]
+    shape = columns.shape[-3:]
+    return (weight.reshape(len(weight), -1) @ columns.reshape(-1, math.prod(shape))).reshape(
+        -1, *shape
+    )
+
+
+def _windows(x: Array, size: int, step: int) -> Iterator[Array]:
+    """Yield what of [c, h, w, n] each place in a window sees, the window's first row first."""
+    _, height, width, _ = x.shape
+    down, across = height - size + 1, width - size + 1
+    for row, column in np.ndindex(size, size):
+        yield x[:, row : row + down : step, column : column + across : step]
+
+
+def _depthwise(shifted: Iterator[Array], weight: Array) -> Array:
+    total, product = None, None
+    for place, seen in enumerate(shifted):
+        kernel = _per_channel(weight[:, place], seen)
+        if total is None or product is None:
+            total, product = seen * kernel, np.empty_like(seen)
+        else:
+            total += np.multiply(seen, kernel, out=product)
+    assert total is not None
+    return total
+
+
+def _max_pool(x: Array, size: int) -> Array:
+    """Return the largest of each size x size square; a remainder at the edge is dropped."""
+    _, height, width, _ = x.shape
+    first, *others = _windows(x[:, : height // size * size, : width // size * size], size, size)
+    largest = first.copy()
+    for seen in others:
+        np.maximum(largest, seen, out=largest)
+    return largest
+
+
+def _leaky(x: Array, slope: Array) -> Array:
+    """Return x where it is above 0, and its product with the slope elsewhere."""
+    below = np.minimum(x, 0)
+    below *= slope
+    below += np.maximum(x, 0)
+    return below
+
+
+def _add(x: Array, bias: Array | None) -> Array:
+    """Add a number for each channel, in place."""
+    if bias is not None:
+        x += _per_channel(bias, x)
+    return x
+
+
+def _per_channel(values: Array, x: Array) -> Array:
+    """Return [channels] in a shape that broadcasts against [channels, ..., n]."""
+    return values.reshape(-1, *[1] * (x.ndim - 1))
