@@ -78,16 +78,6 @@ def check(kind: Any, value: object, place: str = "") -> Any:
         raise UsageError(_explain(adapter, error, place)) from error
 
 
-def fitting(kind: type[T], value: object) -> T | None:
-    """Return what a study keeps as what it should be; None of anything else."""
-    shape: Any = kind
-    try:
-        fits: T = _adapter(shape).validate_python(value, strict=True)
-    except ValidationError:
-        return None
-    return fits
-
-
 def must_be(kind: Any) -> str:
     """Return in words what a value of a type must be, as `a whole number of at least 1`."""
     schema: Node = _adapter(kind).json_schema()

@@ -27,7 +27,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.dashboard.others import BestOfAll
-from golf_opt.dashboard.reading import ARTIFACT_ID, ShownStorage, printable
+from golf_opt.dashboard.reading import ARTIFACT_ID, ShownStorage
 from golf_opt.dashboard.routes import Callback, dumps, refuse
 from golf_opt.dashboard.shown import Kinds, Shown, ShownStudies, revision
 from golf_opt.dashboard.trial_pictures import TrialPictures, as_artifacts, kind_of, mimetype
@@ -37,6 +37,7 @@ from golf_opt.storage.optuna_internals import (
     refetch_trials,
     serialize_trial,
 )
+from golf_opt.utils.text import printable
 from golf_opt.visualization.plots import plotly_json
 from golf_opt.visualization.study_figures import study_figures
 

@@ -17,14 +17,10 @@ from optuna.storages import BaseStorage
 
 from golf_opt.storage.gate import admit_attributes
 from golf_opt.storage.optuna_internals import FrozenStudy, check_study_page, id_of_study, named
+from golf_opt.utils.text import printable
 
 ARTIFACT_ID = re.compile(r"[0-9a-fA-F-]{1,64}")
 PAGE_KEYS = ("dashboard:", "artifacts:", "preference:", "study:metric_names")
-
-
-def printable(text: str) -> str:
-    """Return a text of one line, in which everything shows."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 def shown_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:

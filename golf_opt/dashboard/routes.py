@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from golf_opt.config import types
-from golf_opt.dashboard.reading import printable
+from golf_opt.utils.text import printable
 
 LARGEST_ID = 2**31 - 1  # of an INTEGER in PostgreSQL
 PAGE = "/dashboard<:re:(/.*)?>"

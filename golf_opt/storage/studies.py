@@ -18,6 +18,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.config.errors import UsageError, did_you_mean
+from golf_opt.storage.gate import admit_attributes
 from golf_opt.storage.optuna_internals import FrozenStudy, id_of_study, id_of_trial, storage_of
 from golf_opt.utils.text import printable
 
@@ -84,8 +85,9 @@ def mark(study: optuna.Study, key: str, value: Any) -> None:
 
 
 def marks(study: optuna.Study) -> dict[str, Any]:
-    """Return what `mark` kept, among other system attributes."""
-    return storage_of(study).get_study_system_attrs(id_of_study(study))
+    """Return what `mark` kept, among other system attributes; each is what it must be."""
+    kept = storage_of(study).get_study_system_attrs(id_of_study(study))
+    return admit_attributes(kept, [])  # a database's passed this gate before, a journal's did not
 
 
 def num_finished(study: optuna.Study) -> int:

@@ -8,12 +8,11 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from golf_opt.config.check import fitting
 from golf_opt.storage.optuna_internals import save_note
 from golf_opt.storage.studies import NOTE_SECTIONS, mark, marks, num_finished
 from golf_opt.study.description import StudyDescription, description_of, snapshot_of
 from golf_opt.utils.text import percent, show_params
-from golf_opt.utils.trials import attribute, best_trial, counts
+from golf_opt.utils.trials import attribute, best_trial, counts, epoch_losses
 from golf_opt.visualization.snapshot import (
     NOISE_SDS,
     StudySnapshot,
@@ -37,7 +36,7 @@ def log(trial: FrozenTrial) -> str:
         "",
         "epoch  accuracy     loss",
     ]
-    losses = dict(enumerate(fitting(list[float], attributes.get("epoch_losses")) or [], 1))
+    losses = dict(enumerate(epoch_losses(trial), 1))
     for epoch, accuracy in sorted(trial.intermediate_values.items()):
         loss = f"{losses[epoch]:8.4f}" if epoch in losses else "       -"
         lines.append(f"{epoch:>5}  {percent(accuracy):>8}  {loss}")
@@ -56,12 +55,8 @@ def write_note(study: optuna.Study, plan: StudyDescription) -> None:
 
 def add_section(study: optuna.Study, title: str, text: str) -> None:
     """Put a section of Markdown into the study's note, in place of an earlier one of its title."""
-    mark(study, NOTE_SECTIONS, _sections(study) | {title: text})
+    mark(study, NOTE_SECTIONS, marks(study).get(NOTE_SECTIONS, {}) | {title: text})
     write_note(study, description_of(study))
-
-
-def _sections(study: optuna.Study) -> dict[str, str]:
-    return fitting(dict[str, str], marks(study).get(NOTE_SECTIONS)) or {}
 
 
 def note(study: optuna.Study, plan: StudyDescription) -> str:
@@ -94,7 +89,7 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
             "",
             noise_words(snapshot_of(study)),
         ]
-    for title, text in _sections(study).items():
+    for title, text in marks(study).get(NOTE_SECTIONS, {}).items():
         lines += ["", f"## {title}", "", text]
     return "\n".join(lines)
 

@@ -11,7 +11,6 @@ from optuna.storages import InMemoryStorage
 
 from golf_opt import __version__
 from golf_opt.config import command
-from golf_opt.config.check import fitting
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig, StudyConfig, WorkerConfig
 from golf_opt.engines import create_engine
@@ -179,10 +178,9 @@ def read_test(context: StudyContext) -> Mapping[str, Any] | None:
     study, best = context.study, best_trial(context.study)
     if best is None:
         return None
-    readings = fitting(list[dict[str, Any]], marks(study).get(TEST_READINGS)) or []
+    readings: list[dict[str, Any]] = marks(study).get(TEST_READINGS, [])
     for reading in readings:
-        accuracy = fitting(float, reading.get("test_accuracy"))
-        if reading.get("trial") == best.number and accuracy is not None:
+        if reading["trial"] == best.number:
             return reading
     try:
         state = context.checkpoints.load(best.number).state
