@@ -260,7 +260,7 @@ def test_a_study_does_not_go_on_with_another_data_set(
 def test_the_same_study_goes_on(golf: Golf, database: Path) -> None:
     ran = golf(*FAST, "study.name=mine", "seed=3", "sampler=random", "pruner=none")
     assert (ran.status, ran.err) == (0, "")
-    assert "going on at 1 of 1 trials" in ran.out
+    assert "going on at 1 of 1 trial" in ran.out
 
 
 def test_a_foreign_study_of_the_same_name_is_left_alone(golf: Golf, tmp_path: Path) -> None:
@@ -495,7 +495,7 @@ def test_a_study_in_postgres_keeps_no_password(
         monkeypatch.setenv(key, value)
     ran = golf(*FAST, *arguments)
     assert (ran.status, ran.err) == (0, "")
-    assert "1 of 1 trials finished" in ran.out
+    assert "1 of 1 trial finished" in ran.out
     kept = dump_attributes(postgres, name)
     assert "dashboard:note_str:0" in kept
     assert SECRET not in kept + ran.out

@@ -239,7 +239,7 @@ COMMANDS_OF = {f"compose {name}": command for name, command in services().items(
 def test_the_study_runs(golf: Golf, outside: dict[str, str], tmp_path: Path, command: str) -> None:
     ran = golf(*arguments_of(COMMANDS_OF[command], outside), *QUICK)
     assert (ran.status, ran.err) == (0, "")
-    assert "study fleet: 1 of 1 trials finished" in ran.out
+    assert "study fleet: 1 of 1 trial finished" in ran.out
     (row,) = json.loads(golf("ls", "storage=postgres", "format=json").out)
     assert (row["study"], row["trials"]["complete"]) == ("fleet", 1)
     assert not list(tmp_path.rglob("golf.db"))

@@ -134,7 +134,7 @@ def test_going_on_elsewhere(
     assert begun.status == 0, begun.err
     joined = golf(*shlex.split(go_on)[1:], "engine=torch", "engine.lanes=1")
     assert joined.status == 0, joined.err
-    assert "1 of 1 trials finished" in joined.out
+    assert "1 of 1 trial finished" in joined.out
 
 
 def study_of(command: str) -> str:

@@ -246,7 +246,7 @@ def test_a_damaged_checkpoint_is_left_out_and_said(golf: Golf, trained: Path, he
     ran = golf("export", "study=mine", "output=out")
     assert ran.status == 0
     assert "left out: " in ran.out and "cannot be read as a checkpoint" in ran.out
-    assert "2 trials, 1 checkpoints" in ran.out
+    assert "2 trials, 1 checkpoint" in ran.out
 
 
 def edited(folder: Path, file: str, change: Callable[[str], str]) -> None:

@@ -36,6 +36,7 @@ from golf_opt.study.description import KEYS, description_of, read
 from golf_opt.utils.files import replace_file
 from golf_opt.utils.processes import is_alive, worker_id
 from golf_opt.utils.signals import Stop, stop_on_signals, unless_stopped
+from golf_opt.utils.text import count
 
 Say = Callable[[str], None]
 
@@ -71,9 +72,10 @@ def write_export(study: optuna.Study, folder: Path, config: ExportConfig, say: S
         source = config.folder / "artifacts" / id_
         if source.is_file() and not source.is_symlink():
             replace_file(folder / "artifacts" / id_, source.read_bytes())
-    kept = f"{len(trials)} trials"
+    kept = count(len(trials), "trial")
     if config.checkpoints and read(marks(study)) is not None:
-        kept += f", {export_checkpoints(study, trials, config.folder, folder, say)} checkpoints"
+        written = export_checkpoints(study, trials, config.folder, folder, say)
+        kept += f", {count(written, 'checkpoint')}"
     write_study(folder, study, len(trials))
     return kept
 
@@ -150,7 +152,7 @@ def import_study(config: ImportConfig, say: Say) -> None:
             raise
     requeued = sum(trial.state == TrialState.RUNNING for trial in exported.trials)
     note = f"; {requeued} that were running wait to go on" if requeued else ""
-    say(f"imported {name}: {len(exported.trials)} trials{note}")
+    say(f"imported {name}: {count(len(exported.trials), 'trial')}{note}")
 
 
 def create_empty(storage: BaseStorage, name: str, exported: Exported) -> optuna.Study:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from golf_opt.storage.optuna_internals import save_note
 from golf_opt.storage.studies import NOTE_SECTIONS, mark, marks, num_finished
 from golf_opt.study.description import StudyDescription, description_of, snapshot_of
-from golf_opt.utils.text import percent, show_params
+from golf_opt.utils.text import count, percent, show_params
 from golf_opt.utils.trials import attribute, best_trial, counts, epoch_losses
 from golf_opt.visualization.snapshot import (
     NOISE_SDS,
@@ -154,7 +154,7 @@ def closing_words(
     waiting = f", {tally['waiting']} waiting to go on" if tally["waiting"] else ""
     failed = f", {tally['fail']} failed" if tally["fail"] else ""
     lines.append(
-        f"study {study.study_name}: {finished} of {total} trials finished "
+        f"study {study.study_name}: {finished} of {count(total, 'trial')} finished "
         f"({tally['pruned']} pruned{failed}){waiting}"
     )
     return "\n".join(lines)

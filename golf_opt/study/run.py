@@ -31,6 +31,7 @@ from golf_opt.study.loop import StudyLoop
 from golf_opt.study.note import closing_words
 from golf_opt.study.space import Space
 from golf_opt.task.data import View, load
+from golf_opt.utils.text import count
 from golf_opt.utils.trials import best_trial
 
 TEST_READINGS = "golf_opt:test_readings"
@@ -120,9 +121,9 @@ def opening_line(context: StudyContext, new: bool) -> str:
     how = "new study, " if new else f"going on at {num_finished(context.study)} of "
     lanes = f"{engine.num_lanes} lane{'s' if engine.num_lanes > 1 else ''}"
     return (
-        f"{context.study.study_name}: {plan.net.num_params} parameters, {plan.data}, "
-        f"protocol {plan.protocol}, {plan.epochs} epochs, {engine.name} engine on "
-        f"{engine.device}, {lanes}; {how}{plan.trials} trials"
+        f"{context.study.study_name}: {plan.net.num_params:,} parameters, {plan.data}, "
+        f"protocol {plan.protocol}, {count(plan.epochs, 'epoch')}, {engine.name} engine on "
+        f"{engine.device}, {lanes}; {how}{count(plan.trials, 'trial')}"
     )
 
 

@@ -223,7 +223,7 @@ def test_choices_are_given_as_the_message_says(golf: Golf, tmp_path: Path) -> No
     _, _, shown = said.partition("or choices as ")
     argument = shown.rstrip(".").replace("'", "")  # the shell's
     assert golf(*STUDY, argument).status == 0
-    assert golf(*STUDY, argument).out.count("going on at 1 of 1 trials") == 1
+    assert golf(*STUDY, argument).out.count("going on at 1 of 1 trial") == 1
 
 
 def test_a_database_that_is_a_text_is_left_as_it_is(golf: Golf, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_journal_goes_on(golf: Golf) -> None:
     for _ in range(2):
         ran = golf(*STUDY, "storage=journal", "callbacks.progress.mode=quiet")
         assert (ran.status, ran.err) == (0, "")
-    assert "going on at 1 of 1 trials" in ran.out
+    assert "going on at 1 of 1 trial" in ran.out
 
 
 def test_a_message_has_one_printable_line_whatever_a_name_holds(golf: Golf, tmp_path: Path) -> None:

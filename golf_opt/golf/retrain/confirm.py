@@ -32,7 +32,7 @@ from golf_opt.task import rng
 from golf_opt.task.data import View
 from golf_opt.utils.signals import stop_on_signals
 from golf_opt.utils.stats import ENOUGH, Spread, points
-from golf_opt.utils.text import markdown_table
+from golf_opt.utils.text import count, markdown_table
 from golf_opt.utils.trials import attribute, best_trials
 
 Say = Callable[[str], None]
@@ -115,8 +115,8 @@ def run_missing(
     if not runs:
         return None
     say(
-        f"{study.study_name}: {len(trials)} trials on {config.seeds} fresh seeds, "
-        f"{plan.epochs} epochs; {len(runs)} to train"
+        f"{study.study_name}: {count(len(trials), 'trial')} on "
+        f"{count(config.seeds, 'fresh seed')}, {count(plan.epochs, 'epoch')}; {len(runs)} to train"
     )
     with (
         contextlib.closing(create_engine(config.engine, view, plan.net, say)) as engine,
