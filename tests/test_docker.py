@@ -143,7 +143,7 @@ def test_the_wheel_of_what_the_builder_copies_runs(tmp_path: Path) -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert [line.split()[-1] for line in ran.stdout.splitlines() if "total" in line] == [
-        "807", "1418",
+        "807", "1,418",
     ]  # fmt: skip
 
 

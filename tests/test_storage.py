@@ -119,7 +119,9 @@ def test_two_names_are_two_studies(open_: Open) -> None:
 def test_another_fingerprint_is_refused_by_the_name_of_what_differs(open_: Open) -> None:
     made, _ = open_study(open_(), "mine", DESCRIBED)
     other = DESCRIBED.model_copy(update={"space": space_up_to(3e-2)})
-    with pytest.raises(UsageError, match=r"space\.lr\.high was 0\.01 and is 0\.03") as refusal:
+    with pytest.raises(
+        UsageError, match=r"space\.lr: 1e-05\.\.0\.01 before, 1e-05\.\.0\.03 now"
+    ) as refusal:
         open_study(open_(), "mine", other)
     assert "arch" not in str(refusal.value)
     again, _ = open_study(open_(), "mine", DESCRIBED)

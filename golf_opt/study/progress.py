@@ -19,6 +19,7 @@ from golf_opt.utils.text import percent, show_duration, show_params
 from golf_opt.utils.trials import best_trial, counts
 
 Mode = Literal["auto", "live", "plain", "quiet"]
+MOST = 1e9  # of a value that a bar stands for; the difference of two is a number, too
 BARS = "▁▂▃▄▅▆▇█"
 REFRESH_PER_S = 4
 PLAIN_LINE_EVERY_S = 10.0  # in a long trial; every finished trial has a line anyway
@@ -154,7 +155,7 @@ class Progress(Callback):
 
 def sparkline(values: Sequence[float], width: int = 16) -> str:
     """Return the values as a row of bars, evenly picked where there are more than fit."""
-    finite = [value for value in values if math.isfinite(value)]
+    finite = [max(-MOST, min(value, MOST)) for value in values if math.isfinite(value)]
     if not finite:
         return ""
     count = min(width, len(finite))
