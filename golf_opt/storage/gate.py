@@ -106,7 +106,7 @@ KNOWN: Mapping[str, Any] = {
     r"golf_opt:id": Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")],
     r"golf_opt:importing": str | Literal[False],
     r"golf_opt:note_sections": dict[str, str],
-    r"golf_opt:confirmed": dict[str, dict[str, dict[str, Any]]],
+    r"golf_opt:confirmed": dict[str, Any],  # whose rows pass golf/confirmations.py
     r"golf_opt:test_readings": list[TestReading],
     r"dashboard:(\d+:)?note_str:\d+": str,
     r"dashboard:(\d+:)?note_ver": Count,
