@@ -202,7 +202,7 @@ def fill(
     for key, value in system_attrs.items():
         if key not in KEYS:
             mark(study, _renamed(key, renamed), value)
-    if STUDY_ID in system_attrs:
+    if STUDY_ID in system_attrs or any(key in system_attrs for key in KEYS):
         mark(study, STUDY_ID, uuid.uuid4().hex)
     import_checkpoints(study, exported, folder, stop)
     import_artifacts(exported, folder / "artifacts", written)

@@ -20,6 +20,7 @@ from optuna.distributions import json_to_distribution
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import StrictStr
 from sqlalchemy import ColumnElement, Connection, Table, or_, select
 
 from golf_opt.config.check import check
@@ -129,7 +130,7 @@ class BulkStorage(RDBStorage):
         for study_id, name in heads:
             owner = f"study {name!r}"
             try:
-                check(str, name, "its name")
+                check(StrictStr, name, "its name")
                 found = _directions(directions[study_id])
             except gate.UNREADABLE as error:
                 gate.tell(owner, [f"it is left out: {gate.reason(error)}"])

@@ -197,6 +197,10 @@ SPOILED: dict[str, tuple[str, str]] = {
         f"UPDATE studies SET study_name = x'ff00' WHERE study_id = {STUDY}",
         "is left out: its name",
     ),
+    "name bytes": (
+        f"UPDATE studies SET study_name = x'' WHERE study_id = {STUDY}",
+        "is left out: its name",
+    ),
     "lease": (
         f"UPDATE trials SET state = 'RUNNING', datetime_complete = NULL WHERE trial_id = {TRIAL_1};"
         f" DELETE FROM trial_values WHERE trial_id = {TRIAL_1};"
