@@ -47,9 +47,10 @@ def told(ran: Ran) -> str:
 # Modules whose tests compile, serve or train for long; with what is marked by itself and what needs
 # a server, a browser or a process of its own they are what `make test-fast` leaves out.
 SLOW = (
-    "bad_storage", "bench_gpu", "chaos", "confirm", "cuda", "dashboard", "deploy", "docker",
-    "fleet", "interpret", "lanes", "native", "native_cache", "older_version", "paper", "prune",
-    "records", "reproduce", "terminal", "transfer", "worker",
+    "bad_storage", "bench_gpu", "chaos", "command", "confirm", "cuda", "dashboard", "deploy",
+    "docker", "files", "fleet", "interpret", "lanes", "native", "native_cache", "older_version",
+    "paper", "prune", "records", "reproduce", "routes", "stored", "stored_words", "terminal",
+    "transfer", "worker",
 )  # fmt: skip
 
 
