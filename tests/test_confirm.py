@@ -100,8 +100,10 @@ def test_what_is_kept_of_a_confirmation_is_not_trusted(
     best = str(confirm.complete_trials(study, 1)[0].number)
     good = {"accuracy": 0.5, "train_accuracy": None, "time_s": 1.0}
     bad = [7, None, {}, {"accuracy": "x"}, {"accuracy": float("inf")},
-           {"accuracy": 0.5, "train_accuracy": []}, {"accuracy": 2}]  # fmt: skip
-    rows = {str(seed): row for seed, row in enumerate(bad)} | {"x": good, "77": good}
+           {"accuracy": 0.5, "train_accuracy": []}, {"accuracy": 2},
+           {"accuracy": "x", "error": "y"}]  # fmt: skip
+    rows = {str(seed): row for seed, row in enumerate(bad)}
+    rows |= {"x": good, "9" * 5000: good, "77": {"accuracy": 0.5}}
     for kept in ([], "x", {best: 3, "y": {}}, {best: rows}):
         study._storage.set_study_system_attr(study._study_id, CONFIRMED, kept)
         assert sum(map(len, kept_results(study).values())) == (kept == {best: rows})

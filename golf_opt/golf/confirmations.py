@@ -21,14 +21,20 @@ def kept_results(study: optuna.Study) -> Results:
         number: {
             seed: result
             for seed, result in rows.items()
-            if seed.isdecimal() and isinstance(result, dict) and _is_result(result)
+            if _is_number(seed) and isinstance(result, dict) and _is_result(result)
         }
         for number, rows in known.items()
-        if number.isdecimal() and isinstance(rows, dict)
+        if _is_number(number) and isinstance(rows, dict)
     }
 
 
+def _is_number(key: str) -> bool:
+    return key.isdecimal() and len(key) < 20
+
+
 def _is_result(row: Mapping[str, Any]) -> bool:
+    if "accuracy" not in row:
+        return "error" in row
     train = row.get("train_accuracy")
-    accuracies = [row.get("accuracy"), *([] if train is None else [train])]
-    return "error" in row or all(is_accuracy(of_kind(value, float)) for value in accuracies)
+    accuracies = [row["accuracy"], *([] if train is None else [train])]
+    return all(is_accuracy(of_kind(value, float)) for value in accuracies)

@@ -168,7 +168,7 @@ def confirmed(trial: FrozenTrial, results: Mapping[str, Mapping[str, Any]]) -> C
         trial.number,
         trial.value or 0.0,
         Spread([row["accuracy"] for row in done]),
-        Spread([row["train_accuracy"] for row in done if row["train_accuracy"] is not None]),
+        Spread([row["train_accuracy"] for row in done if row.get("train_accuracy") is not None]),
     )
 
 
