@@ -139,9 +139,9 @@ class StudyPages:
     def _ended(self, shown: Shown) -> str:
         """Return what changes with the notes and files of trials, which a page asks for once.
 
-        A file that is replaced keeps its name: its time is in it.
+        A file that is replaced keeps its name: its time is in it. Pictures need the images.
         """
-        state = hashlib.sha256(shown.own_id.encode())
+        state = hashlib.sha256(f"{shown.own_id} {self._pictures.misses_images(shown)}".encode())
         for trial_id, notes in sorted(shown.of_trials.items()):
             for name, value in notes:
                 state.update(repr((trial_id, name, value)).encode(errors="replace"))

@@ -52,13 +52,17 @@ class TrialPictures:
         offers: dict[int, Kinds] = {id_of_trial(t): EVERY for t in trials if t.intermediate_values}
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         best = best_trials(complete, BEST_SHOWN)
-        missing = shown.own_id in self._missing and self._split(shown) is None
-        kinds = (*EVERY, "weights") if missing else KINDS
+        kinds = (*EVERY, "weights") if self.misses_images(shown) else KINDS
         with_checkpoint = shown.checkpoints.numbers()
         for trial in [*best, *complete[-NEWEST_SHOWN:]]:
             if trial.number in with_checkpoint:
                 offers[id_of_trial(trial)] = kinds
         return offers
+
+    def misses_images(self, shown: Shown) -> bool:
+        """Return whether images were asked for and are not here, nor have come since."""
+        asked = shown.description is not None and shown.own_id in self._missing
+        return asked and self._split(shown) is None
 
     def drawn(self, shown: Shown, trial: FrozenTrial, kind: str) -> bytes | None:
         """Return a picture; None: there is none.

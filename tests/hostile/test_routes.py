@@ -154,18 +154,10 @@ def test_the_kind_of_a_file_is_no_header(folder: Path, tmp_path: Path) -> None:
 
 def test_a_thousand_slow_connections_of_one_address_keep_no_other_waiting(folder: Path) -> None:
     process = start(folder, "dashboard.port=0")
-    sockets = []
+    sockets: list[socket.socket] = []
     try:
         url = address_of(process)
-        place = urlsplit(url)
-        for _ in range(1000):
-            one = socket.socket()
-            one.bind(("127.0.0.2", 0))
-            one.settimeout(5)
-            with contextlib.suppress(OSError):  # its share is used up
-                one.connect((place.hostname, place.port))
-                one.send(b"GET / HTTP/1.1\r\n")
-            sockets.append(one)
+        sockets += (slow_client(url, "127.0.0.2") for _ in range(1000))
         for turn in range(5):
             for one in sockets:
                 with contextlib.suppress(OSError):
@@ -182,21 +174,62 @@ def test_a_thousand_slow_connections_of_one_address_keep_no_other_waiting(folder
         end(process)
 
 
-def test_a_request_has_a_time_as_a_whole(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A byte now and then is not silence, and yet no request."""
+def slow_client(url: str, source: str) -> socket.socket:
+    """Begin a request from an address, and leave it at that."""
+    place, one = urlsplit(url), socket.socket()
+    one.bind((source, 0))
+    one.settimeout(5)
+    with contextlib.suppress(OSError):  # its share is used up
+        one.connect((place.hostname, place.port))
+        one.send(b"GET / HTTP/1.1\r\n")
+    return one
+
+
+@contextlib.contextmanager
+def served_with(folder: Path, constant: str, *arguments: str) -> Iterator[str]:
+    """Give the address of a dashboard of which a constant of connections.py is another."""
+    options = ["golf-opt", "dashboard", "dashboard.port=0", *arguments]
     code = (
-        "import sys; from golf_opt.dashboard import connections; connections.REQUEST_S = 2;"
-        "sys.argv = ['golf-opt', 'dashboard', 'dashboard.port=0'];"
-        "from golf_opt.cli.main import main; main()"
+        f"import sys; from golf_opt.dashboard import connections; connections.{constant};"
+        f"sys.argv = {options}; from golf_opt.cli.main import main; main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip
     try:
-        place = urlsplit(address_of(process))
+        yield address_of(process)
+    finally:
+        end(process)
+
+
+def is_open(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        return client.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def test_the_proxy_has_no_share(folder: Path) -> None:
+    proxy = "dashboard.trusted_proxy=127.0.0.3"
+    with served_with(folder, "MOST_CONNECTIONS = 20", proxy) as url:
+        forwarded = [slow_client(url, "127.0.0.3") for _ in range(15)]
+        greedy = [slow_client(url, "127.0.0.2") for _ in range(10)]
+        wait_for(lambda: sum(map(is_open, greedy)) == 5)
+        assert ask(url, "/api/studies").status == 200  # in place of one of these
+        wait_for(lambda: sum(map(is_open, greedy)) == 4)
+        assert all(map(is_open, forwarded))
+        for client in forwarded + greedy:
+            client.close()
+
+
+def test_a_request_has_a_time_as_a_whole(folder: Path) -> None:
+    """A byte now and then is not silence, and yet no request."""
+    with served_with(folder, "REQUEST_S = 2") as url:
+        place = urlsplit(url)
         with socket.create_connection((place.hostname, place.port), timeout=60) as slow:
             slow.send(b"GET / HTTP/1.1\r\nX: ")
             slow.settimeout(0.2)
@@ -208,8 +241,6 @@ def test_a_request_has_a_time_as_a_whole(
                 with contextlib.suppress(OSError):
                     slow.send(b"x")
         assert answer.startswith(b"HTTP/1.1 408 ")
-    finally:
-        end(process)
 
 
 # --- nothing is old
@@ -219,45 +250,89 @@ def detail(url: str, number: int = 1) -> Any:
     return json.loads(ask(url, f"/api/studies/{number}").body)
 
 
+def best_value(url: str, number: int) -> float:
+    return float(max(value for trial in detail(url, number)["trials"] for value in trial["values"]))
+
+
 def sizes(url: str) -> str:
     """The figure of parameters against accuracy, as study 1 has it."""
     figures = {row["id"]: row["graph_object"] for row in detail(url)["plotly_graph_objects"]}
     return str(figures["parameters-and-accuracy"])
 
 
-def test_what_another_process_writes_is_shown(tmp_path: Path) -> None:
-    golf_in(tmp_path, *QUICK, "trials=1", "study.name=first")
-    golf_in(tmp_path, *QUICK, "trials=1", "study.name=other", "arch=c5-5-4")
+def test_what_another_process_writes_is_shown(tmp_path: Path, golf: Golf) -> None:
+    assert golf(*QUICK, "trials=1", "study.name=first").status == 0
+    other = (*QUICK, "study.name=other", "arch=c5-5-4", "seed=2")
+    assert golf(*other, "trials=1").status == 0
     with served(tmp_path, err="") as url:
-        before = sizes(url)
+        before, first = sizes(url), best_value(url, 2)
         assert "other" in before
-        golf_in(tmp_path, *QUICK, "trials=4", "study.name=other", "arch=c5-5-4")
-        best = max(value for trial in detail(url, 2)["trials"] for value in trial["values"])
-        wait_for(lambda: f"{100 * best:.4f}"[:6] in sizes(url) or sizes(url) != before)
-        golf_in(tmp_path, *QUICK, "trials=1", "study.name=third", "arch=c2-2")
+        assert golf(*other, "trials=4").status == 0
+        assert best_value(url, 2) > first
+        wait_for(lambda: sizes(url) != before)  # nothing else has changed
+        assert golf(*QUICK, "trials=1", "study.name=third", "arch=c2-2").status == 0
         wait_for(lambda: "third" in sizes(url))
 
         known = {row["filename"] for row in detail(url)["trials"][0]["artifacts"]}
-        golf_in(tmp_path, "interpret", "study=first", "steps=2")
+        assert golf("interpret", "study=first", "steps=2").status == 0
         added = wait_for(
             lambda: {row["filename"] for row in detail(url)["trials"][0]["artifacts"]} - known
         )
         assert any(name.endswith(".html") for name in added)
 
 
+def test_images_that_come_later_bring_their_pictures(
+    tmp_path: Path, golf: Golf, mnist_root: Path
+) -> None:
+    run = ("data=mnist", f"data.root={mnist_root}", "arch=c2-2", "space.batch_size=1000")
+    assert golf(*QUICK, *run, "trials=1", "study.name=s").status == 0
+
+    def shown() -> tuple[set[str], str]:
+        """The trial's pictures, and what tells an open page to ask for it again."""
+        answer = ask(url, "/api/studies/1")
+        (trial,) = json.loads(answer.body)["trials"]
+        return {row["filename"] for row in trial["artifacts"]}, answer.headers["Golf-Ended"]
+
+    with served(tmp_path, f"data.root={tmp_path / 'later'}", err="") as url:
+        (trial,) = detail(url)["trials"]
+        offered, first = shown()
+        assert "confusion.svg" in offered
+        ids = {row["filename"]: row["artifact_id"] for row in trial["artifacts"]}
+        picture = f"/artifacts/1/{trial['trial_id']}/{ids['confusion.svg']}"
+        assert ask(url, picture).status == 404
+        offered, without = shown()
+        assert "confusion.svg" not in offered and without != first
+        (tmp_path / "later").symlink_to(mnist_root)
+        offered, with_them = wait_for(lambda: "confusion.svg" in shown()[0] and shown())
+        assert with_them != without and ask(url, picture).status == 200
+
+
 @pytest.mark.browser
-def test_an_open_page_grows_old_by_seconds_alone(tmp_path: Path, browser: Any) -> None:
-    golf_in(tmp_path, *QUICK, "trials=1", "study.name=first")
+def test_an_open_page_grows_old_by_seconds_alone(tmp_path: Path, golf: Golf, browser: Any) -> None:
+    assert golf(*QUICK, "trials=1", "study.name=first").status == 0
     with served(tmp_path, err="") as url:
         browser.get(f"{url}dashboard/studies/1/trials?numbers=0")
         wait_for(lambda: "learning-curve.svg" in browser.page_source)
         assert ".html" not in browser.page_source.split("artifact")[-1]
-        golf_in(tmp_path, "interpret", "study=first", "steps=2")
+        browser.execute_script("document.body.append(document.createElement('textarea'))")
+        browser.execute_script("document.querySelector('body > textarea').focus()")
+        assert golf("interpret", "study=first", "steps=2").status == 0
+        asked = polls(browser)
+        wait_for(lambda: polls(browser) > asked + 2)
+        browser.execute_script("document.querySelector('body > textarea').blur()")  # still there
         wait_for(lambda: re.search(r"[\w-]+\.html", text(browser)))  # nobody reloads
         browser.get(f"{url}dashboard")
         wait_for(lambda: "first" in text(browser))
-        golf_in(tmp_path, *QUICK, "trials=1", "study.name=second")
+        assert golf(*QUICK, "trials=1", "study.name=second").status == 0
         wait_for(lambda: "second" in text(browser))
+
+
+def polls(browser: Any) -> int:
+    """How often the page has asked for the study since it was loaded."""
+    entries = "performance.getEntriesByType('resource')"
+    return int(browser.execute_script(
+        f"return {entries}.filter(e => e.name.includes('/api/studies/1')).length"
+    ))  # fmt: skip
 
 
 def text(browser: Any) -> str:

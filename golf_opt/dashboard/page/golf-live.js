@@ -11,6 +11,12 @@
   const ended = new Map();
   let listed = null;
 
+  function reload() {
+    const writes = document.querySelector("textarea:focus") !== null; // a note, say
+    if (!writes) location.reload();
+    return !writes;
+  }
+
   async function received(method, url, answer) {
     if (method !== "GET") {
       ended.clear(); // an edit of this page, which it shows already
@@ -22,8 +28,7 @@
     const now = answer.headers.get("Golf-Ended");
     if (now === null) return;
     const before = ended.get(path);
-    ended.set(path, now);
-    if (before !== undefined && before !== now) location.reload();
+    if (before === undefined || before === now || reload()) ended.set(path, now);
   }
 
   const ask = window.fetch.bind(window);
@@ -38,7 +43,7 @@
     const before = listed;
     const answer = await ask("/api/studies");
     if (!answer.ok || before === null || before !== listed) return;
-    if ((await answer.text()) !== before) location.reload();
+    if ((await answer.text()) !== before) reload();
   }
 
   function compareAgain() {
