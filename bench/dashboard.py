@@ -7,7 +7,7 @@ server is started on it and asked for the study as its page asks: at once when i
 listens (first load), once more after that has been answered (refresh), in turns.
 
 The second part runs a study on MNIST ($GOLF_DATA, default data/) with and without a dashboard that
-is polled every ten seconds, as an open page does, in turns: how much slower it becomes, and how
+is polled every 2.5 seconds, as an open page does, in turns: how much slower it becomes, and how
 much processor time the server took.
 """
 
@@ -37,7 +37,7 @@ from bench.report import machine, save
 
 GOLF = (sys.executable, "-m", "golf_opt")
 SEED_TRIALS, EPOCHS, STUDY_TRIALS = 20, 18, 12
-TURNS, POLL_S = 3, 10.0
+TURNS, POLL_S = 3, 2.5
 KINDS = ("first_load", "refresh", "from_start")
 TABLES = {
     "trial_params": "param_name, param_value, distribution_json",
