@@ -179,11 +179,12 @@ class StudyPages:
     def _row(self, shown: Shown, trial: FrozenTrial) -> dict[str, Any]:
         """Return a trial as the page has it; one that the page cannot take, as a failed one."""
         study_id = id_of_study(shown.study)
-        try:
-            return serialize_trial(study_id, trial, shown.attributes)
-        except Exception as error:
-            self._tell(shown, f"trial {trial.number}", error)
-            return serialize_trial(study_id, _failed(trial), {})
+        for attributes in (shown.attributes, {}):  # {}: without a note that lacks a part
+            try:
+                return serialize_trial(study_id, trial, attributes)
+            except Exception as error:
+                self._tell(shown, f"trial {trial.number}", error)
+        return serialize_trial(study_id, _failed(trial), {})
 
     def _tell(self, shown: Shown, what: str, error: Exception) -> None:
         """Say once that something of a study cannot be shown."""

@@ -20,7 +20,12 @@ from golf_opt.storage.optuna_internals import FrozenStudy, check_study_page, id_
 from golf_opt.utils.text import printable
 
 ARTIFACT_ID = re.compile(r"[0-9a-fA-F-]{1,64}")
-PAGE_KEYS = ("dashboard:", "artifacts:", "preference:", "study:metric_names")
+# what optuna-dashboard keeps under keys of its own, in the order in which it is gone without
+PAGE_KEYS = (
+    re.compile(r"preference:.*|dashboard:(?!artifacts:|(\d+:)?note_).*", re.DOTALL),
+    re.compile(r"dashboard:(?!artifacts:).*|study:metric_names", re.DOTALL),
+    re.compile(r"(dashboard:|artifacts:).*", re.DOTALL),
+)
 
 
 def shown_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,14 +61,16 @@ class ShownStorage(_Through):  # type: ignore[misc]
         return sorted(studies, key=id_of_study)  # a database may return them in any order
 
     def _shown(self, study: FrozenStudy) -> FrozenStudy:
-        attributes = shown_attributes(study.system_attrs)
-        shown = named(study, printable(study.study_name), attributes)
-        try:
-            check_study_page(shown)
-        except Exception:  # whatever somebody has put under the page's keys
-            plain = {k: v for k, v in attributes.items() if not k.startswith(PAGE_KEYS)}
-            return named(study, shown.study_name, plain)
-        return shown
+        """Return a study with as much of what the page keeps in it as the page can take."""
+        attributes, name = shown_attributes(study.system_attrs), printable(study.study_name)
+        for without in PAGE_KEYS:
+            shown = named(study, name, attributes)
+            try:
+                check_study_page(shown)
+                return shown
+            except Exception:  # whatever somebody has put there
+                attributes = {k: v for k, v in attributes.items() if not without.fullmatch(k)}
+        return named(study, name, attributes)
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         return shown_attributes(self._inner.get_study_system_attrs(study_id))

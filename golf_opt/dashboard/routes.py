@@ -107,7 +107,8 @@ class Door:
             self._tell(error)
             return refuse(503, "the storage does not answer")
         except Exception as error:
-            if request.method not in ("GET", "HEAD") and isinstance(error, THEIRS):
+            theirs = THEIRS if request.method not in ("GET", "HEAD") else UnicodeError  # a header
+            if isinstance(error, theirs):
                 return refuse(400, "that is not what this takes")
             self._tell(error)
             return refuse(500, "this cannot be shown")
