@@ -16,6 +16,7 @@ import csv
 import hashlib
 import json
 import os
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -200,18 +201,38 @@ def read_export(folder: Path) -> Exported:
 def _trials_of(
     lines: Sequence[str], num_objectives: int, complaints: list[str]
 ) -> list[FrozenTrial]:
-    trials: list[FrozenTrial] = []
-    known: dict[str, BaseDistribution] = {}
+    """Return a trial a line; one that cannot be read, or is of another space than most, failed."""
+    trials: list[FrozenTrial | Exception] = []
     for number, line in enumerate(lines):
         try:
-            trial = _trial_of_line(number, line, num_objectives, complaints)
-            for name, distribution in trial.distributions.items():
-                check_distribution_compatibility(known.setdefault(name, distribution), distribution)
+            trials.append(_trial_of_line(number, line, num_objectives, complaints))
         except gate.UNREADABLE as error:
-            complaints.append(gate.counts_as_failed(number, error))
-            trial = gate.failed(number, -1 - number, gate.reason(error))
-        trials.append(trial)
-    return trials
+            trials.append(error)
+    drawn: dict[str, Counter[str]] = defaultdict(Counter)
+    for trial in trials:
+        for name, distribution in getattr(trial, "distributions", {}).items():
+            drawn[name][distribution_to_json(distribution)] += 1
+    usual = {
+        name: json_to_distribution(counts.most_common(1)[0][0]) for name, counts in drawn.items()
+    }
+    return [_fitting(number, trial, usual, complaints) for number, trial in enumerate(trials)]
+
+
+def _fitting(
+    number: int,
+    trial: FrozenTrial | Exception,
+    usual: Mapping[str, BaseDistribution],
+    complaints: list[str],
+) -> FrozenTrial:
+    try:
+        if isinstance(trial, Exception):
+            raise trial
+        for name, distribution in trial.distributions.items():
+            check_distribution_compatibility(usual[name], distribution)
+    except gate.UNREADABLE as error:
+        complaints.append(gate.counts_as_failed(number, error))
+        return gate.failed(number, -1 - number, gate.reason(error))
+    return trial
 
 
 def read_exported(path: Path, folder: Path) -> bytes:

@@ -249,6 +249,21 @@ def test_a_bad_trial_of_an_export_counts_as_failed(
     assert (trials["complete"], trials["fail"]) == (2, 1)
 
 
+def test_a_first_trial_of_another_space_costs_no_other(golf: Golf, here: Path) -> None:
+    path = here / "exported" / "trials.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    choices = {
+        "name": "CategoricalDistribution",
+        "attributes": {"choices": [rows[0]["params"]["lr"]]},
+    }
+    rows[0]["distributions"]["lr"] = choices
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ran = golf("import", "input=exported", "name=mine")
+    assert "trial 0 cannot be read and counts as failed" in ran.err
+    trials = listed(golf("ls", "format=json"))["mine"]["trials"]
+    assert (trials["complete"], trials["fail"]) == (2, 1)
+
+
 @pytest.mark.parametrize("what", ["artifacts", "study.json", "trials.jsonl", "checkpoints"])
 def test_no_link_leads_out_of_an_export(golf: Golf, here: Path, what: str) -> None:
     outside = here / "outside"
