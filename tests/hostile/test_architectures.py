@@ -186,7 +186,7 @@ FILES = some.one_of(
 ).map(yaml.safe_dump) | some.text(alphabet="{}[]:,-&*!? \n'\"abkindlayers019\t#%|>")
 
 
-@fuzz(examples=150)
+@fuzz(examples=100)
 @given(content=some.one_of(FILES, some.binary(max_size=200)), at=some.integers(0, 200))
 def test_no_file_has_a_traceback(golf: Golf, tmp_path: Path, content: str | bytes, at: int) -> None:
     (tmp_path / "arch").mkdir(exist_ok=True)

@@ -389,7 +389,7 @@ VALUES = some.one_of(
 NOWHERE = "storage.url=sqlite:////proc/nowhere/golf.db"
 
 
-@fuzz(examples=100)
+@fuzz(examples=60)
 @given(data=some.data())
 def test_no_value_has_a_traceback(golf: Golf, tmp_path: Path, data: some.DataObject) -> None:
     verb = data.draw(some.sampled_from(sorted(VERBS)))

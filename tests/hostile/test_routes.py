@@ -378,7 +378,7 @@ SEGMENT = st.one_of(
 HEADER = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=30)
 
 
-@fuzz(examples=120)
+@fuzz(examples=80)
 @given(
     st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]),
     st.lists(SEGMENT, max_size=5),
