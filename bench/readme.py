@@ -9,14 +9,13 @@ Each CPU model has a folder of bench/results; a figure stands for every model th
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.report import PICTURES, RESULTS, ROOT, slug
-from golf_opt.utils.files import replace_section
+from golf_opt.utils.files import print_or_write
 
 NET, BATCH_SIZE = "c4-5-4", 14  # the article's, which the README quotes
 STORAGES = (("sqlite", "SQLite"), ("postgres", "PostgreSQL"))
@@ -207,13 +206,6 @@ def sections() -> list[Section]:
     ]
 
 
-def main() -> None:
-    for section in sections():
-        if "--write" in sys.argv:
-            replace_section(section.page, section.begin, section.end, section.text)
-        else:
-            print(section.text)
-
-
 if __name__ == "__main__":
-    main()
+    for section in sections():
+        print_or_write(section.page, section.begin, section.end, section.text)

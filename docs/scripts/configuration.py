@@ -6,7 +6,6 @@ python docs/scripts/configuration.py --write  put them into the page, between it
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import yaml
 
 from golf_opt.config.comments import Key, keys, title
 from golf_opt.task.arch import build_net
-from golf_opt.utils.files import replace_section
+from golf_opt.utils.files import print_or_write
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -102,12 +101,5 @@ def current() -> str:
     return "\n".join([*verbs(), "## Groups", "", *groups()])
 
 
-def main() -> None:
-    if "--write" in sys.argv:
-        replace_section(PAGE, BEGIN, END, current())
-    else:
-        print(current())
-
-
 if __name__ == "__main__":
-    main()
+    print_or_write(PAGE, BEGIN, END, current())

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PLACES = ("dir", "storage", "storage.url", "storage.url_env", "hydra.searchpath")
+PLACES = ("dir", "storage", "storage.url", "storage.url_env")
 CONFIG_DIR = ("--config-dir", "-cd")  # Hydra's
 PLAIN = re.compile(r"[A-Za-z][\w.@/-]*", re.ASCII)  # Hydra reads it as a text, but for:
 WORDS = ("null", "true", "false", "nan", "inf")

@@ -55,8 +55,7 @@ def wrong_path(path: str | Path) -> str | None:
 
 
 def _path(value: object) -> object:
-    if type(value) in (int, float):
-        value = str(value)
+    value = _number_as_text(value)
     if isinstance(value, (str, Path)) and (wrong := wrong_path(value)):
         raise ValueError(wrong)
     return value

@@ -25,7 +25,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from golf_opt.config import types
 from golf_opt.utils.text import printable
 
-LARGEST_ID = 2**31 - 1  # of an INTEGER in PostgreSQL
 PAGE = "/dashboard<:re:(/.*)?>"
 STATIC = "/static/<filename:path>"
 OURS = {"golf-live.js": "text/javascript", "golf-read-only.css": "text/css"}  # in page/
@@ -88,7 +87,7 @@ class Door:
 
     def _answer(self, callback: Callback, is_json: bool, **arguments: Any) -> Any:
         numbers = (value for value in arguments.values() if isinstance(value, int))
-        if any(not 0 <= number <= LARGEST_ID for number in numbers):
+        if any(not 0 <= number <= types.MOST for number in numbers):
             return refuse(404)
         if is_json:
             response.content_type = "application/json"

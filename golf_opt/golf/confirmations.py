@@ -16,7 +16,7 @@ Results = dict[str, dict[str, dict[str, Any]]]  # trial -> seed -> what came out
 
 def kept_results(study: optuna.Study) -> Results:
     """Return `{trial: {seed: result}}` as `golf-opt confirm` kept it; other forms are left out."""
-    known = of_kind(marks(study).get(CONFIRMED), dict) or {}
+    known = marks(study).get(CONFIRMED, {})
     return {
         number: {
             seed: result

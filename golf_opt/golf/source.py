@@ -18,7 +18,7 @@ from golf_opt.study.description import StudyDescription, description_of, find_st
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View, load
 from golf_opt.task.forward import check_tensors
-from golf_opt.utils.trials import attribute, best_trial
+from golf_opt.utils.trials import best_trial
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
     """
     trial = find_trial(study, which)
     description = description_of(study)
-    job = job_of(description, trial)
+    job = description.job(trial)
     try:
         state = open_checkpoints(study, folder).load(trial.number, job).state
     except (FileNotFoundError, DamagedCheckpoint) as error:
@@ -63,22 +63,6 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
     check_tensors(job.net, kept)
     label = f"{study.study_name}, trial {trial.number}"
     return TrainedNet(label, job.net, kept, job, description, trial, study.study_name)
-
-
-def job_of(description: StudyDescription, trial: FrozenTrial) -> Job:
-    """Return what a lane trains for a trial.
-
-    Raises:
-        UsageError: what the database holds of the trial is not enough, or not of its kind.
-    """
-    try:
-        if attribute(trial, "seed", int) is None:
-            raise ValueError(f"its seed is {trial.user_attrs.get('seed')!r}")
-        return description.job(trial)
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"trial {trial.number} cannot be read: {' '.join(str(error).split())}."
-        ) from error
 
 
 def load_file(path: Path, net: Net) -> TrainedNet:

@@ -22,7 +22,7 @@ from golf_opt.study.run import TEST_READINGS
 from golf_opt.task.data import objective_split
 from golf_opt.task.forward import check_tensors
 from golf_opt.utils.text import percent, show_params
-from golf_opt.utils.trials import attribute, best_trials, counts, epoch_losses, of_kind
+from golf_opt.utils.trials import attribute, best_trials, counts, epoch_losses
 from golf_opt.visualization import pictures
 from golf_opt.visualization.document import (
     Block,
@@ -81,12 +81,16 @@ def _report(
         f"Best {snapshot.objective} {result_words(best)} with "
         f"{show_params(best.params) or 'no tuned parameters'}."
     )
-    yield from _test_readings(study)
+    for reading in marks(study).get(TEST_READINGS, []):
+        yield Paragraph(
+            f"Test accuracy of trial {reading['trial']}, read once after {reading['after_trials']} "
+            f"trials: {percent(reading['test_accuracy'])}."
+        )
     if seeds is None:
         yield Paragraph(noise_words(snapshot).replace("**", ""))
-    for title, text in (of_kind(marks(study).get(NOTE_SECTIONS), dict) or {}).items():
+    for title, text in marks(study).get(NOTE_SECTIONS, {}).items():
         yield Heading(title)
-        yield from _from_markdown(str(text))
+        yield from _from_markdown(text)
     yield Heading("Methods")
     yield Paragraph(methods(study, best))
     yield Heading("Figures")
@@ -100,18 +104,6 @@ def _report(
     yield best_table(snapshot.complete)
 
 
-def _test_readings(study: optuna.Study) -> Iterator[Paragraph]:
-    """Say what was read of the test set; what is stored of it in another form is left out."""
-    for reading in of_kind(marks(study).get(TEST_READINGS), list) or ():
-        row = of_kind(reading, dict) or {}
-        accuracy = of_kind(row.get("test_accuracy"), float)
-        if accuracy is not None:
-            yield Paragraph(
-                f"Test accuracy of trial {row.get('trial')}, read once after "
-                f"{row.get('after_trials')} trials: {percent(accuracy)}."
-            )
-
-
 def methods(study: optuna.Study, best: FrozenTrial) -> str:
     """Return the paragraph that lets a reader do it again: space, data, protocol, engine."""
     plan = description_of(study)
@@ -121,7 +113,8 @@ def methods(study: optuna.Study, best: FrozenTrial) -> str:
         for name, row in plan.search_space.describe().items()
     ]
     versions = attribute(best, "versions", dict) or {}
-    sampler, pruner = (str(part["_target_"]).split(".")[-1] for part in (plan.sampler, plan.pruner))
+    parts = (plan.sampler, plan.pruner)
+    sampler, pruner = (str(part.get("_target_")).split(".")[-1] for part in parts)
     return (
         f"The network {plan.net.name} ({attribute(best, 'num_params', int) or '?'} parameters) "
         f"was trained on {plan.data_and_digest} for {plan.epochs} epochs a trial, one seed each. "

@@ -24,6 +24,7 @@ from pydantic import StrictStr
 from sqlalchemy import ColumnElement, Connection, Table, or_, select
 
 from golf_opt.config.check import check
+from golf_opt.config.types import MOST
 from golf_opt.storage import gate, tables
 from golf_opt.storage.optuna_internals import FrozenStudy, id_of_trial, models
 from golf_opt.utils.trials import best_trials
@@ -259,7 +260,7 @@ def _numbers(connection: Connection, stored: list[tuple[int, Any]]) -> dict[int,
     numbers: dict[int, int] = {}
     taken: set[int] = set()
     for trial_id, number in stored:
-        if isinstance(number, int) and 0 <= number < gate.MOST_TRIALS and number not in taken:
+        if isinstance(number, int) and 0 <= number <= MOST and number not in taken:
             numbers[trial_id] = number
             taken.add(number)
     if len(numbers) < len(stored):

@@ -97,9 +97,7 @@ def unpack(name: str, data: bytes, job: Job | None = None) -> Checkpoint:
     """
     try:
         tensors = load(data)
-        size = int.from_bytes(data[:8], "little")  # of the JSON that a safetensors file begins with
-        text = json.loads(data[8 : 8 + size])["__metadata__"]["golf_opt"]
-        header: Header = check(Header, gate.read_json(text))
+        header: Header = check(Header, metadata(data))
         if job is not None:
             _check_job(name, job, header, tensors)
         place = (header.epoch, header.step, header.loss_sum, header.time_s)
@@ -109,6 +107,16 @@ def unpack(name: str, data: bytes, job: Job | None = None) -> Checkpoint:
     except (SafetensorError, *gate.UNREADABLE) as error:
         why = gate.reason(error)
         raise DamagedCheckpoint(f"{name} cannot be read as a checkpoint: {why}") from error
+
+
+def metadata(data: bytes) -> Any:
+    """Return what a safetensors file of ours says besides its tensors.
+
+    Raises:
+        one of `gate.UNREADABLE`: it says nothing of ours.
+    """
+    size = int.from_bytes(data[:8], "little")  # of the JSON that such a file begins with
+    return gate.read_json(json.loads(data[8 : 8 + size])["__metadata__"]["golf_opt"])
 
 
 def _check_job(name: str, job: Job, header: Header, tensors: Tensors) -> None:

@@ -24,6 +24,7 @@ from pydantic import AfterValidator, Field, Json, StrictBool, StrictFloat, Stric
 
 from golf_opt.config.check import check, model
 from golf_opt.config.errors import UsageError
+from golf_opt.config.types import MOST
 from golf_opt.storage.optuna_internals import contains
 
 log = logging.getLogger("golf_opt")
@@ -34,7 +35,6 @@ UNREADABLE = (
     ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
     AssertionError,
 )  # fmt: skip
-MOST_TRIALS = 2**31 - 1  # of a study, and steps of a trial; a database holds no larger numbers
 MOST_TOLD = 3  # complaints of a line
 
 
@@ -57,8 +57,8 @@ def _is(kind: Any, words: str) -> AfterValidator:
 
 
 Key = Annotated[str, AfterValidator(_storable)]  # of a parameter or an attribute
-Step = Annotated[StrictInt, Field(ge=-MOST_TRIALS, lt=MOST_TRIALS)]
-Count = Annotated[StrictInt, Field(ge=0, lt=MOST_TRIALS)]
+Step = Annotated[StrictInt, Field(ge=-MOST, le=MOST)]
+Count = Annotated[StrictInt, Field(ge=0, le=MOST)]
 Scalar = StrictStr | StrictInt | StrictFloat | StrictBool | None
 Moment = Annotated[Any, _is(datetime | None, "a time.")]
 
@@ -218,11 +218,11 @@ def decoded(rows: Iterable[tuple[object, object]], complaints: list[str]) -> dic
     return admit_attributes(values, complaints)
 
 
-def failed(number: int, trial_id: int, why: str, moment: datetime | None = None) -> FrozenTrial:
+def failed(number: int, trial_id: int, why: str) -> FrozenTrial:
     """Return the failed trial that stands for one which cannot be read."""
     return FrozenTrial(
         number=number, trial_id=trial_id, state=TrialState.FAIL, value=None,
-        datetime_start=moment or EPOCH, datetime_complete=moment or EPOCH, params={},
+        datetime_start=EPOCH, datetime_complete=EPOCH, params={},
         distributions={}, user_attrs={"fail_reason": f"it cannot be read: {why}"},
         system_attrs={}, intermediate_values={},
     )  # fmt: skip

@@ -20,7 +20,8 @@ from sqlalchemy import and_, delete, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from golf_opt.storage import gate, tables
+from golf_opt.config.types import MOST
+from golf_opt.storage import tables
 from golf_opt.storage.failures import is_made_meanwhile
 from golf_opt.storage.tables import CHECKPOINTS, LEASES, STUDIES, TRIALS, Batch, Row
 
@@ -80,7 +81,7 @@ class Ledger:
             if total is not None and count >= total:
                 return None
             # as many as there are, unless somebody else gave a higher one
-            used = and_(mine, TRIALS.c.number < gate.MOST_TRIALS)
+            used = and_(mine, TRIALS.c.number <= MOST)
             last = connection.scalar(select(sql.func.max(TRIALS.c.number)).where(used))
             number = count if last is None else max(count, int(last) + 1)
             row = {"study_id": study_id, "number": number, "state": TrialState.RUNNING}

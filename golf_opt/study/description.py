@@ -126,8 +126,11 @@ class StudyDescription(BaseModel):
         Raises:
             UsageError: the trial's parameters or its seed are none.
         """
-        candidate = check(Candidate, dict(self.search_space.fixed) | trial.params)
-        seed: int = check(types.Seed, trial.user_attrs.get("seed"), "seed")
+        try:
+            candidate = check(Candidate, dict(self.search_space.fixed) | trial.params)
+            seed: int = check(types.Seed, trial.user_attrs.get("seed"), "its seed")
+        except UsageError as error:
+            raise UsageError(f"trial {trial.number} cannot be read: {error}") from error
         return Job(self.net, candidate, seed, self.epochs)
 
     def snapshot(self, name: str, trials: Sequence[FrozenTrial]) -> StudySnapshot:

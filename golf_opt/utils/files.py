@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -95,6 +96,14 @@ def replace_section(path: Path, begin: str, end: str, text: str) -> None:
     head, _, rest = path.read_text().partition(begin)
     _, _, tail = rest.partition(end)
     replace_text(path, f"{head}{begin}{text}{end}{tail}")
+
+
+def print_or_write(path: Path, begin: str, end: str, text: str) -> None:
+    """Print a generated part of a page; with --write, put it there between its marks."""
+    if "--write" in sys.argv:
+        replace_section(path, begin, end, text)
+    else:
+        print(text)
 
 
 @contextmanager

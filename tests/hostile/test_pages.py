@@ -74,12 +74,17 @@ def url(folder: Path) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def writing(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a dashboard that allows edits, over a copy."""
-    copied = tmp_path_factory.mktemp("writing")
+@contextlib.contextmanager
+def editable(folder: Path, copied: Path) -> Iterator[str]:
+    """Give the address of a dashboard that allows edits, over a copy."""
     shutil.copytree(folder / "studies", copied / "studies")
     with served(copied, "dashboard.write=true", err=SAYS_NOTHING) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def writing(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with editable(folder, tmp_path_factory.mktemp("writing")) as address:
         yield address
 
 
@@ -261,9 +266,7 @@ def test_no_bytes_at_all_are_a_fault_of_the_server(fuzzed: str, begin: str, data
 
 @pytest.fixture(scope="module")
 def fuzzed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    copied = tmp_path_factory.mktemp("fuzzed")
-    shutil.copytree(folder / "studies", copied / "studies")
-    with served(copied, "dashboard.write=true", err=SAYS_NOTHING) as address:
+    with editable(folder, tmp_path_factory.mktemp("fuzzed")) as address:
         yield address
 
 

@@ -159,6 +159,12 @@ def test_a_wrong_description_is_one_line(
     assert listed(golf("ls", "format=json"))["good"]["trials"]["complete"] == 3
 
 
+def test_a_description_without_names_of_its_parts_is_reported(golf: Golf, here: Path) -> None:
+    change_description(here, pruner={}, sampler={"seed": 1})
+    ran = golf("report", "study=bad")
+    assert ran.status == 0 and ran.err == "", ran
+
+
 # --- exports
 
 

@@ -24,6 +24,8 @@ from golf_opt.config.schema import PruneOptions
 from golf_opt.engines.base import Tensors
 from golf_opt.golf.pruning.search import PruningState, flatten
 from golf_opt.golf.pruning.weight_pruner import PruningResult, masks
+from golf_opt.storage.checkpoint import metadata
+from golf_opt.storage.gate import UNREADABLE
 from golf_opt.task.arch import Net
 from golf_opt.task.forward import check_tensors
 from golf_opt.utils.files import read_regular, replace_file
@@ -142,9 +144,7 @@ class PruningFolder:
         try:
             data = read_regular(self.weights)
             tensors = load(data)
-            size = int.from_bytes(data[:8], "little")  # of the JSON that such a file begins with
-            standing = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["golf_opt"])
-            scalars = Standing.model_validate(standing["standing"]).model_dump()
+            scalars = Standing.model_validate(metadata(data)["standing"]).model_dump()
             check_tensors(net, tensors)
             buffers = {k: v for k, v in tensors.items() if k.startswith("buffers/")}
             weights, order = flatten(net, tensors), tensors["order"]
@@ -157,7 +157,7 @@ class PruningFolder:
                 f"{self.weights} cannot be gone on with: {'.'.join(map(str, first['loc']))}: "
                 f"{first['msg']}; delete {self.path} to begin anew."
             ) from error
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        except (SafetensorError, OSError, *UNREADABLE) as error:
             raise UsageError(
                 f"{self.weights} cannot be gone on with: {error}; delete {self.path} to begin anew."
             ) from error

@@ -24,7 +24,7 @@ from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.pruning.folder import PruningFolder
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.schema import CONFIG, LOG, SEEDS, WEIGHTS, Claim
-from golf_opt.golf.source import find_trial, job_of, load_trained
+from golf_opt.golf.source import find_trial, load_trained
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.connect import opened_storage
 from golf_opt.study.description import description_of, find_study
@@ -171,7 +171,7 @@ def seeds_of(study: optuna.Study) -> list[dict[str, Any]]:
 
 def log_of(study: optuna.Study, trial: FrozenTrial) -> list[str]:
     """Return a trial's epochs as lines."""
-    job = job_of(description_of(study), trial)
+    job = description_of(study).job(trial)
     losses = dict(enumerate(epoch_losses(trial), 1))
     train = attribute(trial, "train_accuracy", float)
     return [

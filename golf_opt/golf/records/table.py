@@ -7,14 +7,13 @@ python -m golf_opt.golf.records.table --write  put it into the page, between its
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from golf_opt.config.types import BOARDS
 from golf_opt.golf.records.verify import Record, load_record, record_folders
-from golf_opt.utils.files import replace_section
+from golf_opt.utils.files import print_or_write
 from golf_opt.utils.text import markdown_table
 
 ROOT = Path(__file__).parents[3]
@@ -84,12 +83,5 @@ def current() -> str:
     return section(records, json.loads(BARS.read_text()))
 
 
-def main() -> None:
-    if "--write" in sys.argv:
-        replace_section(PAGE, BEGIN, END, current())
-    else:
-        print(current())
-
-
 if __name__ == "__main__":
-    main()
+    print_or_write(PAGE, BEGIN, END, current())

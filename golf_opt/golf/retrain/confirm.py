@@ -23,7 +23,7 @@ from golf_opt.engines import create_engine
 from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.progress import TrainingProgress
-from golf_opt.golf.source import job_of, study_view
+from golf_opt.golf.source import study_view
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import CONFIRMED, mark
 from golf_opt.study.description import description_of, find_study
@@ -107,7 +107,7 @@ def run_missing(
     plan = description_of(study)
     known = kept_results(study)
     runs = [
-        Run((trial.number, seed), replace(job_of(plan, trial), seed=seed))
+        Run((trial.number, seed), replace(plan.job(trial), seed=seed))
         for seed in confirm_seeds(study, config.seeds)  # seed by seed: stopped early, all have some
         for trial in trials
         if str(seed) not in known.get(str(trial.number), {})
