@@ -128,7 +128,8 @@ def run_hydra(verb: str, given: list[str]) -> None:
         return
     folder = [] if asked.config_dir is None else ["--config-dir", str(asked.config_dir)]
     remember(sys.argv[0], verb, [*asked.overrides, *folder])
-    sys.argv = [f"golf-opt {verb}", *asked.overrides, *folder, *asked.shown]
+    implied = asked.implied if asked.shown else []  # else `sys.argv` is what a study's note shows
+    sys.argv = [f"golf-opt {verb}", *implied, *asked.overrides, *folder, *asked.shown]
     if asked.shown:
         ask_hydra(verb)
     else:
@@ -137,7 +138,7 @@ def run_hydra(verb: str, given: list[str]) -> None:
 
 def compose(verb: str, asked: arguments.Arguments) -> DictConfig:
     """Return the configuration of a verb, once and without the files that Hydra would write."""
-    overrides = asked.overrides
+    overrides = [*asked.implied, *asked.overrides]
     if asked.config_dir is not None:
         path = str(asked.config_dir.absolute()).replace("'", "\\'")
         overrides = [f"hydra.searchpath=['file://{path}', 'arch://grammar']", *overrides]

@@ -15,6 +15,8 @@ from golf_opt.config import CONF_DIR, yaml_file
 from golf_opt.config.errors import UsageError
 from golf_opt.task.grammar import parse_grammar, read_arch
 
+FILES = (".yaml", ".yml")
+
 
 def register() -> None:
     """Let Hydra read through the sources of this module."""
@@ -44,9 +46,10 @@ class CheckedSource(FileConfigSource):
 
 
 class GrammarSource(ConfigSource):
-    """Lets Hydra compose `arch=c4-5-4` although there is no file of that name.
+    """Lets Hydra compose what there is no file of in conf/.
 
-    A source of configs, `arch://grammar`, whose group `arch` holds every name of the grammar.
+    A source of configs, `arch://grammar`, whose group `arch` holds every name of the grammar, and
+    whose group `space` every file that is named by its path, as in `space=my_space.yaml`.
     """
 
     @staticmethod
@@ -54,18 +57,26 @@ class GrammarSource(ConfigSource):
         return "arch"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        arch = parse_grammar(self._name(config_path) or "")
-        assert arch is not None
+        group, name = self._parts(config_path)
+        if group == "space":
+            content = yaml_file.load_plain(Path(name), "of parameters")
+            if "defaults" in content:
+                raise UsageError(f"{name} has defaults, but must have parameters alone.")
+        else:
+            content = parse_grammar(name) or {}
+        origin = f"arch://{self.path}"
         return ConfigResult(
-            self.provider, f"arch://{self.path}", OmegaConf.create(arch), header={"package": None}
+            self.provider, origin, OmegaConf.create(content), header={"package": None}
         )
 
     def is_group(self, config_path: str) -> bool:
         return config_path in ("", "arch")
 
     def is_config(self, config_path: str) -> bool:
-        name = self._name(config_path)
-        return name is not None and parse_grammar(name) is not None
+        group, name = self._parts(config_path)
+        if group == "space":
+            return name.endswith(FILES)
+        return group == "arch" and parse_grammar(name.removesuffix(".yaml")) is not None
 
     def available(self) -> bool:
         return True
@@ -74,6 +85,7 @@ class GrammarSource(ConfigSource):
         return ["arch"] if config_path == "" and results_filter != ObjectType.CONFIG else []
 
     @staticmethod
-    def _name(config_path: str) -> str | None:
-        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
-        return name if group == "arch" else None
+    def _parts(config_path: str) -> tuple[str, str]:
+        """Return the group, and what the user named of it."""
+        group, _, name = config_path.partition("/")
+        return group, name

@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypeVar
 
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
@@ -29,6 +30,16 @@ MOMENTS = {  # what an optimiser keeps of each weight
     "adamw": ("exp_avg", "exp_avg_sq"),
     "sgd": ("momentum",),
 }
+
+
+class Work(Protocol):
+    """What a lane does for one trial, whichever engine does it."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def epochs(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,11 @@ class EpochResult:
     lr: float  # of the epoch's last step
     time_s: float  # training and evaluation, without the time that other lanes took
     train_accuracy: float | None = None  # on all training images, after the job's last epoch
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """What the study optimises, an objective each."""
+        return (self.accuracy,)
 
 
 @dataclass(frozen=True)
@@ -85,18 +101,23 @@ class EngineFault(Exception):
     """The machine that trains has failed, and the engine with it; trials wait to go on."""
 
 
-class Engine(Protocol):
+WorkT = TypeVar("WorkT", bound=Work, contravariant=True, default=Job)
+
+
+class Engine(Protocol[WorkT]):
     """Trains jobs in numbered lanes. One thread calls it; it may use more inside."""
 
     name: str
     device: str
     num_lanes: int
 
-    def start(self, lane: int, job: Job, state: LaneState | None = None) -> None:
+    def start(self, lane: int, job: WorkT, state: LaneState | None = None) -> None:
         """Put a job into a free lane, at its beginning or where `state` left it."""
 
     def step(self) -> list[Slice]:
         """Wait until a busy lane has done a slice, under about a second; return one from each.
+
+        An engine that cannot know how long a slice takes returns without one after such a time.
 
         Where the engine has threads, every lane goes on by itself while the caller handles what
         was returned, so no lane waits for another or for the caller's bookkeeping. A lane whose

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.config.errors import UsageError
@@ -88,13 +89,29 @@ def load_source(source: SourceConfig) -> TrainedNet:
         return load_file(source.weights, build_net(source.arch))
     assert source.study is not None
     with opened_storage(source.storage) as opened:
-        return load_trained(find_study(opened, source.study), source.folder, source.trial)
+        return load_trained(find_net_study(opened, source.study), source.folder, source.trial)
+
+
+def find_net_study(storage: BaseStorage, name: str) -> optuna.Study:
+    """Return a study by its name, as `find_study` does, that trains a net.
+
+    Raises:
+        UsageError: there is none, or it is of an objective.
+    """
+    study = find_study(storage, name)
+    objective = description_of(study).objective
+    if objective is not None:
+        raise UsageError(
+            f"study {study.study_name!r} is of {objective.name}, but must be of a net of ours; "
+            "golf-opt report, compare, export and the dashboard are for both."
+        )
+    return study
 
 
 def load_data(data: DataConfig, description: StudyDescription | None) -> Dataset:
     """Load the data that was asked for; `auto` stands for that of the study, if there is one."""
     if data.name == "auto" and description is not None:
-        data = replace(data, name=description.data)  # is checked
+        data = replace(data, name=description.data)  # type: ignore[arg-type]  # is checked
     return load(data)
 
 

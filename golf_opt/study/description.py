@@ -14,7 +14,14 @@ from typing import Annotated, Any, Literal
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
 
 from golf_opt import __version__
 from golf_opt.config import command, defaults, types
@@ -30,6 +37,7 @@ from golf_opt.study.differences import differences, name_for, told
 from golf_opt.study.space import Space, build_space
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import View
+from golf_opt.task.goals import Goal, show_goals
 from golf_opt.task.recipe import Candidate
 from golf_opt.visualization.snapshot import StudySnapshot
 
@@ -43,20 +51,36 @@ RENAMED = {  # what a stored study may ask for by a name that is not ours today
     "golf_opt.space.grid_sampler": "golf_opt.study.samplers.grid_sampler",
     "optuna.samplers.CmaEsSampler": "golf_opt.study.samplers.CmaEsSampler",
 }
+ONE_VALUE: types.Directions = {"value": "maximize"}  # of an objective that says nothing else
 OBJECTIVES = {"test": "test accuracy", "holdout": "holdout accuracy"}  # by protocol
 
 
-def _made_by(build: Callable[[dict[str, Any]], object]) -> AfterValidator:
-    """Return the check that something can be made of a stored mapping."""
+def _made_by(build: Callable[[Any, Mapping[str, Any]], object]) -> AfterValidator:
+    """Return the check that something can be made of a stored mapping.
 
-    def check_made(node: dict[str, Any]) -> dict[str, Any]:
+    Args:
+        build: is given the mapping, and those fields of the description that stand before it.
+    """
+
+    def check_made(node: Any, info: ValidationInfo) -> Any:
         try:
-            build(node)
+            build(node, info.data)
         except gate.UNREADABLE as error:
             raise ValueError(gate.reason(error)) from error
         return node
 
     return AfterValidator(check_made)
+
+
+def _net(arch: dict[str, Any] | None, before: Mapping[str, Any]) -> None:
+    if (arch is None) != (before.get("objective") is not None):
+        raise ValueError("a study has either an arch or an objective")
+    if arch is not None:
+        build_net(arch)
+
+
+def _space(space: dict[str, Any], before: Mapping[str, Any]) -> None:
+    build_space(space, free=before.get("objective") is not None)
 
 
 def _part(node: dict[str, Any]) -> dict[str, Any]:
@@ -73,6 +97,16 @@ Part = Annotated[dict[str, Any], AfterValidator(_part)]
 Short = Annotated[str, Field(max_length=100)]
 
 
+class Objective(BaseModel):
+    """A function of the user's that a study is of; it is named here, and never imported by it."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    name: types.Objective
+    digest: Short  # of the source file that the study was begun with
+    directions: types.Directions  # by the name of each value, in order
+
+
 class StudyDescription(BaseModel):
     """One study, wherever it runs: data by name and hash, nothing of storage, engine or folder."""
 
@@ -80,11 +114,12 @@ class StudyDescription(BaseModel):
 
     format: types.Positive = FORMAT
     version: Short  # of golf_opt, which stored this
-    arch: Annotated[dict[str, Any], _made_by(build_net)]  # name and layers
-    space: Annotated[dict[str, Any], _made_by(build_space)]
+    objective: Objective | None = None  # of the user's; None: the accuracy of a net of ours
+    arch: Annotated[dict[str, Any] | None, _made_by(_net)]  # name and layers; an objective has none
+    space: Annotated[dict[str, Any], _made_by(_space)]
     sampler: Part  # _target_ and arguments
     pruner: Part  # likewise
-    data: Literal["mnist", "fashion", "digits"]
+    data: Literal["mnist", "fashion", "digits", ""]  # nothing: an objective that asks for none
     digest: Short  # of what a trial sees of the data, see `View.digest`
     num_train: Annotated[int, Field(ge=0)]  # images
     protocol: Literal["test", "holdout"]
@@ -95,30 +130,55 @@ class StudyDescription(BaseModel):
 
     @property
     def net(self) -> Net:
+        """The net that the study trains.
+
+        Raises:
+            UsageError: it is a study of an objective.
+        """
+        if self.arch is None:
+            raise UsageError(f"{self.subject} is a function of yours, and no net of ours.")
         return build_net(self.arch)
 
     @property
-    def search_space(self) -> Space:
-        return build_space(self.space)
+    def subject(self) -> str:
+        """What is trained: a net's name, or `my_module:train`."""
+        return self.net.name if self.objective is None else self.objective.name
 
     @property
-    def objective(self) -> str:
-        return OBJECTIVES[self.protocol]
+    def search_space(self) -> Space:
+        return build_space(self.space, free=self.objective is not None)
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        """What the study optimises, in the order of its trials' values."""
+        if self.objective is None:
+            return (Goal(OBJECTIVES[self.protocol]),)
+        rows = self.objective.directions.items()
+        return tuple(Goal(name, direction, accuracy=False) for name, direction in rows)
 
     @property
     def data_and_digest(self) -> str:
-        return f"{self.data} ({self.digest})"
+        return f"{self.data} ({self.digest})" if self.data else ""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What every trial says of what was trained."""
+        if self.objective is not None:
+            return {"objective": self.objective.name, "objective_digest": self.objective.digest}
+        return {"protocol": self.protocol, "num_params": self.net.num_params}
 
     @property
     def default_name(self) -> str:
         """`c4-5-4`, or `c4-5-4@digits-holdout-2epochs`: what is not default is in the name."""
+        usual = "mnist" if self.objective is None else ""
         marks = [
-            "" if self.data == "mnist" else self.data,
+            "" if self.data == usual else self.data,
             "" if self.protocol == "test" else self.protocol,
             "" if self.epochs == defaults("study")["epochs"] else f"{self.epochs}epochs",
         ]
         suffix = "-".join(mark for mark in marks if mark)
-        return f"{self.net.name}@{suffix}" if suffix else self.net.name
+        name = self.subject.replace(":", ".")
+        return f"{name}@{suffix}" if suffix else name
 
     def job(self, trial: FrozenTrial) -> Job:
         """Return what a lane trains for a trial: what was tuned, and what the space fixes.
@@ -126,27 +186,29 @@ class StudyDescription(BaseModel):
         Raises:
             UsageError: the trial's parameters or its seed are none.
         """
+        net = self.net
         try:
             candidate = check(Candidate, dict(self.search_space.fixed) | trial.params)
             seed: int = check(types.Seed, trial.user_attrs.get("seed"), "its seed")
         except UsageError as error:
             raise UsageError(f"trial {trial.number} cannot be read: {error}") from error
-        return Job(self.net, candidate, seed, self.epochs)
+        return Job(net, candidate, seed, self.epochs)
 
     def snapshot(self, name: str, trials: Sequence[FrozenTrial]) -> StudySnapshot:
         """Return the study as figures and reports read it, with some of its trials."""
-        return StudySnapshot(name, self.data, self.protocol, self.objective, self.epochs, trials)
+        return StudySnapshot(name, self.data, self.protocol, self.goals, self.epochs, trials)
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two runs the same study."""
+        layers = [] if self.objective is not None else self.net.describe()
         return {
-            "arch": self.net.name,
-            "layers": [_show_layer(row) for row in self.net.describe()],
+            "arch" if self.objective is None else "objective": self.subject,
+            "layers": [_show_layer(row) for row in layers],
             "space": self.search_space.describe(),
             "data": self.data_and_digest,
             "protocol": self.protocol,
             "epochs": self.epochs,
-            "objective": self.objective,
+            "directions": show_goals(self.goals),
         }
 
 
@@ -155,13 +217,29 @@ def _show_layer(row: Mapping[str, Any]) -> str:
     return f"{row['kind']}({options})"
 
 
-def describe(config: StudyConfig, view: View, command: str) -> StudyDescription:
-    """Return the description of the study that a user asks for."""
+def describe(
+    config: StudyConfig, view: View | None, command: str, digest: str = ""
+) -> StudyDescription:
+    """Return the description of the study that a user asks for.
+
+    Args:
+        config: what they ask for.
+        view: of the data; None: an objective that asks for none.
+        command: what they typed.
+        digest: of an objective's source file.
+    """
     asked = ("arch", "space", "sampler", "pruner", "protocol", "epochs", "trials", "seed")
+    data: dict[str, Any] = {"data": "", "digest": "", "num_train": 0}
+    if view is not None:
+        data = {"data": view.dataset, "digest": view.digest, "num_train": len(view.train)}
+    objective = None
+    if config.objective is not None:
+        directions = config.directions or ONE_VALUE
+        objective = {"name": config.objective, "digest": digest, "directions": directions}
     return StudyDescription.model_validate(
         {key: getattr(config, key) for key in asked}
-        | {"data": view.dataset, "digest": view.digest, "num_train": len(view.train)}
-        | {"version": __version__, "command": command}
+        | data
+        | {"version": __version__, "command": command, "objective": objective}
     )
 
 
@@ -239,7 +317,7 @@ def best_of_all(storage: BaseStorage, but: str) -> list[StudySnapshot]:
     for frozen in storage.get_all_studies():
         plan = readable(frozen.study_name, frozen.system_attrs)
         if plan is not None and frozen.study_name != but:
-            with contextlib.suppress(ValueError):  # no trial is complete
+            with contextlib.suppress(ValueError, RuntimeError):  # none is complete; several goals
                 best = storage.get_best_trial(id_of_study(frozen))
                 snapshots.append(plan.snapshot(frozen.study_name, [best]))
     return snapshots
@@ -257,28 +335,53 @@ def find_study(storage: BaseStorage, name: str) -> optuna.Study:
 
 
 def open_study(
-    storage: BaseStorage, name: str, description: StudyDescription
+    storage: BaseStorage,
+    name: str,
+    description: StudyDescription,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[optuna.Study, bool]:
     """Create the study, or open it if it is the same one; return it and whether it is new.
+
+    Args:
+        storage: that it is, or is to be, in.
+        name: of the study.
+        description: of what the user asks for.
+        say: is given a line where an objective's source has changed since.
 
     Raises:
         UsageError: the name belongs to a study with another identity, or to a foreign study.
     """
     known = name in optuna.get_all_study_names(storage)
     if known:
-        check_identity(optuna.load_study(study_name=name, storage=storage), description)
+        there = optuna.load_study(study_name=name, storage=storage)
+        check_identity(there, description)
+        if description.objective is not None:
+            say_if_changed(description_of(there).objective, description.objective.digest, say)
+    goals = description.goals
     study = optuna.create_study(
-        study_name=name, storage=storage, direction="maximize", load_if_exists=True
+        study_name=name,
+        storage=storage,
+        directions=[goal.direction for goal in goals],
+        load_if_exists=True,
     )
     if not known:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names([description.objective])
+            study.set_metric_names([goal.name for goal in goals])
         mark(study, STUDY_ID, uuid.uuid4().hex)
     mark(study, DESCRIPTION, description.model_dump())
     if not known:
         flush(study)
     return study, not known
+
+
+def say_if_changed(objective: Objective | None, digest: str, say: Callable[[str], None]) -> None:
+    """Say so where the source of an objective is not what the study was run with last."""
+    if objective is not None and objective.digest != digest:
+        say(
+            f"note: the file of {objective.name} is not the one that the study was run with last "
+            f"({digest or 'none'} now, {objective.digest or 'none'} then); its values may differ"
+        )
 
 
 def check_identity(study: optuna.Study, description: StudyDescription) -> None:

@@ -24,15 +24,19 @@ class Difference(NamedTuple):
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
     """Return in what two identities differ, as `StudyDescription.identity` gives them."""
     found = []
-    if before["arch"] != now["arch"]:  # the layers follow
-        found.append(Difference("arch", before["arch"], now["arch"], now["arch"]))
-    else:
+    for key in ("arch", "objective"):
+        old, new = before.get(key, NOTHING), now.get(key, NOTHING)
+        if old != new:  # the layers follow
+            found.append(Difference(key, old, new, "" if new == NOTHING else new))
+    if not found:
         found += _of_layers(before["layers"], now["layers"])
+        if before["directions"] != now["directions"] and before["protocol"] == now["protocol"]:
+            found.append(Difference("directions", before["directions"], now["directions"]))
     found += _of_spaces(before["space"], now["space"])
     if before["data"] != now["data"]:
-        names = before["data"].partition(" ")[0], now["data"].partition(" ")[0]
+        names = [row["data"].partition(" ")[0] or NOTHING for row in (before, now)]
         same = names[0] == names[1]
-        shown = (before["data"], now["data"]) if same else names
+        shown = (before["data"], now["data"]) if same else (names[0], names[1])
         found.append(Difference("data", *shown, "" if same else names[1]))
     if before["protocol"] != now["protocol"]:
         found.append(Difference("protocol", before["protocol"], now["protocol"], now["protocol"]))

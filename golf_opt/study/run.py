@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+from optuna.pruners import NopPruner
 from optuna.storages import InMemoryStorage
 
 from golf_opt import __version__
-from golf_opt.config import command
+from golf_opt.config import command, schema
 from golf_opt.config.errors import UsageError
-from golf_opt.config.schema import DataConfig, StudyConfig, WorkerConfig
+from golf_opt.config.schema import DataConfig, EngineConfig, StudyConfig, WorkerConfig
 from golf_opt.engines import create_engine
+from golf_opt.engines.base import Engine
 from golf_opt.storage.checkpoint import DamagedCheckpoint
 from golf_opt.storage.connect import opened_storage, opened_to_read
 from golf_opt.storage.optuna_internals import storage_of
@@ -21,16 +23,18 @@ from golf_opt.storage.studies import mark, marks, num_finished
 from golf_opt.study.build import Parts, build_parts, check_targets, sampler_maker
 from golf_opt.study.callbacks import Say, StudyContext
 from golf_opt.study.description import (
+    ONE_VALUE,
     StudyDescription,
     describe,
     description_of,
     find_study,
     open_study,
+    say_if_changed,
 )
 from golf_opt.study.loop import StudyLoop
 from golf_opt.study.note import closing_words
-from golf_opt.study.space import Space
 from golf_opt.task.data import View, load
+from golf_opt.task.goals import show_goals
 from golf_opt.utils.text import count
 from golf_opt.utils.trials import best_trial
 
@@ -60,14 +64,17 @@ def run_study(config: StudyConfig, typed: str, say: Say) -> Outcome:
     """
     parts = build_parts(config, config.callbacks)
     points = [parts.space.check_point(point) for point in config.study.enqueue]
-    view = load_view(config.data, config.protocol, parts.space, say)
-    description = describe(config, view, typed)
+    view = load_view(config.data, config.protocol, parts, say) if config.data else None
     with (
-        contextlib.closing(create_engine(config.engine, view, parts.net, say)) as engine,
+        contextlib.closing(
+            engine_for(config, config.directions or ONE_VALUE, parts, view, say)
+        ) as engine,
         opened_storage(config.storage) as storage,
     ):
+        description = describe(config, view, typed, getattr(engine, "digest", ""))
+        say_what_cannot_be(description, parts, say)
         name = config.study.name or description.default_name
-        study, new = open_study(storage, name, description)
+        study, new = open_study(storage, name, description, say)
         for point in points:
             study.enqueue_trial(point, skip_if_exists=True)
         context = StudyContext(study, engine, config.folder, description, view, say)
@@ -91,27 +98,115 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
             )
         for part in ("sampler", "pruner"):
             check_targets(part, getattr(description, part))
+        check_same_objective(worker, description)
         parts = build_parts(description, worker.callbacks)
-        data = DataConfig(description.data, worker.data.root)
-        view = load_view(data, description.protocol, parts.space, say)
-        if view.digest != description.digest:
+        data = DataConfig(description.data, worker.data.root) if description.data else None
+        view = load_view(data, description.protocol, parts, say) if data else None
+        if view is not None and view.digest != description.digest:
             here = description.model_copy(update={"digest": view.digest}).data_and_digest
             raise UsageError(
                 f"study {worker.study!r} is another study: data was {description.data_and_digest} "
                 f"and is {here}; data.root must be a folder with what it was made with."
             )
-        with contextlib.closing(create_engine(worker.engine, view, parts.net, say)) as engine:
+        config = ToRun(worker.engine, worker.objective, data, description.protocol)
+        names = [goal.name for goal in description.goals]
+        with contextlib.closing(engine_for(config, names, parts, view, say)) as engine:
+            say_if_changed(description.objective, getattr(engine, "digest", ""), say)
+            say_what_cannot_be(description, parts, say)
             context = StudyContext(study, engine, worker.folder, description, view, say)
             return run_trials(context, parts, "worker", new=False)
 
 
-def load_view(data: DataConfig, protocol: str, space: Space, say: Say) -> View:
+class Runnable(Protocol):
+    """What an engine is chosen by."""
+
+    @property
+    def engine(self) -> EngineConfig: ...
+
+    @property
+    def objective(self) -> str | None: ...
+
+    @property
+    def data(self) -> DataConfig | None: ...
+
+    @property
+    def protocol(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class ToRun:
+    """A worker's `Runnable`: its own engine and objective, and the study's data."""
+
+    engine: EngineConfig
+    objective: str | None
+    data: DataConfig | None
+    protocol: str
+
+
+def engine_for(
+    config: Runnable, names: Iterable[str], parts: Parts, view: View | None, say: Say
+) -> Engine[Any]:
+    """Return the engine that trains a study's net, or runs its objective.
+
+    Args:
+        config: what was asked for.
+        names: of what is optimised.
+        parts: of the study.
+        view: of the data.
+        say: prints a line to the user.
+
+    Raises:
+        UsageError: it cannot be had.
+    """
+    if config.objective is None:
+        assert view is not None and parts.net is not None
+        return create_engine(config.engine, view, parts.net, say)
+    from golf_opt.engines.python import PythonEngine
+
+    lanes, threads = config.engine.lanes, config.engine.threads
+    return PythonEngine(
+        config.objective, list(names), lanes, threads, config.data, config.protocol, say
+    )
+
+
+def check_same_objective(worker: WorkerConfig, description: StudyDescription) -> None:
+    """Refuse a worker that was not given the study's objective: it is never taken from there.
+
+    Raises:
+        UsageError: it has none, or another, or the study has none.
+    """
+    theirs = description.objective.name if description.objective else None
+    if worker.objective == theirs:
+        if theirs is not None:
+            schema.check_engine(worker.engine, theirs)
+        return
+    if theirs is None:
+        raise UsageError(
+            f"objective is {worker.objective!r}, but study {worker.study!r} trains a net; leave "
+            "objective= out."
+        )
+    given = "missing" if worker.objective is None else repr(worker.objective)
+    raise UsageError(
+        f"objective is {given}, but must be {theirs}, which study {worker.study!r} is of; a worker "
+        f"imports nothing that a database names: give objective={theirs} where that module is."
+    )
+
+
+def say_what_cannot_be(description: StudyDescription, parts: Parts, say: Say) -> None:
+    """Say that several objectives are not pruned, where a pruner was to do it."""
+    if len(description.goals) > 1 and not isinstance(parts.pruner, NopPruner):
+        count_of = len(description.goals)
+        say(f"note: no trial is pruned, since it has {count_of} values and Optuna prunes by one")
+
+
+def load_view(data: DataConfig, protocol: str, parts: Parts, say: Say) -> View:
     """Return what trials see of the data; say so where it is not the data that was asked for."""
     dataset = load(data)
     if dataset.fallback:
         say(fallback_banner(dataset.fallback))
     view = dataset.view(protocol)
-    space.check_batch_size(len(view.train))
+    if parts.net is not None:
+        parts.space.check_batch_size(len(view.train))
     return view
 
 
@@ -120,10 +215,14 @@ def opening_line(context: StudyContext, new: bool) -> str:
     plan, engine = context.description, context.engine
     how = "new study, " if new else f"going on at {num_finished(context.study)} of "
     lanes = f"{engine.num_lanes} lane{'s' if engine.num_lanes > 1 else ''}"
+    if plan.objective is None:
+        what = f"{plan.net.num_params:,} parameters, {plan.data}, protocol {plan.protocol}"
+    else:
+        data = f", {plan.data}, protocol {plan.protocol}" if plan.data else ""
+        what = f"{plan.subject}, {show_goals(plan.goals)}{data}"
     return (
-        f"{context.study.study_name}: {plan.net.num_params:,} parameters, {plan.data}, "
-        f"protocol {plan.protocol}, {count(plan.epochs, 'epoch')}, {engine.name} engine on "
-        f"{engine.device}, {lanes}; {how}{count(plan.trials, 'trial')}"
+        f"{context.study.study_name}: {what}, {count(plan.epochs, 'epoch')}, {engine.name} engine "
+        f"on {engine.device}, {lanes}; {how}{count(plan.trials, 'trial')}"
     )
 
 
@@ -143,7 +242,8 @@ def run_trials(
     context.say(opening_line(context, new))
     signal = StudyLoop(context, parts).run()
     reading = None
-    if context.description.protocol == "holdout" and signal is None:
+    plan = context.description
+    if plan.protocol == "holdout" and plan.objective is None and signal is None:
         reading = read_test(context)
     closing = closing_words(context.study, context.description, reading)
     return Outcome("\n".join([closing, *next_words(context, verb)]), signal)
@@ -176,8 +276,8 @@ def _may_have(plan: StudyDescription, trials: int) -> bool:
 
 def read_test(context: StudyContext) -> Mapping[str, Any] | None:
     """protocol=holdout: read the test set for the best trial, and keep every reading made."""
-    study, best = context.study, best_trial(context.study)
-    if best is None:
+    study, best, view = context.study, best_trial(context.study), context.view
+    if best is None or view is None:
         return None
     readings: list[dict[str, Any]] = marks(study).get(TEST_READINGS, [])
     for reading in readings:
@@ -187,7 +287,7 @@ def read_test(context: StudyContext) -> Mapping[str, Any] | None:
         state = context.checkpoints.load(best.number).state
     except (FileNotFoundError, DamagedCheckpoint):
         return None  # made with callbacks.checkpoint taken out, or on another machine
-    net, test = context.description.net, context.view.test
+    net, test = context.description.net, view.test
     reading = {
         "trial": best.number,
         "test_accuracy": context.engine.evaluate(net, state.tensors, test),

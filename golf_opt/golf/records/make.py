@@ -27,7 +27,7 @@ from golf_opt.golf.records.schema import CONFIG, LOG, SEEDS, WEIGHTS, Claim
 from golf_opt.golf.source import find_trial, load_trained
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.connect import opened_storage
-from golf_opt.study.description import description_of, find_study
+from golf_opt.study.description import description_of
 from golf_opt.task.arch import Net
 from golf_opt.task.data import load
 from golf_opt.task.grammar import load_arch
@@ -35,7 +35,7 @@ from golf_opt.utils.files import staged_folder
 from golf_opt.utils.processes import git_commit
 from golf_opt.utils.text import percent, show_params
 from golf_opt.utils.trials import attribute, epoch_losses, of_kind
-from golf_opt.visualization.snapshot import accuracies_of
+from golf_opt.visualization.snapshot import values_by_epoch
 
 WORDS = {
     "test": "the test set guided: it chose among {seeds} trainings{pruning}",
@@ -68,7 +68,7 @@ def make_record(config: RecordConfig) -> Path:
         study = None
         if config.study is not None:
             storage = stack.enter_context(opened_storage(config.storage))
-            study = find_study(storage, config.study)
+            study = find_net_study(storage, config.study)
         if config.source is not None:
             making = from_folder(config, study)
         else:
@@ -180,7 +180,7 @@ def log_of(study: optuna.Study, trial: FrozenTrial) -> list[str]:
         *(
             f"epoch {epoch:>3}  loss {losses.get(epoch, math.nan):.5f}  "
             f"accuracy {percent(accuracy)}"
-            for epoch, accuracy in accuracies_of(trial).items()
+            for epoch, accuracy in values_by_epoch(trial, Goal("accuracy")).items()
             if accuracy is not None
         ),
         f"train accuracy {'unknown' if train is None else percent(train)}",

@@ -23,10 +23,10 @@ from golf_opt.engines import create_engine
 from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.progress import TrainingProgress
-from golf_opt.golf.source import study_view
+from golf_opt.golf.source import find_net_study, study_view
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import CONFIRMED, mark
-from golf_opt.study.description import description_of, find_study
+from golf_opt.study.description import description_of
 from golf_opt.study.note import add_section
 from golf_opt.task import rng
 from golf_opt.task.data import View
@@ -61,7 +61,7 @@ def confirm(config: ConfirmConfig, say: Say) -> int | None:
         UsageError: there is no such study, it has no complete trial, or the data is not its own.
     """
     with opened_storage(config.storage) as storage:
-        study = find_study(storage, config.study)
+        study = find_net_study(storage, config.study)
         config = replace(config, study=study.study_name)  # it may have been given in short
         trials = complete_trials(study, config.top)
         view = study_view(study, config.data)
