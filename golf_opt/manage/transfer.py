@@ -234,7 +234,7 @@ def _renamed(key: str, renamed: Mapping[str, str]) -> str:
 def import_checkpoints(study: optuna.Study, exported: Exported, folder: Path, stop: Stop) -> None:
     description = read(exported.study.system_attrs)
     if description is None or description.objective is not None:
-        return  # a study that golf-opt did not make has none, and an objective's stay where they are
+        return  # a study not ours has none, and those of an objective stay where they are
     checkpoints = open_checkpoints(study, folder)
     for trial in unless_stopped(exported.trials, stop):
         name = checkpoint_name(trial.number)

@@ -131,6 +131,7 @@ def methods(study: optuna.Study, best: FrozenTrial) -> str:
     ]
     versions = attribute(best, "versions", dict) or {}
     parts = (plan.sampler, plan.pruner)
+    which = "The best trial" if len(plan.goals) == 1 else "The first trial of the front"
     sampler, pruner = (str(part.get("_target_")).split(".")[-1] for part in parts)
     return (
         f"{_what_was_done(plan, best)} "
@@ -138,7 +139,7 @@ def methods(study: optuna.Study, best: FrozenTrial) -> str:
         f"{versions.get('optuna', '?')} ({sampler}, {pruner}, study seed {plan.seed}); of "
         f"{sum(tally.values())} trials {tally['complete']} are complete, {tally['pruned']} were "
         f"pruned and {tally['fail']} failed. Results are those after the last epoch, not the "
-        f"best on the way. {'The best trial' if len(plan.goals) == 1 else 'Its first trial'} ran on the {attribute(best, 'engine', str) or '?'} "
+        f"best on the way. {which} ran on the {attribute(best, 'engine', str) or '?'} "
         f"engine, {attribute(best, 'device', str) or '?'}, golf_opt "
         f"{versions.get('golf_opt', '?')} at commit "
         f"{attribute(best, 'git_commit', str) or 'unknown'}, Python {versions.get('python', '?')}, "

@@ -69,11 +69,10 @@ def check_goals(plan: Plan, sampler: BaseSampler) -> None:
     Raises:
         UsageError: it is such a one.
     """
-    asked = plan.directions if isinstance(plan, StudyConfig) else None
-    stored = (
-        plan.objective.directions if isinstance(plan, StudyDescription) and plan.objective else None
-    )
-    directions = asked or stored or ()
+    if isinstance(plan, StudyConfig):
+        directions = plan.directions or {}
+    else:
+        directions = plan.objective.directions if plan.objective else {}
     if len(directions) > 1 and isinstance(sampler, optuna.samplers.CmaEsSampler):
         raise UsageError(
             "sampler is cmaes, which optimises one value alone, but directions has "

@@ -28,11 +28,10 @@ from golf_opt.study.description import (
     describe,
     description_of,
     find_study,
-    open_study,
-    say_if_changed,
 )
 from golf_opt.study.loop import StudyLoop
 from golf_opt.study.note import closing_words
+from golf_opt.study.opening import open_study, say_if_changed
 from golf_opt.task.data import View, load
 from golf_opt.task.goals import show_goals
 from golf_opt.utils.text import count

@@ -32,6 +32,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from golf_opt.config import PACKAGE
 from golf_opt.config.check import check
 from golf_opt.config.errors import did_you_mean, short
 from golf_opt.config.schema import DataConfig
@@ -241,9 +242,7 @@ def reason(error: BaseException, function: Any) -> str:
 
 
 def _is_ours(filename: str) -> bool:
-    return filename.startswith("<frozen") or Path(filename).is_relative_to(
-        Path(__file__).parents[2]
-    )
+    return filename.startswith("<frozen") or Path(filename).is_relative_to(PACKAGE)
 
 
 if __name__ == "__main__":

@@ -24,12 +24,13 @@ from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.pruning.folder import PruningFolder
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.schema import CONFIG, LOG, SEEDS, WEIGHTS, Claim
-from golf_opt.golf.source import find_trial, load_trained
+from golf_opt.golf.source import find_net_study, find_trial, load_trained
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.connect import opened_storage
 from golf_opt.study.description import description_of
 from golf_opt.task.arch import Net
 from golf_opt.task.data import load
+from golf_opt.task.goals import Goal
 from golf_opt.task.grammar import load_arch
 from golf_opt.utils.files import staged_folder
 from golf_opt.utils.processes import git_commit
