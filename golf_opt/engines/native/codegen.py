@@ -16,6 +16,7 @@ import numpy as np
 
 from golf_opt.task import arch
 from golf_opt.task.arch import Net, Node, Shape
+from golf_opt.task.inputs import InputSpec
 
 MAX_PARAMS = 1 << 20  # each has a gradient in every lane of a vector: 64 MiB
 MAX_ACTIVATIONS = 1 << 24  # positions of one image's tensor
@@ -121,7 +122,8 @@ class _Writer:
                 f"// {', '.join(node.name for node in self.net.nodes)}",
                 "namespace golf {",
                 *self.constants,
-                f"using GolfNet = Net<{self.net.num_params}, {self.first_trained},",
+                _normal(self.net.input),
+                f"using GolfNet = Net<{self.net.num_params}, {self.first_trained}, Normal,",
                 ",\n".join(f"    {layer}" for layer in layers) + ">;",
                 "}",
                 "",
@@ -197,6 +199,21 @@ def _offsets(tensors: Sequence[arch.Parameter]) -> dict[str, int]:
 def _tensor(shape: Shape, halo: int = 0) -> str:
     channels, height, width = (*shape, 1, 1)[:3]
     return f"Tensor<{channels}, {height}, {width}, {halo}>"
+
+
+def _normal(spec: InputSpec) -> str:
+    """Return the type that knows mean and standard deviation of each channel."""
+    members = [
+        f"static INLINE constexpr float {name}(int c) {{ return {_chosen(values)}; }}"
+        for name, values in (("mean", spec.mean), ("std", spec.std))
+    ]
+    return f"struct Normal {{ {' '.join(members)} }};"
+
+
+def _chosen(values: Sequence[float]) -> str:
+    """Return the C++ that takes value c: device code has no way to a table of constants."""
+    *others, last = map(_float, values)
+    return "".join(f"c == {c} ? {value} : " for c, value in enumerate(others)) + last
 
 
 def _float(value: float) -> str:
