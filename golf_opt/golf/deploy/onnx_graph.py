@@ -48,16 +48,11 @@ def onnx_model(net: Net, tensors: Mapping[str, Array], about: Mapping[str, str])
 
 def _doc(spec: InputSpec) -> str:
     return (
-        f"images: uint8 {list(_input(spec))} as in the data, from 0 to 255, not normalised; the "
+        f"images: uint8 [n, {', '.join(map(str, spec.shape))}] as in the data, from 0 to 255, not "
+        "normalised; the "
         f"model does that itself. scores: float32 [n, {spec.classes}], before any softmax, of the "
         f"classes {', '.join(spec.class_names)}."
     )
-
-
-def _input(spec: InputSpec) -> tuple[str | int, ...]:
-    """Return the shape of images: of one channel, they have no dimension for it."""
-    channels, height, width = spec.shape
-    return ("n", height, width) if channels == 1 else ("n", channels, height, width)
 
 
 class _Graph:
@@ -72,7 +67,6 @@ class _Graph:
     def build(self) -> Any:
         self._add("Cast", to=TensorProto.FLOAT)
         spec = self._net.input
-        self._add("Reshape", self._constant("input_shape", np.array([-1, *spec.shape])))
         for operator, name in (("Sub", "mean"), ("Div", "std")):
             values = np.array(getattr(spec, name)).reshape(-1, 1, 1) * 255
             self._add(operator, self._constant(name, values.astype(np.float32)))
@@ -82,7 +76,7 @@ class _Graph:
         return helper.make_graph(
             self._nodes,
             self._net.name,
-            [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, _input(spec))],
+            [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["n", *spec.shape])],
             [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", spec.classes])],
             list(self._constants.values()),
         )
