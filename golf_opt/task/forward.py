@@ -18,7 +18,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from golf_opt.config.errors import UsageError
-from golf_opt.task import arch
+from golf_opt.task import layers
 from golf_opt.task.arch import Net, Node
 from golf_opt.task.inputs import InputSpec
 
@@ -97,10 +97,10 @@ def work_of(net: Net) -> int:
 def _sizes(node: Node) -> tuple[int, int]:
     """Return how many numbers of an image a layer writes, and how many it has side by side."""
     written = math.prod(node.output_shape)
-    if not isinstance(node.layer, arch.Conv):
+    if not isinstance(node.layer, layers.Conv):
         return written, math.prod(node.input_shape)
     window = node.layer.kernel**2 * (
-        1 if isinstance(node.layer, arch.Depthwise) else node.input_shape[0]
+        1 if isinstance(node.layer, layers.Depthwise) else node.input_shape[0]
     )
     return written, window * math.prod(node.output_shape[1:])
 
@@ -138,36 +138,36 @@ def _apply(node: Node, tensors: Tensors, x: Array) -> Array:
         + [f"buffers/{b.name}" for b in node.buffers]
     }
     match layer:
-        case arch.Conv():
+        case layers.Conv():
             return _add(_convolve(layer, x, own["weight"]), own.get("bias"))
-        case arch.Linear():
+        case layers.Linear():
             return _add(own["weight"] @ x.reshape(-1, x.shape[-1]), own.get("bias"))
-        case arch.BatchNorm():
+        case layers.BatchNorm():
             scale = own["weight"] / np.sqrt(own["running_var"] + layer.EPS)
             return _add(x * _per_channel(scale, x), own["bias"] - own["running_mean"] * scale)
-        case arch.ReLU():
+        case layers.ReLU():
             return np.maximum(x, 0)
-        case arch.LeakyReLU():
+        case layers.LeakyReLU():
             return _leaky(x, np.asarray(layer.slope, dtype=x.dtype))
-        case arch.PReLU():
+        case layers.PReLU():
             return _leaky(x, _per_channel(own["weight"], x))
-        case arch.MaxPool():
+        case layers.MaxPool():
             return _max_pool(x, layer.size)
-        case arch.GlobalAvgPool():
+        case layers.GlobalAvgPool():
             means: Array = x.mean(axis=(1, 2))
             return means
-        case arch.Dropout():
+        case layers.Dropout():
             return x
     raise AssertionError(f"no evaluation of {layer.kind}")
 
 
-def _convolve(layer: arch.Conv, x: Array, weight: Array) -> Array:
+def _convolve(layer: layers.Conv, x: Array, weight: Array) -> Array:
     """Cross-correlate [c, h, w, n] with [o, c, k, k], or [c, 1, k, k] where depthwise."""
     pad, k = layer.pad, layer.kernel
     if pad:
         x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     shifted = _windows(x, k, layer.stride)
-    if isinstance(layer, arch.Depthwise):
+    if isinstance(layer, layers.Depthwise):
         return _depthwise(shifted, weight[:, 0].reshape(-1, k * k))
     columns = next(shifted) if k == 1 else np.stack(list(shifted), axis=1)  # [c, k * k, h, w, n]
     shape = columns.shape[-3:]

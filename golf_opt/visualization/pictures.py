@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from golf_opt.engines.base import Tensors
-from golf_opt.task.arch import Conv, Net
+from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 from golf_opt.task.forward import logits
 from golf_opt.task.inputs import InputSpec
+from golf_opt.task.layers import Conv
 from golf_opt.visualization.plots import BLUE, ORANGE, paper, to_svg
 
 if TYPE_CHECKING:
