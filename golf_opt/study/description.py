@@ -178,7 +178,12 @@ def _show_layer(row: Mapping[str, Any]) -> str:
 
 
 def describe(config: StudyConfig, view: View, command: str) -> StudyDescription:
-    """Return the description of the study that a user asks for."""
+    """Return the description of the study that a user asks for.
+
+    Raises:
+        UsageError: the architecture is none, or does not fit the data.
+    """
+    build_net(config.arch, view.input)
     asked = ("arch", "space", "sampler", "pruner", "protocol", "epochs", "trials", "seed")
     return StudyDescription.model_validate(
         {key: getattr(config, key) for key in asked}
