@@ -134,7 +134,7 @@ def tiny_net(*layers: dict[str, object]) -> Net:
 
 
 RESIDUAL: list[dict[str, Any]] = [  # what a net of today may be: sums, windows with two sides
-    {"kind": "conv", "channels": 4, "kernel": [3, 5], "padding": "same"},
+    {"kind": "conv", "channels": 4, "kernel": [3, 5], "stride": 2, "padding": "same"},
     {"kind": "gelu"},
     {"kind": "batch_norm", "name": "first"},
     {"kind": "conv", "channels": 4, "kernel": 3, "padding": "same", "bias": False},
