@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import RESIDUAL
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -66,7 +67,15 @@ NETS: dict[str, list[dict[str, Any]]] = {
     "average": [conv(26, 1), RELU, POOL, kind("pointwise", channels=10), kind("global_avg_pool")],
     "odd edges": [conv(2, 4), kind("batch_norm"), RELU, POOL, RELU, conv(3, 4), POOL, POOL, LINEAR],
     "everything": EVERYTHING,
-}
+    "residual": [*RESIDUAL, LINEAR],
+    "rectangles": [
+        kind("scale"), POOL,
+        conv(3, [1, 5], stride=[2, 1]), kind("scale"), kind("max_pool", size=[1, 2]),
+        conv(4, [5, 1], padding="same", bias=False, name="early"), kind("batch_norm"), kind("tanh"),
+        conv(4, [3, 5], padding="same", bias=False), kind("add", of="early"),
+        kind("avg_pool"), kind("gelu"), POOL, LINEAR,
+    ],
+}  # fmt: skip
 
 
 def net_of(layers: list[dict[str, Any]]) -> arch.Net:
@@ -158,32 +167,52 @@ def test_one_image_is_a_batch() -> None:
     check_gradients(net_of(NETS["relu"]), 1, images=8)
 
 
+def side_of(draw: st.DrawFn, most: int) -> Any:
+    """A window's size, as one number or as height and width."""
+    one = draw(st.integers(1, most))
+    return one if draw(st.booleans()) else [one, draw(st.integers(1, most))]
+
+
 @st.composite
 def architectures(draw: st.DrawFn) -> list[dict[str, Any]]:
     layers: list[dict[str, Any]] = []
-    side = 28
-    for _ in range(draw(st.integers(1, 4))):
-        what = draw(st.sampled_from(["conv", "depthwise", "pointwise", "max_pool", "batch_norm"]))
+
+    def shape() -> tuple[int, ...]:
+        return net_of([*layers, LINEAR]).nodes[-1].input_shape
+
+    for block in range(draw(st.integers(1, 4))):
+        side = min(shape()[1:]) if layers else 28
+        what = draw(st.sampled_from([
+            "conv", "depthwise", "pointwise", "max_pool", "avg_pool", "batch_norm", "residual",
+        ]))  # fmt: skip
         if what in ("conv", "depthwise"):
-            kernel = draw(st.integers(1, min(6, side)))
-            same = kernel % 2 == 1 and draw(st.booleans())
-            stride = draw(st.sampled_from([1, 1, 2, 3]))
+            kernel = side_of(draw, min(6, side))
+            odd = all(k % 2 for k in ([kernel] if isinstance(kernel, int) else kernel))
+            same = odd and draw(st.booleans())
+            stride = draw(st.sampled_from([1, 1, 2, 3, [1, 2], [2, 1]]))
             more = {"padding": "same" if same else "valid", "bias": draw(st.booleans())}
             layers.append(kind(what, kernel=kernel, stride=stride, **more))
             if what == "conv":
                 layers[-1]["channels"] = draw(st.integers(1, 9))
         elif what == "pointwise":
-            layers.append(kind(what, channels=draw(st.integers(1, 20))))
-        elif what == "max_pool":
-            layers.append(kind(what, size=draw(st.integers(1, min(4, side)))))
+            stride = draw(st.sampled_from([1, 2, [1, 2]]))
+            layers.append(kind(what, channels=draw(st.integers(1, 20)), stride=stride))
+        elif what in ("max_pool", "avg_pool"):
+            layers.append(kind(what, size=side_of(draw, min(4, side))))
+        elif what == "residual":  # right behind, behind a normalisation, or the sum of a sum
+            layers.append(kind("scale", name=f"start{block}"))
+            inside = [conv(shape()[0], 3, padding="same", bias=False), kind("batch_norm")]
+            layers += draw(st.sampled_from([[], inside, inside[:1], inside[1:]]))
+            layers.append(kind("add", of=f"start{block}", name=f"sum{block}"))
+            layers += [kind("add", of=f"sum{block}")] if draw(st.booleans()) else []
         else:
             layers.append(kind(what))
-        then = draw(st.sampled_from([None, "relu", "prelu", "leaky_relu", "dropout"]))
+        then = draw(st.sampled_from([
+            None, "relu", "prelu", "leaky_relu", "dropout", "gelu", "hard_swish", "tanh", "scale",
+        ]))  # fmt: skip
         layers += [kind(then)] if then else []
-        side = net_of([*layers, LINEAR]).nodes[-1].input_shape[1]
-        if side >= 2 and draw(st.booleans()):
+        if min(shape()[1:]) >= 2 and draw(st.booleans()):
             layers.append(POOL)
-        side = net_of([*layers, LINEAR]).nodes[-1].input_shape[1]
     return [*layers, LINEAR]
 
 

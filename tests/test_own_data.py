@@ -147,9 +147,7 @@ def test_a_name_of_torchvisions_that_is_not_there(
 ) -> None:
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    with pytest.raises(
-        UsageError, match=r"data=cifar10 wants torchvision.s CIFAR10 in .*data.root"
-    ):
+    with pytest.raises(UsageError, match=r"data=cifar10 wants torchvision.s CIFAR10 .*data.root"):
         load(DataConfig("cifar10", tmp_path))
 
 
