@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from conftest import Ran, every_layer_net, net, random_tensors, tiny_net
+from conftest import Ran, every_layer_net, net, random_tensors, residual_net, tiny_net
 from safetensors import safe_open
 
 from golf_opt.config.errors import UsageError
@@ -28,6 +28,7 @@ from golf_opt.golf.weights import read_weights
 from golf_opt.task.arch import Net
 from golf_opt.task.data import View, load
 from golf_opt.task.forward import logits
+from golf_opt.task.inputs import MNIST, InputSpec
 
 CC = shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
 needs_cc = pytest.mark.skipif(CC is None, reason="there is no C compiler")
@@ -52,6 +53,8 @@ int main(void)
 
 SMALL = [
     every_layer_net(),
+    residual_net(),
+    tiny_net({"kind": "scale"}, {"kind": "max_pool", "size": [3, 2]}, {"kind": "hard_swish"}),
     tiny_net({"kind": "conv", "channels": 3, "kernel": 4, "stride": 3}, {"kind": "batch_norm"}),
     tiny_net({"kind": "conv", "channels": 2, "kernel": 5, "padding": "same", "stride": 2}),
     tiny_net({"kind": "pointwise", "channels": 3}, {"kind": "depthwise", "kernel": 3, "stride": 2}),
@@ -165,7 +168,7 @@ def test_c_compiles_as_cpp_and_with_buffers_on_the_stack(tmp_path: Path, small_v
 def test_onnx_says_what_it_wants() -> None:
     of = net("c4-5-4")
     model = onnx.load_from_string(exported(TrainedNet("mine", of, random_tensors(of)), "onnx"))
-    assert "uint8 [n, 28, 28]" in model.doc_string and "not normalised" in model.doc_string
+    assert "uint8 [n, 1, 28, 28]" in model.doc_string and "not normalised" in model.doc_string
     facts = {row.key: row.value for row in model.metadata_props}
     assert facts["net"] == "mine" and facts["arch"] == "c4-5-4"
     assert facts["accuracy"] == "accuracy not measured"
@@ -193,7 +196,7 @@ def test_safetensors_holds_weights_under_plain_names(tmp_path: Path) -> None:
     with safe_open(path, framework="numpy") as file:
         header = file.metadata()
         assert set(file.keys()) == {t.name for t in (*of.parameters, *of.buffers)}
-    assert (header["input_mean"], header["input_std"]) == ("0.1307", "0.3081")
+    assert InputSpec(**json.loads(header["input"])) == MNIST
     assert json.loads(header["layers"]) == of.describe()
     again, renamed = read_weights(path, of)
     assert renamed == []

@@ -1,8 +1,10 @@
-"""Where Hydra finds configurations: files, each read through our gate, and names of the grammar."""
+"""Where Hydra finds configurations: files, each read through our gate, and names with no file."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
@@ -11,7 +13,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
-from golf_opt.config import CONF_DIR, yaml_file
+from golf_opt.config import CONF_DIR, load_yaml, yaml_file
 from golf_opt.config.errors import UsageError
 from golf_opt.task.grammar import parse_grammar, read_arch
 
@@ -45,11 +47,32 @@ class CheckedSource(FileConfigSource):
         return ConfigResult(self.provider, f"file://{self.path}", content, header)
 
 
-class GrammarSource(ConfigSource):
-    """Lets Hydra compose what there is no file of in conf/.
+Choice = Callable[[str], Mapping[str, Any] | None]
 
-    A source of configs, `arch://grammar`, whose group `arch` holds every name of the grammar, and
-    whose group `space` every file that is named by its path, as in `space=my_space.yaml`.
+
+def _data(name: str) -> Mapping[str, Any] | None:
+    """Return the configuration of data by a name of torchvision's, or by a path."""
+    is_path = "/" in name or name.endswith(".npz") or Path(name).is_dir()
+    return {**load_yaml(CONF_DIR / "data" / "auto.yaml"), "name": name} if is_path else None
+
+
+def _space(name: str) -> Mapping[str, Any] | None:
+    """Return the space of a file that is named by its path."""
+    if not name.endswith(FILES):
+        return None
+    content = yaml_file.load_plain(Path(name), "of parameters")
+    if "defaults" in content:
+        raise UsageError(f"{name} has defaults, but must have parameters alone.")
+    return content
+
+
+CHOICES: Mapping[str, Choice] = {"arch": parse_grammar, "data": _data, "space": _space}
+
+
+class GrammarSource(ConfigSource):
+    """Lets Hydra compose `arch=c4-5-4` or `data=photos/` although there is no file of that name.
+
+    A source of configs, `arch://grammar`; CHOICES says what a name stands for in each group.
     """
 
     @staticmethod
@@ -57,35 +80,25 @@ class GrammarSource(ConfigSource):
         return "arch"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        group, name = self._parts(config_path)
-        if group == "space":
-            content = yaml_file.load_plain(Path(name), "of parameters")
-            if "defaults" in content:
-                raise UsageError(f"{name} has defaults, but must have parameters alone.")
-        else:
-            content = parse_grammar(name) or {}
-        origin = f"arch://{self.path}"
-        return ConfigResult(
-            self.provider, origin, OmegaConf.create(content), header={"package": None}
-        )
+        content = OmegaConf.create(dict(self._choice(config_path) or {}))
+        header: dict[str, str | None] = {"package": None}
+        return ConfigResult(self.provider, f"arch://{self.path}", content, header)
 
     def is_group(self, config_path: str) -> bool:
-        return config_path in ("", "arch")
+        return config_path in ("", *CHOICES)
 
     def is_config(self, config_path: str) -> bool:
-        group, name = self._parts(config_path)
-        if group == "space":
-            return name.endswith(FILES)
-        return group == "arch" and parse_grammar(name.removesuffix(".yaml")) is not None
+        return self._choice(config_path) is not None
 
     def available(self) -> bool:
         return True
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        return ["arch"] if config_path == "" and results_filter != ObjectType.CONFIG else []
+        return [*CHOICES] if config_path == "" and results_filter != ObjectType.CONFIG else []
 
     @staticmethod
-    def _parts(config_path: str) -> tuple[str, str]:
-        """Return the group, and what the user named of it."""
+    def _choice(config_path: str) -> Mapping[str, Any] | None:
         group, _, name = config_path.partition("/")
-        return group, name
+        if group != "space":  # whose files have their whole name
+            name = name.removesuffix(".yaml")
+        return CHOICES[group](name) if group in CHOICES else None

@@ -17,13 +17,10 @@ from golf_opt.config.errors import UsageError
 
 @model
 class DataConfig:
-    name: Literal["auto", "mnist", "fashion", "digits"]
-    root: types.FilePath
-
-
-@model
-class DataFolder:
-    root: types.FilePath
+    name: types.DataName  # of a data set, or the path of a file or folder
+    root: types.FilePath  # of the data sets with a name
+    size: types.PictureSize = None  # height and width that pictures are scaled to
+    grey: StrictBool = False  # whether pictures become grey
 
 
 @model
@@ -135,7 +132,7 @@ class WorkerConfig(Common):
 
     study: types.ExistingStudy
     objective: types.Objective | None  # that the study is of; it is never taken from a database
-    data: DataFolder
+    data: DataConfig
     callbacks: types.Callbacks
     engine: EngineConfig
 

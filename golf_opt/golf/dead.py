@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from golf_opt.engines.base import Tensors
-from golf_opt.task import arch
+from golf_opt.task import layers
 from golf_opt.task.arch import Net, Node, build_net
+from golf_opt.task.forward import ELEMENTWISE
 from golf_opt.task.grammar import parse_grammar
 
 Mask = npt.NDArray[np.bool_]
@@ -76,30 +77,37 @@ def clear(net: Net, tensors: Tensors) -> Tensors:
 def fold(net: Net, tensors: Tensors) -> Tensors:
     """Return the tensors with constant channels folded into biases, and cleared."""
     folded = clear(net, tensors)
-    values = np.full(arch.INPUT_SHAPE[0], np.nan)
+    values = np.full(net.input.shape[0], np.nan)
+    given: list[Floats] = []  # by each node
     for node in net.nodes:
         values = _constants(node, values, folded, write=node.name not in _tied(net))
+        if node.of is not None:
+            values = values + given[node.of]
+        given.append(values)
     return clear(net, folded)
 
 
 def shrink(net: Net, tensors: Tensors) -> tuple[Net, Tensors]:
     """Return the net without its dead channels, and its tensors; the same net if there are none.
 
-    A layer keeps one channel at least.
+    A layer keeps one channel at least, and all of those that go into a sum or come out of one.
     """
     if _tied(net):
         return net, tensors
     keeps: dict[str, tuple[Mask, Mask]] = {}  # node -> channels of its output, of its input
-    keep = np.ones(arch.NUM_CLASSES, dtype=bool)
-    for node in reversed(net.nodes):
+    keep = np.ones(net.input.classes, dtype=bool)
+    whole = _kept_whole(net)
+    for place, node in reversed(list(enumerate(net.nodes))):
         after, keep = keep, _reads(node, keep, tensors) if _is_dense(node) else keep
+        if place - 1 in whole:
+            keep = np.ones_like(keep)
         if not keep.any() or node is net.nodes[0]:
             keep = np.arange(len(keep)) == 0
         keeps[node.name] = after, keep
     if all(after.all() for after, _ in keeps.values()):
         return net, tensors
     widths = [int(keeps[node.name][0].sum()) for node in net.nodes if _is_dense(node)]
-    small = build_net({"name": _name(net, widths[:-1]), "layers": _rows(net, keeps)})
+    small = build_net({"name": _name(net, widths[:-1]), "layers": _rows(net, keeps)}, net.input)
     return small, _cut(net, small, tensors, keeps)
 
 
@@ -107,13 +115,22 @@ def _tied(net: Net) -> set[str]:
     return {node.name for node in net.nodes if node.shared}
 
 
+def _kept_whole(net: Net) -> set[int]:
+    """Return the nodes whose outputs have the channels of a sum, which must stay as they are."""
+    starts = [0, *(place for place, node in enumerate(net.nodes) if _is_dense(node))]
+    start_of = {place: max(s for s in starts if s <= place) for place in range(len(net.nodes))}
+    sums = [(place, node.of) for place, node in enumerate(net.nodes) if node.of is not None]
+    summed = {start_of[place] for pair in sums for place in pair}
+    return {place for place, start in start_of.items() if start in summed}
+
+
 def _is_dense(node: Node) -> bool:
     """Whether every output channel reads every input channel."""
-    return isinstance(node.layer, (arch.Conv, arch.Linear)) and not _is_depthwise(node)
+    return isinstance(node.layer, (layers.Conv, layers.Linear)) and not _is_depthwise(node)
 
 
 def _is_depthwise(node: Node) -> bool:
-    return isinstance(node.layer, arch.Depthwise)
+    return isinstance(node.layer, layers.Depthwise)
 
 
 def _by_channel(node: Node, weight: Floats) -> Floats:
@@ -128,7 +145,7 @@ def _weight(node: Node, tensors: Tensors, name: str = "weight") -> Floats | None
 def _reads(node: Node, needed: Mask, tensors: Tensors) -> Mask:
     """Return which input channels the needed output channels depend on."""
     weight = _weight(node, tensors)
-    if weight is None or isinstance(node.layer, arch.PReLU):
+    if weight is None or isinstance(node.layer, layers.PReLU):
         return needed
     if _is_dense(node):
         return np.asarray(_by_channel(node, weight)[needed].any(axis=(0, 2)))
@@ -137,11 +154,14 @@ def _reads(node: Node, needed: Mask, tensors: Tensors) -> Mask:
 
 def _backward(net: Net, tensors: Tensors) -> Iterator[tuple[Node, Mask, Mask]]:
     """Yield each node from the last, with the output and the input channels that have an effect."""
-    needed = np.ones(arch.NUM_CLASSES, dtype=bool)
-    for node in reversed(net.nodes):
+    reads = np.ones(net.input.classes, dtype=bool)
+    added: dict[int, Mask] = {}  # what sums further on need of a node
+    for place, node in reversed(list(enumerate(net.nodes))):
+        needed = reads | added.pop(place, np.zeros_like(reads))
         reads = _reads(node, needed, tensors)
+        if node.of is not None:
+            added[node.of] = needed | added.get(node.of, np.zeros_like(needed))
         yield node, needed, reads
-        needed = reads
 
 
 def _constants(node: Node, values: Floats, tensors: Tensors, write: bool) -> Floats:
@@ -152,19 +172,24 @@ def _constants(node: Node, values: Floats, tensors: Tensors, write: bool) -> Flo
     layer = node.layer
     weight, bias = _weight(node, tensors), _weight(node, tensors, "bias")
     match layer:
-        case arch.ReLU():
+        case layers.ReLU():
             return np.maximum(values, 0)
-        case arch.LeakyReLU():
+        case layers.LeakyReLU():
             return np.where(values < 0, layer.slope * values, values)
-        case arch.PReLU():
+        case layers.PReLU():
             assert weight is not None
             return np.where(values < 0, weight * values, values)
-        case arch.BatchNorm():
+        case layers.GELU() | layers.HardSwish() | layers.Tanh():
+            return ELEMENTWISE[layer.kind](values)
+        case layers.Scale():
+            assert weight is not None
+            return np.where(weight == 0, 0, weight * values)
+        case layers.BatchNorm():
             assert weight is not None and bias is not None
             mean, var = (tensors[f"buffers/{node.name}.running_{kind}"] for kind in ("mean", "var"))
             scaled = (values - mean) / np.sqrt(var + layer.EPS) * weight + bias
             return np.where(weight == 0, bias, scaled)
-        case arch.Conv() | arch.Linear():
+        case layers.Conv() | layers.Linear():
             assert weight is not None
             return _fold_into(node, values, weight, bias, write)
     return values
@@ -176,7 +201,7 @@ def _fold_into(
     """Fold the constants that a convolution or linear layer reads; return those it gives."""
     depthwise = _is_depthwise(node)
     by_channel = weight.reshape(len(weight), -1, 1) if depthwise else _by_channel(node, weight)
-    padded = isinstance(node.layer, arch.Conv) and node.layer.pad > 0
+    padded = isinstance(node.layer, layers.Conv) and any(node.layer.pads)
     for channel in np.flatnonzero(~np.isnan(values)) if write else ():
         rows = np.array([channel]) if depthwise else np.arange(len(weight))
         at = (rows, slice(None)) if depthwise else (rows, channel)
@@ -197,7 +222,7 @@ def _rows(net: Net, keeps: dict[str, tuple[Mask, Mask]]) -> list[dict[str, Any]]
     rows = []
     for node in net.nodes:
         options = {"name": node.name, "kind": node.layer.kind} | node.layer.options
-        width = "features" if isinstance(node.layer, arch.Linear) else "channels"
+        width = "features" if isinstance(node.layer, layers.Linear) else "channels"
         if _is_dense(node):
             options[width] = int(keeps[node.name][0].sum())
         rows.append(options)

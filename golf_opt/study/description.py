@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 import optuna
 from optuna.storages import BaseStorage
@@ -19,13 +22,14 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    model_validator,
 )
 
 from golf_opt import __version__
 from golf_opt.config import defaults, types
 from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
-from golf_opt.config.schema import StudyConfig
+from golf_opt.config.schema import DataConfig, StudyConfig
 from golf_opt.engines.base import Job
 from golf_opt.storage import gate
 from golf_opt.storage.optuna_internals import id_of_study
@@ -34,7 +38,9 @@ from golf_opt.study.space import Space, build_space
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import View
 from golf_opt.task.goals import Goal, show_goals
+from golf_opt.task.inputs import MNIST, InputSpec
 from golf_opt.task.recipe import Candidate
+from golf_opt.utils.text import slug
 from golf_opt.visualization.snapshot import StudySnapshot
 
 DESCRIPTION = "golf_opt:study"
@@ -66,13 +72,6 @@ def _made_by(build: Callable[[Any, Mapping[str, Any]], object]) -> AfterValidato
         return node
 
     return AfterValidator(check_made)
-
-
-def _net(arch: dict[str, Any] | None, before: Mapping[str, Any]) -> None:
-    if (arch is None) != (before.get("objective") is not None):
-        raise ValueError("a study has either an arch or an objective")
-    if arch is not None:
-        build_net(arch)
 
 
 def _space(space: dict[str, Any], before: Mapping[str, Any]) -> None:
@@ -111,11 +110,14 @@ class StudyDescription(BaseModel):
     format: types.Positive = FORMAT
     version: Short  # of golf_opt, which stored this
     objective: Objective | None = None  # of the user's; None: the accuracy of a net of ours
-    arch: Annotated[dict[str, Any] | None, _made_by(_net)]  # name and layers; an objective has none
+    arch: dict[str, Any] | None  # name and layers; an objective has none
     space: Annotated[dict[str, Any], _made_by(_space)]
     sampler: Part  # _target_ and arguments
     pruner: Part  # likewise
-    data: Literal["mnist", "fashion", "digits", ""]  # nothing: an objective that asks for none
+    data: Annotated[str, Field(max_length=4096)]  # a name, or a path as typed; or nothing at all
+    size: types.PictureSize = None  # that the data's pictures were scaled to
+    grey: bool = False  # whether they were made grey
+    input: InputSpec = MNIST  # what the data has nets take and give
     digest: Short  # of what a trial sees of the data, see `View.digest`
     num_train: Annotated[int, Field(ge=0)]  # images
     protocol: Literal["test", "holdout"]
@@ -124,7 +126,17 @@ class StudyDescription(BaseModel):
     seed: types.Seed
     command: str  # what the user typed
 
-    @property
+    @model_validator(mode="after")
+    def _arch_is_a_net(self) -> Self:
+        if (self.arch is None) != (self.objective is not None):
+            raise ValueError("a study has either an arch or an objective")
+        try:
+            _ = self.arch and self.net
+        except gate.UNREADABLE as error:
+            raise ValueError(gate.reason(error)) from error
+        return self
+
+    @cached_property
     def net(self) -> Net:
         """The net that the study trains.
 
@@ -133,7 +145,7 @@ class StudyDescription(BaseModel):
         """
         if self.arch is None:
             raise UsageError(f"{self.subject} is a function of yours, and no net of ours.")
-        return build_net(self.arch)
+        return build_net(self.arch, self.input)
 
     @property
     def subject(self) -> str:
@@ -152,9 +164,22 @@ class StudyDescription(BaseModel):
         rows = self.objective.directions.items()
         return tuple(Goal(name, direction, accuracy=False) for name, direction in rows)
 
+    def data_config(self, given: DataConfig) -> DataConfig:
+        """Return where the study's data is to be had: where `given` says, or as it was typed."""
+        if given.name != "auto":
+            return given
+        return replace(given, name=self.data, size=self.size, grey=self.grey)
+
     @property
     def data_and_digest(self) -> str:
         return f"{self.data} ({self.digest})" if self.data else ""
+
+    def with_source(self, digest: str) -> StudyDescription:
+        """Return the description with the hash of the objective's source file, if it has one."""
+        if self.objective is None:
+            return self
+        known = self.objective.model_copy(update={"digest": digest})
+        return self.model_copy(update={"objective": known})
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -168,7 +193,7 @@ class StudyDescription(BaseModel):
         """`c4-5-4`, or `c4-5-4@digits-holdout-2epochs`: what is not default is in the name."""
         usual = "mnist" if self.objective is None else ""
         marks = [
-            "" if self.data == usual else self.data,
+            "" if self.data == usual else slug(Path(self.data).stem),
             "" if self.protocol == "test" else self.protocol,
             "" if self.epochs == defaults("study")["epochs"] else f"{self.epochs}epochs",
         ]
@@ -213,25 +238,28 @@ def _show_layer(row: Mapping[str, Any]) -> str:
     return f"{row['kind']}({options})"
 
 
-def describe(
-    config: StudyConfig, view: View | None, command: str, digest: str = ""
-) -> StudyDescription:
+def describe(config: StudyConfig, view: View | None, command: str) -> StudyDescription:
     """Return the description of the study that a user asks for.
 
     Args:
         config: what they ask for.
         view: of the data; None: an objective that asks for none.
         command: what they typed.
-        digest: of an objective's source file.
+
+    Raises:
+        UsageError: the architecture is none, or does not fit the data.
     """
+    if config.arch is not None and view is not None:
+        build_net(config.arch, view.input)
     asked = ("arch", "space", "sampler", "pruner", "protocol", "epochs", "trials", "seed")
     data: dict[str, Any] = {"data": "", "digest": "", "num_train": 0}
-    if view is not None:
-        data = {"data": view.dataset, "digest": view.digest, "num_train": len(view.train)}
+    if view is not None and config.data is not None:
+        data = {"data": view.dataset, "size": config.data.size, "grey": config.data.grey}
+        data |= {"digest": view.digest, "num_train": len(view.train), "input": view.input}
     objective = None
     if config.objective is not None:
         directions = config.directions or ONE_VALUE
-        objective = {"name": config.objective, "digest": digest, "directions": directions}
+        objective = {"name": config.objective, "digest": "", "directions": directions}
     return StudyDescription.model_validate(
         {key: getattr(config, key) for key in asked}
         | data

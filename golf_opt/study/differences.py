@@ -33,8 +33,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
         if before["directions"] != now["directions"] and before["protocol"] == now["protocol"]:
             found.append(Difference("directions", before["directions"], now["directions"]))
     found += _of_spaces(before["space"], now["space"])
-    if before["data"] != now["data"]:
-        names = [row["data"].partition(" ")[0] or NOTHING for row in (before, now)]
+    if before["data"].rpartition("(")[2] != now["data"].rpartition("(")[2]:  # by whatever path
+        names = [row["data"].rpartition(" ")[0] or NOTHING for row in (before, now)]
         same = names[0] == names[1]
         shown = (before["data"], now["data"]) if same else (names[0], names[1])
         found.append(Difference("data", *shown, "" if same else names[1]))

@@ -154,8 +154,8 @@ class StudyLoop:
         seed = rng.derive(self._plan.seed, "trial", trial.number)  # weights, data order, dropout
         try:
             values = self._parts.space.values(trial)
-            if self._parts.net is not None:
-                return Job(self._parts.net, Candidate(**values), seed, self._plan.epochs)
+            if self._plan.objective is None:
+                return Job(self._plan.net, Candidate(**values), seed, self._plan.epochs)
             folder = self._checkpoints.folder / str(trial.number)
             return Call(values, seed, self._plan.epochs, trial.number, folder)
         except UsageError as error:
@@ -199,14 +199,14 @@ class StudyLoop:
 
     def _finish(self, run: TrialRun, state: TrialState) -> None:
         """Store what a trial came to besides its reported values, end it, free its lane."""
-        if self._parts.net is not None:
+        if self._plan.objective is None:
             run.trial.set_user_attr("epoch_losses", [result.loss for result in run.history])
         time_s = round(sum(result.time_s for result in run.history), 3)
         run.trial.set_user_attr("time_s", time_s)
         values = None
         if state == TrialState.COMPLETE:
             values = list(run.history[-1].values)
-            if self._parts.net is not None:
+            if self._plan.objective is None:
                 run.trial.set_user_attr("train_accuracy", run.history[-1].train_accuracy)
         self._call("on_trial_end", run, state)
         self._study.tell(run.trial, values, state, skip_if_finished=True)

@@ -108,6 +108,6 @@ def _name_to_take(
         if name not in known:
             return name, False
         stored = readable(name, known[name])
-        if stored is not None and stored.identity() == description.identity():
+        if stored is not None and not differences(stored.identity(), description.identity()):
             return name, True
     raise AssertionError("there are more names than studies")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from optuna.pruners import NopPruner
 from optuna.storages import InMemoryStorage
@@ -23,7 +23,6 @@ from golf_opt.storage.studies import mark, marks, num_finished
 from golf_opt.study.build import Parts, build_parts, check_targets, sampler_maker
 from golf_opt.study.callbacks import Say, StudyContext
 from golf_opt.study.description import (
-    ONE_VALUE,
     StudyDescription,
     describe,
     description_of,
@@ -64,13 +63,12 @@ def run_study(config: StudyConfig, typed: str, say: Say) -> Outcome:
     parts = build_parts(config, config.callbacks)
     points = [parts.space.check_point(point) for point in config.study.enqueue]
     view = load_view(config.data, config.protocol, parts, say) if config.data else None
+    plan = describe(config, view, typed)
     with (
-        contextlib.closing(
-            engine_for(config, config.directions or ONE_VALUE, parts, view, say)
-        ) as engine,
+        contextlib.closing(engine_for(config.engine, plan, config.data, view, say)) as engine,
         opened_storage(config.storage) as storage,
     ):
-        description = describe(config, view, typed, getattr(engine, "digest", ""))
+        description = plan.with_source(getattr(engine, "digest", ""))
         say_what_cannot_be(description, parts, say)
         name = config.study.name or description.default_name
         study, new = open_study(storage, name, description, say)
@@ -99,72 +97,48 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
             check_targets(part, getattr(description, part))
         check_same_objective(worker, description)
         parts = build_parts(description, worker.callbacks)
-        data = DataConfig(description.data, worker.data.root) if description.data else None
+        data = description.data_config(worker.data) if description.data else None
         view = load_view(data, description.protocol, parts, say) if data else None
         if view is not None and view.digest != description.digest:
             here = description.model_copy(update={"digest": view.digest}).data_and_digest
             raise UsageError(
                 f"study {worker.study!r} is another study: data was {description.data_and_digest} "
-                f"and is {here}; data.root must be a folder with what it was made with."
+                f"and is {here}; give data=, or data.root, with what it was made with."
             )
-        config = ToRun(worker.engine, worker.objective, data, description.protocol)
-        names = [goal.name for goal in description.goals]
-        with contextlib.closing(engine_for(config, names, parts, view, say)) as engine:
+        with contextlib.closing(engine_for(worker.engine, description, data, view, say)) as engine:
             say_if_changed(description.objective, getattr(engine, "digest", ""), say)
             say_what_cannot_be(description, parts, say)
             context = StudyContext(study, engine, worker.folder, description, view, say)
             return run_trials(context, parts, "worker", new=False)
 
 
-class Runnable(Protocol):
-    """What an engine is chosen by."""
-
-    @property
-    def engine(self) -> EngineConfig: ...
-
-    @property
-    def objective(self) -> str | None: ...
-
-    @property
-    def data(self) -> DataConfig | None: ...
-
-    @property
-    def protocol(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class ToRun:
-    """A worker's `Runnable`: its own engine and objective, and the study's data."""
-
-    engine: EngineConfig
-    objective: str | None
-    data: DataConfig | None
-    protocol: str
-
-
 def engine_for(
-    config: Runnable, names: Iterable[str], parts: Parts, view: View | None, say: Say
+    config: EngineConfig,
+    plan: StudyDescription,
+    data: DataConfig | None,
+    view: View | None,
+    say: Say,
 ) -> Engine[Any]:
     """Return the engine that trains a study's net, or runs its objective.
 
     Args:
         config: what was asked for.
-        names: of what is optimised.
-        parts: of the study.
-        view: of the data.
+        plan: what it is to run.
+        data: where `job.data` of an objective is from, if it has any.
+        view: of the data, for a net.
         say: prints a line to the user.
 
     Raises:
         UsageError: it cannot be had.
     """
-    if config.objective is None:
-        assert view is not None and parts.net is not None
-        return create_engine(config.engine, view, parts.net, say)
+    if plan.objective is None:
+        assert view is not None
+        return create_engine(config, view, plan.net, say)
     from golf_opt.engines.python import PythonEngine
 
-    lanes, threads = config.engine.lanes, config.engine.threads
+    names = [goal.name for goal in plan.goals]
     return PythonEngine(
-        config.objective, list(names), lanes, threads, config.data, config.protocol, say
+        plan.objective.name, names, config.lanes, config.threads, data, plan.protocol, say
     )
 
 
@@ -201,10 +175,12 @@ def say_what_cannot_be(description: StudyDescription, parts: Parts, say: Say) ->
 def load_view(data: DataConfig, protocol: str, parts: Parts, say: Say) -> View:
     """Return what trials see of the data; say so where it is not the data that was asked for."""
     dataset = load(data)
+    for note in dataset.notes:
+        say(note)
     if dataset.fallback:
         say(fallback_banner(dataset.fallback))
     view = dataset.view(protocol)
-    if parts.net is not None:
+    if not parts.space.free:
         parts.space.check_batch_size(len(view.train))
     return view
 

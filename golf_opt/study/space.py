@@ -54,6 +54,7 @@ class Space:
 
     tuned: Mapping[str, Dimension]
     fixed: Mapping[str, Any]
+    free: bool = False  # of an objective, whose parameters are its own
 
     def suggest(self, trial: optuna.Trial) -> Candidate:
         """Ask the sampler for a candidate.
@@ -143,7 +144,7 @@ def build_space(nodes: Mapping[str, Any], free: bool = False) -> Space:
         _check_bounds(tuned, fixed)
     _check_conditions(tuned, fixed)
     # parameters that others depend on come first; otherwise the order given is kept
-    return Space(dict(sorted(tuned.items(), key=lambda item: bool(item[1].when))), fixed)
+    return Space(dict(sorted(tuned.items(), key=lambda item: bool(item[1].when))), fixed, free)
 
 
 def _check_names(nodes: Mapping[str, Any]) -> None:

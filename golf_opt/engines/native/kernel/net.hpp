@@ -10,24 +10,35 @@
 
 namespace golf {
 
-constexpr int SIDE = 28, PIXELS = SIDE * SIDE, CLASSES = 10;
-
 // Which images a batch holds; padded lanes see its first one again, and get no gradient.
 struct Batch {
-    const uint8_t* images;  // [n][28][28]
+    const uint8_t* images;  // [n][BYTES of the net]
     const uint8_t* labels;  // [n]
     const uint32_t* order;  // the images of this batch, then those of the next ones
     int size;               // images in this batch
     int ahead;              // images in `order` that are worth prefetching
 };
 
-// COUNT trained numbers; FIRST is the first layer that has any.
-template <int COUNT, int FIRST, class... Layers>
+// A layer that reads tensor OTHER besides the one in front of it; what others have there is -1.
+template <class In, class Other, class Out, int OTHER>
+struct Add;
+template <class Layer>
+constexpr int SECOND_INPUT = -1;
+template <class In, class Other, class Out, int OTHER>
+constexpr int SECOND_INPUT<Add<In, Other, Out, OTHER>> = OTHER;
+
+// COUNT trained numbers; FIRST is the first layer that has any; Pixels::mean(c) and Pixels::std(c)
+// normalise channel c of the images.
+template <int COUNT, int FIRST, class Pixels, class... Layers>
 struct Net {
     static constexpr int N = sizeof...(Layers);
     template <int i>
     using Layer = typename TypeAt<i, Layers...>::Type;
     using Input = typename Layer<0>::In;
+    static constexpr int CLASSES = Layer<N - 1>::Out::FEATURES;
+    // An image is [channel][y][x] bytes, and others up to a whole number of chunks of 16.
+    static constexpr int PIXELS = Input::C * Input::H * Input::W;
+    static constexpr int CHUNKS = ceil_div(PIXELS, 16), BYTES = 16 * CHUNKS;
 
     // Where things lie in a pass and in the part that passes share, in floats.
     static constexpr int PADDED = ceil_div(COUNT, WIDTH) * WIDTH;
@@ -36,6 +47,7 @@ struct Net {
     static constexpr int GRADIENT[] = {0, Layers::Out::Compact::FLOATS...};
     static constexpr int SAVED[] = {(Layers::SAVED + WIDTH - 1) / WIDTH * WIDTH...};
     static constexpr int STATE[] = {Layers::STATE...};
+    static constexpr int SECOND[] = {SECOND_INPUT<Layers>...};
 
     // In front: the gradients, the loss, and what they are summed up from.
     static constexpr long KEPT_AT = PADDED + larger(WIDTH, 16);
@@ -46,8 +58,18 @@ struct Net {
         return i;
     }
     static constexpr bool SEGMENTED = next_sync(0) < N;
-    // The gradient of tensor i waits for the other passes where a SYNC layer wrote tensor i.
-    static constexpr bool waits(int i) { return i > 0 && SYNC[i - 1]; }
+    // The gradient of tensor i waits for the other passes where a SYNC layer wrote tensor i, and
+    // where one lies between it and the other tensor of a sum that it is.
+    static constexpr bool waits(int i) {
+        return i > 0 && (SYNC[i - 1] || (SECOND[i - 1] >= 0 && next_sync(SECOND[i - 1]) < i));
+    }
+    // Whether a later sum reads tensor i too.
+    static constexpr bool is_added(int i) {
+        for (int second : SECOND) {
+            if (second == i) return true;
+        }
+        return false;
+    }
     // Nothing in front of the first trained layer wants one.
     static constexpr int gradient_floats(int i) { return i > FIRST ? GRADIENT[i] : 0; }
     static constexpr long activation_at(int i) {
@@ -196,7 +218,7 @@ struct Net {
     template <int LAST, int B>
     static constexpr bool by_rows() {
         if constexpr (B > LAST && B > FIRST)
-            return Layer<B - 1>::BY_ROWS;
+            return Layer<B - 1>::BY_ROWS && !is_added(B);
         else
             return false;
     }
@@ -226,6 +248,7 @@ struct Net {
                                           gradient<B + 1>(pass), saved<B>(pass), state<B>(), y,
                                           rows, to, Source::CHANNEL_FLOATS, Source::ROW_FLOATS);
                                   });
+            add_gradients<B - 1>(pass);
             backward_layers<B - 2, LAST>(pass);
         } else {
             if constexpr (B > FIRST) backward_layer<B>(pass);
@@ -236,8 +259,12 @@ struct Net {
     template <int A, int B>
     void forward_layers(int pass) {
         if constexpr (A < B) {
-            Layer<A>::forward(step, activation<A>(pass), activation<A + 1>(pass), saved<A>(pass),
-                              state<A>());
+            if constexpr (SECOND[A] >= 0)
+                Layer<A>::forward(activation<A>(pass), activation<SECOND[A]>(pass),
+                                  activation<A + 1>(pass));
+            else
+                Layer<A>::forward(step, activation<A>(pass), activation<A + 1>(pass),
+                                  saved<A>(pass), state<A>());
             forward_layers<A + 1, B>(pass);
         }
     }
@@ -252,6 +279,23 @@ struct Net {
     void backward_layer(int pass) {
         Layer<i>::backward(step, activation<i>(pass), activation<i + 1>(pass),
                            gradient<i + 1>(pass), gradient<i>(pass), saved<i>(pass), state<i>());
+        add_gradients<i>(pass);
+    }
+    // What later sums hand back to tensor i: the gradients of their own tensors, which nobody has
+    // written to since.
+    template <int i, int k = i>
+    void add_gradients(int pass) {
+        if constexpr (is_added(i) && i > FIRST && k < N) {
+            if constexpr (SECOND[k] == i) {
+                float* to = gradient<i>(pass);
+                const float* from = gradient<k + 1>(pass);
+                each<IMAGES>(Layer<i>::In::FEATURES, [&](int at) {
+                    add_to<IMAGES>(to + at * IMAGES, load<IMAGES>(from + at * IMAGES));
+                });
+                barrier();
+            }
+            add_gradients<i, k + 1>(pass);
+        }
     }
     template <int i>
     void backward_sum(int pass) {
@@ -271,22 +315,26 @@ struct Net {
 
     // Bytes -> normalised floats with the images side by side, 16 pixels of each at a time.
     void load_images(int pass) {
-        constexpr float MEAN = 0.1307f, STD = 0.3081f;  // golf_opt.data
-        constexpr float SCALE = 1 / (255 * STD), SHIFT = -MEAN / STD;
         const Rows<IMAGES> from = make_rows<IMAGES>([&](int i) {
             const int image = step.first_image + (i < step.num_images ? i : 0);
-            return batch.images + size_t(batch.order[image]) * PIXELS;
+            return batch.images + size_t(batch.order[image]) * BYTES;
         });
         float* to = activation<0>(pass);
-        each<IMAGES>(PIXELS / 16, [&](int chunk) {
+        constexpr bool WHOLE = Input::W % 4 == 0;  // a word does not cross rows
+        constexpr int AREA = Input::H * Input::W;
+        each<IMAGES>(CHUNKS, [&](int chunk) {
             Ints<IMAGES> words[4];
             load_words<IMAGES>(from, 16 * chunk, words);
             UNROLL for (int word = 0; word < 4; word++) {
-                const int pixel = 16 * chunk + 4 * word;  // a word does not cross rows: 28 = 7 * 4
-                float* at = to + Input::at(0, pixel / SIDE, pixel % SIDE);
                 UNROLL for (int k = 0; k < 4; k++) {
+                    const int first = 16 * chunk + 4 * word, pixel = WHOLE ? first : first + k;
+                    if (PIXELS % 16 != 0 && pixel >= PIXELS) break;
+                    const int c = Input::C == 1 ? 0 : pixel / AREA, rest = pixel - c * AREA;
+                    const float std = Pixels::std(c), scale = 1 / (255 * std);
+                    float* at = to + Input::at(c, rest / Input::W, rest % Input::W);
                     const Ints<IMAGES> byte = words[word] >> (8 * k) & 255;
-                    store<IMAGES>(at + k * IMAGES, to_float<IMAGES>(byte) * SCALE + SHIFT);
+                    store<IMAGES>(at + (WHOLE ? k : 0) * IMAGES,
+                                  to_float<IMAGES>(byte) * scale + -Pixels::mean(c) / std);
                 }
             }
         });
@@ -299,7 +347,7 @@ struct Net {
         for (int i = 0; i < IMAGES; i++) {
             const int image = step.first_image + IMAGES + i;
             if (image >= batch.ahead) break;
-            const uint8_t* start = batch.images + size_t(batch.order[image]) * PIXELS;
+            const uint8_t* start = batch.images + size_t(batch.order[image]) * BYTES;
             for (int at = 0; at < PIXELS; at += 64) prefetch(start + at);
         }
     }
