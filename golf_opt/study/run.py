@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from optuna.pruners import NopPruner
@@ -69,7 +69,8 @@ def run_study(config: StudyConfig, typed: str, say: Say) -> Outcome:
         opened_storage(config.storage) as storage,
     ):
         description = plan.with_source(getattr(engine, "digest", ""))
-        say_what_cannot_be(description, parts, say)
+        if len(description.goals) > 1:
+            parts = without_pruner(parts, say)
         name = config.study.name or description.default_name
         study, new = open_study(storage, name, description, say)
         for point in points:
@@ -107,7 +108,8 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
             )
         with contextlib.closing(engine_for(worker.engine, description, data, view, say)) as engine:
             say_if_changed(description.objective, getattr(engine, "digest", ""), say)
-            say_what_cannot_be(description, parts, say)
+            if len(description.goals) > 1:
+                parts = without_pruner(parts, say)
             context = StudyContext(study, engine, worker.folder, description, view, say)
             return run_trials(context, parts, "worker", new=False)
 
@@ -165,11 +167,11 @@ def check_same_objective(worker: WorkerConfig, description: StudyDescription) ->
     )
 
 
-def say_what_cannot_be(description: StudyDescription, parts: Parts, say: Say) -> None:
-    """Say that several objectives are not pruned, where a pruner was to do it."""
-    if len(description.goals) > 1 and not isinstance(parts.pruner, NopPruner):
-        count_of = len(description.goals)
-        say(f"note: no trial is pruned, since it has {count_of} values and Optuna prunes by one")
+def without_pruner(parts: Parts, say: Say) -> Parts:
+    """Return the parts of a study with several objectives, of which Optuna prunes none."""
+    if not isinstance(parts.pruner, NopPruner):
+        say("note: no trial is pruned, since Optuna prunes by one value and here are several")
+    return replace(parts, pruner=NopPruner())
 
 
 def load_view(data: DataConfig, protocol: str, parts: Parts, say: Say) -> View:
