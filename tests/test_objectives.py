@@ -62,7 +62,8 @@ def train(job):
         if how == "hang" and epoch == 1:
             time.sleep(600)
         job.checkpoint.write_text(str(epoch + 1))
-        yield {"nan": float("nan"), "text": "good", "pair": (1, 2)}.get(how, job.params["x"] - epoch)
+        odd = {"infinite": float("inf"), "text": "good", "pair": (1, 2)}
+        yield odd.get(how, job.params["x"] - epoch)
 
 def pair(job):
     for epoch in range(job.epochs):
@@ -142,9 +143,9 @@ def test_what_shows_studies_shows_it_and_what_needs_a_net_says_so(golf: Golf, he
     golf("study", "objective=toy:train", "space=space.yaml", "study.name=t", "trials=2", "epochs=3",
          "engine.lanes=1", "directions={cost: minimize}")  # fmt: skip
     compared = golf("compare", "studies=[s,t]")
-    assert compared.status == 0 and "space.how: well -> nothing" in (
-        here / "studies" / "reports" / "compare-s-t.md"
-    ).read_text().replace("compare s t", ""), compared.err
+    assert compared.status == 0, compared.err
+    page = (here / "studies" / "reports" / "compare-s-t.md").read_text()
+    assert "space.how: well" in page and f"{best:.6g} (trial" in page
     for verb in ("confirm", "prune", "interpret", "deploy"):
         assert told(golf(verb, "study=s")) == (
             "study 's' is of toy:train, but must be of a net of ours; golf-opt report, compare, "
@@ -176,7 +177,9 @@ def test_several_objectives_are_kept_and_not_pruned(golf: Golf, here: Path) -> N
     assert golf("report", "study=s").status == 0
     report = (here / "studies" / "reports" / "s.md").read_text()
     assert "one of the front, of 6 trials" in report and "front.svg" in report
-    assert "optimises loss (minimize), seconds" in told(golf("compare", "studies=[s,s2]")) or True
+    golf(*toy("well", "trials=1")[:-1], "study.name=one", "trials=1")
+    refused = told(golf("compare", "studies=[s,one]"))
+    assert refused.startswith("study 's' optimises loss (minimize), seconds (minimize), but must")
     refused = told(golf("study", "objective=toy:pair", "space=space.yaml", TWO, "sampler=cmaes"))
     assert refused.startswith("sampler is cmaes, which optimises one value alone")
 
@@ -206,13 +209,13 @@ def test_an_objective_may_ask_for_data(golf: Golf, here: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        ("raise", "ValueError: no such thing as 5.0 (toy.py, line 16)"),
-        ("late", "ValueError: no such thing as 5.0 (toy.py, line 16)"),
+        ("raise", "ValueError: no such thing as 5.0 (toy.py, line 15)"),
+        ("late", "ValueError: no such thing as 5.0 (toy.py, line 15)"),
         ("exit", "its process ended with exit status 3"),
         ("crash", "its process ended with SIGSEGV"),
-        ("sys.exit", "SystemExit: enough (toy.py, line 22)"),
+        ("sys.exit", "SystemExit: enough (toy.py, line 21)"),
         ("end", "it ended after 0 of its 3 epochs: it must yield one value for each"),
-        ("nan", "epoch 1 gave nan for value, but must give a finite number"),
+        ("infinite", "epoch 1 gave inf for value, but must give a finite number"),
         ("text", "epoch 1 gave 'good' for value, but must give a finite number"),
         ("pair", "epoch 1 gave (1, 2), but must give value"),
     ],
@@ -220,7 +223,7 @@ def test_an_objective_may_ask_for_data(golf: Golf, here: Path) -> None:
 def test_a_failure_costs_its_trial_and_says_why(
     golf: Golf, here: Path, how: str, reason: str
 ) -> None:
-    (here / "space.yaml").write_text(SPACE + "how: {type: categorical, choices: [%s, well]}" % how)
+    (here / "space.yaml").write_text(f"{SPACE}how: {{type: categorical, choices: [{how}, well]}}")
     points = f"study.enqueue=[{{x: 5.0, how: {how}}}, {{x: 5.0, how: well}}]"
     ran = golf("study", "objective=toy:train", "space=space.yaml", "study.name=s", "epochs=3",
                "engine.lanes=1", "trials=2", points)  # fmt: skip
@@ -300,17 +303,17 @@ def test_a_transformer_killed_twice_ends_as_if_it_had_not_been(
 
     example(tmp_path, "reverse")
     command = (
-        "study", "objective=reverse:train", "space=reverse.yaml", "study.name=s", "epochs=6",
-        "trials=3", "engine.lanes=1", "sampler=random", "space.width.high=16",
+        "study", "objective=reverse:train", "space=reverse.yaml", "study.name=s", "epochs=4",
+        "trials=2", "engine.lanes=1", "sampler=random", "space.width.high=16",
         "directions={loss: minimize, parameters: minimize}",
     )  # fmt: skip
-    for epochs in (2, 8):
+    for epochs in (2, 5):
         process = golf_process(*command)
-        wait_for(lambda: reported_epochs(tmp_path) >= epochs)
+        wait_for(lambda epochs=epochs: reported_epochs(tmp_path) >= epochs)
         process.kill()
         process.communicate()
     ran = golf(*command)
-    assert ran.status == 0 and "3 of 3 trials finished" in ran.out, ran.err
+    assert ran.status == 0 and "2 of 2 trials finished" in ran.out, ran.err
     monkeypatch.syspath_prepend(tmp_path)
     import reverse
 
@@ -319,7 +322,7 @@ def test_a_transformer_killed_twice_ends_as_if_it_had_not_been(
     try:
         for trial in study_of(tmp_path, "s").trials:
             job = ObjectiveJob(
-                {"layers": 1} | trial.params, trial.user_attrs["seed"], 6, trial.number,
+                {"layers": 1} | trial.params, trial.user_attrs["seed"], 4, trial.number,
                 tmp_path / "checkpoint", 0,
             )  # fmt: skip
             losses = [row["loss"] for row in reverse.train(job)]
@@ -379,35 +382,95 @@ def test_a_worker_takes_no_objective_from_a_database(golf: Golf, here: Path) -> 
 
 # --- users' mistakes ---
 
-ASKED = ("objective=toy:train", "space=space.yaml")
+SPACED = "space=space.yaml"
+ASKED = ("objective=toy:train", SPACED)
 MISTAKES = [
-    (("objective=toy", ASKED[1]), r"objective is 'toy', but must be MODULE:FUNCTION, such as my_module:train."),
-    (("objective=toy.py:train", ASKED[1]), "there is no module 'toy.py'; it must be a module in this folder"),
-    (("objective=toi:train", ASKED[1]), "objective is 'toi:train', but there is no module 'toi'"),
-    (("objective=toy:trian", ASKED[1]), "objective is 'toy:trian', but must be one of images, nothing, pair, quiet, train; did you mean 'train'?"),
-    (("objective=toy:quiet", ASKED[1]), "objective toy:quiet is no generator: it must yield one value an epoch"),
-    (("objective=toy:NUMBER", ASKED[1]), "objective toy:NUMBER is 3, but must be a function"),
-    (("objective=toy:nothing", ASKED[1]), "objective toy:nothing must take one argument, the job: too many"),
-    (("objective=broken:train", ASKED[1]), "cannot be imported: ZeroDivisionError: division by zero (broken.py, line 1)"),
-    (("objective=lacks:train", ASKED[1]), "cannot be imported: ModuleNotFoundError: No module named 'nowhere' (lacks.py, line 1)"),
-    (("objective=toy:train",), "space is missing; objective=toy:train needs space=FILE.yaml"),
-    ((*ASKED, "arch=c4-5-4"), "arch and objective are both given, but a study trains one thing"),
-    ((*ASKED, "engine=native"), "engine is 'native', but must be python"),
-    (("engine=python",), "engine is 'python', which runs a function of yours; give it as objective="),
-    (("directions={loss: minimize}",), "directions are given, but only objective=MODULE:FUNCTION has them"),
-    ((*ASKED, "directions={loss: down}"), "directions.loss is 'down', but must be one of maximize, minimize."),
-    ((*ASKED, "directions={}"), "directions is {}, but must be a mapping such as {loss: minimize}."),
-    ((*ASKED, "protocol=holdout"), "protocol is 'holdout', but there is no data to split; give data=NAME."),
-    (("objective=toy:train", "space=nosuch.yaml"), "nosuch.yaml cannot be read as YAML: No such file"),
-    (("objective=toy:train", "space=list.yaml"), "list.yaml is a list, but must be a mapping of parameters."),
-    (("objective=toy:train", "space=clever.yaml"), "clever.yaml has ${...} in it, but must have values alone."),
-    ((*ASKED, "+space.y=[1,2]"), "space.y is [1, 2], but must be a value that fixes it, or a mapping such as"),
-    ((*ASKED, "space.x.low=10"), "space.x.low is 10, but must be at most space.x.high, 9.0."),
-    ((*ASKED, "study.enqueue=[{z: 1}]"), "study.enqueue names 'z', but must name one of x."),
-]  # fmt: skip
+    (
+        ("objective=toy", SPACED),
+        "objective is 'toy', but must be MODULE:FUNCTION, such as my_module:train.",
+    ),
+    (
+        ("objective=toy.py:train", SPACED),
+        "objective is 'toy.py:train', but there is no module 'toy.py'; it must be a module in this",
+    ),
+    (
+        ("objective=toy:trian", SPACED),
+        "objective is 'toy:trian', but must be one of images, nothing, pair, quiet, train; did you "
+        "mean 'train'?",
+    ),
+    (
+        ("objective=toy:quiet", SPACED),
+        "objective toy:quiet is no generator: it must yield one value an epoch.",
+    ),
+    (("objective=toy:NUMBER", SPACED), "objective toy:NUMBER is 3, but must be a function."),
+    (
+        ("objective=toy:nothing", SPACED),
+        "objective toy:nothing must take one argument, the job: too many positional arguments.",
+    ),
+    (
+        ("objective=broken:train", SPACED),
+        "cannot be imported: ZeroDivisionError: division by zero (broken.py, line 1).",
+    ),
+    (
+        ("objective=lacks:train", SPACED),
+        "cannot be imported: ModuleNotFoundError: No module named 'nowhere' (lacks.py, line 1).",
+    ),
+    (
+        ("objective=toy:train",),
+        "space is missing; objective=toy:train needs space=FILE.yaml, which declares its ",
+    ),
+    (
+        (*ASKED, "arch=c4-5-4"),
+        "arch and objective are both given, but a study trains one thing; take arch= away, or ",
+    ),
+    (
+        (*ASKED, "engine=native"),
+        "engine is 'native', but must be python, which it is with objective=toy:train unless ",
+    ),
+    (
+        ("engine=python",),
+        "engine is 'python', which runs a function of yours; give it as objective=MODULE:FUNCTION.",
+    ),
+    (
+        ("directions={loss: minimize}",),
+        "directions are given, but only objective=MODULE:FUNCTION has them; a net of ours is ",
+    ),
+    (
+        (*ASKED, "directions={loss: down}"),
+        "directions.loss is 'down', but must be one of maximize, minimize.",
+    ),
+    (
+        (*ASKED, "protocol=holdout"),
+        "protocol is 'holdout', but there is no data to split; give data=NAME.",
+    ),
+    (
+        ("objective=toy:train", "space=nosuch.yaml"),
+        "nosuch.yaml cannot be read as YAML: No such file or directory.",
+    ),
+    (
+        ("objective=toy:train", "space=list.yaml"),
+        "list.yaml is a list, but must be a mapping of parameters.",
+    ),
+    (
+        ("objective=toy:train", "space=clever.yaml"),
+        "clever.yaml has ${...} in it, but must have values alone.",
+    ),
+    (
+        (*ASKED, "+space.y=[1,2]"),
+        "space.y is [1, 2], but must be a value that fixes it, or a mapping such as {type: float",
+    ),
+    (
+        (*ASKED, "space.x.low=10"),
+        "space.x.low is 10, but must be at most space.x.high, 9.0.",
+    ),
+    (
+        (*ASKED, "study.enqueue=[{z: 1}]"),
+        "study.enqueue names 'z', but must name one of x.",
+    ),
+]
 
 
-@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[m for _, m in MISTAKES])
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
 def test_a_mistake_is_one_line_before_anything_begins(
     golf: Golf, here: Path, arguments: tuple[str, ...], message: str
 ) -> None:
@@ -500,7 +563,7 @@ def test_the_dashboard_shows_two_objectives_as_a_front(
         wait.until(lambda _: drawn("user-defined-plot:front"))
         ours = drawn("user-defined-plot:front")
         assert ours == [pytest.approx(point, abs=1e-3) for point in expected]
-        native = wait.until(lambda _: drawn("plot-pareto-front"))
+        native = wait.until(lambda _: drawn("graph-pareto-front"))
         assert native == [pytest.approx(point) for point in expected]
         assert "Pareto Front" in browser.find_element("tag name", "body").text
         assert "front (6)" in browser.find_element("tag name", "body").text

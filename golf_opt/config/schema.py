@@ -62,8 +62,8 @@ class StudyConfig(Common):
     epochs: types.Epochs
     seed: types.Seed
     protocol: types.Protocol
-    objective: types.Objective | None  # None: the accuracy of a net of ours
-    directions: types.Directions | None  # of an objective; None: its one value is maximised
+    objective: types.ObjectiveOrNone  # None: the accuracy of a net of ours
+    directions: types.DirectionsOrNone  # of an objective; None: its one value is maximised
     sampler: types.Mapped
     pruner: types.Mapped
     callbacks: types.Callbacks
@@ -131,7 +131,7 @@ class WorkerConfig(Common):
     """One run of `golf-opt worker`; the rest is kept with the study."""
 
     study: types.ExistingStudy
-    objective: types.Objective | None  # that the study is of; it is never taken from a database
+    objective: types.ObjectiveOrNone  # that the study is of; it is never taken from a database
     data: DataConfig
     callbacks: types.Callbacks
     engine: EngineConfig

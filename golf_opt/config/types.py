@@ -145,12 +145,17 @@ Objective = Annotated[
     Field(
         pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$",
         max_length=200,
-        description="MODULE:FUNCTION, such as my_module:train",
     ),
+]
+ObjectiveOrNone = Annotated[
+    Objective | None, Field(description="MODULE:FUNCTION, such as my_module:train")
 ]
 Directions = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=100)], Literal["minimize", "maximize"]],
-    Field(min_length=1, max_length=10, description="a mapping such as {loss: minimize}"),
+    Field(min_length=1, max_length=10),
+]
+DirectionsOrNone = Annotated[
+    Directions | None, Field(description="a mapping such as {loss: minimize}")
 ]
 DataName = Annotated[str, BeforeValidator(_path), Field(description="a data set's name or a path")]
 Side = Annotated[StrictInt, Field(ge=1, le=4096)]

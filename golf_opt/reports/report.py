@@ -133,6 +133,7 @@ def methods(study: optuna.Study, best: FrozenTrial) -> str:
     parts = (plan.sampler, plan.pruner)
     which = "The best trial" if len(plan.goals) == 1 else "The first trial of the front"
     sampler, pruner = (str(part.get("_target_")).split(".")[-1] for part in parts)
+    pruner = pruner if len(plan.goals) == 1 else "no pruner"
     return (
         f"{_what_was_done(plan, best)} "
         f"Hyperparameters: {', '.join(bounds)}. They were chosen by Optuna "

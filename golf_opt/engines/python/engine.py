@@ -108,6 +108,7 @@ class PythonEngine:
 
     def step(self) -> list[Slice]:
         """Let the lanes go on whose values were taken; return what comes within half a second."""
+        ready: list[int] = []
         with selectors.DefaultSelector() as selector:
             for lane, run in self._runs.items():
                 if run.process is None or run.epoch >= run.call.epochs:
@@ -116,7 +117,10 @@ class PythonEngine:
                     run.waits = False
                     run.process.put("go")
                 selector.register(run.process.socket, selectors.EVENT_READ, lane)
-            ready = [key.data for key, _ in selector.select(WAIT_S)] if selector.get_map() else []
+                if run.process.has_more:
+                    ready.append(lane)
+            if not ready and selector.get_map():
+                ready = [key.data for key, _ in selector.select(WAIT_S)]
         return [part for lane in ready if (part := self._slice(lane)) is not None]
 
     def _slice(self, lane: int) -> Slice | None:

@@ -57,6 +57,11 @@ class LaneProcess:
         with contextlib.suppress(OSError):  # it has ended, as whoever reads from it is told
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
+    @property
+    def has_more(self) -> bool:
+        """Whether it has sent another message than those taken, that came with one of them."""
+        return b"\n" in self._unread
+
     def take(self) -> dict[str, Any] | None:
         """Return the message that it has sent, waiting for the whole of it; None where it ended."""
         while b"\n" not in self._unread:
