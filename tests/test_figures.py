@@ -179,7 +179,7 @@ def test_attributes_of_any_kind_can_be_drawn(value: object) -> None:
     for figure in study_figures(snapshot(*made)):
         plotly_json(figure)
         svg(figure)
-    pictures.learning_curve("t", [0.9, None], losses)
+    pictures.learning_curve("t", Goal("accuracy"), [0.9, None], losses)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), 1e308, -1.0])
@@ -283,7 +283,7 @@ def test_pictures_of_a_net_count_its_mistakes() -> None:
         pictures.confusion("t", readings),
         pictures.mistakes("t", readings),
         pictures.weights("t", model, tensors),
-        pictures.learning_curve("t", [0.5], []),
+        pictures.learning_curve("t", Goal("accuracy"), [0.5], []),
     ):
         assert ElementTree.fromstring(drawn).tag.endswith("svg")
         assert "<script" not in drawn and "http-equiv" not in drawn
