@@ -54,7 +54,13 @@ def _data(name: str) -> Mapping[str, Any] | None:
     return {**load_yaml(CONF_DIR / "data" / "auto.yaml"), "name": name} if is_path else None
 
 
-CHOICES: Mapping[str, Choice] = {"arch": parse_grammar, "data": _data}
+def _arch(name: str) -> Mapping[str, Any] | None:
+    """Return the architecture of a name of the grammar, or of a file, which Hydra lets be ended."""
+    path = Path(f"{name.removesuffix('.yaml')}.yaml")
+    return read_arch(path) if "/" in name and path.is_file() else parse_grammar(name)
+
+
+CHOICES: Mapping[str, Choice] = {"arch": _arch, "data": _data}
 
 
 class GrammarSource(ConfigSource):
