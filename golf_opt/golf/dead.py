@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from golf_opt.engines.base import Tensors
-from golf_opt.task import arch, layers
+from golf_opt.task import layers
 from golf_opt.task.arch import Net, Node, build_net
 from golf_opt.task.forward import ELEMENTWISE
 from golf_opt.task.grammar import parse_grammar
@@ -77,7 +77,7 @@ def clear(net: Net, tensors: Tensors) -> Tensors:
 def fold(net: Net, tensors: Tensors) -> Tensors:
     """Return the tensors with constant channels folded into biases, and cleared."""
     folded = clear(net, tensors)
-    values = np.full(arch.INPUT_SHAPE[0], np.nan)
+    values = np.full(net.input.shape[0], np.nan)
     given: list[Floats] = []  # by each node
     for node in net.nodes:
         values = _constants(node, values, folded, write=node.name not in _tied(net))
@@ -95,7 +95,7 @@ def shrink(net: Net, tensors: Tensors) -> tuple[Net, Tensors]:
     if _tied(net):
         return net, tensors
     keeps: dict[str, tuple[Mask, Mask]] = {}  # node -> channels of its output, of its input
-    keep = np.ones(arch.NUM_CLASSES, dtype=bool)
+    keep = np.ones(net.input.classes, dtype=bool)
     whole = _kept_whole(net)
     for place, node in reversed(list(enumerate(net.nodes))):
         after, keep = keep, _reads(node, keep, tensors) if _is_dense(node) else keep
@@ -107,7 +107,7 @@ def shrink(net: Net, tensors: Tensors) -> tuple[Net, Tensors]:
     if all(after.all() for after, _ in keeps.values()):
         return net, tensors
     widths = [int(keeps[node.name][0].sum()) for node in net.nodes if _is_dense(node)]
-    small = build_net({"name": _name(net, widths[:-1]), "layers": _rows(net, keeps)})
+    small = build_net({"name": _name(net, widths[:-1]), "layers": _rows(net, keeps)}, net.input)
     return small, _cut(net, small, tensors, keeps)
 
 
@@ -154,7 +154,7 @@ def _reads(node: Node, needed: Mask, tensors: Tensors) -> Mask:
 
 def _backward(net: Net, tensors: Tensors) -> Iterator[tuple[Node, Mask, Mask]]:
     """Yield each node from the last, with the output and the input channels that have an effect."""
-    reads = np.ones(arch.NUM_CLASSES, dtype=bool)
+    reads = np.ones(net.input.classes, dtype=bool)
     added: dict[int, Mask] = {}  # what sums further on need of a node
     for place, node in reversed(list(enumerate(net.nodes))):
         needed = reads | added.pop(place, np.zeros_like(reads))

@@ -32,10 +32,10 @@ from typing import Any
 from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError, check_choice, did_you_mean, short
 from golf_opt.config.types import StudyName
+from golf_opt.task.inputs import MNIST, InputSpec
 from golf_opt.task.layers import KINDS, Add, Layer, Parameter, Shape, show_shape
 
-INPUT_SHAPE: Shape = (1, 28, 28)
-NUM_CLASSES = 10
+CLASSES, SIZES = "classes", ("channels", "features")  # of the last layer: how many there are
 MOST_LAYERS = 256  # what follows is far beyond a net that is golfed with, and what a machine holds
 MOST_NUMBERS = 100_000_000  # trained ones, and those between layers for one image
 
@@ -74,10 +74,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Net:
-    """A network for one input shape: nodes from image to class scores."""
+    """A network for one kind of input: nodes from image to class scores."""
 
     name: str
     nodes: tuple[Node, ...]
+    input: InputSpec = MNIST
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -92,6 +93,15 @@ class Net:
     def num_params(self) -> int:
         return sum(parameter.size for parameter in self.parameters)
 
+    @property
+    def arch(self) -> dict[str, Any]:
+        """Return what `build_net` makes the same net of: its name, and its layers as a file's."""
+        rows: list[dict[str, Any]] = []
+        for node in self.nodes:
+            own = {"kind": node.layer.kind, "name": node.name} | node.layer.options
+            rows.append({"kind": "reuse", "of": node.name} if node.shared else own)
+        return {"name": self.name, "layers": rows}
+
     def describe(self) -> list[dict[str, Any]]:
         """Return the layers as plain data: what two nets must share to be the same net."""
         return [
@@ -101,8 +111,12 @@ class Net:
         ]
 
 
-def build_net(arch: Mapping[str, Any]) -> Net:
+def build_net(arch: Mapping[str, Any], spec: InputSpec = MNIST) -> Net:
     """Build a net from `{name, layers}`, as presets, the grammar and Hydra give it.
+
+    Args:
+        arch: the name, and a mapping for each layer.
+        spec: what the net takes and gives.
 
     Raises:
         UsageError: an unknown kind or key, or a layer that does not fit its input.
@@ -113,21 +127,21 @@ def build_net(arch: Mapping[str, Any]) -> Net:
         most = f"a list of layers, {MOST_LAYERS} at most"
         raise UsageError(f"arch {name}: layers is {short(rows)}, but must be {most}.")
     nodes: list[Node] = []
-    shape = INPUT_SHAPE
+    shape: Shape = spec.shape
     for index, row in enumerate(rows):
         try:
-            nodes.append(_place(row, shape, nodes))
+            nodes.append(_place(row, shape, nodes, spec.classes))
         except UsageError as error:
             raise UsageError(f"arch {name}, layer {index + 1} ({_label(row)}): {error}") from error
         shape = nodes[-1].output_shape
         if max(sum(node.num_params for node in nodes), math.prod(shape)) > MOST_NUMBERS:
             raise UsageError(f"arch {name}, layer {index + 1}: so large a net cannot be trained.")
-    if shape != (NUM_CLASSES,):
+    if shape != (spec.classes,):
         raise UsageError(
-            f"arch {name} ends in {show_shape(shape)}, but must end in {NUM_CLASSES} features; "
-            f"add a layer {{kind: linear, features: {NUM_CLASSES}}}."
+            f"arch {name} ends in {show_shape(shape)}, but must end in {spec.classes} features, "
+            "one for each class; end with a layer {kind: linear, features: classes}."
         )
-    return Net(name, tuple(nodes))
+    return Net(name, tuple(nodes), spec)
 
 
 def _label(row: object) -> str:
@@ -135,10 +149,13 @@ def _label(row: object) -> str:
     return label if isinstance(label, str) and len(label) < 80 else short(label)
 
 
-def _place(row: object, shape: Shape, nodes: Sequence[Node]) -> Node:
+def _place(row: object, shape: Shape, nodes: Sequence[Node], classes: int) -> Node:
     if not isinstance(row, Mapping) or "kind" not in row:
         raise UsageError("a layer must be a mapping with a kind, such as {kind: relu}.")
-    options = {str(key): value for key, value in row.items()}
+    options: dict[str, Any] = {
+        str(key): classes if key in SIZES and value == CLASSES else value
+        for key, value in row.items()
+    }
     kind = options.pop("kind")
     named = {node.name: node for node in nodes if not node.shared}
     if kind == "reuse":
