@@ -116,17 +116,16 @@ def _tied(net: Net) -> set[str]:
 
 
 def _kept_whole(net: Net) -> set[int]:
-    """Return the nodes whose outputs keep all channels: those of a sum, or of the image.
+    """Return the nodes whose outputs have the channels of a sum or of the image; -1 is the image.
 
-    The image itself is at -1.
+    These channels stay as they are.
     """
-    dense = [place for place, node in enumerate(net.nodes) if _is_dense(node)]
-    starts = [0, *dense]
-    start_of = {place: max(s for s in starts if s <= place) for place in range(len(net.nodes))}
+    start_of, start = {-1: -1}, -1  # where the channels of a node's output start
+    for place, node in enumerate(net.nodes):
+        start = start_of[place] = place if _is_dense(node) else start
     sums = [(place, node.of) for place, node in enumerate(net.nodes) if node.of is not None]
-    summed = {start_of[place] for pair in sums for place in pair}
-    of_sums = {place for place, start in start_of.items() if start in summed}
-    return of_sums | set(range(-1, dense[0] if dense else len(net.nodes)))
+    fixed = {-1, *(start_of[place] for pair in sums for place in pair)}
+    return {place for place, start in start_of.items() if start in fixed}
 
 
 def _is_dense(node: Node) -> bool:
