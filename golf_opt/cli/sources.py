@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from golf_opt.config import CONF_DIR, yaml_file
 from golf_opt.config.errors import UsageError
 from golf_opt.task.grammar import parse_grammar, read_arch
+from golf_opt.task.modules.given import parse_target
 
 
 def register() -> None:
@@ -44,9 +46,10 @@ class CheckedSource(FileConfigSource):
 
 
 class GrammarSource(ConfigSource):
-    """Lets Hydra compose `arch=c4-5-4` although there is no file of that name.
+    """Lets Hydra compose `arch=c4-5-4` and `arch=my_nets:Tiny` although there are no such files.
 
-    A source of configs, `arch://grammar`, whose group `arch` holds every name of the grammar.
+    A source of configs, `arch://grammar`, whose group `arch` holds every name of the grammar and of
+    a module's net. Nothing is imported here.
     """
 
     @staticmethod
@@ -54,7 +57,7 @@ class GrammarSource(ConfigSource):
         return "arch"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        arch = parse_grammar(self._name(config_path) or "")
+        arch = _arch(self._name(config_path) or "")
         assert arch is not None
         return ConfigResult(
             self.provider, f"arch://{self.path}", OmegaConf.create(arch), header={"package": None}
@@ -65,7 +68,7 @@ class GrammarSource(ConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         name = self._name(config_path)
-        return name is not None and parse_grammar(name) is not None
+        return name is not None and _arch(name) is not None
 
     def available(self) -> bool:
         return True
@@ -77,3 +80,7 @@ class GrammarSource(ConfigSource):
     def _name(config_path: str) -> str | None:
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
         return name if group == "arch" else None
+
+
+def _arch(name: str) -> dict[str, Any] | None:
+    return parse_grammar(name) or parse_target(name)

@@ -79,6 +79,7 @@ class WorkerConfig(Common):
     """One run of `golf-opt worker`; the rest is kept with the study."""
 
     study: types.ExistingStudy
+    arch: types.Mapped | None  # the module of a study whose net is one
     data: DataFolder
     callbacks: types.Callbacks
     engine: EngineConfig
@@ -144,6 +145,7 @@ class ConfirmConfig(Common):
     study: types.ExistingStudy
     top: types.Positive  # trials, the best first
     seeds: types.Epochs  # for each
+    arch: types.Mapped | None  # the module of a study whose net is one
     target: types.Fraction  # accuracy in [0, 1]
     data: DataConfig
     engine: EngineConfig
@@ -201,7 +203,7 @@ class SourceConfig(Common):
         if self.weights is not None and self.arch is None:
             need = "weights=FILE needs the arch=NAME that it was trained as"
             raise UsageError(f"arch is missing; {need}.")
-        if self.weights is None and self.arch is not None:
+        if self.weights is None and self.arch is not None and "module" not in self.arch:
             raise UsageError("arch is given, but a study has its own.")
         return self
 

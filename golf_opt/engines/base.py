@@ -19,6 +19,7 @@ import numpy.typing as npt
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
+from golf_opt.task.modules.given import initial_tensors
 from golf_opt.task.recipe import Candidate
 
 Tensors = dict[str, npt.NDArray[Any]]
@@ -167,7 +168,12 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
 
 
 def initial_weights(net: Net, seed: int) -> Tensors:
-    """Return `weights/...` and `buffers/...` as PyTorch's defaults would draw them, from `seed`."""
+    """Return `weights/...` and `buffers/...` as PyTorch's defaults would draw them, from `seed`.
+
+    A module of the user's draws its own.
+    """
+    if net.module is not None:
+        return initial_tensors(net.module, seed)
     tensors: Tensors = {}
     for index, parameter in enumerate(net.parameters):
         values = np.full(parameter.size, parameter.fill, dtype=np.float32)

@@ -34,6 +34,7 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt
 from golf_opt.config.check import check, model
 from golf_opt.config.errors import UsageError, check_choice, did_you_mean, short
 from golf_opt.config.types import AsGiven, StudyName
+from golf_opt.task.inputs import MNIST, InputSpec
 
 Shape = tuple[int, ...]  # (channels, height, width), or (features,)
 INPUT_SHAPE: Shape = (1, 28, 28)
@@ -41,6 +42,7 @@ NUM_CLASSES = 10
 MOST_LAYERS = 256  # what follows is far beyond a net that is golfed with, and what a machine holds
 MOST_NUMBERS = 100_000_000  # trained ones, and those between layers for one image
 Size = Annotated[StrictInt, Field(ge=1, le=65_536)]
+Tensors = tuple[tuple[Annotated[str, Field(max_length=500)], tuple[Size, ...]], ...]
 Slope = Annotated[StrictFloat, Field(ge=0, lt=1, description="a number from 0 to below 1"), AsGiven]
 
 
@@ -248,6 +250,36 @@ class Dropout(Layer):
     p: Slope = 0.5
 
 
+@model
+class Module(Layer):
+    """A module of the user's that is no list of the layers above; see `golf_opt.task.modules`.
+
+    Its tensors have the names that the module gives them. What is stored of it is data, and whoever
+    trains or evaluates it must be given the module again.
+    """
+
+    kind = "module"
+    of: Annotated[str, Field(max_length=200)]  # my_nets:Odd
+    graph: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]  # hash of what it computes
+    image: tuple[Size, ...]  # the input's shape
+    features: Size  # what it gives, the number of classes
+    trained: Tensors
+    kept: Tensors
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if shape != self.image:
+            raise UsageError(
+                f"{self.of} was made for {show_shape(self.image)}, and not for {show_shape(shape)}."
+            )
+        return (self.features,)
+
+    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
+        return tuple(Parameter(name, shape) for name, shape in self.trained)
+
+    def buffers(self, shape: Shape) -> tuple[Parameter, ...]:
+        return tuple(Parameter(name, shape) for name, shape in self.kept)
+
+
 KINDS: dict[str, type[Layer]] = {
     layer.kind: layer
     for layer in (
@@ -283,6 +315,8 @@ class Node:
         return 0 if self.shared else sum(parameter.size for parameter in self.parameters)
 
     def _named(self, tensors: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
+        if isinstance(self.layer, Module):
+            return tensors
         return tuple(replace(tensor, name=f"{self.name}.{tensor.name}") for tensor in tensors)
 
 
@@ -292,6 +326,13 @@ class Net:
 
     name: str
     nodes: tuple[Node, ...]
+    input: InputSpec = MNIST
+
+    @property
+    def module(self) -> Module | None:
+        """The user's module that the net is, where it is no list of layers."""
+        layer = self.nodes[0].layer
+        return layer if isinstance(layer, Module) else None
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -315,7 +356,7 @@ class Net:
         ]
 
 
-def build_net(arch: Mapping[str, Any]) -> Net:
+def build_net(arch: Mapping[str, Any], spec: InputSpec = MNIST) -> Net:
     """Build a net from `{name, layers}`, as presets, the grammar and Hydra give it.
 
     Raises:
@@ -327,7 +368,7 @@ def build_net(arch: Mapping[str, Any]) -> Net:
         most = f"a list of layers, {MOST_LAYERS} at most"
         raise UsageError(f"arch {name}: layers is {short(rows)}, but must be {most}.")
     nodes: list[Node] = []
-    shape = INPUT_SHAPE
+    shape: Shape = spec.shape
     for index, row in enumerate(rows):
         try:
             nodes.append(_place(row, shape, nodes))
@@ -336,12 +377,14 @@ def build_net(arch: Mapping[str, Any]) -> Net:
         shape = nodes[-1].output_shape
         if max(sum(node.num_params for node in nodes), math.prod(shape)) > MOST_NUMBERS:
             raise UsageError(f"arch {name}, layer {index + 1}: so large a net cannot be trained.")
-    if shape != (NUM_CLASSES,):
+    if any(isinstance(node.layer, Module) for node in nodes[len(nodes) == 1 :]):
+        raise UsageError(f"arch {name}: a layer of kind module must be the only one.")
+    if shape != (spec.classes,):
         raise UsageError(
             f"arch {name} ends in {show_shape(shape)}, but must end in {NUM_CLASSES} features; "
             f"add a layer {{kind: linear, features: {NUM_CLASSES}}}."
         )
-    return Net(name, tuple(nodes))
+    return Net(name, tuple(nodes), spec)
 
 
 def _label(row: object) -> str:
@@ -382,7 +425,10 @@ def _reuse(first: Node, shape: Shape) -> Node:
 
 def build_layer(kind: object, options: Mapping[str, Any]) -> Layer:
     """Build one layer from its kind and options, checking both."""
-    cls = KINDS[check_choice("kind", kind, [*KINDS, "reuse"])]
+    if kind == Module.kind:
+        cls: type[Layer] = Module
+    else:
+        cls = KINDS[check_choice("kind", kind, [*KINDS, "reuse"])]
     _check_options(cls.kind, options, [field.name for field in fields(cls) if field.init])
     layer: Layer = check(cls, options)
     return layer

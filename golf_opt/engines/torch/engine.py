@@ -22,8 +22,10 @@ from golf_opt.config.errors import UsageError
 from golf_opt.engines import base
 from golf_opt.engines.base import MOMENTS, EpochResult, Job, LaneState, Slice, Tensors
 from golf_opt.engines.torch.module import TorchNet, build_module
+from golf_opt.task import rng
 from golf_opt.task.arch import Net
 from golf_opt.task.data import MEAN, STD, Split, View
+from golf_opt.task.modules.factory import seeded
 from golf_opt.task.recipe import ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, Candidate, learning_rates
 
 SLICE_S = 0.4
@@ -141,9 +143,8 @@ class TorchEngine:
     def _new_lane(self, job: Job, state: LaneState | None) -> _Lane:
         tensors = state.tensors if state else base.initial_weights(job.net, job.seed)
         module = self._module(job.net, tensors)
-        weights: dict[str, Tensor] = {
-            p.name: module.layers.get_parameter(p.name) for p in job.net.parameters
-        }
+        live = module.tensors()
+        weights = {p.name: live[f"weights/{p.name}"] for p in job.net.parameters}
         on_gpu = self._device.type == "cuda"
         lr = torch.zeros((), dtype=torch.float32, device=self._device)
         optimizer = build_optimizer(
@@ -239,7 +240,10 @@ class TorchEngine:
         size = run.job.candidate.batch_size
         index = run.order[run.step * size : (run.step + 1) * size]
         self._set_step(run)
-        if self._device.type == "cuda" and len(index) == size:
+        if run.job.net.module is not None:
+            with seeded(self._module_key(run), self._device):
+                self._update(run, index)
+        elif self._device.type == "cuda" and len(index) == size:
             run.index.copy_(index)
             if run.replay is None:
                 run.replay = self._capture(run)
@@ -247,6 +251,11 @@ class TorchEngine:
         else:
             self._update(run, index)
         run.step += 1
+
+    def _module_key(self, run: _Lane) -> int:
+        """Return the seed of what is random in a user's module at this step."""
+        at = run.epoch * self._steps(run.job) + run.step
+        return rng.derive(run.job.seed, "module", "step", at)
 
     def _set_step(self, run: _Lane) -> None:
         """Set what changes from step to step: the learning rate and the dropout keys."""

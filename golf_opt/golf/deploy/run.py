@@ -28,7 +28,7 @@ def deploy(config: DeployConfig, say: Callable[[str], None]) -> Path:
         UsageError: there is no such net, its weights are not fit for use, or the file cannot be
             written.
     """
-    trained = load_source(config)
+    trained = load_source(config, say)
     suffix = "h" if config.format == "c" else config.format
     path = config.output or config.folder / "deploy" / f"{slug(trained.label)}.{suffix}"
     data = exported(trained, config.format)

@@ -47,7 +47,7 @@ def interpret(config: InterpretConfig, say: Callable[[str], None]) -> Path:
     Raises:
         UsageError: the net or its data cannot be had.
     """
-    trained = load_source(config)
+    trained = load_source(config, say)
     check_tensors(trained.net, trained.tensors)
     for note in trained.notes:
         say(note)
