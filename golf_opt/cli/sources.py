@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from golf_opt.config import CONF_DIR, yaml_file
 from golf_opt.config.errors import UsageError
 from golf_opt.task.grammar import parse_grammar, read_arch
-from golf_opt.task.modules.given import parse_target
+from golf_opt.task.modules.resolve import parse_target
 
 
 def register() -> None:

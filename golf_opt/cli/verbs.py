@@ -18,9 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 from golf_opt.config import schema
 from golf_opt.config.check import load
 from golf_opt.config.reproduce import ReproduceConfig
-from golf_opt.task.arch import show_shape
+from golf_opt.task.arch import Net, build_net, show_shape
 from golf_opt.task.grammar import load_arch, presets
+from golf_opt.task.inputs import MNIST
 from golf_opt.task.kinds import NAME, kinds_in_lines
+from golf_opt.task.modules.resolve import parse_target, resolve
 from golf_opt.utils.files import tidied
 from golf_opt.utils.text import printable
 
@@ -178,12 +180,18 @@ def arch(names: list[str]) -> None:
         for line in kinds_in_lines():
             say(line)
         return
-    for net in [load_arch(name) for name in names]:
+    for net in [_net_of(name) for name in names]:
         say(f"{net.name}")
         for node in net.nodes:
             label = f"{node.name} (shared)" if node.shared else node.name
             say(f"  {label:<24} {show_shape(node.output_shape):>12} {node.num_params:>10,}")
         say(f"  {'total parameters':<24} {'':>12} {net.num_params:>10,}\n")
+
+
+def _net_of(name: str) -> Net:
+    """Return the net of a name; one of a module's is imported, for MNIST's images."""
+    module = parse_target(name)
+    return load_arch(name) if module is None else build_net(resolve(module, MNIST, say))
 
 
 def tidy(verb: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

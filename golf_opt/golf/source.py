@@ -19,7 +19,7 @@ from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View, load
 from golf_opt.task.forward import check_tensors
 from golf_opt.task.inputs import MNIST
-from golf_opt.task.modules.given import Say, provide, resolve
+from golf_opt.task.modules.resolve import Say, provide, resolve
 from golf_opt.utils.trials import best_trial
 
 

@@ -32,7 +32,7 @@ from golf_opt.study.note import closing_words
 from golf_opt.study.space import Space
 from golf_opt.task.data import View, load
 from golf_opt.task.inputs import MNIST
-from golf_opt.task.modules.given import provide, resolve
+from golf_opt.task.modules.resolve import provide, resolve
 from golf_opt.utils.text import count
 from golf_opt.utils.trials import best_trial
 

@@ -30,7 +30,7 @@ from golf_opt.study.description import description_of, find_study
 from golf_opt.study.note import add_section
 from golf_opt.task import rng
 from golf_opt.task.data import View
-from golf_opt.task.modules.given import provide
+from golf_opt.task.modules.resolve import provide
 from golf_opt.utils.signals import stop_on_signals
 from golf_opt.utils.stats import ENOUGH, Spread, points
 from golf_opt.utils.text import count, markdown_table

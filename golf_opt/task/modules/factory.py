@@ -1,8 +1,8 @@
 """A net that its user wrote in PyTorch: found by `module:name`, called, and put to the proof.
 
 What is asked of it: called with the shape of an image and the number of classes it gives a
-torch.nn.Module, from images [n, channels, height, width] to scores [n, classes], whose training is a
-function of its float32 tensors, the images and PyTorch's own randomness.
+torch.nn.Module, from images [n, channels, height, width] to scores [n, classes], whose training is
+a function of its float32 tensors, the images and PyTorch's own randomness.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def kept(module: nn.Module) -> dict[str, Tensor]:
 
 def _check_tensors(target: str, module: nn.Module) -> None:
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        if nn.parameter.is_lazy(tensor):
             raise UsageError(
                 f"arch {target}: {name} has no shape before the first image (nn.Lazy...); give the "
                 "layer its number of inputs."

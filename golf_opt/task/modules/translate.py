@@ -140,17 +140,19 @@ FUNCTIONS: dict[Any, type[nn.Module]] = {  # or names of methods: what they are 
 SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
 PRODUCTS = (operator.mul, operator.imul, torch.mul, "mul", "mul_")
 MEANS = (torch.mean, "mean")
-DROPPED = ("training", "_stacklevel", "dtype", "inplace")  # keywords that change no layer
+DROPPED = ("input", "training", "_stacklevel", "dtype", "inplace")  # keywords that change no layer
 
 
 def as_module(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:
     """Return a function's call as the module that does the same; it may be a poor likeness."""
     made = FUNCTIONS[target]
     if made in SAME_NUMBERS:
-        return made()
-    options = {key: value for key, value in kwargs.items() if key not in DROPPED + ("input",)}
+        return nn.Identity()
+    options = {key: value for key, value in kwargs.items() if key not in DROPPED}
     if made is nn.Dropout:
-        args = args[:2]  # what follows is `training`
+        if not (args[2] if len(args) > 2 else kwargs.get("training", True)):
+            return nn.Identity()
+        args = args[:2]
     if made is nn.LogSoftmax and kwargs.get("dtype") is not None:
         raise NotOurs(f"dtype {kwargs['dtype']}")
     try:
