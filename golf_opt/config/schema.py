@@ -79,10 +79,10 @@ class WorkerConfig(Common):
     """One run of `golf-opt worker`; the rest is kept with the study."""
 
     study: types.ExistingStudy
-    arch: types.Mapped | None  # the module of a study whose net is one
     data: DataFolder
     callbacks: types.Callbacks
     engine: EngineConfig
+    arch: types.Mapped | None = field(default=None, kw_only=True)  # a module that the net is
 
 
 @model
@@ -145,10 +145,10 @@ class ConfirmConfig(Common):
     study: types.ExistingStudy
     top: types.Positive  # trials, the best first
     seeds: types.Epochs  # for each
-    arch: types.Mapped | None  # the module of a study whose net is one
     target: types.Fraction  # accuracy in [0, 1]
     data: DataConfig
     engine: EngineConfig
+    arch: types.Mapped | None = field(default=None, kw_only=True)  # a module that the net is
 
 
 @model

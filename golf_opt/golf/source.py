@@ -94,7 +94,7 @@ def load_source(source: SourceConfig, say: Say) -> TrainedNet:
     assert source.study is not None
     with opened_storage(source.storage) as opened:
         study = find_study(opened, source.study)
-        provide(source.arch, description_of(study).net, f"study {source.study!r}", say)
+        provide(source.arch, description_of(study).net, f"study {source.study!r}")
         return load_trained(study, source.folder, source.trial)
 
 

@@ -95,7 +95,7 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
         for part in ("sampler", "pruner"):
             check_targets(part, getattr(description, part))
         parts = build_parts(description, worker.callbacks)
-        provide(worker.arch, parts.net, f"study {worker.study!r}", say)
+        provide(worker.arch, parts.net, f"study {worker.study!r}")
         data = DataConfig(description.data, worker.data.root)
         view = load_view(data, description.protocol, parts.space, say)
         if view.digest != description.digest:

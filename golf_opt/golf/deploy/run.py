@@ -61,6 +61,11 @@ def exported(trained: TrainedNet, form: str) -> bytes:
     for name, values in tensors.items():
         if not np.isfinite(values).all():
             raise UsageError(f"{name} of {trained.label} holds numbers that are not finite.")
+    if net.module is not None and form != "safetensors":
+        raise UsageError(
+            f"format is {form!r}, but must be safetensors for {net.name}: it is {net.module.of}, a "
+            "module that is no list of layers of ours."
+        )
     if form == "c":
         from golf_opt.golf.deploy.c_code import c_header
 

@@ -16,7 +16,7 @@ from golf_opt.config.errors import UsageError
 from golf_opt.engines.base import Engine, Floats, Introspective, Tensors
 from golf_opt.engines.flat import pack, unpack
 from golf_opt.task import arch, rng
-from golf_opt.task.arch import Net
+from golf_opt.task.arch import Net, Node, Parameter
 from golf_opt.task.data import Split
 
 Ranking = Callable[[Floats], npt.NDArray[Any]]  # flat weights -> how much each matters
@@ -84,12 +84,18 @@ def in_scope(net: Net, scope: str) -> npt.NDArray[np.bool_]:
     `weights` are those of convolutions and linear layers; `all` has biases, activation slopes and
     normalisation too.
     """
-    layers = {node.name: node.layer for node in net.nodes}
-
-    def counts(name: str) -> bool:
-        node, tensor = name.rsplit(".", 1)
-        return tensor == "weight" and isinstance(layers[node], (arch.Conv, arch.Linear))
-
     return np.concatenate(
-        [np.full(p.size, scope == "all" or counts(p.name)) for p in net.parameters]
+        [
+            np.full(p.size, scope == "all" or _is_weight(node, p))
+            for node in net.nodes
+            if not node.shared
+            for p in node.parameters
+        ]
     )
+
+
+def _is_weight(node: Node, parameter: Parameter) -> bool:
+    if isinstance(node.layer, arch.Module):  # as far as shapes tell
+        return len(parameter.shape) > 1
+    weighs = isinstance(node.layer, (arch.Conv, arch.Linear))
+    return weighs and parameter.name.endswith(".weight")

@@ -65,7 +65,7 @@ def confirm(config: ConfirmConfig, say: Say) -> int | None:
         study = find_study(storage, config.study)
         config = replace(config, study=study.study_name)  # it may have been given in short
         trials = complete_trials(study, config.top)
-        provide(config.arch, description_of(study).net, f"study {config.study!r}", say)
+        provide(config.arch, description_of(study).net, f"study {config.study!r}")
         view = study_view(study, config.data)
         signal = run_missing(config, study, trials, view, say)
         rows = confirmed_rows(study, trials)
