@@ -12,9 +12,10 @@ from conftest import every_layer_net, net, random_tensors, tiny_net
 
 from golf_opt.config.errors import UsageError
 from golf_opt.engines.torch import TorchEngine
-from golf_opt.task.arch import KINDS, Net
+from golf_opt.task.arch import Net
 from golf_opt.task.data import View
 from golf_opt.task.forward import accuracy, forward, logits, normalise
+from golf_opt.task.layers import KINDS
 
 SMALL = [
     tiny_net({"kind": "conv", "channels": 3, "kernel": 4, "stride": 3}, {"kind": "batch_norm"}),

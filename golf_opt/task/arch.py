@@ -25,280 +25,35 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt
-
-from golf_opt.config.check import check, model
+from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError, check_choice, did_you_mean, short
-from golf_opt.config.types import AsGiven, StudyName
+from golf_opt.config.types import StudyName
 from golf_opt.task.inputs import MNIST, InputSpec
+from golf_opt.task.layers import KINDS, Add, Layer, Module, Parameter, Shape, show_shape
 
-Shape = tuple[int, ...]  # (channels, height, width), or (features,)
 INPUT_SHAPE: Shape = (1, 28, 28)
 NUM_CLASSES = 10
 MOST_LAYERS = 256  # what follows is far beyond a net that is golfed with, and what a machine holds
 MOST_NUMBERS = 100_000_000  # trained ones, and those between layers for one image
-Size = Annotated[StrictInt, Field(ge=1, le=65_536)]
-Tensors = tuple[tuple[Annotated[str, Field(max_length=500)], tuple[Size, ...]], ...]
-Slope = Annotated[StrictFloat, Field(ge=0, lt=1, description="a number from 0 to below 1"), AsGiven]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A trained tensor: its shape, and how PyTorch's defaults initialise it.
-
-    `bound` is b of the uniform distribution [-b, b]; where it is None the tensor starts as `fill`.
-    """
-
-    name: str
-    shape: Shape
-    bound: float | None = None
-    fill: float = 0.0
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-
-@model
-class Layer:
-    """A layer without its place in a net; `name` is set when it gets one."""
-
-    kind: ClassVar[str]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What a file of conf/arch can say of the layer, kind and name aside."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.init}
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape after this layer; raise UsageError where the input does not fit."""
-        return shape
-
-    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
-        """Return the trained tensors for an input of this shape."""
-        return ()
-
-    def buffers(self, shape: Shape) -> tuple[Parameter, ...]:
-        """Return the tensors that are kept but not trained."""
-        return ()
-
-
-def _image(layer: Layer, shape: Shape) -> tuple[int, int, int]:
-    if len(shape) != 3:
-        raise UsageError(f"{layer.kind} needs an image, but its input is {show_shape(shape)}.")
-    return shape[0], shape[1], shape[2]
-
-
-def _affine(shape: Shape, fan_in: int, bias: bool) -> tuple[Parameter, ...]:
-    bound = 1 / math.sqrt(fan_in)  # kaiming_uniform(a=sqrt(5)), PyTorch's default
-    weight = Parameter("weight", shape, bound)
-    return (weight, Parameter("bias", shape[:1], bound)) if bias else (weight,)
-
-
-@model
-class Conv(Layer):
-    """Dense convolution; weight [channels, in_channels, kernel, kernel]."""
-
-    kind = "conv"
-    channels: Size
-    kernel: Size
-    stride: Size = 1
-    padding: Literal["valid", "same"] = "valid"
-    bias: StrictBool = True
-
-    def output_shape(self, shape: Shape) -> Shape:
-        _, height, width = _image(self, shape)
-        return self.out_channels(shape), self._side(height), self._side(width)
-
-    def out_channels(self, shape: Shape) -> int:
-        return self.channels
-
-    @property
-    def pad(self) -> int:
-        """Zeros added on each side."""
-        return (self.kernel - 1) // 2 if self.padding == "same" else 0
-
-    def _side(self, side: int) -> int:
-        if self.padding == "same" and self.kernel % 2 == 0:
-            raise UsageError(f"kernel is {self.kernel}, but must be odd where padding is 'same'.")
-        padded = side + 2 * self.pad
-        if self.kernel > padded:
-            raise UsageError(
-                f"kernel {self.kernel}x{self.kernel} is larger than its input {side}x{side}; "
-                "use a smaller kernel, fewer pools, or padding 'same'."
-            )
-        return (padded - self.kernel) // self.stride + 1
-
-    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
-        weight = (self.channels, shape[0], self.kernel, self.kernel)
-        return _affine(weight, shape[0] * self.kernel**2, self.bias)
-
-
-@model
-class Depthwise(Conv):
-    """One kernel per channel; weight [channels, 1, kernel, kernel]."""
-
-    kind = "depthwise"
-    channels: int = field(default=0, init=False)  # taken from the input
-
-    def out_channels(self, shape: Shape) -> int:
-        return shape[0]
-
-    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
-        return _affine((shape[0], 1, self.kernel, self.kernel), self.kernel**2, self.bias)
-
-
-@model
-class Pointwise(Conv):
-    """A 1x1 convolution."""
-
-    kind = "pointwise"
-    kernel: int = field(default=1, init=False)
-
-
-@model
-class Linear(Layer):
-    """Fully connected; an image is flattened as (channel, y, x); weight [features, inputs]."""
-
-    kind = "linear"
-    features: Size
-    bias: StrictBool = True
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return (self.features,)
-
-    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
-        inputs = math.prod(shape)
-        return _affine((self.features, inputs), inputs, self.bias)
-
-
-@model
-class BatchNorm(Layer):
-    """Batch normalisation with running statistics; momentum 0.1, eps 1e-5 as in PyTorch."""
-
-    kind = "batch_norm"
-    MOMENTUM: ClassVar[float] = 0.1
-    EPS: ClassVar[float] = 1e-5
-
-    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
-        return Parameter("weight", shape[:1], fill=1.0), Parameter("bias", shape[:1])
-
-    def buffers(self, shape: Shape) -> tuple[Parameter, ...]:
-        return Parameter("running_mean", shape[:1]), Parameter("running_var", shape[:1], fill=1.0)
-
-
-@model
-class ReLU(Layer):
-    """What is below zero becomes zero."""
-
-    kind = "relu"
-
-
-@model
-class LeakyReLU(Layer):
-    """What is below zero is multiplied by `slope`."""
-
-    kind = "leaky_relu"
-    slope: Slope = 0.01
-
-
-@model
-class PReLU(Layer):
-    """A learned slope below zero, one per channel; 0.25 at the start as in PyTorch."""
-
-    kind = "prelu"
-
-    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
-        return (Parameter("weight", shape[:1], fill=0.25),)
-
-
-@model
-class MaxPool(Layer):
-    """Max over size x size windows with stride `size`; a remainder at the edge is dropped."""
-
-    kind = "max_pool"
-    size: Size = 2
-
-    def output_shape(self, shape: Shape) -> Shape:
-        channels, height, width = _image(self, shape)
-        if self.size > height or self.size > width:
-            raise UsageError(
-                f"pool {self.size}x{self.size} is larger than its input {height}x{width}."
-            )
-        return channels, height // self.size, width // self.size
-
-
-@model
-class GlobalAvgPool(Layer):
-    """The mean of each channel."""
-
-    kind = "global_avg_pool"
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return (_image(self, shape)[0],)
-
-
-@model
-class Dropout(Layer):
-    """Each number is zero with probability `p` while the net is trained."""
-
-    kind = "dropout"
-    p: Slope = 0.5
-
-
-@model
-class Module(Layer):
-    """A module of the user's that is no list of the layers above; see `golf_opt.task.modules`.
-
-    Its tensors have the names that the module gives them. What is stored of it is data, and whoever
-    trains or evaluates it must be given the module again.
-    """
-
-    kind = "module"
-    of: Annotated[str, Field(max_length=200)]  # my_nets:Odd
-    graph: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]  # hash of what it computes
-    image: tuple[Size, ...]  # the input's shape
-    features: Size  # what it gives, the number of classes
-    trained: Tensors
-    kept: Tensors
-
-    def output_shape(self, shape: Shape) -> Shape:
-        if shape != self.image:
-            raise UsageError(
-                f"{self.of} was made for {show_shape(self.image)}, and not for {show_shape(shape)}."
-            )
-        return (self.features,)
-
-    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
-        return tuple(Parameter(name, shape) for name, shape in self.trained)
-
-    def buffers(self, shape: Shape) -> tuple[Parameter, ...]:
-        return tuple(Parameter(name, shape) for name, shape in self.kept)
-
-
-KINDS: dict[str, type[Layer]] = {
-    layer.kind: layer
-    for layer in (
-        Conv, Depthwise, Pointwise, Linear, BatchNorm, ReLU, LeakyReLU, PReLU, MaxPool,
-        GlobalAvgPool, Dropout,
-    )
-}  # fmt: skip
-ACTIVATIONS = (ReLU, LeakyReLU, PReLU)
 
 
 @dataclass(frozen=True)
 class Node:
-    """A layer in its place. `shared` marks one that reuses the tensors of an earlier node."""
+    """A layer in its place. `shared` marks one that reuses the tensors of an earlier node.
+
+    `of` is the index of the node whose output is the second input of an `add`.
+    """
 
     name: str
     layer: Layer
     input_shape: Shape
     output_shape: Shape
     shared: bool = False
+    of: int | None = None
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -351,7 +106,7 @@ class Net:
         """Return the layers as plain data: what two nets must share to be the same net."""
         return [
             {"name": node.name, "kind": node.layer.kind, "shared": node.shared}
-            | {field.name: getattr(node.layer, field.name) for field in fields(node.layer)}
+            | node.layer.described
             for node in self.nodes
         ]
 
@@ -409,12 +164,27 @@ def _place(row: object, shape: Shape, nodes: Sequence[Node]) -> Node:
     if name in named:
         raise UsageError(f"name {name!r} is taken; give the layer another, or kind: reuse.")
     layer = build_layer(kind, options)
-    return Node(name, layer, shape, layer.output_shape(shape))
+    of = _second_input(layer, shape, nodes) if isinstance(layer, Add) else None
+    return Node(name, layer, shape, layer.output_shape(shape), of=of)
+
+
+def _second_input(layer: Add, shape: Shape, nodes: Sequence[Node]) -> int:
+    """Return the index of the node that is added to an input of this shape."""
+    places = {node.name: place for place, node in enumerate(nodes) if not node.shared}
+    place = places[check_choice("add.of", layer.of, places)]
+    if nodes[place].output_shape != shape:
+        raise UsageError(
+            f"{layer.of!r} gives {show_shape(nodes[place].output_shape)}, but what it is added to "
+            f"is {show_shape(shape)}; both must have one shape."
+        )
+    return place
 
 
 def _reuse(first: Node, shape: Shape) -> Node:
     """Return a node with the tensors of an earlier one."""
     name, layer = first.name, first.layer
+    if isinstance(layer, Add):
+        raise UsageError(f"{name!r} is an add, which has no tensors to reuse; write another one.")
     if layer.parameters(shape) != layer.parameters(first.input_shape):
         raise UsageError(
             f"{name!r} was made for {show_shape(first.input_shape)} and cannot be reused on "
@@ -439,8 +209,3 @@ def _check_options(kind: str, options: Iterable[str], known: Sequence[str]) -> N
         if key not in known:
             known_keys = did_you_mean(key, known)
             raise UsageError(f"{short(key)} is no option of {kind}; it must be {known_keys}")
-
-
-def show_shape(shape: Shape) -> str:
-    """Return a shape as `4x12x12`."""
-    return "x".join(map(str, shape))

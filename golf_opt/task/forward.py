@@ -19,7 +19,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from golf_opt.config.errors import UsageError
-from golf_opt.task import arch
+from golf_opt.task import layers
 from golf_opt.task.arch import NUM_CLASSES, Net, Node
 from golf_opt.task.data import MEAN, STD
 from golf_opt.task.modules import given
@@ -58,8 +58,8 @@ def logits(
     def score(at: int) -> None:
         part = np.ascontiguousarray(images[at : at + batch].transpose(1, 2, 0))
         x = table[part][None]
-        for node in net.nodes:
-            x = _apply(node, tensors, x)
+        for _, output in _outputs(net, tensors, x):
+            x = output
         scores[at : at + batch] = x.T
 
     with (
@@ -101,10 +101,10 @@ def work_of(net: Net) -> int:
 def _sizes(node: Node) -> tuple[int, int]:
     """Return how many numbers of an image a layer writes, and how many it has side by side."""
     written = math.prod(node.output_shape)
-    if not isinstance(node.layer, arch.Conv):
+    if not isinstance(node.layer, layers.Conv):
         return written, math.prod(node.input_shape)
-    window = node.layer.kernel**2 * (
-        1 if isinstance(node.layer, arch.Depthwise) else node.input_shape[0]
+    window = math.prod(node.layer.kernels) * (
+        1 if isinstance(node.layer, layers.Depthwise) else node.input_shape[0]
     )
     return written, window * math.prod(node.output_shape[1:])
 
@@ -117,17 +117,28 @@ def normalise(images: npt.NDArray[np.uint8], dtype: DType = np.float32) -> Array
 
 def forward(net: Net, tensors: Tensors, x: Array) -> Iterator[tuple[Node, Array]]:
     """Yield every node with its output [n, *output_shape], from the input to the scores."""
-    x = np.ascontiguousarray(np.moveaxis(x, 0, -1))
-    for node in net.nodes:
-        x = _apply(node, tensors, x)
-        yield node, np.moveaxis(x, -1, 0)
+    for node, output in _outputs(net, tensors, np.ascontiguousarray(np.moveaxis(x, 0, -1))):
+        yield node, np.moveaxis(output, -1, 0)
+
+
+def _outputs(net: Net, tensors: Tensors, x: Array) -> Iterator[tuple[Node, Array]]:
+    """Yield every node with its output [*output_shape, n] for images [*shape, n].
+
+    The images are the last axis: so every step is over long stretches of memory. What an `add`
+    reads later is kept until then.
+    """
+    last_use = {node.of: place for place, node in enumerate(net.nodes) if node.of is not None}
+    kept: dict[int, Array] = {}
+    for place, node in enumerate(net.nodes):
+        x = _apply(node, tensors, x) if node.of is None else x + kept[node.of]
+        if place in last_use:
+            kept[place] = x
+        kept = {of: output for of, output in kept.items() if last_use[of] > place}
+        yield node, x
 
 
 def _apply(node: Node, tensors: Tensors, x: Array) -> Array:
-    """Return one layer's output [*output_shape, n] for [*input_shape, n], in the input's precision.
-
-    The images are the last axis: so every step is over long stretches of memory.
-    """
+    """Return one layer's output [*output_shape, n] for [*input_shape, n], in its precision."""
     layer = node.layer
     own = {
         name.rpartition(".")[2]: tensors[name].astype(x.dtype)
@@ -135,52 +146,62 @@ def _apply(node: Node, tensors: Tensors, x: Array) -> Array:
         + [f"buffers/{b.name}" for b in node.buffers]
     }
     match layer:
-        case arch.Conv():
+        case layers.Conv():
             return _add(_convolve(layer, x, own["weight"]), own.get("bias"))
-        case arch.Linear():
+        case layers.Linear():
             return _add(own["weight"] @ x.reshape(-1, x.shape[-1]), own.get("bias"))
-        case arch.BatchNorm():
+        case layers.BatchNorm():
             scale = own["weight"] / np.sqrt(own["running_var"] + layer.EPS)
             return _add(x * _per_channel(scale, x), own["bias"] - own["running_mean"] * scale)
-        case arch.ReLU():
+        case layers.ReLU():
             return np.maximum(x, 0)
-        case arch.LeakyReLU():
+        case layers.LeakyReLU():
             return _leaky(x, np.asarray(layer.slope, dtype=x.dtype))
-        case arch.PReLU():
+        case layers.PReLU():
             return _leaky(x, _per_channel(own["weight"], x))
-        case arch.MaxPool():
-            return _max_pool(x, layer.size)
-        case arch.GlobalAvgPool():
+        case layers.Scale():
+            return x * _per_channel(own["weight"], x)
+        case layers.GELU():
+            return _gelu(x)
+        case layers.HardSwish():
+            return x * (np.clip(x + 3, 0, 6) / 6)
+        case layers.Tanh():
+            return np.tanh(x)
+        case layers.AvgPool():
+            return sum(_pooled(x, layer.sizes)) / np.asarray(math.prod(layer.sizes), x.dtype)
+        case layers.MaxPool():
+            return _max_pool(x, layer.sizes)
+        case layers.GlobalAvgPool():
             means: Array = x.mean(axis=(1, 2))
             return means
-        case arch.Dropout():
+        case layers.Dropout():
             return x
-        case arch.Module():
+        case layers.Module():
             return given.scores(layer, tensors, np.ascontiguousarray(np.moveaxis(x, -1, 0))).T
     raise AssertionError(f"no evaluation of {layer.kind}")
 
 
-def _convolve(layer: arch.Conv, x: Array, weight: Array) -> Array:
-    """Cross-correlate [c, h, w, n] with [o, c, k, k], or [c, 1, k, k] where depthwise."""
-    pad, k = layer.pad, layer.kernel
-    if pad:
-        x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    shifted = _windows(x, k, layer.stride)
-    if isinstance(layer, arch.Depthwise):
-        return _depthwise(shifted, weight[:, 0].reshape(-1, k * k))
-    columns = next(shifted) if k == 1 else np.stack(list(shifted), axis=1)  # [c, k * k, h, w, n]
+def _convolve(layer: layers.Conv, x: Array, weight: Array) -> Array:
+    """Cross-correlate [c, h, w, n] with [o, c, kh, kw], or [c, 1, kh, kw] where depthwise."""
+    down, across = layer.pads
+    if down or across:
+        x = np.pad(x, ((0, 0), (down, down), (across, across), (0, 0)))
+    shifted = _windows(x, layer.kernels, layer.strides)
+    if isinstance(layer, layers.Depthwise):
+        return _depthwise(shifted, weight.reshape(len(weight), -1))
+    single = layer.kernels == (1, 1)
+    columns = next(shifted) if single else np.stack(list(shifted), axis=1)  # [c, kh * kw, h, w, n]
     shape = columns.shape[-3:]
     return (weight.reshape(len(weight), -1) @ columns.reshape(-1, math.prod(shape))).reshape(
         -1, *shape
     )
 
 
-def _windows(x: Array, size: int, step: int) -> Iterator[Array]:
+def _windows(x: Array, sizes: tuple[int, int], steps: tuple[int, int]) -> Iterator[Array]:
     """Yield what of [c, h, w, n] each place in a window sees, the window's first row first."""
-    _, height, width, _ = x.shape
-    down, across = height - size + 1, width - size + 1
-    for row, column in np.ndindex(size, size):
-        yield x[:, row : row + down : step, column : column + across : step]
+    down, across = (side - size + 1 for side, size in zip(x.shape[1:3], sizes, strict=True))
+    for row, column in np.ndindex(*sizes):
+        yield x[:, row : row + down : steps[0], column : column + across : steps[1]]
 
 
 def _depthwise(shifted: Iterator[Array], weight: Array) -> Array:
@@ -195,14 +216,26 @@ def _depthwise(shifted: Iterator[Array], weight: Array) -> Array:
     return total
 
 
-def _max_pool(x: Array, size: int) -> Array:
-    """Return the largest of each size x size square; a remainder at the edge is dropped."""
-    _, height, width, _ = x.shape
-    first, *others = _windows(x[:, : height // size * size, : width // size * size], size, size)
+def _pooled(x: Array, sizes: tuple[int, int]) -> Iterator[Array]:
+    """Yield what each place in a pool's window sees; a remainder at the edge is dropped."""
+    height, width = (side // size * size for side, size in zip(x.shape[1:3], sizes, strict=True))
+    return _windows(x[:, :height, :width], sizes, sizes)
+
+
+def _max_pool(x: Array, sizes: tuple[int, int]) -> Array:
+    """Return the largest of each window."""
+    first, *others = _pooled(x, sizes)
     largest = first.copy()
     for seen in others:
         np.maximum(largest, seen, out=largest)
     return largest
+
+
+def _gelu(x: Array) -> Array:
+    from scipy.special import erf  # only nets with this layer wait for its import
+
+    below: Array = erf(x * np.asarray(math.sqrt(0.5), x.dtype))
+    return x * ((1 + below) / 2)
 
 
 def _leaky(x: Array, slope: Array) -> Array:

@@ -20,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from golf_opt.config import CONF_DIR, load_yaml, yaml_file
 from golf_opt.config.errors import UsageError, did_you_mean, short
-from golf_opt.task.arch import NUM_CLASSES, LeakyReLU, Net, build_net
+from golf_opt.task.arch import NUM_CLASSES, Net, build_net
+from golf_opt.task.layers import LeakyReLU
 
 GRAMMAR = "c<channels>-<channels>-...[-k<kernel>-...][-relu|-prelu|-leaky[slope]]"
 

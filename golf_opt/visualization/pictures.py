@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from golf_opt.engines.base import Tensors
-from golf_opt.task.arch import Conv, Module, Net
+from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 from golf_opt.task.forward import logits
+from golf_opt.task.layers import Conv, Module
 from golf_opt.visualization.plots import BLUE, ORANGE, paper, to_svg
 
 if TYPE_CHECKING:

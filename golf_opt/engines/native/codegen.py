@@ -14,11 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from golf_opt.task import arch
-from golf_opt.task.arch import Net, Node, Shape
+from golf_opt.task import layers
+from golf_opt.task.arch import Net, Node
+from golf_opt.task.layers import Shape
 
 MAX_PARAMS = 1 << 20  # each has a gradient in every lane of a vector: 64 MiB
 MAX_ACTIVATIONS = 1 << 24  # positions of one image's tensor
+
+ACTIVATIONS = {  # the kernel's names
+    "relu": "Relu", "prelu": "PRelu", "gelu": "Gelu", "hard_swish": "HardSwish", "tanh": "Tanh",
+    "scale": "Scale",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,10 @@ class Group:
         return self.nodes[-1].output_shape
 
     @property
-    def halo(self) -> int:
-        """Zeros that it wants around its input."""
+    def halo(self) -> tuple[int, int]:
+        """Rows and columns of zeros that it wants around its input."""
         layer = self.node.layer
-        return layer.pad if isinstance(layer, arch.Conv) else 0
+        return layer.pads if isinstance(layer, layers.Conv) else (0, 0)
 
 
 def unsupported(net: Net) -> str | None:
@@ -50,20 +56,21 @@ def unsupported(net: Net) -> str | None:
     if net.num_params > MAX_PARAMS:
         return f"{net.name} has {net.num_params:,} parameters, but native does up to {MAX_PARAMS:,}"
     for node in net.nodes:
-        if type(node.layer) not in arch.KINDS.values():
+        if type(node.layer) not in layers.KINDS.values():
             return f"layer {node.name} is of kind {node.layer.kind}, which native does not know"
         if math.prod(node.output_shape) > MAX_ACTIVATIONS:
-            size = arch.show_shape(node.output_shape)
+            size = layers.show_shape(node.output_shape)
             return f"layer {node.name} has {size} outputs, which is too large for native"
     return None
 
 
 def group_layers(nodes: Sequence[Node]) -> list[Group]:
-    """Fuse neighbours, first come first served."""
+    """Fuse neighbours, first come first served; what an `add` reads later ends its group."""
     groups: list[Group] = []
+    ends = sorted({node.of + 1 for node in nodes if node.of is not None} | {len(nodes)})
     at = 0
     while at < len(nodes):
-        group = _group(nodes, at)
+        group = _group(nodes[: next(end for end in ends if end > at)], at)
         groups.append(group)
         at += len(group.nodes)
     return groups
@@ -72,11 +79,11 @@ def group_layers(nodes: Sequence[Node]) -> list[Group]:
 def _group(nodes: Sequence[Node], at: int) -> Group:
     node = nodes[at]
     activation = pool = None
-    if isinstance(node.layer, (arch.Conv, arch.BatchNorm, *arch.ACTIVATIONS)):
+    if isinstance(node.layer, (layers.Conv, layers.BatchNorm, *layers.ACTIVATIONS)):
         rest = nodes[at + 1 :]
-        if isinstance(node.layer, arch.ACTIVATIONS):
+        if isinstance(node.layer, layers.ACTIVATIONS):
             activation = node
-        elif rest and isinstance(rest[0].layer, arch.ACTIVATIONS):
+        elif rest and isinstance(rest[0].layer, layers.ACTIVATIONS):
             activation, rest = rest[0], rest[1:]
         if rest and _is_small_pool(rest[0]):
             pool = rest[0]
@@ -86,7 +93,7 @@ def _group(nodes: Sequence[Node], at: int) -> Group:
 
 
 def _is_small_pool(node: Node) -> bool:
-    return isinstance(node.layer, arch.MaxPool) and node.layer.size == 2
+    return isinstance(node.layer, layers.MaxPool) and node.layer.sizes == (2, 2)
 
 
 def dropout_nodes(net: Net) -> list[int]:
@@ -94,7 +101,7 @@ def dropout_nodes(net: Net) -> list[int]:
     first: dict[str, int] = {}
     for index, node in enumerate(net.nodes):
         first.setdefault(node.name, index)
-    return [first[node.name] for node in net.nodes if isinstance(node.layer, arch.Dropout)]
+    return [first[node.name] for node in net.nodes if isinstance(node.layer, layers.Dropout)]
 
 
 def generate(net: Net) -> str:
@@ -106,6 +113,7 @@ class _Writer:
     def __init__(self, net: Net) -> None:
         self.net = net
         self.groups = group_layers(net.nodes)
+        self.tensor_of = {id(group.nodes[-1]): i + 1 for i, group in enumerate(self.groups)}
         self.weight_at = _offsets(net.parameters)
         self.buffer_at = _offsets(net.buffers)
         self.constants: list[str] = []
@@ -130,34 +138,39 @@ class _Writer:
 
     def _tensor(self, index: int) -> str:
         """Return the type of the tensor in front of group `index`."""
-        last = index == len(self.groups)
-        shape = self.groups[-1].output_shape if last else self.groups[index].node.input_shape
-        return _tensor(shape, 0 if last else self.groups[index].halo)
+        if index == len(self.groups):
+            return _tensor(self.groups[-1].output_shape)
+        return _tensor(self.groups[index].node.input_shape, self.groups[index].halo)
 
     def _layer(self, index: int, group: Group) -> str:
         node, layer = group.node, group.node.layer
         source, out = self._tensor(index), self._tensor(index + 1)
         where = f"{self._weight(node, 'weight')}, {self._weight(node, 'bias')}"
         deeper = "true" if index > self.first_trained else "false"
-        if isinstance(layer, arch.Conv):
-            depthwise = "true" if isinstance(layer, arch.Depthwise) else "false"
-            shape = f"{layer.kernel}, {layer.stride}, {depthwise}"
-            return f"Conv<{source}, {self._epilogue(group, out)}, {shape}, {where}, {deeper}>"
-        if isinstance(layer, arch.BatchNorm):
+        if isinstance(layer, layers.Conv):
+            depthwise = "true" if isinstance(layer, layers.Depthwise) else "false"
+            kernel = f"{_window(*layer.kernels, *layer.strides)}, {depthwise}"
+            return f"Conv<{source}, {self._epilogue(group, out)}, {kernel}, {where}, {deeper}>"
+        if isinstance(layer, layers.BatchNorm):
             mean, variance = (
                 self.buffer_at[f"{node.name}.running_{name}"] for name in ("mean", "var")
             )
             epilogue = self._epilogue(group, out)
             return f"BatchNorm<{source}, {epilogue}, {where}, {mean}, {variance}>"
-        if isinstance(layer, arch.Linear):
+        if isinstance(layer, layers.Linear):
             return f"Linear<{source}, {out}, {where}, {deeper}>"
-        if isinstance(layer, arch.Dropout):
+        if isinstance(layer, layers.Dropout):
             return f"Dropout<{source}, {out}, {next(self.dropouts)}, {self._chance(layer.p)}>"
-        if isinstance(layer, arch.GlobalAvgPool):
+        if isinstance(layer, layers.GlobalAvgPool):
             return f"GlobalAvgPool<{source}, {out}>"
-        if isinstance(layer, arch.MaxPool) and not group.pool:
-            return f"MaxPool<{source}, {out}, {layer.size}>"
-        return f"Apply<{source}, {self._epilogue(group, out)}>"
+        if isinstance(layer, layers.AvgPool):
+            return f"AvgPool<{source}, {out}, {_window(*layer.sizes)}>"
+        if isinstance(layer, layers.MaxPool) and not group.pool:
+            return f"MaxPool<{source}, {out}, {_window(*layer.sizes)}>"
+        if node.of is not None:
+            other = self.tensor_of[id(self.net.nodes[node.of])]
+            return f"Add<{source}, {self._tensor(other)}, {out}, {other}>"
+        return f"Apply<{source}, {self._epilogue(group, out)}, {deeper}>"
 
     def _weight(self, node: Node, tensor: str) -> int:
         return self.weight_at.get(f"{node.name}.{tensor}", -1)
@@ -170,11 +183,11 @@ class _Writer:
     def _activation(self, node: Node | None) -> str:
         if node is None:
             return "Identity"
-        if isinstance(node.layer, arch.LeakyReLU):
+        if isinstance(node.layer, layers.LeakyReLU):
             return f"LeakyRelu<{self._constant(f'VALUE = {_float(node.layer.slope)}')}>"
-        if isinstance(node.layer, arch.PReLU):
-            return f"PRelu<{self._weight(node, 'weight')}>"
-        return "Relu"
+        if isinstance(node.layer, (layers.PReLU, layers.Scale)):
+            return f"{ACTIVATIONS[node.layer.kind]}<{self._weight(node, 'weight')}>"
+        return ACTIVATIONS[node.layer.kind]
 
     def _chance(self, p: float) -> str:
         """Dropout's probability: random words of 24 bits below the threshold are dropped."""
@@ -188,15 +201,18 @@ class _Writer:
         return name
 
 
-def _offsets(tensors: Sequence[arch.Parameter]) -> dict[str, int]:
+def _offsets(tensors: Sequence[layers.Parameter]) -> dict[str, int]:
     sizes = [tensor.size for tensor in tensors]
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     return {tensor.name: start for tensor, start in zip(tensors, starts, strict=True)}
 
 
-def _tensor(shape: Shape, halo: int = 0) -> str:
-    channels, height, width = (*shape, 1, 1)[:3]
-    return f"Tensor<{channels}, {height}, {width}, {halo}>"
+def _tensor(shape: Shape, halo: tuple[int, int] = (0, 0)) -> str:
+    return f"Tensor<{', '.join(map(str, (*(*shape, 1, 1)[:3], *halo)))}>"
+
+
+def _window(*sides: int) -> str:
+    return f"Window<{', '.join(map(str, sides))}>"
 
 
 def _float(value: float) -> str:

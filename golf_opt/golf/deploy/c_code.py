@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.task import arch
-from golf_opt.task.arch import INPUT_SHAPE, Net, Node, show_shape
+from golf_opt.task import layers
+from golf_opt.task.arch import INPUT_SHAPE, Net, Node
 from golf_opt.task.data import MEAN, STD
+from golf_opt.task.layers import show_shape
 from golf_opt.visualization.document import templates
 
 PIXELS = INPUT_SHAPE[1] * INPUT_SHAPE[2]
@@ -89,36 +90,36 @@ class _Writer:
             f"/* {node.name}: {show_shape(node.input_shape)} -> {show_shape(node.output_shape)} */"
         )
         match layer:
-            case arch.Conv():
+            case layers.Conv():
                 self._convolve(node, layer)
-            case arch.Linear():
+            case layers.Linear():
                 self._linear(node)
-            case arch.BatchNorm():
+            case layers.BatchNorm():
                 self._batch_norm(node, layer.EPS, area)
-            case arch.ReLU():
+            case layers.ReLU():
                 self._call("golf_relu", self._in, size)
-            case arch.LeakyReLU():
+            case layers.LeakyReLU():
                 self._call("golf_leaky_relu", self._in, size, _float(layer.slope))
-            case arch.PReLU():
+            case layers.PReLU():
                 slopes = self._table(f"{node.name}_slope", self._tensor(node, "weight"))
                 self._call("golf_prelu", self._in, channels, area, slopes)
-            case arch.MaxPool():
+            case layers.MaxPool():
                 self._call("golf_max_pool", self._in, channels, _side(node), layer.size)
-            case arch.GlobalAvgPool():
+            case layers.GlobalAvgPool():
                 self._call("golf_mean", self._in, channels, area)
-            case arch.Dropout():
+            case layers.Dropout():
                 self._calls[-1] = f"/* {node.name} does nothing outside of training */"
             case _:
                 raise AssertionError(f"no C for {layer.kind}")
 
-    def _convolve(self, node: Node, layer: arch.Conv) -> None:
+    def _convolve(self, node: Node, layer: layers.Conv) -> None:
         channels, side = node.input_shape[0], _side(node)
         if layer.pad:
             padded = side + 2 * layer.pad
             self._call("golf_pad", self._in, channels, side, layer.pad, self._out)
             self._swap(channels * padded**2)
             side = padded
-        depthwise = isinstance(layer, arch.Depthwise)
+        depthwise = isinstance(layer, layers.Depthwise)
         weight = self._tensor(node, "weight")
         self._weighted(node, weight, channels, side, layer.kernel, layer.stride, depthwise)
 
@@ -209,7 +210,7 @@ def _index_type(net: Net) -> tuple[str, int]:
     inputs = [
         math.prod(n.input_shape) * (1 + 2 * n.layer.pad / _side(n)) ** 2
         for n in net.nodes
-        if isinstance(n.layer, arch.Conv)
+        if isinstance(n.layer, layers.Conv)
     ]
     largest = max([PIXELS, *inputs, *(p.size for p in net.parameters)])
     return ("uint16_t", 2) if largest <= np.iinfo(np.uint16).max else ("uint32_t", 4)

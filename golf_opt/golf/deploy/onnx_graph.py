@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from golf_opt import __version__
-from golf_opt.task import arch
+from golf_opt.task import layers
 from golf_opt.task.arch import INPUT_SHAPE, NUM_CLASSES, Net, Node
 from golf_opt.task.data import MEAN, STD
 
@@ -78,36 +78,36 @@ class _Graph:
     def _layer(self, node: Node) -> None:
         layer = node.layer
         match layer:
-            case arch.Conv():
-                groups = node.input_shape[0] if isinstance(layer, arch.Depthwise) else 1
+            case layers.Conv():
+                groups = node.input_shape[0] if isinstance(layer, layers.Depthwise) else 1
                 self._add(
                     "Conv", *self._weights(node), group=groups, kernel_shape=[layer.kernel] * 2,
                     pads=[layer.pad] * 4, strides=[layer.stride] * 2,
                 )  # fmt: skip
-            case arch.Linear():
+            case layers.Linear():
                 if len(node.input_shape) > 1:
                     self._add("Flatten")
                 self._add("Gemm", *self._weights(node), transB=1)
-            case arch.BatchNorm():
+            case layers.BatchNorm():
                 statistics = [self._weight("buffers", b.name) for b in node.buffers]
                 own = [*self._weights(node), *statistics]
                 self._add("BatchNormalization", *own, epsilon=layer.EPS)
-            case arch.ReLU():
+            case layers.ReLU():
                 self._add("Relu")
-            case arch.LeakyReLU():
+            case layers.LeakyReLU():
                 self._add("LeakyRelu", alpha=layer.slope)
-            case arch.PReLU():
+            case layers.PReLU():
                 slopes = self._tensors[f"weights/{node.name}.weight"]
                 shape = (-1, *[1] * (len(node.input_shape) - 1))  # to broadcast over an image
                 shared = any(other.shared and other.name == node.name for other in self._net.nodes)
                 name = f"{node.name}.slope{len(shape)}" if shared else f"{node.name}.weight"
                 self._add("PRelu", self._constant(name, slopes.reshape(shape)))
-            case arch.MaxPool():
+            case layers.MaxPool():
                 self._add("MaxPool", kernel_shape=[layer.size] * 2, strides=[layer.size] * 2)
-            case arch.GlobalAvgPool():
+            case layers.GlobalAvgPool():
                 self._add("GlobalAveragePool")
                 self._add("Flatten")
-            case arch.Dropout():
+            case layers.Dropout():
                 pass  # it does nothing outside of training
             case _:
                 raise AssertionError(f"no ONNX node for {layer.kind}")

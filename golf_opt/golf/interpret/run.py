@@ -25,10 +25,11 @@ from golf_opt.golf.source import TrainedNet, load_data, load_source
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import attach
 from golf_opt.study.description import find_study
-from golf_opt.task import arch
-from golf_opt.task.arch import NUM_CLASSES, Net, Node, show_shape
+from golf_opt.task import layers
+from golf_opt.task.arch import NUM_CLASSES, Net, Node
 from golf_opt.task.data import Split, View
 from golf_opt.task.forward import BATCH, Tensors, accuracy, check_tensors, forward, normalise
+from golf_opt.task.layers import show_shape
 from golf_opt.utils.files import staged_folder
 from golf_opt.utils.text import percent, slug
 from golf_opt.utils.trials import attribute
@@ -148,7 +149,7 @@ def observe(trained: TrainedNet, view: View) -> Look:
 
 def head(net: Net) -> int:
     """Return the last linear layer, by its place; the last layer where there is none."""
-    places = [i for i, node in enumerate(net.nodes) if isinstance(node.layer, arch.Linear)]
+    places = [i for i, node in enumerate(net.nodes) if isinstance(node.layer, layers.Linear)]
     return places[-1] if places else len(net.nodes) - 1
 
 
@@ -164,9 +165,9 @@ class Block:
 def blocks(net: Net) -> list[Block]:
     """Return the convolutions of a net in order; one that is used again is there again."""
     found = []
-    followers = (arch.BatchNorm, *arch.ACTIVATIONS)
+    followers = (layers.BatchNorm, *layers.ACTIVATIONS)
     for start, node in enumerate(net.nodes):
-        if not isinstance(node.layer, arch.Conv):
+        if not isinstance(node.layer, layers.Conv):
             continue
         behind = takewhile(lambda n: isinstance(n.layer, followers), net.nodes[start + 1 :])
         names = [node.name, *(later.name for later in behind)]
@@ -349,12 +350,12 @@ def survivors(net: Net, tensors: Tensors) -> Picture:
 def filters(net: Net, tensors: Tensors) -> Iterator[Picture]:
     """The kernels of every convolution, and the weights of every linear layer, as images."""
     for node in net.nodes:
-        if node.shared or not isinstance(node.layer, (arch.Conv, arch.Linear)):
+        if node.shared or not isinstance(node.layer, (layers.Conv, layers.Linear)):
             continue
         weights = tensors[f"weights/{node.name}.weight"]
         side = node.input_shape[1] if len(node.input_shape) == 3 else 1
         rows, columns = "output channel", "input channel"
-        if isinstance(node.layer, arch.Linear):
+        if isinstance(node.layer, layers.Linear):
             weights = weights.reshape(len(weights), _inputs(node), side, side)
             rows = "class" if node is net.nodes[-1] else "output"
             columns = "input channel" if side > 1 else "input"
@@ -373,4 +374,4 @@ def filters(net: Net, tensors: Tensors) -> Iterator[Picture]:
 
 def _inputs(node: Node) -> int:
     """Channels that each output of a layer reads."""
-    return 1 if isinstance(node.layer, arch.Depthwise) else node.input_shape[0]
+    return 1 if isinstance(node.layer, layers.Depthwise) else node.input_shape[0]

@@ -15,9 +15,10 @@ import numpy.typing as npt
 from golf_opt.config.errors import UsageError
 from golf_opt.engines.base import Engine, Floats, Introspective, Tensors
 from golf_opt.engines.flat import pack, unpack
-from golf_opt.task import arch, rng
-from golf_opt.task.arch import Net, Node, Parameter
+from golf_opt.task import layers, rng
+from golf_opt.task.arch import Net, Node
 from golf_opt.task.data import Split
+from golf_opt.task.layers import Parameter
 
 Ranking = Callable[[Floats], npt.NDArray[Any]]  # flat weights -> how much each matters
 SALIENCY_IMAGES = 8192
@@ -95,7 +96,7 @@ def in_scope(net: Net, scope: str) -> npt.NDArray[np.bool_]:
 
 
 def _is_weight(node: Node, parameter: Parameter) -> bool:
-    if isinstance(node.layer, arch.Module):  # as far as shapes tell
+    if isinstance(node.layer, layers.Module):  # as far as shapes tell
         return len(parameter.shape) > 1
-    weighs = isinstance(node.layer, (arch.Conv, arch.Linear))
+    weighs = isinstance(node.layer, (layers.Conv, layers.Linear))
     return weighs and parameter.name.endswith(".weight")

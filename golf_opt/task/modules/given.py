@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from golf_opt.config.errors import UsageError
 from golf_opt.task import rng
-from golf_opt.task.arch import Module, Net
+from golf_opt.task.arch import Net
+from golf_opt.task.layers import Module
 
 if TYPE_CHECKING:
     from torch import nn

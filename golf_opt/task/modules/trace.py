@@ -20,8 +20,9 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from golf_opt.config.errors import UsageError
-from golf_opt.task.arch import Net, Parameter, build_net
+from golf_opt.task.arch import Net, build_net
 from golf_opt.task.forward import forward
+from golf_opt.task.layers import Parameter
 from golf_opt.task.modules.factory import (
     Factory,
     kept,

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from golf_opt.task.arch import BatchNorm, Shape
+from golf_opt.task.layers import BatchNorm, Shape
 
 Row = dict[str, Any]  # kind and options, as `build_net` takes them
 
