@@ -54,7 +54,7 @@ def exported(trained: TrainedNet, form: str) -> bytes:
     net, facts = trained.net, about(trained)
     check_tensors(net, trained.tensors)
     tensors = {
-        name: np.ascontiguousarray(values, dtype=np.float32)
+        name: np.asarray(values, dtype=np.float32, order="C")
         for name, values in trained.tensors.items()
         if name.startswith(("weights/", "buffers/"))  # a pruned net's masks are no part of it
     }

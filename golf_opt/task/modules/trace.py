@@ -24,6 +24,7 @@ from golf_opt.task.arch import Net, build_net
 from golf_opt.task.forward import forward
 from golf_opt.task.layers import Parameter
 from golf_opt.task.modules.factory import (
+    PROBE,
     Factory,
     kept,
     last_line,
@@ -37,8 +38,16 @@ from golf_opt.task.modules.walk import Traced, Walk
 CLOSE = 1e-6  # of scores in float64
 
 
+class _Proxy(fx.Proxy):
+    def __len__(self) -> int:  # a whole number cannot be followed; `x.view(len(x), -1)` is common
+        return PROBE
+
+
 class _Tracer(fx.Tracer):
     record_stack_traces = True
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
 
 def trace(module: nn.Module, factory: Factory, name: str) -> tuple[Net, Traced]:

@@ -107,9 +107,11 @@ class Walk:
             raise NotOurs
 
     def _same_numbers(self, node: fx.Node, source: fx.Node) -> None:
-        shape = _shape(source)
-        if _shape(node) not in (shape, (math.prod(shape),)):
-            raise NotOurs(f"a shape of {list(_shape(node))} for {list(shape)}")
+        before, after = _shape(source), _shape(node)
+        squeezed = [side for side in before if side > 1] == [side for side in after if side > 1]
+        flat = after == (math.prod(before),)
+        if not after or not (flat or squeezed):
+            raise NotOurs(f"a shape of {list(after)} for {list(before)}")
         self._at[node] = self._at[source]
 
     def _mean(self, node: fx.Node) -> None:
