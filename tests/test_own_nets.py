@@ -348,8 +348,9 @@ def test_a_worker_is_given_the_same_module(golf: Golf, marked: Callable[[float],
         r"arch marked:Net is another module than that of study 'odd': it is graph [0-9a-f]{16}, "
         r"and marked:Net there is graph [0-9a-f]{16}; give the module as it was then\.", message
     )  # fmt: skip
-    again = told(golf("study", "arch=marked:Net", "study.name=odd", *EPOCHS))
-    assert re.search(r"layer 1, module: graph=\w+ before, graph=\w+ now", again)
+    again = golf("study", "arch=marked:Net", "study.name=odd", *EPOCHS)
+    assert again.status == 2
+    assert re.search(r"layer 1, module: graph=\w+ before, graph=\w+ now", again.err)
     layers = told(golf("worker", "study=odd", "arch=own_nets:Residual"))
     assert "it is layers of ours, and marked:Net there is graph" in layers
     named = told(golf("worker", "study=odd", "arch=c4-5-4"))
@@ -404,7 +405,7 @@ MISTAKES = {
     "not_there:Net": "there is no module not_there in",
     "own_nets:Residul": "Residul is not there in own_nets; it has Functional, InPlace",
     "own_nets:math": "math is no class or function in own_nets",
-    "broken:Net": "while broken was imported, raised ZeroDivisionError: division by zero (broken.py,",
+    "broken:Net": "while broken was imported, raised ZeroDivisionError: division by zero (broken.py",
     "own_nets:no_module": "gives a dict, but must give a torch.nn.Module",
     "own_nets:no_arguments": "takes 0 positional arguments but 2 were given",
     "own_nets:raises": "raised RuntimeError: the moon is not right (own_nets.py, line",
@@ -431,10 +432,10 @@ def test_a_mistake_is_one_line_and_makes_nothing(golf: Golf, tmp_path: Path, tar
 
 NOT_OURS = {
     "F.relu6(x)": "uses F.relu6 (line 7), which is no layer of ours",
-    "F.max_pool2d(x, 3, 2)": "uses nn.MaxPool2d",
+    "F.max_pool2d(x, 3, 2)": "uses F.max_pool2d with kernel (3, 3) and stride (2, 2) (line 7)",
     "torch.softmax(x, 1)": "uses torch.softmax (line 7)",
     "x if x.sum() > 0 else -x": "cannot be followed by torch.fx: TraceError: symbolically traced",
-    "self.other(x) + self.third(x)": "uses operator.add with what a layer before the last one gave",
+    "self.other(x) + self.third(x)": "uses nn.Conv2d with what a layer before the last one gave",
     "x * 2": "uses operator.mul (line 7)",
     "x.transpose(2, 3)": "uses Tensor.transpose (line 7)",
 }
