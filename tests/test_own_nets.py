@@ -405,7 +405,7 @@ MISTAKES = {
     "not_there:Net": "there is no module not_there in",
     "own_nets:Residul": "Residul is not there in own_nets; it has Functional, InPlace",
     "own_nets:math": "math is no class or function in own_nets",
-    "broken:Net": "while broken was imported, raised ZeroDivisionError: division by zero (broken.py",
+    "broken:Net": "while broken was imported, raised ZeroDivisionError: division by zero (broken",
     "own_nets:no_module": "gives a dict, but must give a torch.nn.Module",
     "own_nets:no_arguments": "takes 0 positional arguments but 2 were given",
     "own_nets:raises": "raised RuntimeError: the moon is not right (own_nets.py, line",

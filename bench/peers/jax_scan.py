@@ -15,7 +15,10 @@ from bench.peers.population import orders
 from golf_opt.engines.base import data_order, initial_weights
 from golf_opt.task import layers
 from golf_opt.task.arch import Net
-from golf_opt.task.data import MEAN, STD, Split
+from golf_opt.task.data import Split
+from golf_opt.task.inputs import MNIST
+
+(MEAN,), (STD,) = MNIST.mean, MNIST.std
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch is on the same GPU
@@ -41,7 +44,7 @@ class Scan:
         self.batch_size = batch_size
         self.device = jax.devices(platform)[0]  # RuntimeError where JAX has no such backend
         self.order = self._orders(len(train))
-        data = self._pixels(train.images[:, None]), train.labels
+        data = self._pixels(train.images), train.labels
         self.data = jax.device_put(data, self.device)
         weights = self._weights(net)
         zeros = jax.tree.map(np.zeros_like, weights)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from golf_opt.engines.base import Tensors
-from golf_opt.task import arch, layers
+from golf_opt.task import layers
 from golf_opt.task.arch import Net, Node, build_net
 from golf_opt.task.grammar import parse_grammar
 
@@ -76,7 +76,7 @@ def clear(net: Net, tensors: Tensors) -> Tensors:
 def fold(net: Net, tensors: Tensors) -> Tensors:
     """Return the tensors with constant channels folded into biases, and cleared."""
     folded = clear(net, tensors)
-    values = np.full(arch.INPUT_SHAPE[0], np.nan)
+    values = np.full(net.input.shape[0], np.nan)
     for node in net.nodes:
         values = _constants(node, values, folded, write=node.name not in _tied(net))
     return clear(net, folded)
@@ -90,7 +90,7 @@ def shrink(net: Net, tensors: Tensors) -> tuple[Net, Tensors]:
     if _tied(net):
         return net, tensors
     keeps: dict[str, tuple[Mask, Mask]] = {}  # node -> channels of its output, of its input
-    keep = np.ones(arch.NUM_CLASSES, dtype=bool)
+    keep = np.ones(net.input.classes, dtype=bool)
     for node in reversed(net.nodes):
         after, keep = keep, _reads(node, keep, tensors) if _is_dense(node) else keep
         if not keep.any() or node is net.nodes[0]:
@@ -99,7 +99,7 @@ def shrink(net: Net, tensors: Tensors) -> tuple[Net, Tensors]:
     if all(after.all() for after, _ in keeps.values()):
         return net, tensors
     widths = [int(keeps[node.name][0].sum()) for node in net.nodes if _is_dense(node)]
-    small = build_net({"name": _name(net, widths[:-1]), "layers": _rows(net, keeps)})
+    small = build_net({"name": _name(net, widths[:-1]), "layers": _rows(net, keeps)}, net.input)
     return small, _cut(net, small, tensors, keeps)
 
 
@@ -137,7 +137,7 @@ def _reads(node: Node, needed: Mask, tensors: Tensors) -> Mask:
 
 def _backward(net: Net, tensors: Tensors) -> Iterator[tuple[Node, Mask, Mask]]:
     """Yield each node from the last, with the output and the input channels that have an effect."""
-    needed = np.ones(arch.NUM_CLASSES, dtype=bool)
+    needed = np.ones(net.input.classes, dtype=bool)
     for node in reversed(net.nodes):
         reads = _reads(node, needed, tensors)
         yield node, needed, reads

@@ -162,7 +162,7 @@ def _best_pictures(
             "table of mistakes. golf-opt interpret shows one where it is given the module."
         )
         return
-    split = objective_split(plan.data, config.data.root, plan.protocol, plan.digest)
+    split = objective_split(plan.data_config(config.data), plan.protocol, plan.digest)
     if split is None:
         yield Paragraph(
             f"The images of {plan.data} are not in {config.data.root}: no table of mistakes."

@@ -31,7 +31,6 @@ from golf_opt.study.loop import StudyLoop
 from golf_opt.study.note import closing_words
 from golf_opt.study.space import Space
 from golf_opt.task.data import View, load
-from golf_opt.task.inputs import MNIST
 from golf_opt.task.modules.resolve import provide, resolve
 from golf_opt.utils.text import count
 from golf_opt.utils.trials import best_trial
@@ -60,13 +59,13 @@ def run_study(config: StudyConfig, typed: str, say: Say) -> Outcome:
     Raises:
         UsageError: the configuration cannot be run; nothing was written.
     """
-    config = replace(config, arch=resolve(config.arch, MNIST, say))
     parts = build_parts(config, config.callbacks)
     points = [parts.space.check_point(point) for point in config.study.enqueue]
     view = load_view(config.data, config.protocol, parts.space, say)
+    config = replace(config, arch=resolve(config.arch, view.input, say))
     description = describe(config, view, typed)
     with (
-        contextlib.closing(create_engine(config.engine, view, parts.net, say)) as engine,
+        contextlib.closing(create_engine(config.engine, view, description.net, say)) as engine,
         opened_storage(config.storage) as storage,
     ):
         name = config.study.name or description.default_name
@@ -95,16 +94,17 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
         for part in ("sampler", "pruner"):
             check_targets(part, getattr(description, part))
         parts = build_parts(description, worker.callbacks)
-        provide(worker.arch, parts.net, f"study {worker.study!r}")
-        data = DataConfig(description.data, worker.data.root)
-        view = load_view(data, description.protocol, parts.space, say)
+        provide(worker.arch, description.net, f"study {worker.study!r}")
+        view = load_view(
+            description.data_config(worker.data), description.protocol, parts.space, say
+        )
         if view.digest != description.digest:
             here = description.model_copy(update={"digest": view.digest}).data_and_digest
             raise UsageError(
                 f"study {worker.study!r} is another study: data was {description.data_and_digest} "
-                f"and is {here}; data.root must be a folder with what it was made with."
+                f"and is {here}; give data=, or data.root, with what it was made with."
             )
-        with contextlib.closing(create_engine(worker.engine, view, parts.net, say)) as engine:
+        with contextlib.closing(create_engine(worker.engine, view, description.net, say)) as engine:
             context = StudyContext(study, engine, worker.folder, description, view, say)
             return run_trials(context, parts, "worker", new=False)
 
@@ -112,6 +112,8 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
 def load_view(data: DataConfig, protocol: str, space: Space, say: Say) -> View:
     """Return what trials see of the data; say so where it is not the data that was asked for."""
     dataset = load(data)
+    for note in dataset.notes:
+        say(note)
     if dataset.fallback:
         say(fallback_banner(dataset.fallback))
     view = dataset.view(protocol)

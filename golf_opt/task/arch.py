@@ -35,8 +35,7 @@ from golf_opt.config.types import StudyName
 from golf_opt.task.inputs import MNIST, InputSpec
 from golf_opt.task.layers import KINDS, Add, Layer, Module, Parameter, Shape, show_shape
 
-INPUT_SHAPE: Shape = (1, 28, 28)
-NUM_CLASSES = 10
+CLASSES, SIZES = "classes", ("channels", "features")  # of the last layer: how many there are
 MOST_LAYERS = 256  # what follows is far beyond a net that is golfed with, and what a machine holds
 MOST_NUMBERS = 100_000_000  # trained ones, and those between layers for one image
 
@@ -77,7 +76,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Net:
-    """A network for one input shape: nodes from image to class scores."""
+    """A network for one kind of input: nodes from image to class scores."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -114,6 +113,10 @@ class Net:
 def build_net(arch: Mapping[str, Any], spec: InputSpec = MNIST) -> Net:
     """Build a net from `{name, layers}`, as presets, the grammar and Hydra give it.
 
+    Args:
+        arch: the name, and a mapping for each layer.
+        spec: what the net takes and gives.
+
     Raises:
         UsageError: an unknown kind or key, or a layer that does not fit its input.
     """
@@ -126,7 +129,7 @@ def build_net(arch: Mapping[str, Any], spec: InputSpec = MNIST) -> Net:
     shape: Shape = spec.shape
     for index, row in enumerate(rows):
         try:
-            nodes.append(_place(row, shape, nodes))
+            nodes.append(_place(row, shape, nodes, spec.classes))
         except UsageError as error:
             raise UsageError(f"arch {name}, layer {index + 1} ({_label(row)}): {error}") from error
         shape = nodes[-1].output_shape
@@ -136,8 +139,8 @@ def build_net(arch: Mapping[str, Any], spec: InputSpec = MNIST) -> Net:
         raise UsageError(f"arch {name}: a layer of kind module must be the only one.")
     if shape != (spec.classes,):
         raise UsageError(
-            f"arch {name} ends in {show_shape(shape)}, but must end in {NUM_CLASSES} features; "
-            f"add a layer {{kind: linear, features: {NUM_CLASSES}}}."
+            f"arch {name} ends in {show_shape(shape)}, but must end in {spec.classes} features, "
+            "one for each class; end with a layer {kind: linear, features: classes}."
         )
     return Net(name, tuple(nodes), spec)
 
@@ -147,10 +150,13 @@ def _label(row: object) -> str:
     return label if isinstance(label, str) and len(label) < 80 else short(label)
 
 
-def _place(row: object, shape: Shape, nodes: Sequence[Node]) -> Node:
+def _place(row: object, shape: Shape, nodes: Sequence[Node], classes: int) -> Node:
     if not isinstance(row, Mapping) or "kind" not in row:
         raise UsageError("a layer must be a mapping with a kind, such as {kind: relu}.")
-    options = {str(key): value for key, value in row.items()}
+    options: dict[str, Any] = {
+        str(key): classes if key in SIZES and value == CLASSES else value
+        for key, value in row.items()
+    }
     kind = options.pop("kind")
     named = {node.name: node for node in nodes if not node.shared}
     if kind == "reuse":

@@ -20,8 +20,8 @@ from threadpoolctl import threadpool_limits
 
 from golf_opt.config.errors import UsageError
 from golf_opt.task import layers
-from golf_opt.task.arch import NUM_CLASSES, Net, Node
-from golf_opt.task.data import MEAN, STD
+from golf_opt.task.arch import Net, Node
+from golf_opt.task.inputs import InputSpec
 from golf_opt.task.modules import given
 
 BATCH = 64  # images at once: what lies between two layers of a small net then fits a core's cache
@@ -36,12 +36,12 @@ DType = type[np.float32] | type[np.float64]
 def logits(
     net: Net, tensors: Tensors, images: npt.NDArray[np.uint8], dtype: DType = np.float32
 ) -> npt.NDArray[np.float32]:
-    """Return the class scores [n, 10] of images [n, 28, 28], before any softmax.
+    """Return the class scores [n, classes] of images [n, channels, height, width].
 
     Args:
         net: the layers.
         tensors: `weights/<parameter>` and `buffers/<buffer>`; others are ignored.
-        images: uint8, not normalised.
+        images: uint8, not normalised; scores are before any softmax.
         dtype: of the arithmetic; the scores are float32 in any case.
 
     Raises:
@@ -49,15 +49,16 @@ def logits(
     """
     check_tensors(net, tensors)
     if net.module is not None:
-        return given.scores(net.module, tensors, normalise(images, dtype)).astype(np.float32)
+        x = normalise(net.input, images, dtype)
+        return given.scores(net.module, tensors, x).astype(np.float32)
     largest = max(max(_sizes(node)) for node in net.nodes)
     batch = max(1, min(BATCH, MOST_NUMBERS // largest))
-    scores = np.empty((len(images), NUM_CLASSES), dtype=np.float32)
-    table = normalise(np.arange(256, dtype=np.uint8), dtype)[:, 0]
+    scores = np.empty((len(images), net.input.classes), dtype=np.float32)
+    tables = _tables(net.input, dtype)
 
     def score(at: int) -> None:
-        part = np.ascontiguousarray(images[at : at + batch].transpose(1, 2, 0))
-        x = table[part][None]
+        part = np.ascontiguousarray(images[at : at + batch].transpose(1, 2, 3, 0))
+        x: Array = np.stack([table[bytes_] for table, bytes_ in zip(tables, part, strict=True)])
         for _, output in _outputs(net, tensors, x):
             x = output
         scores[at : at + batch] = x.T
@@ -77,7 +78,7 @@ def accuracy(
     labels: npt.NDArray[np.uint8],
     dtype: DType = np.float32,
 ) -> float:
-    """Return the share of images [n, 28, 28] whose highest score is that of their label."""
+    """Return the share of images whose highest score is that of their label."""
     return float((logits(net, tensors, images, dtype).argmax(axis=1) == labels).mean())
 
 
@@ -109,10 +110,17 @@ def _sizes(node: Node) -> tuple[int, int]:
     return written, window * math.prod(node.output_shape[1:])
 
 
-def normalise(images: npt.NDArray[np.uint8], dtype: DType = np.float32) -> Array:
-    """Return images [n, 28, 28] as a net's input [n, 1, 28, 28]."""
-    pixels: Array = images[:, None].astype(dtype)
-    return (pixels / 255 - MEAN) / STD
+def normalise(spec: InputSpec, images: npt.NDArray[np.uint8], dtype: DType = np.float32) -> Array:
+    """Return images [n, channels, height, width] as a net's input, of the same shape."""
+    by_channel = zip(_tables(spec, dtype), images.swapaxes(0, 1), strict=True)
+    return np.stack([table[bytes_] for table, bytes_ in by_channel], axis=1)
+
+
+def _tables(spec: InputSpec, dtype: DType) -> list[Array]:
+    """Return what each byte becomes, [256] for each channel."""
+    values: Array = np.arange(256, dtype=dtype)
+    values = values / 255
+    return [(values - mean) / std for mean, std in zip(spec.mean, spec.std, strict=True)]
 
 
 def forward(net: Net, tensors: Tensors, x: Array) -> Iterator[tuple[Node, Array]]:

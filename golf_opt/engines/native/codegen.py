@@ -16,6 +16,7 @@ import numpy as np
 
 from golf_opt.task import layers
 from golf_opt.task.arch import Net, Node
+from golf_opt.task.inputs import InputSpec
 from golf_opt.task.layers import Shape
 
 MAX_PARAMS = 1 << 20  # each has a gradient in every lane of a vector: 64 MiB
@@ -129,7 +130,8 @@ class _Writer:
                 f"// {', '.join(node.name for node in self.net.nodes)}",
                 "namespace golf {",
                 *self.constants,
-                f"using GolfNet = Net<{self.net.num_params}, {self.first_trained},",
+                _normal(self.net.input),
+                f"using GolfNet = Net<{self.net.num_params}, {self.first_trained}, Normal,",
                 ",\n".join(f"    {layer}" for layer in layers) + ">;",
                 "}",
                 "",
@@ -213,6 +215,21 @@ def _tensor(shape: Shape, halo: tuple[int, int] = (0, 0)) -> str:
 
 def _window(*sides: int) -> str:
     return f"Window<{', '.join(map(str, sides))}>"
+
+
+def _normal(spec: InputSpec) -> str:
+    """Return the type that knows mean and standard deviation of each channel."""
+    members = [
+        f"static INLINE constexpr float {name}(int c) {{ return {_chosen(values)}; }}"
+        for name, values in (("mean", spec.mean), ("std", spec.std))
+    ]
+    return f"struct Normal {{ {' '.join(members)} }};"
+
+
+def _chosen(values: Sequence[float]) -> str:
+    """Return the C++ that takes value c: device code has no way to a table of constants."""
+    *others, last = map(_float, values)
+    return "".join(f"c == {c} ? {value} : " for c, value in enumerate(others)) + last
 
 
 def _float(value: float) -> str:

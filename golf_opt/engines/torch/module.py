@@ -119,7 +119,7 @@ def _layer(node: Node, index: int) -> nn.Module:
 
 
 class TorchNet(nn.Module):
-    """A net of `arch` as a torch module, from images [n, 1, 28, 28] to scores [n, 10]."""
+    """A net of `arch` as a torch module, from normalised images to class scores."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()

@@ -20,12 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from golf_opt.task import layers
-from golf_opt.task.arch import INPUT_SHAPE, Net, Node
-from golf_opt.task.data import MEAN, STD
+from golf_opt.task.arch import Net, Node
 from golf_opt.task.layers import show_shape
 from golf_opt.visualization.document import templates
 
-PIXELS = INPUT_SHAPE[1] * INPUT_SHAPE[2]
 LINE = 99  # columns of a table of numbers
 FLOAT_BYTES = 4
 Array = npt.NDArray[Any]
@@ -52,7 +50,7 @@ class _Writer:
         self._helpers: set[str] = set()
         self._calls: list[str] = []
         self._buffer = 0  # that holds the layer's input: a or b
-        self._sizes = [PIXELS, 1]
+        self._sizes = [math.prod(net.input.shape), 1]
         self._index_type, self._index_bytes = _index_type(net)
         for node in net.nodes:
             self._layer(node)
@@ -60,6 +58,7 @@ class _Writer:
     def header(self, about: Mapping[str, str]) -> str:
         working = FLOAT_BYTES * sum(self._sizes)
         memory = f"{self._bytes:,} bytes of constants, {working:,} bytes to work in"
+        spec = self._net.input
         frame = templates("golf_opt.golf.deploy").get_template("net.h.j2")
         return frame.render(
             about={key: _comment(text) for key, text in about.items()} | {"memory": memory},
@@ -67,8 +66,13 @@ class _Writer:
             helpers=self._helpers,
             index_type=self._index_type,
             sizes=self._sizes,
-            scale=_float(1 / (255 * STD)),
-            shift=_float(-MEAN / STD),
+            input=spec,
+            pixels=math.prod(spec.shape),
+            names=map(_string, spec.names),
+            normal=[
+                (_float(1 / (255 * std)), _float(-mean / std))
+                for mean, std in zip(spec.mean, spec.std, strict=True)
+            ],
             calls=self._calls,
             scores=self._in,
         )
@@ -212,7 +216,7 @@ def _index_type(net: Net) -> tuple[str, int]:
         for n in net.nodes
         if isinstance(n.layer, layers.Conv)
     ]
-    largest = max([PIXELS, *inputs, *(p.size for p in net.parameters)])
+    largest = max([math.prod(net.input.shape), *inputs, *(p.size for p in net.parameters)])
     return ("uint16_t", 2) if largest <= np.iinfo(np.uint16).max else ("uint32_t", 4)
 
 
@@ -225,6 +229,15 @@ def _float(value: float) -> str:
     """Return a float literal that reads back as the same float32."""
     text = f"{np.float32(value):.9g}"
     return f"{text}f" if any(mark in text for mark in ".e") else f"{text}.0f"
+
+
+def _string(text: str) -> str:
+    """Return a C string literal; what is not plain ASCII is written as its bytes in UTF-8."""
+    plain = "".join(
+        chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\?' else f"\\{byte:03o}"
+        for byte in text.encode()
+    )
+    return f'"{plain}"'
 
 
 def _comment(text: str) -> str:
