@@ -121,7 +121,7 @@ def by_hand(name: str) -> Net:
 def test_the_layers_are_those_that_one_would_write() -> None:
     lines: list[str] = []
     assert net_of("Residual", say=lines.append) == by_hand("Residual")
-    assert lines == ["own_nets:Residual is 11 layers of ours: trains natively"]
+    assert lines == ["own_nets:Residual is 11 layers of ours"]
 
 
 @pytest.mark.skipif(compiler() is None, reason="no C++ compiler")

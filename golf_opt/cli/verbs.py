@@ -175,6 +175,7 @@ def arch(names: list[str]) -> None:
     if not names or names[0] in ("-h", "--help"):
         say(f"golf-opt arch NAME...\n\npresets: {', '.join(presets())}\n\nor by grammar:")
         say("  c4-5-4   c4-5-4-prelu   c4-5-4-leaky0.2   c3-4-4-k5-3-3")
+        say("\nor a class of yours that gives a torch.nn.Module:\n  my_nets:Tiny")
         say("\nor a file, FILE.yaml, of a name and layers, such as")
         say("  name: mine\n  layers: [{kind: conv, channels: 4, kernel: 5}, {kind: relu}, ...]")
         say(f"\nkinds of layers; {NAME}:")

@@ -29,7 +29,8 @@ def create_engine(config: EngineConfig, view: View, net: Net, say: Callable[[str
             raise UsageError(
                 f"engine is {config.name}, but must be torch or auto: {why_not_ours(layer)}."
             )
-        say(f"engine={config.name} takes torch: {why_not_ours(layer)}")
+        chosen = "engine=auto takes torch: " if config.name == "auto" else ""
+        say(f"{chosen}{why_not_ours(layer)}")
     if config.name == "cuda":
         from golf_opt.engines.cuda import CudaEngine
 

@@ -62,7 +62,8 @@ def run_study(config: StudyConfig, typed: str, say: Say) -> Outcome:
     parts = build_parts(config, config.callbacks)
     points = [parts.space.check_point(point) for point in config.study.enqueue]
     view = load_view(config.data, config.protocol, parts.space, say)
-    config = replace(config, arch=resolve(config.arch, view.input, say))
+    then = "" if config.engine.name == "torch" else ": trains natively"
+    config = replace(config, arch=resolve(config.arch, view.input, say, then))
     description = describe(config, view, typed)
     with (
         contextlib.closing(create_engine(config.engine, view, description.net, say)) as engine,

@@ -29,13 +29,14 @@ def parse_target(name: str) -> dict[str, Any] | None:
     return {"name": name.rpartition(":")[2], "module": name}
 
 
-def resolve(arch: Arch, spec: InputSpec, say: Say) -> dict[str, Any]:
+def resolve(arch: Arch, spec: InputSpec, say: Say, then: str = "") -> dict[str, Any]:
     """Return `{name, layers}` of an architecture; a module that it names is imported and traced.
 
     Args:
         arch: `{name, layers}`, which comes back as it is, or `{name, module}` as a user typed it.
         spec: what the net takes and gives.
         say: prints a line to the user: what became of the module.
+        then: ends that line where the module is layers of ours.
 
     Raises:
         UsageError: there is no such module, or no net can be made of it.
@@ -57,7 +58,7 @@ def resolve(arch: Arch, spec: InputSpec, say: Say) -> dict[str, Any]:
         net, traced = trace.trace(module, made, name)
     except NotOurs as reason:
         return {"name": name, "layers": [_as_it_is(made, module, f"{target} {reason}")]}
-    say(f"{target} is {len(net.nodes)} layers of ours: trains natively")
+    say(f"{target} is {len(net.nodes)} layers of ours{then}")
     if own := trace.own_beginning(net, traced.tensors_of(net, module)):
         say(
             f"note: {target} gives {', '.join(own)} a beginning of its own, which is not used: "
