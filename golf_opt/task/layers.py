@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt
+from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
 from golf_opt.config.check import model
 from golf_opt.config.errors import UsageError
@@ -331,8 +331,15 @@ class Module(Layer):
     graph: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]  # hash of what it computes
     image: tuple[Size, ...]  # the input's shape
     features: Size  # what it gives, the number of classes
-    trained: Tensors
+    trained: Annotated[Tensors, Field(min_length=1)]  # name and shape of each
     kept: Tensors
+
+    @model_validator(mode="after")
+    def _has_names(self) -> Self:
+        names = [name for name, _ in (*self.trained, *self.kept)]
+        if len(set(names)) < len(names):
+            raise UsageError(f"{self.of} has two tensors of one name.")
+        return self
 
     def output_shape(self, shape: Shape) -> Shape:
         if shape != self.image:
