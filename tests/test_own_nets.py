@@ -30,7 +30,9 @@ from golf_opt.engines.torch import TorchEngine
 from golf_opt.engines.torch import engine as torch_engine
 from golf_opt.storage.checkpoint import open_checkpoints
 from golf_opt.storage.connect import opened_storage
-from golf_opt.study.description import StudyDescription, description_of, find_study
+from golf_opt.storage.studies import mark as mark_study
+from golf_opt.storage.studies import marks
+from golf_opt.study.description import DESCRIPTION, StudyDescription, description_of, find_study
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import View, load
 from golf_opt.task.forward import forward
@@ -239,6 +241,28 @@ def test_the_seed_draws_the_module_s_own_beginning() -> None:
     assert one["weights/temperature"] == np.float32(0.7)
 
 
+def test_what_a_module_raises_fails_its_trial(
+    golf: Golf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of 32 of 1,438 images leave one of 30, which it does not like; its line is named."""
+    (tmp_path / "picky.py").write_text(
+        "from own_nets import Odd\n"
+        "class Net(Odd):\n"
+        "    def forward(self, x):\n"
+        "        assert len(x) != 30, 'thirty'\n"
+        "        return super().forward(x)\n"
+    )
+    ran = golf(
+        "study", "arch=picky:Net", *DIGITS, "trials=1", "epochs=1", "study.name=picky",
+        "space.batch_size=32",
+    )  # fmt: skip
+    assert ran.status == 0, ran.err
+    with opened_storage(StorageConfig(f"sqlite:///{tmp_path}/studies/golf.db", None)) as storage:
+        (trial,) = find_study(storage, "picky").trials
+    assert trial.state.name == "FAIL"
+    assert "picky:Net raised AssertionError: thirty (picky.py, line 4)" in str(trial.user_attrs)
+
+
 @pytest.mark.slow
 def test_a_killed_study_goes_on_to_the_same_weights(
     golf: Golf, golf_process: Any, tmp_path: Path
@@ -336,6 +360,12 @@ def test_nothing_stored_is_imported(
         assert message.startswith(f"format is {form!r}, but must be safetensors for Net")
     message = told(golf("record", study, "board=article", "slug=odd"))
     assert message.startswith("Net is marked:Net, a module of its user's, but a record must be")
+    with opened_storage(StorageConfig(f"sqlite:///{tmp_path}/studies/golf.db", None)) as storage:
+        stored = find_study(storage, "odd")
+        arch = {"name": "Net", "module": "marked:Net"}
+        mark_study(stored, DESCRIPTION, marks(stored)[DESCRIPTION] | {"arch": arch})
+    golf("ls")
+    assert "the study's description is damaged" in told(golf("worker", study))
     assert not mark.exists()
 
 

@@ -23,6 +23,7 @@ from golf_opt.task.grammar import load_arch, presets
 from golf_opt.task.inputs import MNIST
 from golf_opt.task.kinds import NAME, kinds_in_lines
 from golf_opt.task.layers import show_shape
+from golf_opt.task.modules.given import why_not_ours
 from golf_opt.task.modules.resolve import parse_target, resolve
 from golf_opt.utils.files import tidied
 from golf_opt.utils.text import printable
@@ -193,7 +194,12 @@ def arch(names: list[str]) -> None:
 def _net_of(name: str) -> Net:
     """Return the net of a name; one of a module's is imported, for MNIST's images."""
     module = parse_target(name)
-    return load_arch(name) if module is None else build_net(resolve(module, MNIST, say))
+    if module is None:
+        return load_arch(name)
+    net = build_net(resolve(module, MNIST, say))
+    if net.module is not None:
+        say(why_not_ours(net.module))
+    return net
 
 
 def tidy(verb: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

@@ -25,7 +25,7 @@ from golf_opt.engines.torch.module import TorchNet, build_module
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
-from golf_opt.task.modules.factory import seeded
+from golf_opt.task.modules.factory import last_line, seeded
 from golf_opt.task.recipe import ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, Candidate, learning_rates
 
 SLICE_S = 0.4
@@ -107,7 +107,14 @@ class TorchEngine:
             return []
         lane = self._turns[0]
         self._turns.rotate(-1)
-        return [self._slice(lane, self._lanes[lane])]
+        run = self._lanes[lane]
+        try:
+            return [self._slice(lane, run)]
+        except Exception as error:
+            if (module := run.job.net.module) is None:
+                raise
+            why = f"{module.of} raised {last_line(error)}"
+            return [Slice(lane, run.epoch + 1, run.step / self._steps(run.job), error=why)]
 
     def state(self, lane: int) -> LaneState:
         run = self._lanes[lane]

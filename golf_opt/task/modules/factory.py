@@ -58,9 +58,19 @@ class Factory:
 @contextmanager
 def seeded(seed: int, *devices: torch.device) -> Iterator[None]:
     """Let PyTorch's randomness begin at a seed, and be as it was behind the block."""
-    with torch.random.fork_rng([d for d in devices if d.type == "cuda"], device_type="cuda"):
-        torch.manual_seed(seed)
+    generators = [torch.default_generator]
+    for device in devices:
+        if device.type == "cuda":
+            index = torch.cuda.current_device() if device.index is None else device.index
+            generators.append(torch.cuda.default_generators[index])
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(seed)
         yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 @contextmanager
