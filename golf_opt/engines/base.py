@@ -196,6 +196,11 @@ def dropout_key(seed: int, node_index: int, step: int) -> int:
     return rng.derive(seed, "dropout", node_index, step)
 
 
+def module_key(seed: int, epoch: int, step: int) -> int:
+    """Return the seed of what is random in a user's module, at one step of one epoch."""
+    return rng.derive(seed, "module", epoch, step)
+
+
 # The same keys in the form that compiled code takes.
 
 

@@ -101,6 +101,15 @@ class Net:
     def num_params(self) -> int:
         return sum(parameter.size for parameter in self.parameters)
 
+    @property
+    def arch(self) -> dict[str, Any]:
+        """Return what `build_net` makes the same net of: its name, and its layers as a file's."""
+        rows: list[dict[str, Any]] = []
+        for node in self.nodes:
+            own = {"kind": node.layer.kind, "name": node.name} | node.layer.options
+            rows.append({"kind": "reuse", "of": node.name} if node.shared else own)
+        return {"name": self.name, "layers": rows}
+
     def describe(self) -> list[dict[str, Any]]:
         """Return the layers as plain data: what two nets must share to be the same net."""
         return [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -169,12 +169,8 @@ def _apply(node: Node, tensors: Tensors, x: Array) -> Array:
             return _leaky(x, _per_channel(own["weight"], x))
         case layers.Scale():
             return x * _per_channel(own["weight"], x)
-        case layers.GELU():
-            return _gelu(x)
-        case layers.HardSwish():
-            return x * (np.clip(x + 3, 0, 6) / 6)
-        case layers.Tanh():
-            return np.tanh(x)
+        case layers.GELU() | layers.HardSwish() | layers.Tanh():
+            return ELEMENTWISE[layer.kind](x)
         case layers.AvgPool():
             return sum(_pooled(x, layer.sizes)) / np.asarray(math.prod(layer.sizes), x.dtype)
         case layers.MaxPool():
@@ -244,6 +240,17 @@ def _gelu(x: Array) -> Array:
 
     below: Array = erf(x * np.asarray(math.sqrt(0.5), x.dtype))
     return x * ((1 + below) / 2)
+
+
+def _hard_swish(x: Array) -> Array:
+    return x * (np.clip(x + 3, 0, 6) / 6)
+
+
+ELEMENTWISE: Mapping[str, Callable[[Array], Array]] = {  # of each number by itself
+    "gelu": _gelu,
+    "hard_swish": _hard_swish,
+    "tanh": np.tanh,
+}
 
 
 def _leaky(x: Array, slope: Array) -> Array:

@@ -131,7 +131,7 @@ class _Writer:
                 "namespace golf {",
                 *self.constants,
                 _normal(self.net.input),
-                f"using GolfNet = Net<{self.net.num_params}, {self.first_trained}, Normal,",
+                f"using GolfNet = Net<{self.net.num_params}, {self.first_trained}, Pixels,",
                 ",\n".join(f"    {layer}" for layer in layers) + ">;",
                 "}",
                 "",
@@ -223,7 +223,7 @@ def _normal(spec: InputSpec) -> str:
         f"static INLINE constexpr float {name}(int c) {{ return {_chosen(values)}; }}"
         for name, values in (("mean", spec.mean), ("std", spec.std))
     ]
-    return f"struct Normal {{ {' '.join(members)} }};"
+    return f"struct Pixels {{ {' '.join(members)} }};"
 
 
 def _chosen(values: Sequence[float]) -> str:

@@ -22,7 +22,6 @@ from golf_opt.config.errors import UsageError
 from golf_opt.engines import base
 from golf_opt.engines.base import MOMENTS, EpochResult, Job, LaneState, Slice, Tensors
 from golf_opt.engines.torch.module import TorchNet, build_module
-from golf_opt.task import rng
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
 from golf_opt.task.modules.factory import last_line, seeded
@@ -111,10 +110,10 @@ class TorchEngine:
         try:
             return [self._slice(lane, run)]
         except Exception as error:
-            if (module := run.job.net.module) is None:
+            if run.job.net.module is None:
                 raise
-            why = f"{module.of} raised {last_line(error)}"
-            return [Slice(lane, run.epoch + 1, run.step / self._steps(run.job), error=why)]
+            why = f"{run.job.net.module.of} raised {last_line(error)}"
+            return [Slice(lane, run.epoch + 1, 0.0, error=why)]
 
     def state(self, lane: int) -> LaneState:
         run = self._lanes[lane]
@@ -253,7 +252,7 @@ class TorchEngine:
         index = run.order[run.step * size : (run.step + 1) * size]
         self._set_step(run)
         if run.job.net.module is not None:
-            with seeded(self._module_key(run), self._device):
+            with seeded(base.module_key(run.job.seed, run.epoch, run.step), self._device):
                 self._update(run, index)
         elif self._device.type == "cuda" and len(index) == size:
             run.index.copy_(index)
@@ -263,11 +262,6 @@ class TorchEngine:
         else:
             self._update(run, index)
         run.step += 1
-
-    def _module_key(self, run: _Lane) -> int:
-        """Return the seed of what is random in a user's module at this step."""
-        at = run.epoch * self._steps(run.job) + run.step
-        return rng.derive(run.job.seed, "module", "step", at)
 
     def _set_step(self, run: _Lane) -> None:
         """Set what changes from step to step: the learning rate and the dropout keys."""

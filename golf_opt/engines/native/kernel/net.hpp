@@ -27,9 +27,9 @@ constexpr int SECOND_INPUT = -1;
 template <class In, class Other, class Out, int OTHER>
 constexpr int SECOND_INPUT<Add<In, Other, Out, OTHER>> = OTHER;
 
-// COUNT trained numbers; FIRST is the first layer that has any; Normal::mean(c) and Normal::std(c)
+// COUNT trained numbers; FIRST is the first layer that has any; Pixels::mean(c) and Pixels::std(c)
 // normalise channel c of the images.
-template <int COUNT, int FIRST, class Normal, class... Layers>
+template <int COUNT, int FIRST, class Pixels, class... Layers>
 struct Net {
     static constexpr int N = sizeof...(Layers);
     template <int i>
@@ -330,11 +330,11 @@ struct Net {
                     const int first = 16 * chunk + 4 * word, pixel = WHOLE ? first : first + k;
                     if (PIXELS % 16 != 0 && pixel >= PIXELS) break;
                     const int c = Input::C == 1 ? 0 : pixel / AREA, rest = pixel - c * AREA;
-                    const float std = Normal::std(c), scale = 1 / (255 * std);
+                    const float std = Pixels::std(c), scale = 1 / (255 * std);
                     float* at = to + Input::at(c, rest / Input::W, rest % Input::W);
                     const Ints<IMAGES> byte = words[word] >> (8 * k) & 255;
                     store<IMAGES>(at + (WHOLE ? k : 0) * IMAGES,
-                                  to_float<IMAGES>(byte) * scale + -Normal::mean(c) / std);
+                                  to_float<IMAGES>(byte) * scale + -Pixels::mean(c) / std);
                 }
             }
         });
