@@ -110,10 +110,7 @@ class TorchEngine:
         try:
             return [self._slice(lane, run)]
         except Exception as error:
-            if run.job.net.module is None:
-                raise
-            why = f"{run.job.net.module.of} raised {last_line(error)}"
-            return [Slice(lane, run.epoch + 1, 0.0, error=why)]
+            return [_raised(lane, run, error)]
 
     def state(self, lane: int) -> LaneState:
         run = self._lanes[lane]
@@ -316,6 +313,14 @@ class TorchEngine:
             scores = module(images[at : at + EVAL_BATCH])
             correct += (scores.argmax(1) == labels[at : at + EVAL_BATCH]).sum()
         return int(correct) / len(labels)
+
+
+def _raised(lane: int, run: _Lane, error: Exception) -> Slice:
+    """Return the slice of a lane whose module raised something; elsewhere the fault is ours."""
+    if run.job.net.module is None:
+        raise error
+    why = f"{run.job.net.module.of} raised {last_line(error)}"
+    return Slice(lane, run.epoch + 1, 0.0, error=why)
 
 
 def _torch_moment(name: str) -> str:
