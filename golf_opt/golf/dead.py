@@ -101,7 +101,7 @@ def shrink(net: Net, tensors: Tensors) -> tuple[Net, Tensors]:
         after, keep = keep, _reads(node, keep, tensors) if _is_dense(node) else keep
         if place - 1 in whole:
             keep = np.ones_like(keep)
-        if not keep.any() or node is net.nodes[0]:
+        if not keep.any():
             keep = np.arange(len(keep)) == 0
         keeps[node.name] = after, keep
     if all(after.all() for after, _ in keeps.values()):
@@ -116,12 +116,16 @@ def _tied(net: Net) -> set[str]:
 
 
 def _kept_whole(net: Net) -> set[int]:
-    """Return the nodes whose outputs have the channels of a sum, which must stay as they are."""
-    starts = [0, *(place for place, node in enumerate(net.nodes) if _is_dense(node))]
-    start_of = {place: max(s for s in starts if s <= place) for place in range(len(net.nodes))}
+    """Return the nodes whose outputs have the channels of a sum or of the image; -1 is the image.
+
+    These channels stay as they are.
+    """
+    start_of, start = {-1: -1}, -1  # where the channels of a node's output start
+    for place, node in enumerate(net.nodes):
+        start = start_of[place] = place if _is_dense(node) else start
     sums = [(place, node.of) for place, node in enumerate(net.nodes) if node.of is not None]
-    summed = {start_of[place] for pair in sums for place in pair}
-    return {place for place, start in start_of.items() if start in summed}
+    fixed = {-1, *(start_of[place] for pair in sums for place in pair)}
+    return {place for place, start in start_of.items() if start in fixed}
 
 
 def _is_dense(node: Node) -> bool:
