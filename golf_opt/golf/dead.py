@@ -7,7 +7,7 @@ shrink   cuts out the channels that neither of them left alive: a smaller net, t
 
 A channel starts in a convolution, depthwise ones aside, or in a linear layer, and goes through
 whatever works on each channel by itself up to the next of those. Tensors that several nodes share
-are left as they are: what one use does not need another may.
+are left as they are: what one use does not need another may. So are those of a user's module.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def shrink(net: Net, tensors: Tensors) -> tuple[Net, Tensors]:
 
 
 def _tied(net: Net) -> set[str]:
-    return {node.name for node in net.nodes if node.shared}
+    return {n.name for n in net.nodes if n.shared or isinstance(n.layer, layers.Module)}
 
 
 def _kept_whole(net: Net) -> set[int]:
@@ -149,7 +149,7 @@ def _weight(node: Node, tensors: Tensors, name: str = "weight") -> Floats | None
 def _reads(node: Node, needed: Mask, tensors: Tensors) -> Mask:
     """Return which input channels the needed output channels depend on."""
     weight = _weight(node, tensors)
-    if weight is None or isinstance(node.layer, layers.PReLU):
+    if weight is None or isinstance(node.layer, (layers.PReLU, layers.Module)):
         return needed
     if _is_dense(node):
         return np.asarray(_by_channel(node, weight)[needed].any(axis=(0, 2)))

@@ -99,6 +99,7 @@ def load_arch(name: str) -> Net:
 def unknown_arch(name: str, known: Sequence[str]) -> str:
     """Return the message for a name that is neither a preset nor of the grammar."""
     return (
-        f"arch is {name!r}, but must be {GRAMMAR}, such as c4-5-4 or c4-5-4-prelu, or "
+        f"arch is {name!r}, but must be {GRAMMAR}, such as c4-5-4 or c4-5-4-prelu, my_nets:Tiny "
+        "for a net of yours, or "
         f"{did_you_mean(name, [*known, 'c4-5-4', 'c4-5-4-prelu'])}"
     )

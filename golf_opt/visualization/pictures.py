@@ -21,7 +21,7 @@ from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 from golf_opt.task.forward import logits
 from golf_opt.task.inputs import InputSpec
-from golf_opt.task.layers import Conv
+from golf_opt.task.layers import Conv, Module
 from golf_opt.visualization.plots import BLUE, ORANGE, paper, to_svg
 
 if TYPE_CHECKING:
@@ -149,13 +149,15 @@ def mistakes(title: str, readings: Readings) -> str:
 def weights(title: str, net: Net, tensors: Tensors) -> str:
     """Return the kernels of each convolution: a row an output channel, a column an input."""
     layers = [
-        (node.name, np.asarray(tensors[f"weights/{node.name}.weight"]))
-        for node in net.nodes
-        if isinstance(node.layer, Conv) and not node.shared
+        (name.removesuffix(".weight"), np.asarray(tensors[f"weights/{name}"]))
+        for name in _kernels(net)
     ]
     sheets = [mosaic(values[:MOST_KERNELS, :MOST_KERNELS]) for _, values in layers]
     with paper() as new:
         canvas = new(max(5.6, 1.6 * len(layers)), 3.4)
+        if not layers:
+            canvas.suptitle(f"{title}: it has no convolution.")
+            return to_svg(canvas)
         canvas.suptitle(f"{title}. Blue below zero, red above; each layer has its own scale.")
         widths = [max(13, sheet.shape[1]) for sheet in sheets]
         axes = canvas.subplots(1, len(layers), squeeze=False, width_ratios=widths).flat
@@ -166,6 +168,15 @@ def weights(title: str, net: Net, tensors: Tensors) -> str:
             ax.set_title(f"{name}: {out} x {into}\n{height}x{width}, up to {top:.2f}", fontsize=8)
             ax.set_axis_off()
         return to_svg(canvas)
+
+
+def _kernels(net: Net) -> list[str]:
+    """Return the names of the weights of convolutions; of a module, those of their shape."""
+    own = [node for node in net.nodes if not node.shared]
+    return [f"{node.name}.weight" for node in own if isinstance(node.layer, Conv)] + [
+        p.name for node in own if isinstance(node.layer, Module) for p in node.parameters
+        if len(p.shape) == 4
+    ]  # fmt: skip
 
 
 def in_colour(image: npt.NDArray[Any]) -> npt.NDArray[Any]:

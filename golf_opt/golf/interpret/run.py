@@ -49,7 +49,7 @@ def interpret(config: InterpretConfig, say: Callable[[str], None]) -> Path:
     Raises:
         UsageError: the net or its data cannot be had.
     """
-    trained = load_source(config)
+    trained = load_source(config, say)
     check_tensors(trained.net, trained.tensors)
     for note in trained.notes:
         say(note)
@@ -202,13 +202,16 @@ def draw(look: Look, steps: int) -> Iterator[Picture]:
     """Yield every picture of the page, in its order."""
     if blocks(look.net):
         yield first_channels(look)
-    yield Picture(
-        "features",
-        "Mean activation of the features in each class",
-        f"The features are what {look.net.nodes[head(look.net)].name} reads. A row that differs "
-        "from the others is how the net tells that class.",
-        figures.class_features(f"Mean features by class, {look.seen.name} images", look.features),
-    )
+    if look.net.module is None:  # of one nobody knows what is a feature
+        yield Picture(
+            "features",
+            "Mean activation of the features in each class",
+            f"The features are what {look.net.nodes[head(look.net)].name} reads. A row that "
+            "differs from the others is how the net tells that class.",
+            figures.class_features(
+                f"Mean features by class, {look.seen.name} images", look.features
+            ),
+        )
     yield from visualisations(look, steps)
     yield confusion(look)
     yield mistakes(look)
@@ -258,7 +261,8 @@ def visualisations(look: Look, steps: int) -> Iterator[Picture]:
             how + _left_out(max(block.channels for block in blocks(net)), "channels of a layer"),
             figures.ascent_rows("The image that drives each channel highest", rows),
         )
-    yield _visualised_features(look, climber, how)
+    if net.module is None:
+        yield _visualised_features(look, climber, how)
     classes = climber.features(len(net.nodes) - 1, range(net.input.classes))
     scores = [
         f"{name}\n{score:.1f}"
@@ -340,10 +344,11 @@ def survivors(net: Net, tensors: Tensors) -> Picture:
     for node in net.nodes:
         for parameter in () if node.shared else node.parameters:
             values = tensors[f"weights/{parameter.name}"]
-            if values.ndim == 1:
+            if values.ndim <= 1:
                 kept = values.reshape(1, 1, -1)
             else:
-                kept = values.reshape(len(values), _inputs(node), -1)
+                inputs = values.shape[1] if net.module is not None else _inputs(node)
+                kept = values.reshape(len(values), inputs, -1)
                 kept = kept.transpose(0, 2, 1) if kept.shape[2] == 1 else kept
             rows.append((parameter.name, kept))
     nonzero = sum(int(np.count_nonzero(values)) for _, values in rows)
