@@ -170,7 +170,8 @@ def run(
     data = task.data
     if name in MAKERS:
         data = str(folder / task.data)
-        np.savez_compressed(data, **MAKERS[name]())
+        made: Any = MAKERS[name]()
+        np.savez_compressed(data, **made)
     where, study = f"dir={folder}", f"study={name}"
     golf(
         "study", f"arch={task.arch}", f"data={data}", f"study.name={name}", f"trials={trials}",
