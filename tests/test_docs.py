@@ -55,7 +55,7 @@ QUICK = ("data=digits", "epochs=1", "trials=1", "engine=torch", "space.batch_siz
 # make as the pages have it, with this interpreter in place of .venv
 MAKE = ("SETUP=", f"GOLF={sys.executable} -m golf_opt")
 TARGETS = (
-    "setup", "study", "demo", "dashboard", "test", "test-fast", "check", "docs", "bench",
+    "setup", "study", "demo", "task", "dashboard", "test", "test-fast", "check", "docs", "bench",
     "bench-storage", "reproduce", "records",
 )  # fmt: skip
 
@@ -379,7 +379,8 @@ def test_every_verb_has_a_table_of_keys() -> None:
 
 
 def test_the_kinds_of_layers_are_those_of_the_code() -> None:
-    layers = script("layers")
+    layers, tasks = script("layers"), script("tasks")
+    assert between(PAGES["docs/data.md"], tasks.BEGIN, tasks.END) == tasks.table()
     table = between(PAGES[EXTENDING], layers.BEGIN, layers.END)
     assert table == layers.kinds_in_markdown()
     for kind in [*KINDS, "reuse"]:

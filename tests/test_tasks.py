@@ -58,7 +58,9 @@ def test_a_task_from_its_data_to_c(
     assert json.loads(pruned.read_text())["input"]["shape"] == list(shape)
     assert (tmp_path / "reports" / f"{name}.html").is_file()
     assert list((tmp_path / "interpret").glob("*/confusion.png"))
-    assert "net.h says what the engine says of" in said
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["same"] == result["images"] and len(result["confirmed"]) == 2
+    assert f"engine says of {result['images']:,} of {result['images']:,} test images" in said
 
 
 def test_patches_of_the_test_are_of_no_column_of_the_training() -> None:

@@ -7,12 +7,13 @@ signals   which of five noisy waveforms a signal of 128 samples is
 
 Each makes its data (mnist aside), and then runs what a user would: a study, confirm, prune,
 interpret, deploy and report. In the end the C is compiled, and its answers for all test images are
-held against those of the net.
+held against those of the engine. FOLDER/result.json has what came out.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import subprocess
@@ -28,7 +29,8 @@ import numpy.typing as npt
 from golf_opt.config.schema import DataConfig, EngineConfig, StorageConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import Introspective
-from golf_opt.golf.source import load_trained
+from golf_opt.golf.confirmations import kept_results
+from golf_opt.golf.source import TrainedNet, load_trained
 from golf_opt.storage.connect import opened_to_read
 from golf_opt.study.description import find_study
 from golf_opt.task.data import load
@@ -140,10 +142,35 @@ def golf(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "golf_opt", *words], check=True)
 
 
-def compare(study_name: str, folder: Path, data: str) -> tuple[int, int]:
-    """Return of how many test images the C says what the engine says, and of how many there are."""
+def result(name: str, folder: Path, data: str) -> dict[str, Any]:
+    """Return what came out: of study, fresh seeds, pruning and C."""
     with opened_to_read(StorageConfig(f"sqlite:///{folder}/golf.db")) as storage:
-        trained = load_trained(find_study(storage, study_name), folder)
+        study = find_study(storage, name)
+        trained = load_trained(study, folder)
+        assert trained.trial is not None
+        confirmed = kept_results(study)[str(trained.trial.number)].values()
+        trials = len(study.trials)
+    (pruned,) = (folder / "pruned").glob("*/prune.json")
+    summary = json.loads(pruned.read_text())
+    same, images = compare(trained, folder, data)
+    return {
+        "task": name,
+        "arch": trained.net.name,
+        "input": trained.net.input.shape,
+        "classes": trained.net.input.classes,
+        "parameters": trained.net.num_params,
+        "trials": trials,
+        "best": trained.trial.value,
+        "confirmed": [row["accuracy"] for row in confirmed],
+        "non_zero": summary["nz"],
+        "pruned": summary["test_accuracy"],
+        "same": same,
+        "images": images,
+    }
+
+
+def compare(trained: TrainedNet, folder: Path, data: str) -> tuple[int, int]:
+    """Return of how many test images the C says what the engine says, and of how many there are."""
     view = load(DataConfig(data, Path(os.environ.get("GOLF_DATA", "data")))).view("test")
     net = trained.net
     with contextlib.closing(create_engine(AUTO, view, net, print)) as engine:
@@ -182,7 +209,9 @@ def run(
     golf("interpret", study, f"steps={4 * trials}", where)
     golf("deploy", study, "format=c", f"output={folder / 'net.h'}", where)
     golf("report", study, where)
-    same, images = compare(name, folder, data)
+    found = result(name, folder, data)
+    (folder / "result.json").write_text(json.dumps(found, indent=1) + "\n")
+    same, images = found["same"], found["images"]
     print(f"net.h says what the engine says of {same:,} of {images:,} test images")
     if same != images:
         raise SystemExit(1)
