@@ -49,7 +49,7 @@ def train(job: ObjectiveJob) -> Iterator[dict[str, float]]:
             scores = model(sequences).flatten(0, 1)
             loss = nn.functional.cross_entropy(scores, sequences.flip(1).flatten())
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.item())
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}

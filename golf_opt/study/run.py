@@ -33,6 +33,7 @@ from golf_opt.study.note import closing_words
 from golf_opt.study.opening import open_study, say_if_changed
 from golf_opt.task.data import View, load
 from golf_opt.task.goals import show_goals
+from golf_opt.task.modules.resolve import provide, resolve
 from golf_opt.utils.text import count
 from golf_opt.utils.trials import best_trial
 
@@ -63,6 +64,9 @@ def run_study(config: StudyConfig, typed: str, say: Say) -> Outcome:
     parts = build_parts(config, config.callbacks)
     points = [parts.space.check_point(point) for point in config.study.enqueue]
     view = load_view(config.data, config.protocol, parts, say) if config.data else None
+    if view is not None and config.arch is not None:
+        then = "" if config.engine.name == "torch" else ": trains natively"
+        config = replace(config, arch=resolve(config.arch, view.input, say, then))
     plan = describe(config, view, typed)
     with (
         contextlib.closing(engine_for(config.engine, plan, config.data, view, say)) as engine,
@@ -98,6 +102,8 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
             check_targets(part, getattr(description, part))
         check_same_objective(worker, description)
         parts = build_parts(description, worker.callbacks)
+        if description.objective is None:
+            provide(worker.arch, description.net, f"study {worker.study!r}")
         data = description.data_config(worker.data) if description.data else None
         view = load_view(data, description.protocol, parts, say) if data else None
         if view is not None and view.digest != description.digest:

@@ -37,7 +37,7 @@ def run_prune(config: PruneConfig, command: str, say: Say) -> Outcome:
         UsageError: the net or its data cannot be had, or it misses the target to begin with.
     """
     options = config.options
-    trained = load_source(config)
+    trained = load_source(config, say)
     for note in (*trained.notes, *_warnings(trained, options)):
         say(note)
     dataset = load_data(config.data, trained.description)
