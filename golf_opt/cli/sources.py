@@ -56,6 +56,10 @@ def _data(name: str) -> Mapping[str, Any] | None:
 
 
 def _arch(name: str) -> Mapping[str, Any] | None:
+    """Return the architecture that a file, a name of the grammar, or a class of the user's is."""
+    path = Path(f"{name.removesuffix('.yaml')}.yaml")  # Hydra takes the ending off
+    if "/" in name and path.is_file():
+        return read_arch(path)
     return parse_grammar(name) or parse_target(name)
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Image = TypeVar("Image", str, bytes)
 MOST_MISTAKES = 40
+CURVE_ROWS = 32  # of the picture of a signal
 MOST_KERNELS = 16  # of one layer, each way
 
 
@@ -184,8 +185,30 @@ def in_colour(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def in_grey(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return images [n, channels, height, width] as [n, height, width], the mean of channels."""
-    return images[:, 0] if images.shape[1] == 1 else images.mean(axis=1)
+    """Return images [n, channels, height, width] as [n, height, width], the mean of channels.
+
+    A signal, one row, becomes a picture of its curve.
+    """
+    grey = images[:, 0] if images.shape[1] == 1 else images.mean(axis=1)
+    return _curves(grey[:, 0], 255 if images.dtype == np.uint8 else 1) if _is_signal(grey) else grey
+
+
+def _is_signal(images: npt.NDArray[Any]) -> bool:
+    return bool(images.shape[-2] == 1 < images.shape[-1])
+
+
+def _curves(signals: npt.NDArray[Any], top: int) -> npt.NDArray[Any]:
+    """Return pictures [n, CURVE_ROWS, width] of signals [n, width] from 0 to `top`."""
+    level = np.rint((1 - signals / top) * (CURVE_ROWS - 1))[:, None]
+    before = np.concatenate([level[..., :1], level[..., :-1]], axis=2)
+    rows = np.arange(CURVE_ROWS)[:, None]
+    drawn = (rows >= np.minimum(level, before)) & (rows <= np.maximum(level, before))
+    return np.where(drawn, top, 0).astype(signals.dtype)
+
+
+def tall(tiles: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return tiles [..., height, width] so that a single row can be seen."""
+    return np.repeat(tiles, CURVE_ROWS // 2, axis=-2) if _is_signal(tiles) else tiles
 
 
 def mosaic(tiles: npt.NDArray[Any], gap: int = 1) -> npt.NDArray[Any]:

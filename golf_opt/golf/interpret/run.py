@@ -35,7 +35,7 @@ from golf_opt.utils.files import staged_folder
 from golf_opt.utils.text import percent, slug
 from golf_opt.utils.trials import attribute
 from golf_opt.visualization.document import Picture, Table, html
-from golf_opt.visualization.pictures import confusion_matrix, in_grey
+from golf_opt.visualization.pictures import confusion_matrix, in_grey, tall
 from golf_opt.visualization.plots import to_png
 
 MAX_UNITS = 256  # of a layer, that are visualised
@@ -239,7 +239,7 @@ def first_channels(look: Look) -> Picture:
             title,
             [names[label] for label in seen.labels[chosen]],
             in_grey(images),
-            shown,
+            tall(shown),
             block.name,
         ),
     )
