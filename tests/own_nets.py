@@ -89,7 +89,7 @@ class Scaled(nn.Module):
         self.scale = nn.Parameter(torch.ones(3, 1, 1))
         self.head = nn.Linear(3 * (shape[1] // 4) * (shape[2] // 4), classes)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = self.stem(x)
         y = self.scale * F.gelu(self.mix(self.norm(x)))
         return self.head(torch.add(y, x).reshape(len(x), -1))

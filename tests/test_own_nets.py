@@ -83,7 +83,7 @@ def test_the_layers_give_the_scores_of_the_module(
 ) -> None:
     """In evaluation, on weights and statistics of which no two numbers are the same."""
     factory = find(f"own_nets:{make.__name__}", spec)
-    net, traced = trace(factory.build(0), factory, "net")
+    net, traced = trace(factory, "net")
     assert net.module is None
     module = factory.build(1)
     drawn = random_tensors(net)
@@ -468,6 +468,9 @@ NOT_OURS = {
     "self.other(x) + self.third(x)": "uses nn.Conv2d with what a layer before the last one gave",
     "x * 2": "uses operator.mul (line 7)",
     "x.transpose(2, 3)": "uses Tensor.transpose (line 7)",
+    "self.norm(F.relu(x.flatten(1))).view(-1, 4, 26, 26)": (
+        "uses nn.BatchNorm1d with an image that is flattened (line 7)"
+    ),
 }
 
 
@@ -487,6 +490,7 @@ class Net(nn.Module):
         super().__init__()
         self.conv, self.head = nn.Conv2d(shape[0], 4, 3), nn.Linear(4, classes)
         self.other, self.third = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.norm = nn.BatchNorm1d(4 * 26 * 26)
 """
     (tmp_path / "not_ours.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))

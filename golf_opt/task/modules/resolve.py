@@ -55,7 +55,7 @@ def resolve(arch: Arch, spec: InputSpec, say: Say, then: str = "") -> dict[str, 
     made = factory.find(target, spec)
     module = factory.prove(made)
     try:
-        net, traced = trace.trace(module, made, name)
+        net, traced = trace.trace(made, name)
     except NotOurs as reason:
         return {"name": name, "layers": [_as_it_is(made, module, f"{target} {reason}")]}
     say(f"{target} is {len(net.nodes)} layers of ours{then}")

@@ -6,7 +6,6 @@ scores that the module gives.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import inspect
 import math
@@ -50,21 +49,23 @@ class _Tracer(fx.Tracer):
         return _Proxy(node, self)
 
 
-def trace(module: nn.Module, factory: Factory, name: str) -> tuple[Net, Traced]:
+def trace(factory: Factory, name: str) -> tuple[Net, Traced]:
     """Return a module as a net of layers.
 
     Args:
-        module: as `factory.prove` returns it.
-        factory: that made it.
+        factory: of the module, which has been proved.
         name: of the net.
 
     Raises:
         NotOurs: an operation, which is named, is no layer of ours.
     """
-    module = copy.deepcopy(module).train()
+    module = factory.build(0).train()
     graph = fx.GraphModule(module, follow(module))
-    with seeded(0):
-        ShapeProp(graph).propagate(factory.images())
+    try:
+        with seeded(0):
+            ShapeProp(graph).propagate(factory.images())
+    except Exception as error:
+        raise NotOurs(f"cannot be followed by torch.fx: {last_line(error)[:-1]}") from error
     walk = Walk(module)
     for node in graph.graph.nodes:
         walk.visit(node)
@@ -74,6 +75,9 @@ def trace(module: nn.Module, factory: Factory, name: str) -> tuple[Net, Traced]:
         net = build_net({"name": name, "layers": traced.rows}, factory.spec)
     except UsageError as error:
         raise NotOurs(f"cannot be said in layers: {error}") from error
+    theirs, ours = tensors_of(module), (*net.parameters, *net.buffers)
+    if any(p.size != theirs[traced.tensors[p.name]].numel() for p in ours):
+        raise NotOurs("cannot be said in layers: its tensors are of other sizes")
     _compare(net, traced, factory)
     return net, traced
 
@@ -139,9 +143,9 @@ def graph_hash(module: nn.Module) -> str:
     sides = trained(module), kept(module)
     parts += [str([(name, *t.shape) for name, t in side.items()]) for side in sides]
     for training in (True, False):
-        probe = copy.deepcopy(module).train(training)
+        module.train(training)
         try:
-            graph = fx.GraphModule(probe, follow(probe))
+            graph = fx.GraphModule(module, follow(module))
             parts.append(graph.code)
             parts += [str(t.tolist()) for t in _constants(graph, module)]
         except NotOurs:

@@ -123,6 +123,9 @@ LAYERS: dict[type[nn.Module], Callable[[Any, Shape], Row]] = {
     nn.AdaptiveAvgPool2d: _global_pool, nn.Dropout: _dropout,
 }  # fmt: skip
 PER_CHANNEL = ("batch_norm", "prelu", "scale")
+EACH_BY_ITSELF = (
+    *PER_CHANNEL, "relu", "leaky_relu", "gelu", "hard_swish", "tanh", "dropout", "add",
+)  # fmt: skip
 SAME_NUMBERS = (nn.Identity, nn.Flatten, nn.Unflatten)  # as far as their shapes say so
 LOG_SOFTMAX = (nn.LogSoftmax,)
 

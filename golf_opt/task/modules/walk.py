@@ -57,8 +57,9 @@ class Walk:
     def visit(self, node: fx.Node) -> None:
         """Take a node of the graph into the layers."""
         if node.op == "placeholder":
-            self._at[node] = IMAGE
-            self._shape = _shape(node)
+            if not self._at:  # what forward may be given besides the image is left to its default
+                self._at[node] = IMAGE
+                self._shape = _shape(node)
         elif node.op == "output":
             self._end(node.args[0])
         elif node.op != "get_attr" and _is_tensor(node):
@@ -183,8 +184,9 @@ class Walk:
                     self.traced.tensors[f"{row['name']}.{own}"] = f"{path}.{own}"
         self.traced.rows.append(row)
         self._at[node] = self._last
-        flat = row["kind"] == "global_avg_pool"
-        self._shape = _shape(node)[:1] if flat else _shape(node)
+        if kind not in translate.EACH_BY_ITSELF:  # they leave an image one, flattened or not
+            flat = row["kind"] == "global_avg_pool"
+            self._shape = _shape(node)[:1] if flat else _shape(node)
         return row
 
     def _free(self, path: str, kind: str) -> str:
