@@ -128,6 +128,13 @@ def test_a_study_of_an_objective(golf: Golf, here: Path) -> None:
     assert len({process for _, process, _ in logged(here)}) == 1, "a lane keeps its process"
     kept = ObjectiveFiles(next((here / "studies" / "checkpoints").iterdir())).load(0)
     assert kept.state.epoch == 3 and kept.history[2].values == (study.trials[0].value,)
+    other = told(golf(*toy("well", "trials=4", "directions={value: minimize}")))
+    assert "directions: value (maximize) before, value (minimize) now" in other
+    other = told(golf("study", "objective=toy:pair", *toy()[2:], TWO))
+    assert "objective: toy:train before, toy:pair now" in other
+    assert "arch: nothing before, c4-5-4 now; objective: toy:train before, nothing now" in told(
+        golf("study", "data=digits", "study.name=s", "engine=torch")
+    )
     more = golf(*toy("well", "trials=5"))
     assert "going on at 4 of 5 trials" in more.out and len(study_of(here, "s").trials) == 5
 

@@ -93,7 +93,8 @@ def _differences(
     yield Heading("What differs")
     first = description_of(studies[0]).identity()
     for study in studies[1:]:
-        rows = differences(first, description_of(study).identity() | {"layers": first["layers"]})
+        now = description_of(study).identity() | {"layers": first.get("layers")}
+        rows = differences(first, now)
         words = [f"{row.key}: {row.before} -> {row.now}" for row in rows]
         yield Paragraph(
             f"{studies[0].study_name} -> {study.study_name}: "

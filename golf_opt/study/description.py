@@ -221,15 +221,17 @@ class StudyDescription(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two runs the same study."""
-        layers = [] if self.objective is not None else self.net.describe()
-        return {
-            "arch" if self.objective is None else "objective": self.subject,
-            "layers": [_show_layer(row) for row in layers],
+        own: dict[str, Any]
+        if self.objective is None:
+            layers = [_show_layer(row) for row in self.net.describe()]
+            own = {"arch": self.net.name, "layers": layers, "objective": self.goals[0].name}
+        else:
+            own = {"function": self.objective.name, "objective": show_goals(self.goals)}
+        return own | {
             "space": self.search_space.describe(),
             "data": self.data_and_digest,
             "protocol": self.protocol,
             "epochs": self.epochs,
-            "directions": show_goals(self.goals),
         }
 
 

@@ -73,10 +73,10 @@ def run_study(config: StudyConfig, typed: str, say: Say) -> Outcome:
         opened_storage(config.storage) as storage,
     ):
         description = plan.with_source(getattr(engine, "digest", ""))
-        if len(description.goals) > 1:
-            parts = without_pruner(parts, say)
         name = config.study.name or description.default_name
         study, new = open_study(storage, name, description, say)
+        if len(description.goals) > 1:
+            parts = without_pruner(parts, say)
         for point in points:
             study.enqueue_trial(point, skip_if_exists=True)
         context = StudyContext(study, engine, config.folder, description, view, say)
