@@ -30,7 +30,7 @@ from golf_opt.config.schema import DataConfig
 from golf_opt.engines.base import Job
 from golf_opt.engines.native import NativeEngine, library
 from golf_opt.engines.native.codegen import group_layers
-from golf_opt.task import arch, data
+from golf_opt.task import data, layers
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
 from golf_opt.task.grammar import load_arch
@@ -77,7 +77,7 @@ def flops_per_image(net: Net) -> int:
     total, trained = 0, 0
     for group in group_layers(net.nodes):
         layer, out = group.node.layer, group.node.output_shape
-        if not isinstance(layer, (arch.Conv, arch.Linear)):
+        if not isinstance(layer, (layers.Conv, layers.Linear)):
             continue
         weights = group.node.layer.parameters(group.node.input_shape)[0].size
         side = [2 * (n // 2) if group.pool else n for n in out[1:]]

@@ -170,9 +170,9 @@ def small_view() -> View:
 
     def split(name: str, n: int) -> Split:
         labels = rng.integers(0, 10, n).astype(np.uint8)
-        images = rng.integers(0, 60, (n, 28, 28)).astype(np.uint8)
+        images = rng.integers(0, 60, (n, 1, 28, 28)).astype(np.uint8)
         for image, label in zip(images, labels, strict=True):
-            image[2 + 2 * label : 5 + 2 * label, 4:24] += 150
+            image[0, 2 + 2 * label : 5 + 2 * label, 4:24] += 150
         return Split(name, images, labels)
 
     train, test = split("train", 150), split("test", 70)

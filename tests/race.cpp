@@ -5,9 +5,9 @@
 
 int main() {
     constexpr int N = 64, BATCH = 21, EPOCHS = 2;
-    static uint8_t images[N * PIXELS], labels[N];
-    for (int i = 0; i < N * PIXELS; i++) images[i] = uint8_t(i * 2654435761u >> 24);
-    for (int i = 0; i < N; i++) labels[i] = uint8_t(i % CLASSES);
+    static uint8_t images[N * GolfNet::BYTES], labels[N];
+    for (int i = 0; i < N * GolfNet::BYTES; i++) images[i] = uint8_t(i * 2654435761u >> 24);
+    for (int i = 0; i < N; i++) labels[i] = uint8_t(i % GolfNet::CLASSES);
     const Data data{images, labels, N};
     static float state[4 * GolfNet::PADDED + 4096], snapshots[EPOCHS * sizeof state / 4];
     for (int i = 0; i < GolfNet::PADDED; i++) state[i] = 0.1f * float(i % 7 - 3);

@@ -8,8 +8,9 @@ import pytest
 from conftest import net, tiny_net
 
 from golf_opt.config.errors import UsageError
-from golf_opt.task.arch import INPUT_SHAPE, build_net
+from golf_opt.task.arch import build_net
 from golf_opt.task.grammar import load_arch, parse_grammar, presets
+from golf_opt.task.inputs import MNIST
 
 COUNTS = {
     "c4-5-4": 807,
@@ -136,7 +137,7 @@ def test_a_reused_layer_counts_once_and_must_fit() -> None:
 
 def test_every_output_feeds_the_next_input() -> None:
     for name in COUNTS:
-        shape = INPUT_SHAPE
+        shape = MNIST.shape
         for node in net(name).nodes:
             assert node.input_shape == shape
             shape = node.output_shape

@@ -27,7 +27,10 @@ from bench.peers.pytorch import Graphed, Resident
 from golf_opt.engines.base import Tensors, data_order, initial_weights
 from golf_opt.engines.torch import TorchEngine, build_module
 from golf_opt.task.arch import Net
-from golf_opt.task.data import MEAN, STD, View
+from golf_opt.task.data import View
+from golf_opt.task.inputs import MNIST
+
+(MEAN,), (STD,) = MNIST.mean, MNIST.std
 
 MODELS, BATCH, STEPS = 3, 7, 5
 
@@ -42,7 +45,7 @@ def trained_alone(of: Net, view: View, seed: int) -> Tensors:
         images = torch.from_numpy((np.float32(view.train.images[index]) / 255 - MEAN) / STD)
         labels = torch.from_numpy(view.train.labels[index].astype(np.int64))
         optimizer.zero_grad()
-        F.cross_entropy(module(images.unsqueeze(1)), labels).backward()
+        F.cross_entropy(module(images), labels).backward()
         optimizer.step()
     return {name: t.detach().numpy() for name, t in module.tensors().items()}
 

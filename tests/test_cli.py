@@ -25,7 +25,7 @@ from sklearn import datasets
 from golf_opt import __version__
 from golf_opt.cli import main as cli
 from golf_opt.config import CONF_DIR
-from golf_opt.task import data
+from golf_opt.task.data import published
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -285,7 +285,7 @@ def no_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [f"http://{CLOSED}/"])
 
 
-FILES = tuple(data.IDX_SHAPES)
+FILES = tuple(published.IDX_SHAPES)
 
 
 @pytest.mark.usefixtures("no_mirror")

@@ -9,7 +9,8 @@ import pytest
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig
-from golf_opt.task.data import IDX_SHAPES, MNIST_MD5, load
+from golf_opt.task.data import load
+from golf_opt.task.data.published import IDX_SHAPES, MNIST_MD5
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def copy_of_mnist(mnist_root: Path, tmp_path: Path) -> Path:
 @pytest.mark.mnist
 def test_mnist_is_mnist(mnist_root: Path) -> None:
     data = load(DataConfig("mnist", mnist_root))
-    assert data.train.images.shape == (60_000, 28, 28) and data.train.images.dtype == np.uint8
+    assert data.train.images.shape == (60_000, 1, 28, 28) and data.train.images.dtype == np.uint8
     assert np.bincount(data.test.labels).tolist() == [
         980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
     ]  # fmt: skip
@@ -73,8 +74,8 @@ def test_a_file_with_other_contents_is_named(copy_of_mnist: Path) -> None:
 
 def test_digits_look_like_mnist() -> None:
     data = load(DataConfig("digits", Path("nowhere")))
-    assert data.train.images.shape == (1438, 28, 28) and len(data.test) == 359
-    assert data.train.images[:, :4].max() == 0 and data.train.images.max() == 255
+    assert data.train.images.shape == (1438, 1, 28, 28) and len(data.test) == 359
+    assert data.train.images[:, 0, :4].max() == 0 and data.train.images.max() == 255
     assert data.fallback is None
 
 

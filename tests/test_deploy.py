@@ -28,6 +28,7 @@ from golf_opt.golf.weights import read_weights
 from golf_opt.task.arch import Net
 from golf_opt.task.data import View, load
 from golf_opt.task.forward import logits
+from golf_opt.task.inputs import MNIST, InputSpec
 
 CC = shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
 needs_cc = pytest.mark.skipif(CC is None, reason="there is no C compiler")
@@ -165,7 +166,7 @@ def test_c_compiles_as_cpp_and_with_buffers_on_the_stack(tmp_path: Path, small_v
 def test_onnx_says_what_it_wants() -> None:
     of = net("c4-5-4")
     model = onnx.load_from_string(exported(TrainedNet("mine", of, random_tensors(of)), "onnx"))
-    assert "uint8 [n, 28, 28]" in model.doc_string and "not normalised" in model.doc_string
+    assert "uint8 [n, 1, 28, 28]" in model.doc_string and "not normalised" in model.doc_string
     facts = {row.key: row.value for row in model.metadata_props}
     assert facts["net"] == "mine" and facts["arch"] == "c4-5-4"
     assert facts["accuracy"] == "accuracy not measured"
@@ -193,7 +194,7 @@ def test_safetensors_holds_weights_under_plain_names(tmp_path: Path) -> None:
     with safe_open(path, framework="numpy") as file:
         header = file.metadata()
         assert set(file.keys()) == {t.name for t in (*of.parameters, *of.buffers)}
-    assert (header["input_mean"], header["input_std"]) == ("0.1307", "0.3081")
+    assert InputSpec(**json.loads(header["input"])) == MNIST
     assert json.loads(header["layers"]) == of.describe()
     again, renamed = read_weights(path, of)
     assert renamed == []

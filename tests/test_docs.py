@@ -29,7 +29,7 @@ from golf_opt import __version__
 from golf_opt.cli import main as cli
 from golf_opt.engines.native import compiler
 from golf_opt.engines.torch import TorchNet
-from golf_opt.task.arch import KINDS
+from golf_opt.task.layers import KINDS
 
 if TYPE_CHECKING:
     from postgres import Server

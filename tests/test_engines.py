@@ -25,8 +25,11 @@ from golf_opt.engines.base import (
 from golf_opt.engines.native import NativeEngine, compiler
 from golf_opt.engines.torch import CounterDropout, TorchEngine, build_module, pick_device
 from golf_opt.task import rng
-from golf_opt.task.data import MEAN, STD, View
+from golf_opt.task.data import View
+from golf_opt.task.inputs import MNIST
 from golf_opt.task.recipe import Candidate, learning_rates
+
+(MEAN,), (STD,) = MNIST.mean, MNIST.std
 
 EVERYTHING = (
     {"kind": "conv", "channels": 3, "kernel": 5, "stride": 2},
@@ -73,7 +76,7 @@ def test_torch_engine_equals_a_hand_written_loop(small_view: View, optimizer: st
     job = Job(net("c4-5-4-prelu"), candidate, seed=3, epochs=2)
     ours = train(TorchEngine(small_view, dtype=torch.float64), job)
 
-    x = (torch.tensor(small_view.train.images, dtype=torch.float64)[:, None] / 255 - MEAN) / STD
+    x = (torch.tensor(small_view.train.images, dtype=torch.float64) / 255 - MEAN) / STD
     y = torch.tensor(small_view.train.labels, dtype=torch.int64)
     model = nn.Sequential(
         nn.Conv2d(1, 4, 4), nn.PReLU(4), nn.MaxPool2d(2),

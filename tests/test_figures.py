@@ -238,7 +238,11 @@ def test_any_name_can_be_drawn(name: str) -> None:
 
 def test_pictures_of_a_net_count_its_mistakes() -> None:
     rng = np.random.default_rng(0)
-    split = Split("test", rng.integers(0, 256, (60, 28, 28)).astype(np.uint8), np.arange(60) % 10)
+    split = Split(
+        "test",
+        rng.integers(0, 256, (60, 1, 28, 28), np.uint8),
+        np.arange(60) % 10,
+    )
     model = net("c4-5-4")
     tensors = initial_weights(model, 3)
     readings = pictures.read(model, tensors, split)

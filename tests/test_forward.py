@@ -12,9 +12,11 @@ from conftest import every_layer_net, net, random_tensors, tiny_net
 
 from golf_opt.config.errors import UsageError
 from golf_opt.engines.torch import TorchEngine
-from golf_opt.task.arch import KINDS, Net
+from golf_opt.task.arch import Net
 from golf_opt.task.data import View
 from golf_opt.task.forward import accuracy, forward, logits, normalise
+from golf_opt.task.inputs import MNIST
+from golf_opt.task.layers import KINDS
 
 SMALL = [
     tiny_net({"kind": "conv", "channels": 3, "kernel": 4, "stride": 3}, {"kind": "batch_norm"}),
@@ -39,7 +41,7 @@ def test_scores_are_those_of_torch(of: Net, small_view: View) -> None:
     images = small_view.test.images
     module = TorchEngine(small_view, dtype=torch.float64)._module(of, tensors).eval()
     with torch.no_grad():
-        expected = module(torch.from_numpy(normalise(images, np.float64))).numpy()
+        expected = module(torch.from_numpy(normalise(of.input, images, np.float64))).numpy()
     assert np.ptp(expected, axis=0).min() > 0.01  # the scores depend on the image
     np.testing.assert_allclose(logits(of, tensors, images, np.float64), expected, rtol=1e-6)
     ours = logits(of, tensors, images)
@@ -49,13 +51,13 @@ def test_scores_are_those_of_torch(of: Net, small_view: View) -> None:
 
 def test_float64_is_float64() -> None:
     of = every_layer_net()
-    x = normalise(np.full((1, 28, 28), 90, dtype=np.uint8), np.float64)
+    x = normalise(MNIST, np.full((1, 1, 28, 28), 90, dtype=np.uint8), np.float64)
     assert {out.dtype for _, out in forward(of, random_tensors(of), x)} == {np.dtype(np.float64)}
 
 
 def test_every_output_has_the_shape_of_the_architecture() -> None:
     of = every_layer_net()
-    x = normalise(np.zeros((2, 28, 28), dtype=np.uint8))
+    x = normalise(MNIST, np.zeros((2, 1, 28, 28), dtype=np.uint8))
     for node, output in forward(of, random_tensors(of), x):
         assert output.shape == (2, *node.output_shape)
 

@@ -78,7 +78,7 @@ def test_what_is_seen_is_what_the_net_does(small_view: View) -> None:
     assert np.all(np.diff(look.confidence[look.wrong]) <= 0)
     assert look.features.shape == (10, 4, 9)
     outputs = dict(
-        (node.name, x) for node, x in forward(of, tensors, normalise(seen.images))
+        (node.name, x) for node, x in forward(of, tensors, normalise(of.input, seen.images))
     )["relu3"].reshape(len(seen), 4, 9)  # fmt: skip
     for digit in range(10):
         expected = outputs[seen.labels == digit].mean(axis=0)
@@ -111,7 +111,7 @@ def test_ascent_beats_every_real_image(of: Net, small_view: View) -> None:
     tensors = random_tensors(of)
     climber = Climber(of, tensors, steps=60)
     block = blocks(of)[0]
-    outputs = forward(of, tensors, normalise(small_view.test.images))
+    outputs = forward(of, tensors, normalise(of.input, small_view.test.images))
     real = [x for _, x in outputs]
     found = climber.channels(block.end, range(block.channels))
     best = real[block.end].mean(axis=(2, 3)).max(axis=0)
@@ -140,7 +140,7 @@ def test_ascent_wakes_a_unit_that_is_off() -> None:
 
 def test_what_a_feature_cannot_see_stays_grey() -> None:
     of = net("c4-5-4")
-    corner = Climber(of, random_tensors(of), steps=20).features(head(of) - 1, [0]).images[0]
+    corner = Climber(of, random_tensors(of), steps=20).features(head(of) - 1, [0]).images[0, 0]
     assert np.abs(corner[24:, 24:] - 0.5).max() < 0.02 < np.abs(corner[:10, :10] - 0.5).max()
 
 

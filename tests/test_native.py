@@ -17,8 +17,11 @@ from golf_opt.engines.native import NativeEngine, compiler, engine, library, uns
 from golf_opt.engines.native.codegen import dropout_nodes, generate, group_layers
 from golf_opt.engines.torch import TorchEngine, build_module
 from golf_opt.task import arch, rng
-from golf_opt.task.data import MEAN, STD, Split, View
+from golf_opt.task.data import Split, View
+from golf_opt.task.inputs import MNIST
 from golf_opt.task.recipe import OPTIMIZERS, SCHEDULES, Candidate
+
+(MEAN,), (STD,) = MNIST.mean, MNIST.std
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 QUICK = ("-O1",)  # to compile
@@ -73,8 +76,8 @@ def net_of(layers: list[dict[str, Any]]) -> arch.Net:
 def split_of(name: str, n: int, seed: int = 0) -> Split:
     draw = np.random.default_rng(seed)
     labels = draw.integers(0, 10, n, dtype=np.uint8)
-    images = draw.integers(0, 256, (n, 28, 28), dtype=np.uint8)
-    images[np.arange(n), labels * 2] = 255  # something to learn
+    images = draw.integers(0, 256, (n, 1, 28, 28), dtype=np.uint8)
+    images[np.arange(n), 0, labels * 2] = 255  # something to learn
     return Split(name, images, labels)
 
 
@@ -107,7 +110,7 @@ def oracle_gradients(
             tensor.copy_(torch.from_numpy(tensors[name]))
     for dropout, key in zip(module.dropouts(), keys, strict=True):
         dropout.key.fill_(key)
-    x = ((torch.from_numpy(batch.images).double() / 255 - MEAN) / STD).unsqueeze(1)
+    x = (torch.from_numpy(batch.images).double() / 255 - MEAN) / STD
     labels = torch.from_numpy(batch.labels.astype(np.int64))
     loss = torch.nn.functional.cross_entropy(module(x), labels, label_smoothing=smoothing)
     loss.backward()
@@ -261,7 +264,7 @@ def test_a_net_with_every_option_trains_like_pytorch() -> None:
     with torch.no_grad():
         for name, tensor in module.tensors().items():
             tensor.copy_(torch.from_numpy(after[name]))
-        x = ((torch.from_numpy(view.test.images) / 255 - MEAN) / STD).unsqueeze(1)
+        x = (torch.from_numpy(view.test.images) / 255 - MEAN) / STD
         assert np.allclose(scores, module(x).numpy(), atol=1e-4)
 
 

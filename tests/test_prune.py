@@ -346,7 +346,7 @@ def same_scores(view: View, a: tuple[Net, Tensors], b: tuple[Net, Tensors]) -> N
         with torch.no_grad():
             for name, values in own.items():
                 values.copy_(torch.from_numpy(np.array(tensors[name])))
-            pixels = torch.from_numpy(view.test.images[:20].astype(np.float32))[:, None] / 255
+            pixels = torch.from_numpy(view.test.images[:20].astype(np.float32)) / 255
             return module((pixels - 0.1307) / 0.3081)
 
     torch.testing.assert_close(scores(*a), scores(*b), rtol=1e-4, atol=1e-4)

@@ -23,8 +23,11 @@ from golf_opt.config.schema import DataConfig, EngineConfig, StorageConfig
 from golf_opt.golf.retrain import page as reproduce_page
 from golf_opt.golf.retrain import reproduce
 from golf_opt.golf.retrain.page import fill_in, measured, verdict, verdict_on_cut
-from golf_opt.task.data import MEAN, STD, View
+from golf_opt.task.data import View
+from golf_opt.task.inputs import MNIST
 from golf_opt.utils.stats import Spread
+
+(MEAN,), (STD,) = MNIST.mean, MNIST.std
 
 SMALL = {"arch": "c2-2-2", "recipe": {"batch_size": 32, "lr": 5e-3}, "epochs": 2}
 ONE = {"quick": 1, "full": 1}

@@ -13,14 +13,17 @@ import numpy as np
 
 from bench.peers.population import orders
 from golf_opt.engines.base import data_order, initial_weights
-from golf_opt.task import arch
+from golf_opt.task import layers
 from golf_opt.task.arch import Net
-from golf_opt.task.data import MEAN, STD, Split
+from golf_opt.task.data import Split
+from golf_opt.task.inputs import MNIST
+
+(MEAN,), (STD,) = MNIST.mean, MNIST.std
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch is on the same GPU
 
-KNOWN = (arch.Conv, arch.Linear, arch.ReLU, arch.PReLU, arch.LeakyReLU, arch.MaxPool)
+KNOWN = (layers.Conv, layers.Linear, layers.ReLU, layers.PReLU, layers.LeakyReLU, layers.MaxPool)
 
 
 def supports(net: Net) -> bool:
@@ -41,7 +44,7 @@ class Scan:
         self.batch_size = batch_size
         self.device = jax.devices(platform)[0]  # RuntimeError where JAX has no such backend
         self.order = self._orders(len(train))
-        data = self._pixels(train.images[:, None]), train.labels
+        data = self._pixels(train.images), train.labels
         self.data = jax.device_put(data, self.device)
         weights = self._weights(net)
         zeros = jax.tree.map(np.zeros_like, weights)
@@ -152,17 +155,17 @@ def _forward(net: Net, weights: Any, x: Any) -> Any:
     for node in net.nodes:
         layer = node.layer
         weight = weights.get(f"weights/{node.name}.weight")
-        if isinstance(layer, arch.Conv):
+        if isinstance(layer, layers.Conv):
             x = jax.lax.conv(x, weight, (layer.stride, layer.stride), layer.padding.upper())
             x = x + weights[f"weights/{node.name}.bias"][:, None, None]
-        elif isinstance(layer, arch.Linear):
+        elif isinstance(layer, layers.Linear):
             x = x.reshape(len(x), -1) @ weight.T + weights[f"weights/{node.name}.bias"]
-        elif isinstance(layer, arch.MaxPool):
+        elif isinstance(layer, layers.MaxPool):
             window = (1, 1, layer.size, layer.size)
             x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
-        elif isinstance(layer, arch.PReLU):
+        elif isinstance(layer, layers.PReLU):
             x = jnp.where(x > 0, x, weight[:, None, None] * x)
         else:
-            slope = layer.slope if isinstance(layer, arch.LeakyReLU) else 0.0
+            slope = layer.slope if isinstance(layer, layers.LeakyReLU) else 0.0
             x = jnp.where(x > 0, x, slope * x)
     return x

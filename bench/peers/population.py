@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from bench.peers.pytorch import captured, normalised, resident
 from golf_opt.engines.base import data_order, initial_weights
 from golf_opt.engines.torch import build_module
-from golf_opt.task import arch
+from golf_opt.task import layers
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 
@@ -121,20 +121,21 @@ class Grouped(Population):
         """Return [size, batch, 10] for images [batch, size, 28, 28]."""
         for node in self.net.nodes:
             layer, weight = node.layer, self.weights.get(f"{node.name}.weight")
-            if isinstance(layer, arch.Conv):
+            if isinstance(layer, layers.Conv):
                 bias = self.weights[f"{node.name}.bias"].flatten()
                 kernels = weight.flatten(0, 1)
                 x = F.conv2d(x, kernels, bias, layer.stride, layer.pad, groups=self.size)
-            elif isinstance(layer, arch.Linear):
+            elif isinstance(layer, layers.Linear):
                 x = x.reshape(len(x), self.size, -1).transpose(0, 1)
                 bias = self.weights[f"{node.name}.bias"].unsqueeze(1)
                 x = torch.baddbmm(bias, x, weight.transpose(1, 2))
-            elif isinstance(layer, arch.MaxPool):
+            elif isinstance(layer, layers.MaxPool):
                 x = F.max_pool2d(x, layer.size)
-            elif isinstance(layer, arch.PReLU):
+            elif isinstance(layer, layers.PReLU):
                 x = F.prelu(x, weight.flatten())
             else:
-                x = F.leaky_relu(x, layer.slope) if isinstance(layer, arch.LeakyReLU) else F.relu(x)
+                leaky = isinstance(layer, layers.LeakyReLU)
+                x = F.leaky_relu(x, layer.slope) if leaky else F.relu(x)
         return x
 
     def _update(self, index: Tensor) -> None:

@@ -14,7 +14,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from golf_opt.engines.base import data_order, initial_weights
 from golf_opt.engines.torch import build_module
 from golf_opt.task.arch import Net
-from golf_opt.task.data import MEAN, STD, Split
+from golf_opt.task.data import Split
+from golf_opt.task.inputs import MNIST
+
+(MEAN,), (STD,) = MNIST.mean, MNIST.std
 
 PIXEL_SCALE, PIXEL_SHIFT = 1 / (255 * STD), MEAN / STD
 GRAPH_WARMUP_STEPS = 3  # as torch.cuda.graphs asks for before a capture
@@ -22,7 +25,7 @@ GRAPH_WARMUP_STEPS = 3  # as torch.cuda.graphs asks for before a capture
 
 def resident(train: Split, device: str) -> tuple[Tensor, Tensor]:
     """Return images [n, 1, 28, 28] uint8 and labels [n] int64 on a device."""
-    images = torch.from_numpy(np.array(train.images)).unsqueeze(1)
+    images = torch.from_numpy(np.array(train.images))
     return images.to(device), torch.from_numpy(train.labels.astype(np.int64)).to(device)
 
 
@@ -163,7 +166,7 @@ class _Tutorial(TensorDataset):
         return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:  # type: ignore[override]
-        return self.transform(self.open(self.split.images[index])), int(self.split.labels[index])
+        return self.transform(self.open(self.split.images[index, 0])), int(self.split.labels[index])
 
 
 class Tutorial(Eager):

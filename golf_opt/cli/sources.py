@@ -1,8 +1,10 @@
-"""Where Hydra finds configurations: files, each read through our gate, and names of the grammar."""
+"""Where Hydra finds configurations: files, each read through our gate, and names with no file."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
@@ -11,7 +13,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
-from golf_opt.config import CONF_DIR, yaml_file
+from golf_opt.config import CONF_DIR, load_yaml, yaml_file
 from golf_opt.config.errors import UsageError
 from golf_opt.task.grammar import parse_grammar, read_arch
 
@@ -43,10 +45,22 @@ class CheckedSource(FileConfigSource):
         return ConfigResult(self.provider, f"file://{self.path}", content, header)
 
 
-class GrammarSource(ConfigSource):
-    """Lets Hydra compose `arch=c4-5-4` although there is no file of that name.
+Choice = Callable[[str], Mapping[str, Any] | None]
 
-    A source of configs, `arch://grammar`, whose group `arch` holds every name of the grammar.
+
+def _data(name: str) -> Mapping[str, Any] | None:
+    """Return the configuration of data by a name of torchvision's, or by a path."""
+    is_path = "/" in name or name.endswith(".npz") or Path(name).is_dir()
+    return {**load_yaml(CONF_DIR / "data" / "auto.yaml"), "name": name} if is_path else None
+
+
+CHOICES: Mapping[str, Choice] = {"arch": parse_grammar, "data": _data}
+
+
+class GrammarSource(ConfigSource):
+    """Lets Hydra compose `arch=c4-5-4` or `data=photos/` although there is no file of that name.
+
+    A source of configs, `arch://grammar`; CHOICES says what a name stands for in each group.
     """
 
     @staticmethod
@@ -54,26 +68,23 @@ class GrammarSource(ConfigSource):
         return "arch"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        arch = parse_grammar(self._name(config_path) or "")
-        assert arch is not None
-        return ConfigResult(
-            self.provider, f"arch://{self.path}", OmegaConf.create(arch), header={"package": None}
-        )
+        content = OmegaConf.create(dict(self._choice(config_path) or {}))
+        header: dict[str, str | None] = {"package": None}
+        return ConfigResult(self.provider, f"arch://{self.path}", content, header)
 
     def is_group(self, config_path: str) -> bool:
-        return config_path in ("", "arch")
+        return config_path in ("", *CHOICES)
 
     def is_config(self, config_path: str) -> bool:
-        name = self._name(config_path)
-        return name is not None and parse_grammar(name) is not None
+        return self._choice(config_path) is not None
 
     def available(self) -> bool:
         return True
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        return ["arch"] if config_path == "" and results_filter != ObjectType.CONFIG else []
+        return [*CHOICES] if config_path == "" and results_filter != ObjectType.CONFIG else []
 
     @staticmethod
-    def _name(config_path: str) -> str | None:
-        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
-        return name if group == "arch" else None
+    def _choice(config_path: str) -> Mapping[str, Any] | None:
+        group, _, name = config_path.removesuffix(".yaml").partition("/")
+        return CHOICES[group](name) if group in CHOICES else None

@@ -18,9 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 from golf_opt.config import schema
 from golf_opt.config.check import load
 from golf_opt.config.reproduce import ReproduceConfig
-from golf_opt.task.arch import show_shape
 from golf_opt.task.grammar import load_arch, presets
 from golf_opt.task.kinds import NAME, kinds_in_lines
+from golf_opt.task.layers import show_shape
 from golf_opt.utils.files import tidied
 from golf_opt.utils.text import printable
 

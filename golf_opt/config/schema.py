@@ -17,13 +17,10 @@ from golf_opt.config.errors import UsageError
 
 @model
 class DataConfig:
-    name: Literal["auto", "mnist", "fashion", "digits"]
-    root: types.FilePath
-
-
-@model
-class DataFolder:
-    root: types.FilePath
+    name: types.DataName  # of a data set, or the path of a file or folder
+    root: types.FilePath  # of the data sets with a name
+    size: types.PictureSize = None  # height and width that pictures are scaled to
+    grey: StrictBool = False  # whether pictures become grey
 
 
 @model
@@ -79,7 +76,7 @@ class WorkerConfig(Common):
     """One run of `golf-opt worker`; the rest is kept with the study."""
 
     study: types.ExistingStudy
-    data: DataFolder
+    data: DataConfig
     callbacks: types.Callbacks
     engine: EngineConfig
 

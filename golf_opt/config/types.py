@@ -140,6 +140,13 @@ Trial = Annotated[
 ]
 TwoOrMore = Annotated[tuple[str, ...], BeforeValidator(_two_or_more)]
 Points = Annotated[tuple[Mapped, ...], BeforeValidator(_points)]
+DataName = Annotated[str, BeforeValidator(_path), Field(description="a data set's name or a path")]
+Side = Annotated[StrictInt, Field(ge=1, le=4096)]
+PictureSize = Annotated[  # one number is both sides; None: as they are
+    tuple[Side, Side] | None,
+    BeforeValidator(lambda size: (size, size) if isinstance(size, int) else size),
+    Field(description="a number of pixels, or [height, width], or null"),
+]
 Lanes = Annotated[  # None: as many as the engine finds useful
     Annotated[StrictInt, Field(ge=1, le=4096)] | None,
     BeforeValidator(lambda lanes: None if lanes == "auto" else lanes),

@@ -26,6 +26,7 @@ from bottle import Bottle, HTTPResponse, Route, request, response
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from golf_opt.config.schema import DataConfig
 from golf_opt.dashboard.others import BestOfAll
 from golf_opt.dashboard.reading import ARTIFACT_ID, ShownStorage
 from golf_opt.dashboard.routes import Callback, dumps, refuse
@@ -58,7 +59,7 @@ class StudyPages:
         storage: what the application reads; it keeps trials in memory.
         keeper: the same as `storage.open_storage` returned it; checkpoints are read through it.
         folder: of the studies; it holds checkpoints/, artifacts/ and records/.
-        data_root: the folder that holds MNIST/raw/; nothing is downloaded to it from here.
+        data: where the images are to be had; nothing is downloaded from here.
         write: let the page offer edits.
         say: prints a line about what cannot be shown.
     """
@@ -69,7 +70,7 @@ class StudyPages:
         storage: ShownStorage,
         keeper: BaseStorage,
         folder: Path,
-        data_root: Path,
+        data: DataConfig,
         write: bool,
         say: Callable[[str], None],
     ) -> None:
@@ -77,7 +78,7 @@ class StudyPages:
         self._write, self._say = write, say
         self._studies = ShownStudies(app, storage, keeper, folder)
         self._others = BestOfAll(storage, keeper, folder / "records")
-        self._pictures = TrialPictures(data_root)
+        self._pictures = TrialPictures(data)
         self._told: set[tuple[int, str]] = set()
 
     def wrap(self, callback: Callback, route: Route) -> Callback:

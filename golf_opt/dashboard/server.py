@@ -150,7 +150,7 @@ def _application(
     artifacts.mkdir(parents=True, exist_ok=True)
     reader, write = ShownStorage(coordination(storage).reader), config.dashboard.write
     routes = optuna_dashboard.wsgi(reader, artifact_store=ArtifactFolder(artifacts))
-    pages = StudyPages(routes, reader, storage, config.folder, config.data.root, write, tell)
+    pages = StudyPages(routes, reader, storage, config.folder, config.data, write, tell)
     routes.install(Door(pages.wrap, write, tell))
 
     def optuna_app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -13,9 +13,11 @@ from typing import Any
 from cachetools import LRUCache
 from optuna.trial import FrozenTrial, TrialState
 
+from golf_opt.config.schema import DataConfig
 from golf_opt.dashboard.shown import Kinds, Shown
 from golf_opt.storage.checkpoint import DamagedCheckpoint
 from golf_opt.storage.optuna_internals import id_of_trial
+from golf_opt.study.description import StudyDescription
 from golf_opt.study.note import log
 from golf_opt.task.data import Split, objective_split
 from golf_opt.utils.text import percent
@@ -35,11 +37,11 @@ class TrialPictures:
     """Draws the pictures, and keeps those of finished trials.
 
     Args:
-        data_root: the folder that holds MNIST/raw/; nothing is downloaded to it from here.
+        data: where the images are to be had; nothing is downloaded from here.
     """
 
-    def __init__(self, data_root: Path) -> None:
-        self._data_root = data_root
+    def __init__(self, data: DataConfig) -> None:
+        self._data = data
         self._lock = threading.Lock()
         self._pictures: LRUCache[tuple[str, int, str], bytes] = LRUCache(MOST_PICTURES)
         self._splits: dict[str, Split] = {}  # by the study's own id
@@ -107,6 +109,15 @@ class TrialPictures:
         draw = pictures.confusion if kind == "confusion" else pictures.mistakes
         return draw(title, readings)
 
+    def _load(self, plan: StudyDescription) -> Split | None:
+        """Return the split of a study's objective, if its data is where it can be looked for."""
+        data = plan.data_config(self._data)
+        if data.name != self._data.name and Path(data.name).is_dir():
+            return (
+                None  # who wrote the study may name any folder, and to look through one takes long
+            )
+        return objective_split(data, plan.protocol, plan.digest)
+
     def _split(self, shown: Shown) -> Split | None:
         """Return the split that the study's objective is measured on; None if it is not here."""
         plan = shown.description
@@ -115,7 +126,7 @@ class TrialPictures:
         with self._lock:
             again_at = self._missing.get(own_id, -math.inf) + MISSING_S
             if own_id not in self._splits and now >= again_at:
-                split = objective_split(plan.data, self._data_root, plan.protocol, plan.digest)
+                split = self._load(plan)
                 if split is None:
                     self._missing[own_id] = now
                 else:

@@ -120,11 +120,12 @@ class Engine(Protocol):
 class Introspective(Engine, Protocol):
     """An engine that shows more of a net than its accuracy; pruning works best with one.
 
-    `tensors` are the net's `weights/...` and `buffers/...`; images are [n, 28, 28] uint8.
+    `tensors` are the net's `weights/...` and `buffers/...`; images are uint8 [n, channels, height,
+    width].
     """
 
     def logits(self, net: Net, tensors: Tensors, images: npt.NDArray[np.uint8]) -> Floats:
-        """Return the class scores of images, [n, 10] float32."""
+        """Return the class scores of images, [n, classes] float32."""
 
     def gradients(
         self,

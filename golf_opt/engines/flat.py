@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from golf_opt.engines.base import Floats, Tensors
-from golf_opt.task.arch import Net, Parameter
+from golf_opt.task.arch import Net
+from golf_opt.task.layers import Parameter
 
 ALIGNMENT = 64  # bytes of a cache line and of the widest vector
 

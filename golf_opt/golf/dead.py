@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from golf_opt.engines.base import Tensors
-from golf_opt.task import arch
+from golf_opt.task import layers
 from golf_opt.task.arch import Net, Node, build_net
 from golf_opt.task.grammar import parse_grammar
 
@@ -76,7 +76,7 @@ def clear(net: Net, tensors: Tensors) -> Tensors:
 def fold(net: Net, tensors: Tensors) -> Tensors:
     """Return the tensors with constant channels folded into biases, and cleared."""
     folded = clear(net, tensors)
-    values = np.full(arch.INPUT_SHAPE[0], np.nan)
+    values = np.full(net.input.shape[0], np.nan)
     for node in net.nodes:
         values = _constants(node, values, folded, write=node.name not in _tied(net))
     return clear(net, folded)
@@ -90,7 +90,7 @@ def shrink(net: Net, tensors: Tensors) -> tuple[Net, Tensors]:
     if _tied(net):
         return net, tensors
     keeps: dict[str, tuple[Mask, Mask]] = {}  # node -> channels of its output, of its input
-    keep = np.ones(arch.NUM_CLASSES, dtype=bool)
+    keep = np.ones(net.input.classes, dtype=bool)
     for node in reversed(net.nodes):
         after, keep = keep, _reads(node, keep, tensors) if _is_dense(node) else keep
         if not keep.any() or node is net.nodes[0]:
@@ -99,7 +99,7 @@ def shrink(net: Net, tensors: Tensors) -> tuple[Net, Tensors]:
     if all(after.all() for after, _ in keeps.values()):
         return net, tensors
     widths = [int(keeps[node.name][0].sum()) for node in net.nodes if _is_dense(node)]
-    small = build_net({"name": _name(net, widths[:-1]), "layers": _rows(net, keeps)})
+    small = build_net({"name": _name(net, widths[:-1]), "layers": _rows(net, keeps)}, net.input)
     return small, _cut(net, small, tensors, keeps)
 
 
@@ -109,11 +109,11 @@ def _tied(net: Net) -> set[str]:
 
 def _is_dense(node: Node) -> bool:
     """Whether every output channel reads every input channel."""
-    return isinstance(node.layer, (arch.Conv, arch.Linear)) and not _is_depthwise(node)
+    return isinstance(node.layer, (layers.Conv, layers.Linear)) and not _is_depthwise(node)
 
 
 def _is_depthwise(node: Node) -> bool:
-    return isinstance(node.layer, arch.Depthwise)
+    return isinstance(node.layer, layers.Depthwise)
 
 
 def _by_channel(node: Node, weight: Floats) -> Floats:
@@ -128,7 +128,7 @@ def _weight(node: Node, tensors: Tensors, name: str = "weight") -> Floats | None
 def _reads(node: Node, needed: Mask, tensors: Tensors) -> Mask:
     """Return which input channels the needed output channels depend on."""
     weight = _weight(node, tensors)
-    if weight is None or isinstance(node.layer, arch.PReLU):
+    if weight is None or isinstance(node.layer, layers.PReLU):
         return needed
     if _is_dense(node):
         return np.asarray(_by_channel(node, weight)[needed].any(axis=(0, 2)))
@@ -137,7 +137,7 @@ def _reads(node: Node, needed: Mask, tensors: Tensors) -> Mask:
 
 def _backward(net: Net, tensors: Tensors) -> Iterator[tuple[Node, Mask, Mask]]:
     """Yield each node from the last, with the output and the input channels that have an effect."""
-    needed = np.ones(arch.NUM_CLASSES, dtype=bool)
+    needed = np.ones(net.input.classes, dtype=bool)
     for node in reversed(net.nodes):
         reads = _reads(node, needed, tensors)
         yield node, needed, reads
@@ -152,19 +152,19 @@ def _constants(node: Node, values: Floats, tensors: Tensors, write: bool) -> Flo
     layer = node.layer
     weight, bias = _weight(node, tensors), _weight(node, tensors, "bias")
     match layer:
-        case arch.ReLU():
+        case layers.ReLU():
             return np.maximum(values, 0)
-        case arch.LeakyReLU():
+        case layers.LeakyReLU():
             return np.where(values < 0, layer.slope * values, values)
-        case arch.PReLU():
+        case layers.PReLU():
             assert weight is not None
             return np.where(values < 0, weight * values, values)
-        case arch.BatchNorm():
+        case layers.BatchNorm():
             assert weight is not None and bias is not None
             mean, var = (tensors[f"buffers/{node.name}.running_{kind}"] for kind in ("mean", "var"))
             scaled = (values - mean) / np.sqrt(var + layer.EPS) * weight + bias
             return np.where(weight == 0, bias, scaled)
-        case arch.Conv() | arch.Linear():
+        case layers.Conv() | layers.Linear():
             assert weight is not None
             return _fold_into(node, values, weight, bias, write)
     return values
@@ -176,7 +176,7 @@ def _fold_into(
     """Fold the constants that a convolution or linear layer reads; return those it gives."""
     depthwise = _is_depthwise(node)
     by_channel = weight.reshape(len(weight), -1, 1) if depthwise else _by_channel(node, weight)
-    padded = isinstance(node.layer, arch.Conv) and node.layer.pad > 0
+    padded = isinstance(node.layer, layers.Conv) and node.layer.pad > 0
     for channel in np.flatnonzero(~np.isnan(values)) if write else ():
         rows = np.array([channel]) if depthwise else np.arange(len(weight))
         at = (rows, slice(None)) if depthwise else (rows, channel)
@@ -197,7 +197,7 @@ def _rows(net: Net, keeps: dict[str, tuple[Mask, Mask]]) -> list[dict[str, Any]]
     rows = []
     for node in net.nodes:
         options = {"name": node.name, "kind": node.layer.kind} | node.layer.options
-        width = "features" if isinstance(node.layer, arch.Linear) else "channels"
+        width = "features" if isinstance(node.layer, layers.Linear) else "channels"
         if _is_dense(node):
             options[width] = int(keeps[node.name][0].sum())
         rows.append(options)

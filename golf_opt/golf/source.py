@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -93,9 +93,7 @@ def load_source(source: SourceConfig) -> TrainedNet:
 
 def load_data(data: DataConfig, description: StudyDescription | None) -> Dataset:
     """Load the data that was asked for; `auto` stands for that of the study, if there is one."""
-    if data.name == "auto" and description is not None:
-        data = replace(data, name=description.data)  # is checked
-    return load(data)
+    return load(data if description is None else description.data_config(data))
 
 
 def study_view(study: optuna.Study, data: DataConfig) -> View:
@@ -106,7 +104,7 @@ def study_view(study: optuna.Study, data: DataConfig) -> View:
     """
     made_on = description_of(study)
     view = load_data(data, made_on).view(made_on.protocol)
-    if (view.dataset, view.digest) != (made_on.data, made_on.digest):
+    if view.digest != made_on.digest:
         raise UsageError(
             f"data is {view.dataset} ({view.digest}), but study {study.study_name!r} was made on "
             f"{made_on.data_and_digest}; give data={made_on.data}."

@@ -19,7 +19,8 @@ from safetensors.numpy import load
 
 from golf_opt.config.errors import UsageError
 from golf_opt.engines.base import Tensors
-from golf_opt.task.arch import Net, Parameter, show_shape
+from golf_opt.task.arch import Net
+from golf_opt.task.layers import Parameter, show_shape
 from golf_opt.utils.files import read_regular
 
 Foreign = dict[str, npt.NDArray[Any]]

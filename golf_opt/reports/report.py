@@ -155,7 +155,7 @@ def _best_pictures(
         yield Paragraph("Its weights were not kept here, so there is nothing more to show of it.")
         return
     yield Picture("best-weights", "Its kernels", "", pictures.weights(net.name, net, tensors))
-    split = objective_split(plan.data, config.data.root, plan.protocol, plan.digest)
+    split = objective_split(plan.data_config(config.data), plan.protocol, plan.digest)
     if split is None:
         yield Paragraph(
             f"The images of {plan.data} are not in {config.data.root}: no table of mistakes."

@@ -25,7 +25,6 @@ from golf_opt.study.description import StudyDescription
 from golf_opt.study.samplers import CmaEsSampler, FreshSampler, GridSampler, grid_sampler
 from golf_opt.study.space import Space, build_space
 from golf_opt.task import rng
-from golf_opt.task.arch import Net, build_net
 from golf_opt.utils.text import one_line
 
 Plan = StudyConfig | StudyDescription
@@ -33,9 +32,8 @@ Plan = StudyConfig | StudyDescription
 
 @dataclass(frozen=True)
 class Parts:
-    """What runs a study, data, engine and storage aside."""
+    """What runs a study, net, data, engine and storage aside."""
 
-    net: Net
     space: Space
     sampler: BaseSampler
     pruner: BasePruner
@@ -50,7 +48,6 @@ def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
     """
     space = build_space(plan.space)
     return Parts(
-        net=build_net(plan.arch),
         space=space,
         sampler=FreshSampler(sampler_maker(plan, space)),
         pruner=_builder("pruner", plan.pruner, BasePruner)(),

@@ -9,18 +9,21 @@ import contextlib
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from golf_opt import __version__
 from golf_opt.config import command, defaults, types
 from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
-from golf_opt.config.schema import StudyConfig
+from golf_opt.config.schema import DataConfig, StudyConfig
 from golf_opt.engines.base import Job
 from golf_opt.storage import gate
 from golf_opt.storage.optuna_internals import id_of_study, storage_of
@@ -30,7 +33,9 @@ from golf_opt.study.differences import differences, name_for, told
 from golf_opt.study.space import Space, build_space
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import View
+from golf_opt.task.inputs import MNIST, InputSpec
 from golf_opt.task.recipe import Candidate
+from golf_opt.utils.text import slug
 from golf_opt.visualization.snapshot import StudySnapshot
 
 DESCRIPTION = "golf_opt:study"
@@ -80,11 +85,14 @@ class StudyDescription(BaseModel):
 
     format: types.Positive = FORMAT
     version: Short  # of golf_opt, which stored this
-    arch: Annotated[dict[str, Any], _made_by(build_net)]  # name and layers
+    arch: dict[str, Any]  # name and layers
     space: Annotated[dict[str, Any], _made_by(build_space)]
     sampler: Part  # _target_ and arguments
     pruner: Part  # likewise
-    data: Literal["mnist", "fashion", "digits"]
+    data: Annotated[str, Field(max_length=4096)]  # a data set's name, or a path as it was typed
+    size: types.PictureSize = None  # that the data's pictures were scaled to
+    grey: bool = False  # whether they were made grey
+    input: InputSpec = MNIST  # what the data has nets take and give
     digest: Short  # of what a trial sees of the data, see `View.digest`
     num_train: Annotated[int, Field(ge=0)]  # images
     protocol: Literal["test", "holdout"]
@@ -93,9 +101,17 @@ class StudyDescription(BaseModel):
     seed: types.Seed
     command: str  # what the user typed
 
-    @property
+    @model_validator(mode="after")
+    def _arch_is_a_net(self) -> Self:
+        try:
+            _ = self.net
+        except gate.UNREADABLE as error:
+            raise ValueError(gate.reason(error)) from error
+        return self
+
+    @cached_property
     def net(self) -> Net:
-        return build_net(self.arch)
+        return build_net(self.arch, self.input)
 
     @property
     def search_space(self) -> Space:
@@ -105,6 +121,12 @@ class StudyDescription(BaseModel):
     def objective(self) -> str:
         return OBJECTIVES[self.protocol]
 
+    def data_config(self, given: DataConfig) -> DataConfig:
+        """Return where the study's data is to be had: where `given` says, or as it was typed."""
+        if given.name != "auto":
+            return given
+        return replace(given, name=self.data, size=self.size, grey=self.grey)
+
     @property
     def data_and_digest(self) -> str:
         return f"{self.data} ({self.digest})"
@@ -113,7 +135,7 @@ class StudyDescription(BaseModel):
     def default_name(self) -> str:
         """`c4-5-4`, or `c4-5-4@digits-holdout-2epochs`: what is not default is in the name."""
         marks = [
-            "" if self.data == "mnist" else self.data,
+            "" if self.data == "mnist" else slug(Path(self.data).stem),
             "" if self.protocol == "test" else self.protocol,
             "" if self.epochs == defaults("study")["epochs"] else f"{self.epochs}epochs",
         ]
@@ -156,11 +178,17 @@ def _show_layer(row: Mapping[str, Any]) -> str:
 
 
 def describe(config: StudyConfig, view: View, command: str) -> StudyDescription:
-    """Return the description of the study that a user asks for."""
+    """Return the description of the study that a user asks for.
+
+    Raises:
+        UsageError: the architecture is none, or does not fit the data.
+    """
+    build_net(config.arch, view.input)
     asked = ("arch", "space", "sampler", "pruner", "protocol", "epochs", "trials", "seed")
     return StudyDescription.model_validate(
         {key: getattr(config, key) for key in asked}
-        | {"data": view.dataset, "digest": view.digest, "num_train": len(view.train)}
+        | {"data": view.dataset, "size": config.data.size, "grey": config.data.grey}
+        | {"digest": view.digest, "num_train": len(view.train), "input": view.input}
         | {"version": __version__, "command": command}
     )
 
@@ -314,6 +342,6 @@ def _name_to_take(
         if name not in known:
             return name, False
         stored = readable(name, known[name])
-        if stored is not None and stored.identity() == description.identity():
+        if stored is not None and not differences(stored.identity(), description.identity()):
             return name, True
     raise AssertionError("there are more names than studies")

@@ -29,8 +29,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
     else:
         found += _of_layers(before["layers"], now["layers"])
     found += _of_spaces(before["space"], now["space"])
-    if before["data"] != now["data"]:
-        names = before["data"].partition(" ")[0], now["data"].partition(" ")[0]
+    if before["data"].rpartition("(")[2] != now["data"].rpartition("(")[2]:  # by whatever path
+        names = before["data"].rpartition(" ")[0], now["data"].rpartition(" ")[0]
         same = names[0] == names[1]
         shown = (before["data"], now["data"]) if same else names
         found.append(Difference("data", *shown, "" if same else names[1]))

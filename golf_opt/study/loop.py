@@ -47,7 +47,7 @@ class StudyLoop:
         self._reachable = True
         self._provenance = provenance(context.engine) | {
             "protocol": self._plan.protocol,
-            "num_params": parts.net.num_params,
+            "num_params": self._plan.net.num_params,
         }
         for callback in parts.callbacks:
             callback.context = context
@@ -129,7 +129,7 @@ class StudyLoop:
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
         self._asking_s.append(time.monotonic() - begun)
-        job = Job(self._parts.net, candidate, seed, self._plan.epochs)
+        job = Job(self._plan.net, candidate, seed, self._plan.epochs)
         run = TrialRun(trial, job, lane)
         self._call("on_trial_start", run)
         known = reported(trial)

@@ -63,7 +63,7 @@ def run_study(config: StudyConfig, typed: str, say: Say) -> Outcome:
     view = load_view(config.data, config.protocol, parts.space, say)
     description = describe(config, view, typed)
     with (
-        contextlib.closing(create_engine(config.engine, view, parts.net, say)) as engine,
+        contextlib.closing(create_engine(config.engine, view, description.net, say)) as engine,
         opened_storage(config.storage) as storage,
     ):
         name = config.study.name or description.default_name
@@ -92,15 +92,16 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
         for part in ("sampler", "pruner"):
             check_targets(part, getattr(description, part))
         parts = build_parts(description, worker.callbacks)
-        data = DataConfig(description.data, worker.data.root)
-        view = load_view(data, description.protocol, parts.space, say)
+        view = load_view(
+            description.data_config(worker.data), description.protocol, parts.space, say
+        )
         if view.digest != description.digest:
             here = description.model_copy(update={"digest": view.digest}).data_and_digest
             raise UsageError(
                 f"study {worker.study!r} is another study: data was {description.data_and_digest} "
-                f"and is {here}; data.root must be a folder with what it was made with."
+                f"and is {here}; give data=, or data.root, with what it was made with."
             )
-        with contextlib.closing(create_engine(worker.engine, view, parts.net, say)) as engine:
+        with contextlib.closing(create_engine(worker.engine, view, description.net, say)) as engine:
             context = StudyContext(study, engine, worker.folder, description, view, say)
             return run_trials(context, parts, "worker", new=False)
 
@@ -108,6 +109,8 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
 def load_view(data: DataConfig, protocol: str, space: Space, say: Say) -> View:
     """Return what trials see of the data; say so where it is not the data that was asked for."""
     dataset = load(data)
+    for note in dataset.notes:
+        say(note)
     if dataset.fallback:
         say(fallback_banner(dataset.fallback))
     view = dataset.view(protocol)

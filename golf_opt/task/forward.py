@@ -18,9 +18,9 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from golf_opt.config.errors import UsageError
-from golf_opt.task import arch
-from golf_opt.task.arch import NUM_CLASSES, Net, Node
-from golf_opt.task.data import MEAN, STD
+from golf_opt.task import layers
+from golf_opt.task.arch import Net, Node
+from golf_opt.task.inputs import InputSpec
 
 BATCH = 64  # images at once: what lies between two layers of a small net then fits a core's cache
 MOST_NUMBERS = 1 << 24  # of one array, for which a large net gets fewer images at once
@@ -34,12 +34,12 @@ DType = type[np.float32] | type[np.float64]
 def logits(
     net: Net, tensors: Tensors, images: npt.NDArray[np.uint8], dtype: DType = np.float32
 ) -> npt.NDArray[np.float32]:
-    """Return the class scores [n, 10] of images [n, 28, 28], before any softmax.
+    """Return the class scores [n, classes] of images [n, channels, height, width].
 
     Args:
         net: the layers.
         tensors: `weights/<parameter>` and `buffers/<buffer>`; others are ignored.
-        images: uint8, not normalised.
+        images: uint8, not normalised; scores are before any softmax.
         dtype: of the arithmetic; the scores are float32 in any case.
 
     Raises:
@@ -48,12 +48,12 @@ def logits(
     check_tensors(net, tensors)
     largest = max(max(_sizes(node)) for node in net.nodes)
     batch = max(1, min(BATCH, MOST_NUMBERS // largest))
-    scores = np.empty((len(images), NUM_CLASSES), dtype=np.float32)
-    table = normalise(np.arange(256, dtype=np.uint8), dtype)[:, 0]
+    scores = np.empty((len(images), net.input.classes), dtype=np.float32)
+    tables = _tables(net.input, dtype)
 
     def score(at: int) -> None:
-        part = np.ascontiguousarray(images[at : at + batch].transpose(1, 2, 0))
-        x = table[part][None]
+        part = np.ascontiguousarray(images[at : at + batch].transpose(1, 2, 3, 0))
+        x: Array = np.stack([table[bytes_] for table, bytes_ in zip(tables, part, strict=True)])
         for node in net.nodes:
             x = _apply(node, tensors, x)
         scores[at : at + batch] = x.T
@@ -73,7 +73,7 @@ def accuracy(
     labels: npt.NDArray[np.uint8],
     dtype: DType = np.float32,
 ) -> float:
-    """Return the share of images [n, 28, 28] whose highest score is that of their label."""
+    """Return the share of images whose highest score is that of their label."""
     return float((logits(net, tensors, images, dtype).argmax(axis=1) == labels).mean())
 
 
@@ -97,18 +97,25 @@ def work_of(net: Net) -> int:
 def _sizes(node: Node) -> tuple[int, int]:
     """Return how many numbers of an image a layer writes, and how many it has side by side."""
     written = math.prod(node.output_shape)
-    if not isinstance(node.layer, arch.Conv):
+    if not isinstance(node.layer, layers.Conv):
         return written, math.prod(node.input_shape)
     window = node.layer.kernel**2 * (
-        1 if isinstance(node.layer, arch.Depthwise) else node.input_shape[0]
+        1 if isinstance(node.layer, layers.Depthwise) else node.input_shape[0]
     )
     return written, window * math.prod(node.output_shape[1:])
 
 
-def normalise(images: npt.NDArray[np.uint8], dtype: DType = np.float32) -> Array:
-    """Return images [n, 28, 28] as a net's input [n, 1, 28, 28]."""
-    pixels: Array = images[:, None].astype(dtype)
-    return (pixels / 255 - MEAN) / STD
+def normalise(spec: InputSpec, images: npt.NDArray[np.uint8], dtype: DType = np.float32) -> Array:
+    """Return images [n, channels, height, width] as a net's input, of the same shape."""
+    by_channel = zip(_tables(spec, dtype), images.swapaxes(0, 1), strict=True)
+    return np.stack([table[bytes_] for table, bytes_ in by_channel], axis=1)
+
+
+def _tables(spec: InputSpec, dtype: DType) -> list[Array]:
+    """Return what each byte becomes, [256] for each channel."""
+    values: Array = np.arange(256, dtype=dtype)
+    values = values / 255
+    return [(values - mean) / std for mean, std in zip(spec.mean, spec.std, strict=True)]
 
 
 def forward(net: Net, tensors: Tensors, x: Array) -> Iterator[tuple[Node, Array]]:
@@ -131,36 +138,36 @@ def _apply(node: Node, tensors: Tensors, x: Array) -> Array:
         + [f"buffers/{b.name}" for b in node.buffers]
     }
     match layer:
-        case arch.Conv():
+        case layers.Conv():
             return _add(_convolve(layer, x, own["weight"]), own.get("bias"))
-        case arch.Linear():
+        case layers.Linear():
             return _add(own["weight"] @ x.reshape(-1, x.shape[-1]), own.get("bias"))
-        case arch.BatchNorm():
+        case layers.BatchNorm():
             scale = own["weight"] / np.sqrt(own["running_var"] + layer.EPS)
             return _add(x * _per_channel(scale, x), own["bias"] - own["running_mean"] * scale)
-        case arch.ReLU():
+        case layers.ReLU():
             return np.maximum(x, 0)
-        case arch.LeakyReLU():
+        case layers.LeakyReLU():
             return _leaky(x, np.asarray(layer.slope, dtype=x.dtype))
-        case arch.PReLU():
+        case layers.PReLU():
             return _leaky(x, _per_channel(own["weight"], x))
-        case arch.MaxPool():
+        case layers.MaxPool():
             return _max_pool(x, layer.size)
-        case arch.GlobalAvgPool():
+        case layers.GlobalAvgPool():
             means: Array = x.mean(axis=(1, 2))
             return means
-        case arch.Dropout():
+        case layers.Dropout():
             return x
     raise AssertionError(f"no evaluation of {layer.kind}")
 
 
-def _convolve(layer: arch.Conv, x: Array, weight: Array) -> Array:
+def _convolve(layer: layers.Conv, x: Array, weight: Array) -> Array:
     """Cross-correlate [c, h, w, n] with [o, c, k, k], or [c, 1, k, k] where depthwise."""
     pad, k = layer.pad, layer.kernel
     if pad:
         x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     shifted = _windows(x, k, layer.stride)
-    if isinstance(layer, arch.Depthwise):
+    if isinstance(layer, layers.Depthwise):
         return _depthwise(shifted, weight[:, 0].reshape(-1, k * k))
     columns = next(shifted) if k == 1 else np.stack(list(shifted), axis=1)  # [c, k * k, h, w, n]
     shape = columns.shape[-3:]

@@ -6,7 +6,7 @@
     c3-4-4-k5-3-3       kernels 5, 3, 3
 
 Every convolution of the grammar is valid (no padding), has a bias and stride 1, and is followed by
-the activation and, but for the last, by a 2x2 max pool; a linear layer gives the 10 classes.
+the activation and, but for the last, by a 2x2 max pool; a linear layer gives the classes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from golf_opt.config import CONF_DIR, load_yaml, yaml_file
 from golf_opt.config.errors import UsageError, did_you_mean, short
-from golf_opt.task.arch import NUM_CLASSES, LeakyReLU, Net, build_net
+from golf_opt.task.arch import CLASSES, Net, build_net
+from golf_opt.task.layers import LeakyReLU
 
 GRAMMAR = "c<channels>-<channels>-...[-k<kernel>-...][-relu|-prelu|-leaky[slope]]"
 
@@ -44,7 +45,7 @@ def parse_grammar(name: str) -> dict[str, Any] | None:
     for width, kernel in zip(channels, kernels, strict=True):
         layers += [{"kind": "conv", "channels": width, "kernel": kernel}, dict(activation)]
         layers += [{"kind": "max_pool", "size": 2}]
-    layers[-1] = {"kind": "linear", "features": NUM_CLASSES}  # no pool after the last convolution
+    layers[-1] = {"kind": "linear", "features": CLASSES}  # no pool after the last convolution
     return {"name": name, "layers": layers}
 
 

@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, get_type_hints
 
 from golf_opt.config.check import must_be
-from golf_opt.task.arch import KINDS, Layer
+from golf_opt.task.layers import KINDS, Layer
 
 NAME = "every kind can have a name: a letter, then letters, digits or _"
 

@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from golf_opt.engines.base import Tensors
-from golf_opt.task.arch import Conv, Net
+from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 from golf_opt.task.forward import logits
+from golf_opt.task.inputs import InputSpec
+from golf_opt.task.layers import Conv
 from golf_opt.visualization.plots import BLUE, ORANGE, paper, to_svg
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ class Readings:
     """What a net says about every image of a split."""
 
     split: Split
-    scores: npt.NDArray[np.float32]  # [n, 10]
+    input: InputSpec
+    scores: npt.NDArray[np.float32]  # [n, classes]
 
     @property
     def guesses(self) -> npt.NDArray[np.int64]:
@@ -73,36 +76,42 @@ class Readings:
 
 def read(net: Net, tensors: Tensors, split: Split) -> Readings:
     """Run a net on a split, in NumPy: PyTorch takes longer to import than these nets to run."""
-    return Readings(split, logits(net, tensors, split.images))
+    return Readings(split, net.input, logits(net, tensors, split.images))
 
 
 def confusion(title: str, readings: Readings) -> str:
-    """Return the table of digits and what they were taken for, counts of images."""
-    return confusion_matrix(title, readings.split.labels, readings.guesses, to_svg)
+    """Return the table of classes and what they were taken for, counts of images."""
+    return confusion_matrix(title, readings.split.labels, readings.guesses, readings.input, to_svg)
 
 
 def confusion_matrix(
     title: str,
     labels: npt.NDArray[np.integer[Any]],
     guesses: npt.NDArray[np.integer[Any]],
+    spec: InputSpec,
     write: Callable[[Canvas], Image],
 ) -> Image:
-    """Return the table of digits [n] and what they were taken for [n], as `write` gives it."""
-    counts = np.zeros((10, 10), dtype=np.int64)
+    """Return the table of classes [n] and what they were taken for [n], as `write` gives it."""
+    classes = spec.classes
+    side = max(4.8, min(16.0, 0.48 * classes))  # inches; beyond that the numbers get small
+    counts = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(counts, (labels.astype(np.int64), guesses), 1)
-    wrong = counts * (1 - np.eye(10, dtype=np.int64))
+    wrong = counts * (1 - np.eye(classes, dtype=np.int64))
     with paper() as new:
-        canvas = new(4.8, 4.8)
+        canvas = new(side, side)
         ax = canvas.subplots()
         ax.imshow(wrong, cmap="Blues", vmin=0, vmax=max(1, wrong.max()))
-        for row, column in np.ndindex(10, 10):
+        for row, column in np.ndindex(classes, classes):
             if counts[row, column]:
                 dark = wrong[row, column] > 0.6 * wrong.max()
                 ax.text(
-                    column, row, str(counts[row, column]), ha="center", va="center", fontsize=8,
+                    column, row, str(counts[row, column]), ha="center", va="center",
+                    fontsize=min(8, 8 * 33 / classes),
                     color="white" if dark else "#999999" if row == column else "black",
                 )  # fmt: skip
-        ax.set(xticks=range(10), yticks=range(10), xlabel="taken for", ylabel="digit", title=title)
+        ax.set(xlabel="taken for", ylabel="class", title=title)
+        ax.set_xticks(range(classes), spec.class_names, rotation=90 if spec.names else 0)
+        ax.set_yticks(range(classes), spec.class_names)
         ax.grid(False)
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
@@ -118,17 +127,19 @@ def mistakes(title: str, readings: Readings) -> str:
     wrong = wrong[np.argsort(-gap[wrong], kind="stable")][:MOST_MISTAKES]
     across = 8
     rows = max(1, -(-len(wrong) // across))
-    sheet = np.zeros((rows * 36, across * 32), dtype=np.uint8)  # 28 pixels, and room for words
+    names = readings.input.class_names
     with paper() as new:
         canvas = new(5.6, 0.5 + 0.75 * rows)
         ax = canvas.subplots()
         for place, index in enumerate(wrong):
             row, column = divmod(place, across)
             top, left = row * 36 + 8, column * 32 + 2
-            sheet[top : top + 28, left : left + 28] = readings.split.images[index]
-            words = f"{labels[index]} as {readings.guesses[index]}"
+            image = in_colour(readings.split.images[index])
+            extent = (left, left + 28, top + 28, top)
+            ax.imshow(image, cmap="gray_r", vmin=0, vmax=255, extent=extent)
+            words = f"{names[labels[index]]} as {names[readings.guesses[index]]}"
             ax.text(left + 14, top - 2, words, ha="center", fontsize=8)
-        ax.imshow(sheet, cmap="gray_r", vmin=0, vmax=255)
+        ax.set(xlim=(0, across * 32), ylim=(rows * 36, 0), aspect="equal")
         ax.set_title(title)
         ax.set_axis_off()
         return to_svg(canvas)
@@ -154,6 +165,16 @@ def weights(title: str, net: Net, tensors: Tensors) -> str:
             ax.set_title(f"{name}: {out} x {into}\n{height}x{width}, up to {top:.2f}", fontsize=8)
             ax.set_axis_off()
         return to_svg(canvas)
+
+
+def in_colour(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an image [channels, height, width] as it is drawn: [h, w], or [h, w, 3] of colours."""
+    return np.moveaxis(image, 0, -1) if len(image) == 3 else in_grey(image[None])[0]
+
+
+def in_grey(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return images [n, channels, height, width] as [n, height, width], the mean of channels."""
+    return images[:, 0] if images.shape[1] == 1 else images.mean(axis=1)
 
 
 def mosaic(tiles: npt.NDArray[Any], gap: int = 1) -> npt.NDArray[Any]:

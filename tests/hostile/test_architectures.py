@@ -13,8 +13,8 @@ from fuzzing import fuzz
 from hypothesis import given
 from hypothesis import strategies as some
 
-from golf_opt.task.arch import KINDS
 from golf_opt.task.kinds import kinds
+from golf_opt.task.layers import KINDS
 
 Golf = Callable[..., Ran]
 LAST = "{kind: linear, features: 10}"

@@ -21,7 +21,7 @@ from optuna.trial import create_trial
 
 from golf_opt.config import comments
 from golf_opt.manage import listing
-from golf_opt.task.arch import KINDS
+from golf_opt.task.layers import KINDS
 from golf_opt.utils.processes import worker_id
 
 Golf = Callable[..., Ran]

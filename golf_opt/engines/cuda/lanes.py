@@ -14,6 +14,7 @@ from golf_opt.engines import background, base
 from golf_opt.engines.base import Floats, Tensors
 from golf_opt.engines.cuda.devices import Buffer, Device, Program, put
 from golf_opt.engines.flat import Layout, unpack
+from golf_opt.engines.native import passes
 from golf_opt.engines.native.codegen import dropout_nodes
 from golf_opt.engines.native.library import Update
 from golf_opt.task.arch import Net
@@ -53,7 +54,8 @@ class Images:
     """A split on the device."""
 
     def __init__(self, device: Device, split: Split) -> None:
-        self._buffers = [put(device, part) for part in (split.images, split.labels)]
+        data = passes.Images.of(split)
+        self._buffers = [put(device, part) for part in (data.images, data.labels)]
         addresses = [buffer.address for buffer in self._buffers]
         self._data = put(device, np.array((*addresses, len(split)), dtype=DATA))
         self.address = self._data.address

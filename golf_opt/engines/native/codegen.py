@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from golf_opt.task import arch
-from golf_opt.task.arch import Net, Node, Shape
+from golf_opt.task import layers
+from golf_opt.task.arch import Net, Node
+from golf_opt.task.inputs import InputSpec
+from golf_opt.task.layers import Shape
 
 MAX_PARAMS = 1 << 20  # each has a gradient in every lane of a vector: 64 MiB
 MAX_ACTIVATIONS = 1 << 24  # positions of one image's tensor
@@ -42,7 +44,7 @@ class Group:
     def halo(self) -> int:
         """Zeros that it wants around its input."""
         layer = self.node.layer
-        return layer.pad if isinstance(layer, arch.Conv) else 0
+        return layer.pad if isinstance(layer, layers.Conv) else 0
 
 
 def unsupported(net: Net) -> str | None:
@@ -50,10 +52,10 @@ def unsupported(net: Net) -> str | None:
     if net.num_params > MAX_PARAMS:
         return f"{net.name} has {net.num_params:,} parameters, but native does up to {MAX_PARAMS:,}"
     for node in net.nodes:
-        if type(node.layer) not in arch.KINDS.values():
+        if type(node.layer) not in layers.KINDS.values():
             return f"layer {node.name} is of kind {node.layer.kind}, which native does not know"
         if math.prod(node.output_shape) > MAX_ACTIVATIONS:
-            size = arch.show_shape(node.output_shape)
+            size = layers.show_shape(node.output_shape)
             return f"layer {node.name} has {size} outputs, which is too large for native"
     return None
 
@@ -72,11 +74,11 @@ def group_layers(nodes: Sequence[Node]) -> list[Group]:
 def _group(nodes: Sequence[Node], at: int) -> Group:
     node = nodes[at]
     activation = pool = None
-    if isinstance(node.layer, (arch.Conv, arch.BatchNorm, *arch.ACTIVATIONS)):
+    if isinstance(node.layer, (layers.Conv, layers.BatchNorm, *layers.ACTIVATIONS)):
         rest = nodes[at + 1 :]
-        if isinstance(node.layer, arch.ACTIVATIONS):
+        if isinstance(node.layer, layers.ACTIVATIONS):
             activation = node
-        elif rest and isinstance(rest[0].layer, arch.ACTIVATIONS):
+        elif rest and isinstance(rest[0].layer, layers.ACTIVATIONS):
             activation, rest = rest[0], rest[1:]
         if rest and _is_small_pool(rest[0]):
             pool = rest[0]
@@ -86,7 +88,7 @@ def _group(nodes: Sequence[Node], at: int) -> Group:
 
 
 def _is_small_pool(node: Node) -> bool:
-    return isinstance(node.layer, arch.MaxPool) and node.layer.size == 2
+    return isinstance(node.layer, layers.MaxPool) and node.layer.size == 2
 
 
 def dropout_nodes(net: Net) -> list[int]:
@@ -94,7 +96,7 @@ def dropout_nodes(net: Net) -> list[int]:
     first: dict[str, int] = {}
     for index, node in enumerate(net.nodes):
         first.setdefault(node.name, index)
-    return [first[node.name] for node in net.nodes if isinstance(node.layer, arch.Dropout)]
+    return [first[node.name] for node in net.nodes if isinstance(node.layer, layers.Dropout)]
 
 
 def generate(net: Net) -> str:
@@ -121,7 +123,8 @@ class _Writer:
                 f"// {', '.join(node.name for node in self.net.nodes)}",
                 "namespace golf {",
                 *self.constants,
-                f"using GolfNet = Net<{self.net.num_params}, {self.first_trained},",
+                _normal(self.net.input),
+                f"using GolfNet = Net<{self.net.num_params}, {self.first_trained}, Normal,",
                 ",\n".join(f"    {layer}" for layer in layers) + ">;",
                 "}",
                 "",
@@ -139,23 +142,23 @@ class _Writer:
         source, out = self._tensor(index), self._tensor(index + 1)
         where = f"{self._weight(node, 'weight')}, {self._weight(node, 'bias')}"
         deeper = "true" if index > self.first_trained else "false"
-        if isinstance(layer, arch.Conv):
-            depthwise = "true" if isinstance(layer, arch.Depthwise) else "false"
+        if isinstance(layer, layers.Conv):
+            depthwise = "true" if isinstance(layer, layers.Depthwise) else "false"
             shape = f"{layer.kernel}, {layer.stride}, {depthwise}"
             return f"Conv<{source}, {self._epilogue(group, out)}, {shape}, {where}, {deeper}>"
-        if isinstance(layer, arch.BatchNorm):
+        if isinstance(layer, layers.BatchNorm):
             mean, variance = (
                 self.buffer_at[f"{node.name}.running_{name}"] for name in ("mean", "var")
             )
             epilogue = self._epilogue(group, out)
             return f"BatchNorm<{source}, {epilogue}, {where}, {mean}, {variance}>"
-        if isinstance(layer, arch.Linear):
+        if isinstance(layer, layers.Linear):
             return f"Linear<{source}, {out}, {where}, {deeper}>"
-        if isinstance(layer, arch.Dropout):
+        if isinstance(layer, layers.Dropout):
             return f"Dropout<{source}, {out}, {next(self.dropouts)}, {self._chance(layer.p)}>"
-        if isinstance(layer, arch.GlobalAvgPool):
+        if isinstance(layer, layers.GlobalAvgPool):
             return f"GlobalAvgPool<{source}, {out}>"
-        if isinstance(layer, arch.MaxPool) and not group.pool:
+        if isinstance(layer, layers.MaxPool) and not group.pool:
             return f"MaxPool<{source}, {out}, {layer.size}>"
         return f"Apply<{source}, {self._epilogue(group, out)}>"
 
@@ -170,9 +173,9 @@ class _Writer:
     def _activation(self, node: Node | None) -> str:
         if node is None:
             return "Identity"
-        if isinstance(node.layer, arch.LeakyReLU):
+        if isinstance(node.layer, layers.LeakyReLU):
             return f"LeakyRelu<{self._constant(f'VALUE = {_float(node.layer.slope)}')}>"
-        if isinstance(node.layer, arch.PReLU):
+        if isinstance(node.layer, layers.PReLU):
             return f"PRelu<{self._weight(node, 'weight')}>"
         return "Relu"
 
@@ -188,7 +191,7 @@ class _Writer:
         return name
 
 
-def _offsets(tensors: Sequence[arch.Parameter]) -> dict[str, int]:
+def _offsets(tensors: Sequence[layers.Parameter]) -> dict[str, int]:
     sizes = [tensor.size for tensor in tensors]
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     return {tensor.name: start for tensor, start in zip(tensors, starts, strict=True)}
@@ -197,6 +200,21 @@ def _offsets(tensors: Sequence[arch.Parameter]) -> dict[str, int]:
 def _tensor(shape: Shape, halo: int = 0) -> str:
     channels, height, width = (*shape, 1, 1)[:3]
     return f"Tensor<{channels}, {height}, {width}, {halo}>"
+
+
+def _normal(spec: InputSpec) -> str:
+    """Return the type that knows mean and standard deviation of each channel."""
+    members = [
+        f"static INLINE constexpr float {name}(int c) {{ return {_chosen(values)}; }}"
+        for name, values in (("mean", spec.mean), ("std", spec.std))
+    ]
+    return f"struct Normal {{ {' '.join(members)} }};"
+
+
+def _chosen(values: Sequence[float]) -> str:
+    """Return the C++ that takes value c: device code has no way to a table of constants."""
+    *others, last = map(_float, values)
+    return "".join(f"c == {c} ? {value} : " for c, value in enumerate(others)) + last
 
 
 def _float(value: float) -> str:

@@ -102,7 +102,7 @@ class NativeEngine(BackgroundEngine[_Run]):
         assert lane not in self._runs and 0 <= lane < self.num_lanes
         kernel, wide = self._kernels(job)
         workspace = aligned(kernel.workspace_bytes(job.candidate.batch_size), np.uint8)
-        parts = {"kernel": kernel, "forward": ForwardPass(wide), "workspace": workspace}
+        parts = {"kernel": kernel, "forward": ForwardPass(job.net, wide), "workspace": workspace}
         run = _Run.begin(job, state, kernel.padded_params, **parts)
         run.thread = threading.Thread(
             target=self._work, args=(lane, run), name=f"lane {lane}", daemon=True
@@ -175,7 +175,7 @@ class NativeEngine(BackgroundEngine[_Run]):
     def _evaluation(self, net: Net, tensors: Tensors) -> tuple[Floats, Floats, ForwardPass]:
         kernel = self._kernel(net, self._width)
         weights = pack(tensors, "weights", net.parameters, kernel.padded_params)
-        return weights, pack(tensors, "buffers", net.buffers), ForwardPass(kernel)
+        return weights, pack(tensors, "buffers", net.buffers), ForwardPass(net, kernel)
 
     def _kernels(self, job: Job) -> tuple[Library, Library]:
         """Return the kernel to train with and the one to evaluate with, compiled side by side."""

@@ -14,22 +14,26 @@ import numpy.typing as npt
 from golf_opt.engines.base import Floats, Tensors
 from golf_opt.engines.flat import aligned, pack
 from golf_opt.engines.native.library import Library
-from golf_opt.task.arch import NUM_CLASSES, Net
+from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 
+CHUNK = 16  # bytes that the kernel loads at once
 NEVER = ctypes.c_int32(0)  # the stop flag of what cannot be stopped
 
 
 @dataclass
 class Images:
-    """A split as the kernel reads it: images [n, 28, 28] and labels [n], uint8, contiguous."""
+    """A split as the kernel reads it: images [n, bytes of one] and labels [n], uint8, contiguous.
+
+    The bytes are [channel][y][x], and zeros up to a whole number of CHUNK.
+    """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.uint8]
 
     @classmethod
     def of(cls, split: Split) -> Images:
-        return cls(np.ascontiguousarray(split.images), np.ascontiguousarray(split.labels))
+        return cls(_in_chunks(split.images), np.ascontiguousarray(split.labels))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,10 +44,17 @@ class Images:
         return self.images.ctypes.data, self.labels.ctypes.data, len(self)
 
 
+def _in_chunks(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    rows = np.ascontiguousarray(images).reshape(len(images), -1)
+    rest = -rows.shape[1] % CHUNK
+    return np.pad(rows, ((0, 0), (0, rest))) if rest else rows
+
+
 class ForwardPass:
     """The forward pass of a net over any number of images; its weights are flat."""
 
-    def __init__(self, kernel: Library) -> None:
+    def __init__(self, net: Net, kernel: Library) -> None:
+        self._classes = net.input.classes
         self._kernel = kernel
         self._workspace = aligned(kernel.workspace_bytes(kernel.images), np.uint8)
 
@@ -56,9 +67,9 @@ class ForwardPass:
         return int(self._kernel.correct(*data.pointers, *net, ctypes.addressof(stop), workspace))
 
     def scores(self, weights: Floats, buffers: Floats, images: npt.NDArray[np.uint8]) -> Floats:
-        """Return the class scores, [n, 10] float32."""
-        images = np.ascontiguousarray(images)
-        scores = np.empty((len(images), NUM_CLASSES), dtype=np.float32)
+        """Return the class scores of images [n, channels, height, width], [n, classes] float32."""
+        images = _in_chunks(images)
+        scores = np.empty((len(images), self._classes), dtype=np.float32)
         arrays = (weights, buffers, self._workspace, scores)
         self._kernel.scores(images.ctypes.data, len(images), *(a.ctypes.data for a in arrays))
         return scores

@@ -23,7 +23,7 @@ from golf_opt.engines import base
 from golf_opt.engines.base import MOMENTS, EpochResult, Job, LaneState, Slice, Tensors
 from golf_opt.engines.torch.module import TorchNet, build_module
 from golf_opt.task.arch import Net
-from golf_opt.task.data import MEAN, STD, Split, View
+from golf_opt.task.data import Split, View
 from golf_opt.task.recipe import ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, Candidate, learning_rates
 
 SLICE_S = 0.4
@@ -130,10 +130,15 @@ class TorchEngine:
         self._turns.clear()
 
     def _load(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Return images [n, 1, 28, 28], normalised, and labels [n] on the device."""
-        images = torch.from_numpy(np.array(split.images)).to(self._device).unsqueeze(1)
+        """Return images [n, channels, height, width], normalised, and labels [n] on the device."""
+        images = torch.from_numpy(np.array(split.images)).to(self._device)
+        spec = self._view.input
+        mean, std = (
+            torch.tensor(values, dtype=self._dtype, device=self._device).reshape(-1, 1, 1)
+            for values in (spec.mean, spec.std)
+        )
         labels = torch.from_numpy(split.labels.astype(np.int64)).to(self._device)
-        return ((images.to(self._dtype) / 255) - MEAN) / STD, labels
+        return ((images.to(self._dtype) / 255) - mean) / std, labels
 
     def _module(self, net: Net, tensors: Tensors) -> TorchNet:
         return build_module(net, tensors).to(self._device, self._dtype)

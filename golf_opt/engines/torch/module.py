@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from golf_opt.task import arch
+from golf_opt.task import layers
 from golf_opt.task.arch import Net, Node
 
 
@@ -53,8 +53,8 @@ def _layer(node: Node, index: int) -> nn.Module:
     """Return the torch module of a node."""
     layer, channels = node.layer, node.input_shape[0]
     match layer:
-        case arch.Conv():
-            depthwise = isinstance(layer, arch.Depthwise)
+        case layers.Conv():
+            depthwise = isinstance(layer, layers.Depthwise)
             return nn.Conv2d(
                 channels,
                 node.output_shape[0],
@@ -64,28 +64,28 @@ def _layer(node: Node, index: int) -> nn.Module:
                 groups=channels if depthwise else 1,
                 bias=layer.bias,
             )
-        case arch.Linear():
+        case layers.Linear():
             return nn.Linear(int(np.prod(node.input_shape)), layer.features, layer.bias)
-        case arch.BatchNorm():
+        case layers.BatchNorm():
             norm = nn.BatchNorm2d if len(node.input_shape) == 3 else nn.BatchNorm1d
             return norm(channels, eps=layer.EPS, momentum=layer.MOMENTUM)
-        case arch.ReLU():
+        case layers.ReLU():
             return nn.ReLU()
-        case arch.LeakyReLU():
+        case layers.LeakyReLU():
             return nn.LeakyReLU(layer.slope)
-        case arch.PReLU():
+        case layers.PReLU():
             return nn.PReLU(channels)
-        case arch.MaxPool():
+        case layers.MaxPool():
             return nn.MaxPool2d(layer.size)
-        case arch.GlobalAvgPool():
+        case layers.GlobalAvgPool():
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        case arch.Dropout():
+        case layers.Dropout():
             return CounterDropout(layer.p, index)
     raise AssertionError(f"no torch module for {layer.kind}")
 
 
 class TorchNet(nn.Module):
-    """A net of `arch` as a torch module, from images [n, 1, 28, 28] to scores [n, 10]."""
+    """A net of `arch` as a torch module, from normalised images to class scores."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class TorchNet(nn.Module):
     def forward(self, x: Tensor, until: int | None = None) -> Tensor:
         """Return the output of the first `until` nodes, or of all."""
         for node in self.net.nodes[:until]:
-            if isinstance(node.layer, arch.Linear):
+            if isinstance(node.layer, layers.Linear):
                 x = x.flatten(1)
             x = self.layers[node.name](x)
         return x

@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.task import arch
-from golf_opt.task.arch import INPUT_SHAPE, Net, Node, show_shape
-from golf_opt.task.data import MEAN, STD
+from golf_opt.task import layers
+from golf_opt.task.arch import Net, Node
+from golf_opt.task.layers import show_shape
 from golf_opt.visualization.document import templates
 
-PIXELS = INPUT_SHAPE[1] * INPUT_SHAPE[2]
 LINE = 99  # columns of a table of numbers
 FLOAT_BYTES = 4
 Array = npt.NDArray[Any]
@@ -51,7 +50,7 @@ class _Writer:
         self._helpers: set[str] = set()
         self._calls: list[str] = []
         self._buffer = 0  # that holds the layer's input: a or b
-        self._sizes = [PIXELS, 1]
+        self._sizes = [math.prod(net.input.shape), 1]
         self._index_type, self._index_bytes = _index_type(net)
         for node in net.nodes:
             self._layer(node)
@@ -59,6 +58,7 @@ class _Writer:
     def header(self, about: Mapping[str, str]) -> str:
         working = FLOAT_BYTES * sum(self._sizes)
         memory = f"{self._bytes:,} bytes of constants, {working:,} bytes to work in"
+        spec = self._net.input
         frame = templates("golf_opt.golf.deploy").get_template("net.h.j2")
         return frame.render(
             about={key: _comment(text) for key, text in about.items()} | {"memory": memory},
@@ -66,8 +66,13 @@ class _Writer:
             helpers=self._helpers,
             index_type=self._index_type,
             sizes=self._sizes,
-            scale=_float(1 / (255 * STD)),
-            shift=_float(-MEAN / STD),
+            input=spec,
+            pixels=math.prod(spec.shape),
+            names=map(_string, spec.names),
+            normal=[
+                (_float(1 / (255 * std)), _float(-mean / std))
+                for mean, std in zip(spec.mean, spec.std, strict=True)
+            ],
             calls=self._calls,
             scores=self._in,
         )
@@ -89,36 +94,36 @@ class _Writer:
             f"/* {node.name}: {show_shape(node.input_shape)} -> {show_shape(node.output_shape)} */"
         )
         match layer:
-            case arch.Conv():
+            case layers.Conv():
                 self._convolve(node, layer)
-            case arch.Linear():
+            case layers.Linear():
                 self._linear(node)
-            case arch.BatchNorm():
+            case layers.BatchNorm():
                 self._batch_norm(node, layer.EPS, area)
-            case arch.ReLU():
+            case layers.ReLU():
                 self._call("golf_relu", self._in, size)
-            case arch.LeakyReLU():
+            case layers.LeakyReLU():
                 self._call("golf_leaky_relu", self._in, size, _float(layer.slope))
-            case arch.PReLU():
+            case layers.PReLU():
                 slopes = self._table(f"{node.name}_slope", self._tensor(node, "weight"))
                 self._call("golf_prelu", self._in, channels, area, slopes)
-            case arch.MaxPool():
+            case layers.MaxPool():
                 self._call("golf_max_pool", self._in, channels, _side(node), layer.size)
-            case arch.GlobalAvgPool():
+            case layers.GlobalAvgPool():
                 self._call("golf_mean", self._in, channels, area)
-            case arch.Dropout():
+            case layers.Dropout():
                 self._calls[-1] = f"/* {node.name} does nothing outside of training */"
             case _:
                 raise AssertionError(f"no C for {layer.kind}")
 
-    def _convolve(self, node: Node, layer: arch.Conv) -> None:
+    def _convolve(self, node: Node, layer: layers.Conv) -> None:
         channels, side = node.input_shape[0], _side(node)
         if layer.pad:
             padded = side + 2 * layer.pad
             self._call("golf_pad", self._in, channels, side, layer.pad, self._out)
             self._swap(channels * padded**2)
             side = padded
-        depthwise = isinstance(layer, arch.Depthwise)
+        depthwise = isinstance(layer, layers.Depthwise)
         weight = self._tensor(node, "weight")
         self._weighted(node, weight, channels, side, layer.kernel, layer.stride, depthwise)
 
@@ -209,9 +214,9 @@ def _index_type(net: Net) -> tuple[str, int]:
     inputs = [
         math.prod(n.input_shape) * (1 + 2 * n.layer.pad / _side(n)) ** 2
         for n in net.nodes
-        if isinstance(n.layer, arch.Conv)
+        if isinstance(n.layer, layers.Conv)
     ]
-    largest = max([PIXELS, *inputs, *(p.size for p in net.parameters)])
+    largest = max([math.prod(net.input.shape), *inputs, *(p.size for p in net.parameters)])
     return ("uint16_t", 2) if largest <= np.iinfo(np.uint16).max else ("uint32_t", 4)
 
 
@@ -224,6 +229,15 @@ def _float(value: float) -> str:
     """Return a float literal that reads back as the same float32."""
     text = f"{np.float32(value):.9g}"
     return f"{text}f" if any(mark in text for mark in ".e") else f"{text}.0f"
+
+
+def _string(text: str) -> str:
+    """Return a C string literal; what is not plain ASCII is written as its bytes in UTF-8."""
+    plain = "".join(
+        chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\?' else f"\\{byte:03o}"
+        for byte in text.encode()
+    )
+    return f'"{plain}"'
 
 
 def _comment(text: str) -> str:

@@ -1,6 +1,6 @@
 """A trained net as an ONNX model, node by node from its list of layers.
 
-The input is what a data set holds, uint8 images [n, 28, 28], and the model normalises them itself:
+The input is what a data set holds, bytes, and the model normalises them itself:
 so nobody has to know the mean and the standard deviation that a net was trained with.
 """
 
@@ -15,16 +15,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from golf_opt import __version__
-from golf_opt.task import arch
-from golf_opt.task.arch import INPUT_SHAPE, NUM_CLASSES, Net, Node
-from golf_opt.task.data import MEAN, STD
+from golf_opt.task import layers
+from golf_opt.task.arch import Net, Node
+from golf_opt.task.inputs import InputSpec
 
 OPSET, IR_VERSION = 17, 8  # of 2022: runtimes of microcontrollers and phones lag behind
 INPUT, OUTPUT = "images", "scores"
-DOC = (
-    "images: uint8 [n, 28, 28] as in MNIST, 0 the background and 255 the ink, not normalised; the "
-    "model does that itself. scores: float32 [n, 10] of the digits 0 to 9, before any softmax."
-)
 Array = npt.NDArray[Any]
 
 
@@ -40,14 +36,23 @@ def onnx_model(net: Net, tensors: Mapping[str, Array], about: Mapping[str, str])
         _Graph(net, tensors).build(),
         producer_name="golf_opt",
         producer_version=__version__,
-        doc_string=DOC,
+        doc_string=_doc(net.input),
         ir_version=IR_VERSION,
         opset_imports=[helper.make_opsetid("", OPSET)],
     )
-    helper.set_model_props(model, dict(about))
+    helper.set_model_props(model, {"classes": ", ".join(net.input.class_names)} | dict(about))
     onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString()
     return data
+
+
+def _doc(spec: InputSpec) -> str:
+    return (
+        f"images: uint8 [n, {', '.join(map(str, spec.shape))}] as in the data, from 0 to 255, not "
+        "normalised; the "
+        f"model does that itself. scores: float32 [n, {spec.classes}], before any softmax, of the "
+        f"classes {', '.join(spec.class_names)}."
+    )
 
 
 class _Graph:
@@ -61,53 +66,54 @@ class _Graph:
 
     def build(self) -> Any:
         self._add("Cast", to=TensorProto.FLOAT)
-        self._add("Sub", self._constant("mean", np.float32(255 * MEAN)))
-        self._add("Div", self._constant("std", np.float32(255 * STD)))
-        self._add("Reshape", self._constant("input_shape", np.array([-1, *INPUT_SHAPE])))
+        spec = self._net.input
+        for operator, name in (("Sub", "mean"), ("Div", "std")):
+            values = np.array(getattr(spec, name)).reshape(-1, 1, 1) * 255
+            self._add(operator, self._constant(name, values.astype(np.float32)))
         for node in self._net.nodes:
             self._layer(node)
         self._nodes[-1].output[0] = OUTPUT
         return helper.make_graph(
             self._nodes,
             self._net.name,
-            [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["n", *INPUT_SHAPE[1:]])],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", NUM_CLASSES])],
+            [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["n", *spec.shape])],
+            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", spec.classes])],
             list(self._constants.values()),
         )
 
     def _layer(self, node: Node) -> None:
         layer = node.layer
         match layer:
-            case arch.Conv():
-                groups = node.input_shape[0] if isinstance(layer, arch.Depthwise) else 1
+            case layers.Conv():
+                groups = node.input_shape[0] if isinstance(layer, layers.Depthwise) else 1
                 self._add(
                     "Conv", *self._weights(node), group=groups, kernel_shape=[layer.kernel] * 2,
                     pads=[layer.pad] * 4, strides=[layer.stride] * 2,
                 )  # fmt: skip
-            case arch.Linear():
+            case layers.Linear():
                 if len(node.input_shape) > 1:
                     self._add("Flatten")
                 self._add("Gemm", *self._weights(node), transB=1)
-            case arch.BatchNorm():
+            case layers.BatchNorm():
                 statistics = [self._weight("buffers", b.name) for b in node.buffers]
                 own = [*self._weights(node), *statistics]
                 self._add("BatchNormalization", *own, epsilon=layer.EPS)
-            case arch.ReLU():
+            case layers.ReLU():
                 self._add("Relu")
-            case arch.LeakyReLU():
+            case layers.LeakyReLU():
                 self._add("LeakyRelu", alpha=layer.slope)
-            case arch.PReLU():
+            case layers.PReLU():
                 slopes = self._tensors[f"weights/{node.name}.weight"]
                 shape = (-1, *[1] * (len(node.input_shape) - 1))  # to broadcast over an image
                 shared = any(other.shared and other.name == node.name for other in self._net.nodes)
                 name = f"{node.name}.slope{len(shape)}" if shared else f"{node.name}.weight"
                 self._add("PRelu", self._constant(name, slopes.reshape(shape)))
-            case arch.MaxPool():
+            case layers.MaxPool():
                 self._add("MaxPool", kernel_shape=[layer.size] * 2, strides=[layer.size] * 2)
-            case arch.GlobalAvgPool():
+            case layers.GlobalAvgPool():
                 self._add("GlobalAveragePool")
                 self._add("Flatten")
-            case arch.Dropout():
+            case layers.Dropout():
                 pass  # it does nothing outside of training
             case _:
                 raise AssertionError(f"no ONNX node for {layer.kind}")

@@ -15,7 +15,6 @@ from golf_opt.config.schema import DeployConfig
 from golf_opt.golf.dead import num_nonzero
 from golf_opt.golf.source import TrainedNet, load_source
 from golf_opt.study.note import result_words
-from golf_opt.task.data import MEAN, STD
 from golf_opt.task.forward import check_tensors
 from golf_opt.utils.files import replace_file
 from golf_opt.utils.text import slug
@@ -71,8 +70,7 @@ def exported(trained: TrainedNet, form: str) -> bytes:
         return onnx_model(net, tensors, facts)
     plain = {name.partition("/")[2]: values for name, values in tensors.items()}
     layers = {"layers": json.dumps(net.describe())}
-    normalisation = {"input_mean": str(MEAN), "input_std": str(STD)}
-    return save(plain, metadata=facts | normalisation | layers)
+    return save(plain, metadata=facts | layers | {"input": json.dumps(net.input.to_dict())})
 
 
 def about(trained: TrainedNet) -> dict[str, str]:

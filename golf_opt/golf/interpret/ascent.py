@@ -7,6 +7,7 @@ and look like nothing, while pen strokes are a few pixels wide. What has no say 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,6 @@ from torch.nn import functional as F
 from golf_opt.engines.torch import TorchNet, build_module
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
-from golf_opt.task.data import MEAN, STD
 
 GREY, NOISE = 0.5, 0.01  # of the start, in shares of a pixel's range
 RATE = 0.03  # of Adam, in the same unit
@@ -47,7 +47,7 @@ class LeakyGradient(nn.Module):
 
 @dataclass(frozen=True)
 class Ascent:
-    """Images [n, 28, 28] in [0, 1] for n units, and what each unit gives for its image."""
+    """Images [n, channels, height, width] in [0, 1] for n units, what each gives for its own."""
 
     images: npt.NDArray[np.float32]
     start: npt.NDArray[np.float32]  # [n] for the grey image
@@ -62,6 +62,7 @@ class Climber:
     ) -> None:
         torch.set_num_threads(1)  # these nets are too small for more than one to help
         self._module = _climbable(net, tensors)
+        self._input = net.input
         self._steps, self._seed = steps, seed
 
     def channels(self, node: int, units: Sequence[int]) -> Ascent:
@@ -73,14 +74,18 @@ class Climber:
         return self._climb(node, units, lambda x, rows, at: x.flatten(1)[rows, at])
 
     def _climb(self, node: int, units: Sequence[int], value: Value) -> Ascent:
-        noise = rng.uniform(rng.derive(self._seed, "ascent"), len(units) * 28 * 28)
-        start = GREY + NOISE * (2 * noise.reshape(len(units), 1, 28, 28) - 1)
+        shape = (len(units), *self._input.shape)
+        noise = rng.uniform(rng.derive(self._seed, "ascent"), math.prod(shape))
+        start = GREY + NOISE * (2 * noise.reshape(shape) - 1)
         canvas = torch.from_numpy(start.astype(np.float32)).requires_grad_()
         rows, at = torch.arange(len(units)), torch.tensor(list(units))
         optimizer = torch.optim.Adam([canvas], lr=RATE)
+        mean, std = (
+            torch.tensor(values).reshape(-1, 1, 1) for values in (self._input.mean, self._input.std)
+        )
 
         def values() -> Tensor:
-            image = (_blur(canvas) - MEAN) / STD
+            image = (_blur(canvas) - mean) / std
             return value(self._module(image, node + 1), rows, at)
 
         first = values().detach().numpy().copy()
@@ -92,17 +97,18 @@ class Climber:
                 canvas.clamp_(0, 1)
         with torch.no_grad():
             last = values().numpy().copy()
-            images = _blur(canvas)[:, 0].numpy().copy()
+            images = _blur(canvas).numpy().copy()
         return Ascent(images, first, last)
 
 
 def _blur(images: Tensor) -> Tensor:
-    """Blur images [n, 1, 28, 28] with a Gaussian; edges are repeated, so that grey stays grey."""
+    """Blur images [n, channels, height, width] with a Gaussian; repeated edges leave grey grey."""
     reach = round(3 * BLUR)
     line = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / BLUR) ** 2)
     line /= line.sum()
-    padded = F.pad(images, [reach] * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1))
+    padded = F.pad(images, [reach] * 4, mode="replicate").flatten(0, 1).unsqueeze(1)
+    blurred = F.conv2d(F.conv2d(padded, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1))
+    return blurred.reshape(images.shape)
 
 
 def _climbable(net: Net, tensors: Mapping[str, npt.NDArray[Any]]) -> TorchNet:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from golf_opt.visualization.pictures import mosaic
+from golf_opt.visualization.pictures import in_colour, mosaic
 from golf_opt.visualization.plots import to_png
 
 Array = npt.NDArray[Any]
@@ -102,14 +102,14 @@ def _limit(values: Array) -> float:
 
 
 def channel_outputs(
-    title: str, digits: Sequence[int], images: Array, outputs: Array, where: str
+    title: str, digits: Sequence[str], images: Array, outputs: Array, where: str
 ) -> bytes:
     """Draw what every channel of the first layer makes of one image a class.
 
     Args:
         title: above the picture.
         digits: the classes.
-        images: [classes, 28, 28] uint8.
+        images: [classes, height, width], bytes.
         outputs: [classes, channels, h, w].
         where: the name of the layer, such as `conv1 + prelu1`.
     """
@@ -120,7 +120,7 @@ def channel_outputs(
     show_mosaic(top, images[None].astype(float), ["input"], digits, 2, cmap=INK, vmin=0, vmax=255)
     labels = [f"channel {c}   (±{value:.3g})" for c, value in enumerate(largest)]
     shown = show_mosaic(bottom, tiles, labels, digits, 2, cmap=SIGNED, vmin=-1, vmax=1)
-    bottom.set_xlabel("digit")
+    bottom.set_xlabel("class")
     bar = figure.colorbar(shown, ax=[top, bottom], fraction=0.03)
     bar.set_label(f"output of {where},\nas a share of the channel's largest magnitude")
     return to_png(figure)
@@ -178,7 +178,7 @@ def _number_features(ax: Axes, channels: range, each: int, gap: int) -> None:
 
 
 def ascent_rows(title: str, rows: Sequence[tuple[str, Array]], across: int = 12) -> bytes:
-    """Draw images [n, 28, 28] in [0, 1], a labelled block for each layer."""
+    """Draw images [n, height, width] in [0, 1], a labelled block for each layer."""
     across = min(across, max(len(images) for _, images in rows))
     grids = [wrapped(images, across) for _, images in rows]
     heights = [_height(grid, 2, widest=1.0, width=WIDTH - 2.2) + 0.45 for grid in grids]
@@ -202,7 +202,7 @@ def _ink_bar(figure: Figure, axes: Sequence[Axes], shown: AxesImage) -> None:
 def ascent_grid(
     title: str, tiles: Array, rows: Sequence[str] | None, columns: Sequence[str], across: str
 ) -> bytes:
-    """Draw images [rows, columns, 28, 28] in [0, 1]; `across` is what the columns are.
+    """Draw images [rows, columns, height, width] in [0, 1]; `across` is what the columns are.
 
     Without labels for rows, the tiles are numbered on from row to row.
     """
@@ -276,16 +276,16 @@ def _survival(values: Array, most: int = 400) -> Array:
 
 
 def mistakes(title: str, images: Array, captions: Sequence[str], across: int = 10) -> bytes:
-    """Draw misclassified digits [n, 28, 28] uint8 with a caption below each."""
+    """Draw misclassified images [n, channels, height, width] uint8, a caption below each."""
     rows = max(1, -(-len(images) // across))
     figure, (ax,) = _figure(1.08 * rows + 0.6, title)
-    step = 38  # pixels from digit to digit: 28 and room for the caption
+    step = 38  # from image to image: 28, to which each is stretched, and room for the caption
     ax.set_xlim(-2, across * step)
     ax.set_ylim(rows * step, -4)
     ax.set_aspect("equal")
     ax.axis("off")
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = i % across * step + 4, i // across * step
-        ax.imshow(image, cmap=INK, vmin=0, vmax=255, extent=(x, x + 28, y + 28, y))
+        ax.imshow(in_colour(image), cmap=INK, vmin=0, vmax=255, extent=(x, x + 28, y + 28, y))
         ax.text(x + 14, y + 29, caption, ha="center", va="top", fontsize=9)
     return to_png(figure)

@@ -25,15 +25,16 @@ from golf_opt.golf.source import TrainedNet, load_data, load_source
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import attach
 from golf_opt.study.description import find_study
-from golf_opt.task import arch
-from golf_opt.task.arch import NUM_CLASSES, Net, Node, show_shape
+from golf_opt.task import layers
+from golf_opt.task.arch import Net, Node
 from golf_opt.task.data import Split, View
 from golf_opt.task.forward import BATCH, Tensors, accuracy, check_tensors, forward, normalise
+from golf_opt.task.layers import show_shape
 from golf_opt.utils.files import staged_folder
 from golf_opt.utils.text import percent, slug
 from golf_opt.utils.trials import attribute
 from golf_opt.visualization.document import Picture, Table, html
-from golf_opt.visualization.pictures import confusion_matrix
+from golf_opt.visualization.pictures import confusion_matrix, in_grey
 from golf_opt.visualization.plots import to_png
 
 MAX_UNITS = 256  # of a layer, that are visualised
@@ -88,8 +89,8 @@ class Look:
 
     trained: TrainedNet
     view: View
-    scores: npt.NDArray[np.float32]  # [n, 10]
-    features: Array  # mean of each class, [10, channels, features of a channel]
+    scores: npt.NDArray[np.float32]  # [n, classes]
+    features: Array  # mean of each class, [classes, channels, features of a channel]
     train_accuracy: float
 
     @property
@@ -129,17 +130,17 @@ class Look:
 def observe(trained: TrainedNet, view: View) -> Look:
     """Run the net over the images that it is measured on."""
     net, seen = trained.net, view.objective
-    shape = net.nodes[head(net)].input_shape
-    scores = np.empty((len(seen), NUM_CLASSES), dtype=np.float32)
-    sums = np.zeros((NUM_CLASSES, int(np.prod(shape))))
+    shape, classes = net.nodes[head(net)].input_shape, net.input.classes
+    scores = np.empty((len(seen), classes), dtype=np.float32)
+    sums = np.zeros((classes, int(np.prod(shape))))
     for at in range(0, len(seen), BATCH):
-        x = normalise(seen.images[at : at + BATCH])
+        x = normalise(net.input, seen.images[at : at + BATCH])
         labels = seen.labels[at : at + BATCH]
         outputs = [x, *(output for _, output in forward(net, trained.tensors, x))]
         np.add.at(sums, labels, outputs[head(net)].reshape(len(x), -1))
         scores[at : at + BATCH] = outputs[-1]
-    numbers = np.bincount(seen.labels, minlength=NUM_CLASSES).clip(1)
-    means = (sums / numbers[:, None]).reshape(NUM_CLASSES, shape[0], -1)
+    numbers = np.bincount(seen.labels, minlength=classes).clip(1)
+    means = (sums / numbers[:, None]).reshape(classes, shape[0], -1)
     train = None if trained.trial is None else attribute(trained.trial, "train_accuracy", float)
     if train is None:
         train = accuracy(net, trained.tensors, view.train.images, view.train.labels)
@@ -148,7 +149,7 @@ def observe(trained: TrainedNet, view: View) -> Look:
 
 def head(net: Net) -> int:
     """Return the last linear layer, by its place; the last layer where there is none."""
-    places = [i for i, node in enumerate(net.nodes) if isinstance(node.layer, arch.Linear)]
+    places = [i for i, node in enumerate(net.nodes) if isinstance(node.layer, layers.Linear)]
     return places[-1] if places else len(net.nodes) - 1
 
 
@@ -164,9 +165,9 @@ class Block:
 def blocks(net: Net) -> list[Block]:
     """Return the convolutions of a net in order; one that is used again is there again."""
     found = []
-    followers = (arch.BatchNorm, *arch.ACTIVATIONS)
+    followers = (layers.BatchNorm, *layers.ACTIVATIONS)
     for start, node in enumerate(net.nodes):
-        if not isinstance(node.layer, arch.Conv):
+        if not isinstance(node.layer, layers.Conv):
             continue
         behind = takewhile(lambda n: isinstance(n.layer, followers), net.nodes[start + 1 :])
         names = [node.name, *(later.name for later in behind)]
@@ -216,21 +217,27 @@ def draw(look: Look, steps: int) -> Iterator[Picture]:
 
 def first_channels(look: Look) -> Picture:
     """One image a class, the first one that the net gets right, in every first-layer channel."""
-    block, seen = blocks(look.net)[0], look.seen
+    block, seen, names = blocks(look.net)[0], look.seen, look.net.input.class_names
     chosen = []
     for digit in np.unique(seen.labels):
         own = np.flatnonzero(seen.labels == digit)
         right = own[look.digits[own] == digit]
         chosen.append(int(right[0] if len(right) else own[0]))
     images = seen.images[chosen]
-    outputs = forward(look.net, look.trained.tensors, normalise(images))
+    outputs = forward(look.net, look.trained.tensors, normalise(look.net.input, images))
     shown = next(x for index, (_, x) in enumerate(outputs) if index == block.end)
     title = f"What the channels of {block.name} put out"
     return Picture(
         "first-channels",
         title,
         "One image of each class, the first that the net gets right.",
-        figures.channel_outputs(title, seen.labels[chosen].tolist(), images, shown, block.name),
+        figures.channel_outputs(
+            title,
+            [names[label] for label in seen.labels[chosen]],
+            in_grey(images),
+            shown,
+            block.name,
+        ),
     )
 
 
@@ -240,7 +247,7 @@ def visualisations(look: Look, steps: int) -> Iterator[Picture]:
     climber = Climber(net, look.trained.tensors, steps)
     how = f"Gradient ascent on the input, {steps} steps from an even grey."
     rows = [
-        (block.name, climber.channels(block.end, _units(block.channels)).images)
+        (block.name, in_grey(climber.channels(block.end, _units(block.channels)).images))
         for block in blocks(net)
     ]
     if rows:
@@ -251,14 +258,18 @@ def visualisations(look: Look, steps: int) -> Iterator[Picture]:
             figures.ascent_rows("The image that drives each channel highest", rows),
         )
     yield _visualised_features(look, climber, how)
-    classes = climber.features(len(net.nodes) - 1, range(NUM_CLASSES))
-    scores = [f"{digit}\n{score:.1f}" for digit, score in enumerate(classes.reached)]
+    classes = climber.features(len(net.nodes) - 1, range(net.input.classes))
+    scores = [
+        f"{name}\n{score:.1f}"
+        for name, score in zip(net.input.class_names, classes.reached, strict=True)
+    ]
     yield Picture(
         "visualised-classes",
         "The image that drives each class's score highest",
         f"{how} Below each class, the score that its image reaches.",
         figures.ascent_grid(
-            "The image that drives each class's score highest", classes.images[None], None, scores,
+            "The image that drives each class's score highest", in_grey(classes.images)[None],
+            None, scores,
             "class and score",
         ),
     )  # fmt: skip
@@ -267,10 +278,10 @@ def visualisations(look: Look, steps: int) -> Iterator[Picture]:
 def _visualised_features(look: Look, climber: Climber, how: str) -> Picture:
     _, channels, each = look.features.shape
     units = _units(channels * each)
-    images = climber.features(head(look.net) - 1, units).images
+    images = in_grey(climber.features(head(look.net) - 1, units).images)
     shape = look.net.nodes[head(look.net)].input_shape
     if each > 1 and len(units) == channels * each:
-        tiles = images.reshape(channels, each, 28, 28)
+        tiles = images.reshape(channels, each, *images.shape[1:])
         rows: list[str] | None = [f"channel {channel}" for channel in range(channels)]
         columns = [f"{y},{x}" for y in range(shape[1]) for x in range(shape[2])]
         across = "y, x of the feature in its channel"
@@ -301,19 +312,23 @@ def confusion(look: Look) -> Picture:
         "confusion",
         "Confusion matrix",
         f"{title}. The colour tells the mistakes; the diagonal, in grey, is right.",
-        confusion_matrix(title, look.seen.labels, look.digits, partial(to_png, dpi=150)),
+        confusion_matrix(
+            title, look.seen.labels, look.digits, look.net.input, partial(to_png, dpi=150)
+        ),
     )
 
 
 def mistakes(look: Look) -> Picture:
     shown = look.wrong[:MAX_MISTAKES]
+    names = look.net.input.class_names
     captions = [
-        f"{look.seen.labels[i]} → {look.digits[i]}  {100 * look.confidence[i]:.0f} %" for i in shown
+        f"{names[look.seen.labels[i]]} → {names[look.digits[i]]}  {100 * look.confidence[i]:.0f} %"
+        for i in shown
     ]
     title = f"Misclassified: {len(shown)} of {len(look.wrong):,}, the most confident first"
     return Picture(
         "mistakes",
-        "Misclassified digits",
+        "Misclassified images",
         f"{title}. What it is → what it was taken for, and with what confidence (softmax).",
         figures.mistakes(title, look.seen.images[shown], captions),
     )
@@ -344,12 +359,12 @@ def survivors(net: Net, tensors: Tensors) -> Picture:
 def filters(net: Net, tensors: Tensors) -> Iterator[Picture]:
     """The kernels of every convolution, and the weights of every linear layer, as images."""
     for node in net.nodes:
-        if node.shared or not isinstance(node.layer, (arch.Conv, arch.Linear)):
+        if node.shared or not isinstance(node.layer, (layers.Conv, layers.Linear)):
             continue
         weights = tensors[f"weights/{node.name}.weight"]
         side = node.input_shape[1] if len(node.input_shape) == 3 else 1
         rows, columns = "output channel", "input channel"
-        if isinstance(node.layer, arch.Linear):
+        if isinstance(node.layer, layers.Linear):
             weights = weights.reshape(len(weights), _inputs(node), side, side)
             rows = "class" if node is net.nodes[-1] else "output"
             columns = "input channel" if side > 1 else "input"
@@ -368,4 +383,4 @@ def filters(net: Net, tensors: Tensors) -> Iterator[Picture]:
 
 def _inputs(node: Node) -> int:
     """Channels that each output of a layer reads."""
-    return 1 if isinstance(node.layer, arch.Depthwise) else node.input_shape[0]
+    return 1 if isinstance(node.layer, layers.Depthwise) else node.input_shape[0]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from golf_opt.config.errors import UsageError
 from golf_opt.engines.base import Engine, Floats, Introspective, Tensors
 from golf_opt.engines.flat import pack, unpack
-from golf_opt.task import arch, rng
+from golf_opt.task import layers, rng
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 
@@ -84,11 +84,11 @@ def in_scope(net: Net, scope: str) -> npt.NDArray[np.bool_]:
     `weights` are those of convolutions and linear layers; `all` has biases, activation slopes and
     normalisation too.
     """
-    layers = {node.name: node.layer for node in net.nodes}
+    placed = {node.name: node.layer for node in net.nodes}
 
     def counts(name: str) -> bool:
         node, tensor = name.rsplit(".", 1)
-        return tensor == "weight" and isinstance(layers[node], (arch.Conv, arch.Linear))
+        return tensor == "weight" and isinstance(placed[node], (layers.Conv, layers.Linear))
 
     return np.concatenate(
         [np.full(p.size, scope == "all" or counts(p.name)) for p in net.parameters]

@@ -29,8 +29,9 @@ from golf_opt.golf.pruning.weight_pruner import PruningResult, WeightPruner
 from golf_opt.golf.retrain.page import check_page, write_page
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
-from golf_opt.task.data import MEAN, STD, Split, View, load
+from golf_opt.task.data import Split, View, load
 from golf_opt.task.grammar import load_arch
+from golf_opt.task.inputs import MNIST
 from golf_opt.task.recipe import Candidate
 from golf_opt.utils.files import replace_text
 from golf_opt.utils.signals import stop_on_signals
@@ -291,7 +292,7 @@ def variant(view: View, train_images: int | None, raw: bool) -> View:
     def change(split: Split, n: int | None) -> Split:
         images, labels = split.images[:n], split.labels[:n]
         if raw:
-            images = np.round(images * STD + MEAN * 255).astype(np.uint8)
+            images = np.round(images * MNIST.std[0] + MNIST.mean[0] * 255).astype(np.uint8)
         return Split(split.name, images, labels)
 
     test = change(view.test, None)

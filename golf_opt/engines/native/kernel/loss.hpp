@@ -37,17 +37,18 @@ INLINE void cross_entropy(const Step& step, const float* scores, Label&& label, 
         best = v > best ? v : best;
         if (o > 0) total += v;
     }
-    Vec<N> e[CLASSES];
-    UNROLL for (int o = 0; o < CLASSES; o++) {
-        e[o] = exp_negative<N>(load<N>(scores + o * N) - best);
-        z += e[o];
+    for (int o = 0; o < CLASSES; o++) {
+        const Vec<N> e = exp_negative<N>(load<N>(scores + o * N) - best);
+        store<N>(gradient + o * N, e);
+        z += e;
     }
     const Vec<N> factor = make<N>([&](int i) {
         return i < step.num_images ? 1.f / step.batch_size : 0.f;
     });
     const Vec<N> share = factor / z;
-    UNROLL for (int o = 0; o < CLASSES; o++) {
-        store<N>(gradient + o * N, e[o] * share - factor * (smoothing / CLASSES));
+    for (int o = 0; o < CLASSES; o++) {
+        float* to = gradient + o * N;
+        store<N>(to, load<N>(to) * share - factor * (smoothing / CLASSES));
     }
     each_lane<N>([&](int i) {
         if (i < step.num_images) {

@@ -10,24 +10,27 @@
 
 namespace golf {
 
-constexpr int SIDE = 28, PIXELS = SIDE * SIDE, CLASSES = 10;
-
 // Which images a batch holds; padded lanes see its first one again, and get no gradient.
 struct Batch {
-    const uint8_t* images;  // [n][28][28]
+    const uint8_t* images;  // [n][BYTES of the net]
     const uint8_t* labels;  // [n]
     const uint32_t* order;  // the images of this batch, then those of the next ones
     int size;               // images in this batch
     int ahead;              // images in `order` that are worth prefetching
 };
 
-// COUNT trained numbers; FIRST is the first layer that has any.
-template <int COUNT, int FIRST, class... Layers>
+// COUNT trained numbers; FIRST is the first layer that has any; Normal::mean(c) and Normal::std(c)
+// normalise channel c of the images.
+template <int COUNT, int FIRST, class Normal, class... Layers>
 struct Net {
     static constexpr int N = sizeof...(Layers);
     template <int i>
     using Layer = typename TypeAt<i, Layers...>::Type;
     using Input = typename Layer<0>::In;
+    static constexpr int CLASSES = Layer<N - 1>::Out::FEATURES;
+    // An image is [channel][y][x] bytes, and others up to a whole number of chunks of 16.
+    static constexpr int PIXELS = Input::C * Input::H * Input::W;
+    static constexpr int CHUNKS = ceil_div(PIXELS, 16), BYTES = 16 * CHUNKS;
 
     // Where things lie in a pass and in the part that passes share, in floats.
     static constexpr int PADDED = ceil_div(COUNT, WIDTH) * WIDTH;
@@ -271,22 +274,26 @@ struct Net {
 
     // Bytes -> normalised floats with the images side by side, 16 pixels of each at a time.
     void load_images(int pass) {
-        constexpr float MEAN = 0.1307f, STD = 0.3081f;  // golf_opt.data
-        constexpr float SCALE = 1 / (255 * STD), SHIFT = -MEAN / STD;
         const Rows<IMAGES> from = make_rows<IMAGES>([&](int i) {
             const int image = step.first_image + (i < step.num_images ? i : 0);
-            return batch.images + size_t(batch.order[image]) * PIXELS;
+            return batch.images + size_t(batch.order[image]) * BYTES;
         });
         float* to = activation<0>(pass);
-        each<IMAGES>(PIXELS / 16, [&](int chunk) {
+        constexpr bool WHOLE = Input::W % 4 == 0;  // a word does not cross rows
+        constexpr int AREA = Input::H * Input::W;
+        each<IMAGES>(CHUNKS, [&](int chunk) {
             Ints<IMAGES> words[4];
             load_words<IMAGES>(from, 16 * chunk, words);
             UNROLL for (int word = 0; word < 4; word++) {
-                const int pixel = 16 * chunk + 4 * word;  // a word does not cross rows: 28 = 7 * 4
-                float* at = to + Input::at(0, pixel / SIDE, pixel % SIDE);
                 UNROLL for (int k = 0; k < 4; k++) {
+                    const int first = 16 * chunk + 4 * word, pixel = WHOLE ? first : first + k;
+                    if (PIXELS % 16 != 0 && pixel >= PIXELS) break;
+                    const int c = Input::C == 1 ? 0 : pixel / AREA, rest = pixel - c * AREA;
+                    const float std = Normal::std(c), scale = 1 / (255 * std);
+                    float* at = to + Input::at(c, rest / Input::W, rest % Input::W);
                     const Ints<IMAGES> byte = words[word] >> (8 * k) & 255;
-                    store<IMAGES>(at + k * IMAGES, to_float<IMAGES>(byte) * SCALE + SHIFT);
+                    store<IMAGES>(at + (WHOLE ? k : 0) * IMAGES,
+                                  to_float<IMAGES>(byte) * scale + -Normal::mean(c) / std);
                 }
             }
         });
@@ -299,7 +306,7 @@ struct Net {
         for (int i = 0; i < IMAGES; i++) {
             const int image = step.first_image + IMAGES + i;
             if (image >= batch.ahead) break;
-            const uint8_t* start = batch.images + size_t(batch.order[image]) * PIXELS;
+            const uint8_t* start = batch.images + size_t(batch.order[image]) * BYTES;
             for (int at = 0; at < PIXELS; at += 64) prefetch(start + at);
         }
     }

@@ -19,7 +19,7 @@ namespace golf {
 
 // These structures are mirrored by `engines.cuda.launch` in Python.
 struct Data {
-    const uint8_t* images;  // [n][28][28]
+    const uint8_t* images;  // [n][BYTES of the net]
     const uint8_t* labels;  // [n]
     int64_t n;
 };
@@ -126,7 +126,7 @@ INLINE int64_t count_correct(const Team& team, const Data& data, int64_t from, i
             const double right = sum_lanes<IMAGES>([&](int i) {
                 if (i >= size) return 0.;
                 int best = 0;
-                for (int o = 1; o < CLASSES; o++) {
+                for (int o = 1; o < GolfNet::CLASSES; o++) {
                     if (scores[o * IMAGES + i] > scores[best * IMAGES + i]) best = o;
                 }
                 return best == data.labels[at + i] ? 1. : 0.;

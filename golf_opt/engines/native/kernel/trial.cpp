@@ -12,7 +12,7 @@ namespace golf {
 
 // Mirrored by `library.Training` in Python.
 struct Training {
-    const uint8_t* images;         // [n][28][28]
+    const uint8_t* images;         // [n][BYTES of the net]
     const uint8_t* labels;         // [n]
     const uint32_t* order;         // [n] of this epoch
     const double* rates;           // [steps of the epoch]
@@ -116,12 +116,13 @@ double golf_gradients(const uint8_t* images, const uint8_t* labels, int64_t n, c
     return loss / double(n);
 }
 
-// The scores of n images, [n][10].
+// The scores of n images, [n][classes].
 void golf_scores(const uint8_t* images, int64_t n, const float* weights, float* buffers,
                  void* workspace, float* scores) {
     const int32_t stop = 0;
     evaluate(images, n, weights, buffers, &stop, workspace, [&](int64_t image, const float* from) {
-        for (int o = 0; o < CLASSES; o++) scores[image * CLASSES + o] = from[o * IMAGES];
+        float* to = scores + image * GolfNet::CLASSES;
+        for (int o = 0; o < GolfNet::CLASSES; o++) to[o] = from[o * IMAGES];
     });
 }
 
@@ -131,7 +132,7 @@ int64_t golf_correct(const uint8_t* images, const uint8_t* labels, int64_t n, co
     int64_t correct = 0;
     evaluate(images, n, weights, buffers, stop, workspace, [&](int64_t image, const float* from) {
         int best = 0;
-        for (int o = 1; o < CLASSES; o++) {
+        for (int o = 1; o < GolfNet::CLASSES; o++) {
             if (from[o * IMAGES] > from[best * IMAGES]) best = o;
         }
         correct += best == labels[image];
