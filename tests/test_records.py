@@ -18,9 +18,9 @@ from safetensors.numpy import load, save
 from golf_opt.config.schema import DataConfig, EngineConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.native import NativeEngine
+from golf_opt.golf.net_file import layers_of
 from golf_opt.golf.records import table as record_table
 from golf_opt.golf.records import verify as records
-from golf_opt.golf.records.make import layers_of
 from golf_opt.golf.records.verify import (
     RECORD,
     WEIGHTS,

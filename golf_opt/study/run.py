@@ -36,6 +36,7 @@ from golf_opt.utils.text import count
 from golf_opt.utils.trials import best_trial
 
 TEST_READINGS = "golf_opt:test_readings"
+Opened = Callable[[StorageConfig], AbstractContextManager[BaseStorage]]
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,6 @@ class Outcome:
     closing: str  # the last words to the user
     signal: int | None  # that ended it early
     study: str | None = None  # its name, of one that was run
-
-
-Opened = Callable[[StorageConfig], AbstractContextManager[BaseStorage]]
 
 
 def run_study(

@@ -21,6 +21,7 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import RecordConfig
 from golf_opt.engines.base import Tensors
 from golf_opt.golf.confirmations import kept_results
+from golf_opt.golf.net_file import arch_of
 from golf_opt.golf.pruning.folder import PruningFolder
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.schema import CONFIG, LOG, SEEDS, WEIGHTS, Claim
@@ -187,18 +188,6 @@ def log_of(study: optuna.Study, trial: FrozenTrial) -> list[str]:
     ]
 
 
-def layers_of(net: Net) -> list[dict[str, Any]]:
-    """Return the rows that `arch.build_net` makes the same net of."""
-    rows: list[dict[str, Any]] = []
-    for node in net.nodes:
-        layer = node.layer
-        if node.shared:
-            rows.append({"kind": "reuse", "of": node.name})
-            continue
-        rows.append({"kind": layer.kind, "name": node.name} | layer.options)
-    return rows
-
-
 def write_record(config: RecordConfig, making: Making) -> Path:
     """Write the folder of a record, whole or not at all; return it."""
     date = datetime.date.today()
@@ -236,7 +225,7 @@ def _write_files(config: RecordConfig, making: Making, part: Path, date: datetim
         "board": config.board,
         "date": date,
         "name": config.slug,
-        "net": {"name": net.name, "layers": layers_of(net)},
+        "net": arch_of(net),
         "data": {"name": dataset.name, "md5": dataset.digest},
         "params": records.count_params(net, making.tensors),
         "splits": records.evaluate(net, making.tensors, dataset.view(making.rule)),
