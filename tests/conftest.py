@@ -133,8 +133,36 @@ def tiny_net(*layers: dict[str, object]) -> Net:
     return build_net({"name": "tiny", "layers": [*layers, {"kind": "linear", "features": 10}]})
 
 
+RESIDUAL: list[dict[str, Any]] = [  # what a net of today may be: sums, windows with two sides
+    {"kind": "conv", "channels": 4, "kernel": [3, 5], "stride": 2, "padding": "same"},
+    {"kind": "gelu"},
+    {"kind": "batch_norm", "name": "first"},
+    {"kind": "conv", "channels": 4, "kernel": 3, "padding": "same", "bias": False},
+    {"kind": "batch_norm"},
+    {"kind": "add", "of": "first"},
+    {"kind": "hard_swish"},
+    {"kind": "max_pool"},
+    {"kind": "scale"},
+    {"kind": "depthwise", "kernel": [3, 1], "stride": [2, 1]},
+    {"kind": "tanh"},
+    {"kind": "avg_pool", "size": [2, 3]},
+    {"kind": "pointwise", "channels": 4, "stride": [1, 2]},
+    {"kind": "gelu"},
+    {"kind": "linear", "features": 12},
+    {"kind": "tanh", "name": "hidden"},
+    {"kind": "linear", "features": 12},
+    {"kind": "add", "of": "hidden"},
+    {"kind": "add", "of": "add2"},
+]
+
+
+def residual_net() -> Net:
+    """A net of `RESIDUAL` and the closing linear layer."""
+    return tiny_net(*RESIDUAL)
+
+
 def every_layer_net() -> Net:
-    """A net with every kind of layer, one of them used twice."""
+    """A net with every kind of layer that `RESIDUAL` lacks and more, one of them used twice."""
     return tiny_net(
         {"kind": "conv", "channels": 3, "kernel": 5, "stride": 2},
         {"kind": "batch_norm"},

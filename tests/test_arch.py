@@ -3,9 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import net, tiny_net
+from conftest import net, residual_net, tiny_net
 
 from golf_opt.config.errors import UsageError
 from golf_opt.task.arch import build_net
@@ -106,6 +107,19 @@ def test_impossible_names_say_why(name: str, message: str) -> None:
         ({"kind": "dropout", "p": 1.0}, "p is 1.0"),
         ({"kind": "max_pool", "size": 30}, "30x30 is larger"),
         ({"kind": "reuse", "of": "nothing"}, "reuse.of is 'nothing'"),
+        (
+            {"kind": "conv", "channels": 3, "kernel": [3, 0]},
+            r"kernel is .*, but must be a whole nu",
+        ),
+        (
+            {"kind": "conv", "channels": 3, "kernel": [3, 3, 3]},
+            r"or two of them, \[height, width\]",
+        ),
+        ({"kind": "conv", "channels": 3, "kernel": [3, 29]}, "3x29 is larger than its input 28x28"),
+        ({"kind": "conv", "channels": 3, "kernel": [3, 4], "padding": "same"}, r"\[3, 4\], .* odd"),
+        ({"kind": "avg_pool", "size": [1, 30]}, "1x30 is larger"),
+        ({"kind": "add", "of": "nothing"}, "add.of is 'nothing'"),
+        ({"kind": "add"}, "of is missing; it must be the name of an earlier layer"),
         ({"kind": "relu", "name": "a.b"}, "name is 'a.b'"),
         ("relu", "must be a mapping with a kind"),
     ],
@@ -113,6 +127,35 @@ def test_impossible_names_say_why(name: str, message: str) -> None:
 def test_bad_layers_are_refused_by_name(layer: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         tiny_net(layer)  # type: ignore[arg-type]
+
+
+def test_a_sum_wants_one_shape() -> None:
+    first = {"kind": "conv", "name": "first", "channels": 2, "kernel": 3}
+    with pytest.raises(UsageError, match=r"'first' gives 2x26x26, but what .* is 2x13x13; both"):
+        tiny_net(first, {"kind": "max_pool"}, {"kind": "add", "of": "first"})
+    sums = tiny_net(first, {"kind": "add", "of": "first"}, {"kind": "add", "of": "add1"})
+    assert [node.of for node in sums.nodes] == [None, 0, 1, None]
+    with pytest.raises(UsageError, match="'add1' is an add, which has no tensors to reuse"):
+        tiny_net(first, {"kind": "add", "of": "first"}, {"kind": "reuse", "of": "add1"})
+
+
+def test_equal_sides_are_one_number() -> None:
+    """So that a net is the same however it was written; and as plain data it reads again."""
+    one = {"kind": "conv", "channels": 2, "kernel": 3, "stride": 2}
+    two = {"kind": "conv", "channels": 2, "kernel": [3, 3], "stride": [2, 2]}
+    assert tiny_net(one).describe() == tiny_net(two).describe()
+    expected = {"channels": 2, "kernel": 3, "stride": 2, "padding": "valid", "bias": True}
+    row = {"name": "conv1", "kind": "conv", "shared": False} | expected
+    assert tiny_net(one).describe()[0] == row
+    wide = tiny_net({"kind": "conv", "channels": 2, "kernel": [3, 5], "padding": "same"})
+    assert wide.describe()[0]["kernel"] == [3, 5]
+    assert wide.nodes[0].output_shape == (2, 28, 28) and wide.num_params == 2 * 15 + 2 + 15_690
+    assert tiny_net(*residual_rows()).describe() == residual_net().describe()
+
+
+def residual_rows() -> list[dict[str, Any]]:
+    nodes = residual_net().nodes[:-1]
+    return [{"kind": n.layer.kind, "name": n.name, **n.layer.options} for n in nodes]
 
 
 def test_image_layers_refuse_features() -> None:

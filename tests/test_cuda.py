@@ -27,6 +27,7 @@ from test_native import (
     NETS,
     POOL,
     RECIPES,
+    SHAPES,
     SMALL,
     masked,
     net_of,
@@ -92,7 +93,7 @@ def emulated(
 
 
 def check_gradients(net: arch.Net, batch_size: int, block: Block | None, **more: Any) -> None:
-    view = snapshot_of(128)
+    view = snapshot_of(128, spec=net.input)
     batch = view.train.take("batch", np.arange(batch_size))
     tensors = base.initial_weights(net, 3)
     keys = [1000 + i for i in range(len(dropout_nodes(net)))]
@@ -110,6 +111,12 @@ def check_gradients(net: arch.Net, batch_size: int, block: Block | None, **more:
 @pytest.mark.parametrize("name", NETS)
 def test_gradients_match_pytorch(name: str) -> None:
     check_gradients(net_of(NETS[name]), 21, SMALL_BLOCK)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_gradients_match_pytorch_on_images_of_any_shape(name: str) -> None:
+    spec, layers = SHAPES[name]
+    check_gradients(net_of(layers, spec), 21, SMALL_BLOCK)
 
 
 @pytest.mark.parametrize(("images", "warps"), [(32, 2), (4, 5)])
@@ -288,7 +295,7 @@ def test_without_a_gpu_the_engine_says_what_it_wants(golf: Any) -> None:
 # --- races ---
 
 
-@pytest.mark.parametrize(("name", "images"), [("everything", 8), ("relu", 16)])
+@pytest.mark.parametrize(("name", "images"), [("everything", 8), ("residual", 8), ("relu", 16)])
 def test_no_thread_of_a_block_races_another(tmp_path: Path, name: str, images: int) -> None:
     """A thread sanitizer watches every access of the emulated block."""
     (tmp_path / "net.inc").write_text(generate(net_of(NETS[name])))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from conftest import Ran, every_layer_net, net, random_tensors, tiny_net
+from conftest import Ran, every_layer_net, net, random_tensors, residual_net, tiny_net
 from safetensors import safe_open
 
 from golf_opt.config.errors import UsageError
@@ -53,6 +53,8 @@ int main(void)
 
 SMALL = [
     every_layer_net(),
+    residual_net(),
+    tiny_net({"kind": "scale"}, {"kind": "max_pool", "size": [3, 2]}, {"kind": "hard_swish"}),
     tiny_net({"kind": "conv", "channels": 3, "kernel": 4, "stride": 3}, {"kind": "batch_norm"}),
     tiny_net({"kind": "conv", "channels": 2, "kernel": 5, "padding": "same", "stride": 2}),
     tiny_net({"kind": "pointwise", "channels": 3}, {"kind": "depthwise", "kernel": 3, "stride": 2}),

@@ -40,9 +40,14 @@ EVERYTHING = (
     {"kind": "pointwise", "channels": 3, "bias": False},
     {"kind": "leaky_relu", "slope": 0.1},
     {"kind": "reuse", "of": "spatial"},
-    {"kind": "dropout", "p": 0.3},
+    {"kind": "dropout", "p": 0.3, "name": "dropped"},
+    {"kind": "conv", "channels": 3, "kernel": [1, 3], "padding": "same"},
+    {"kind": "batch_norm"},
+    {"kind": "gelu"},
+    {"kind": "add", "of": "dropped"},
+    {"kind": "scale"},
     {"kind": "linear", "features": 12},
-    {"kind": "relu"},
+    {"kind": "tanh"},
 )
 CANDIDATE = Candidate(14, 2e-3, step_size=1, gamma=0.7)
 

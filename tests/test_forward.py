@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import every_layer_net, net, random_tensors, tiny_net
+from conftest import every_layer_net, net, random_tensors, residual_net, tiny_net
 
 from golf_opt.config.errors import UsageError
 from golf_opt.engines.torch import TorchEngine
@@ -26,13 +26,14 @@ SMALL = [
     tiny_net({"kind": "max_pool", "size": 3}, {"kind": "dropout"}, {"kind": "leaky_relu"}),
     tiny_net({"kind": "conv", "channels": 7, "kernel": 3}, {"kind": "global_avg_pool"}),
 ]
-NETS = [every_layer_net(), *SMALL] + [
+NETS = [every_layer_net(), residual_net(), *SMALL] + [
     net(name) for name in ("c4-5-4-prelu", "deepml-separable", "separable-697", "reused-separable")
 ]
 
 
 def test_the_nets_below_have_every_kind_of_layer() -> None:
-    assert {node.layer.kind for node in every_layer_net().nodes} == set(KINDS)
+    nodes = (*every_layer_net().nodes, *residual_net().nodes)
+    assert {node.layer.kind for node in nodes} == set(KINDS)
 
 
 @pytest.mark.parametrize("of", NETS, ids=lambda of: of.name)
@@ -49,14 +50,14 @@ def test_scores_are_those_of_torch(of: Net, small_view: View) -> None:
     np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
-def test_float64_is_float64() -> None:
-    of = every_layer_net()
+@pytest.mark.parametrize("of", [every_layer_net(), residual_net()], ids=["every", "residual"])
+def test_float64_is_float64(of: Net) -> None:
     x = normalise(MNIST, np.full((1, 1, 28, 28), 90, dtype=np.uint8), np.float64)
     assert {out.dtype for _, out in forward(of, random_tensors(of), x)} == {np.dtype(np.float64)}
 
 
-def test_every_output_has_the_shape_of_the_architecture() -> None:
-    of = every_layer_net()
+@pytest.mark.parametrize("of", [every_layer_net(), residual_net()], ids=["every", "residual"])
+def test_every_output_has_the_shape_of_the_architecture(of: Net) -> None:
     x = normalise(MNIST, np.zeros((2, 1, 28, 28), dtype=np.uint8))
     for node, output in forward(of, random_tensors(of), x):
         assert output.shape == (2, *node.output_shape)

@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from conftest import Ran, every_layer_net, net, random_tensors, tiny_net
+from conftest import Ran, every_layer_net, net, random_tensors, residual_net, tiny_net
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -32,6 +32,7 @@ QUICK = (
 NETS = [every_layer_net(), net("c4-5-4-prelu"), net("separable-697")]
 DRAWN = [
     *NETS[:2],
+    residual_net(),
     tiny_net(),
     tiny_net({"kind": "linear", "features": 300}, {"kind": "relu"}),
 ]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import RESIDUAL
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -16,12 +17,10 @@ from golf_opt.engines import base
 from golf_opt.engines.native import NativeEngine, compiler, engine, library, unsupported
 from golf_opt.engines.native.codegen import dropout_nodes, generate, group_layers
 from golf_opt.engines.torch import TorchEngine, build_module
-from golf_opt.task import arch, rng
+from golf_opt.task import arch, forward, rng
 from golf_opt.task.data import Split, View
-from golf_opt.task.inputs import MNIST
+from golf_opt.task.inputs import MNIST, InputSpec
 from golf_opt.task.recipe import OPTIMIZERS, SCHEDULES, Candidate
-
-(MEAN,), (STD,) = MNIST.mean, MNIST.std
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 QUICK = ("-O1",)  # to compile
@@ -66,24 +65,64 @@ NETS: dict[str, list[dict[str, Any]]] = {
     "average": [conv(26, 1), RELU, POOL, kind("pointwise", channels=10), kind("global_avg_pool")],
     "odd edges": [conv(2, 4), kind("batch_norm"), RELU, POOL, RELU, conv(3, 4), POOL, POOL, LINEAR],
     "everything": EVERYTHING,
-}
+    "residual": [*RESIDUAL, LINEAR],
+    "rectangles": [
+        kind("scale"), POOL,
+        conv(3, [1, 5], stride=[2, 1]), kind("scale"), kind("max_pool", size=[1, 2]),
+        conv(4, [5, 1], padding="same", bias=False, name="early"), kind("batch_norm"), kind("tanh"),
+        conv(4, [3, 5], padding="same", bias=False), kind("add", of="early"),
+        kind("avg_pool"), kind("gelu"), POOL, LINEAR,
+    ],
+}  # fmt: skip
 
 
-def net_of(layers: list[dict[str, Any]]) -> arch.Net:
-    return arch.build_net({"name": "test", "layers": layers})
+CLASSES = {"kind": "linear", "features": "classes"}
+CONV = {"kind": "conv", "channels": 5, "kernel": 3}
+# Images of other shapes than MNIST's, and the layers of a net for them.
+SHAPES: dict[str, tuple[InputSpec, list[dict[str, Any]]]] = {
+    "colour": (
+        InputSpec((3, 32, 32), 2, (0.3, 0.5, 0.6), (0.2, 0.25, 0.3)),
+        [CONV, {"kind": "relu"}, {"kind": "max_pool"}, CONV, {"kind": "prelu"}, CLASSES],
+    ),
+    "small": (
+        InputSpec((1, 8, 8), 10, (0.3,), (0.37,)),
+        [CONV | {"padding": "same"}, {"kind": "batch_norm"}, {"kind": "relu"}, CLASSES],
+    ),
+    "signal": (
+        InputSpec((1, 1, 128), 5, (0.5,), (0.1,)),
+        [
+            CONV | {"kernel": [1, 7], "stride": [1, 2]}, {"kind": "relu"},
+            {"kind": "max_pool", "size": [1, 3]}, {"kind": "global_avg_pool"}, CLASSES,
+        ],
+    ),
+    "odd": (  # an image is no whole number of what the kernel loads, nor is a row
+        InputSpec((4, 9, 7), 200, (0.1, 0.2, 0.3, 0.4), (0.4, 0.3, 0.2, 0.1)),
+        [{"kind": "depthwise", "kernel": 2, "stride": 2}, {"kind": "leaky_relu"}, CLASSES],
+    ),
+    "odd rows": (
+        InputSpec((2, 5, 6), 3, (0.1, 0.2), (0.4, 0.3)), [{"kind": "pointwise", "channels": 3},
+        {"kind": "relu"}, {"kind": "dropout", "p": 0.3}, CLASSES],
+    ),
+}  # fmt: skip
 
 
-def split_of(name: str, n: int, seed: int = 0) -> Split:
+def net_of(layers: list[dict[str, Any]], spec: InputSpec = MNIST) -> arch.Net:
+    return arch.build_net({"name": "test", "layers": layers}, spec)
+
+
+def split_of(name: str, n: int, seed: int = 0, spec: InputSpec = MNIST) -> Split:
     draw = np.random.default_rng(seed)
-    labels = draw.integers(0, 10, n, dtype=np.uint8)
-    images = draw.integers(0, 256, (n, 1, 28, 28), dtype=np.uint8)
-    images[np.arange(n), 0, labels * 2] = 255  # something to learn
+    labels = draw.integers(0, spec.classes, n, dtype=np.uint8)
+    images = draw.integers(0, 256, (n, *spec.shape), dtype=np.uint8)
+    if spec == MNIST:
+        images[np.arange(n), 0, labels * 2] = 255  # something to learn
     return Split(name, images, labels)
 
 
-def snapshot_of(n: int, seed: int = 0) -> View:
-    test = split_of("test", 50, seed + 1)
-    return View("synthetic", "test", split_of("train", n, seed), test, test, digest="")
+def snapshot_of(n: int, seed: int = 0, spec: InputSpec = MNIST) -> View:
+    test = split_of("test", 50, seed + 1, spec)
+    train = split_of("train", n, seed, spec)
+    return View("synthetic", "test", train, test, test, digest="", input=spec)
 
 
 VIEW = snapshot_of(128)
@@ -110,7 +149,8 @@ def oracle_gradients(
             tensor.copy_(torch.from_numpy(tensors[name]))
     for dropout, key in zip(module.dropouts(), keys, strict=True):
         dropout.key.fill_(key)
-    x = (torch.from_numpy(batch.images).double() / 255 - MEAN) / STD
+    mean, std = (torch.tensor(v).double()[:, None, None] for v in (net.input.mean, net.input.std))
+    x = (torch.from_numpy(batch.images).double() / 255 - mean) / std
     labels = torch.from_numpy(batch.labels.astype(np.int64))
     loss = torch.nn.functional.cross_entropy(module(x), labels, label_smoothing=smoothing)
     loss.backward()
@@ -125,11 +165,12 @@ def oracle_gradients(
 
 
 def check_gradients(net: arch.Net, batch_size: int, width: int = 16, images: int = 16) -> None:
-    batch = VIEW.train.take("batch", np.arange(batch_size))
+    view = VIEW if net.input == MNIST else snapshot_of(128, spec=net.input)
+    batch = view.train.take("batch", np.arange(batch_size))
     tensors = base.initial_weights(net, 3)
     keys = [1000 + i for i in range(len(dropout_nodes(net)))]
     loss, expected = oracle_gradients(net, tensors, batch, 0.1, keys)
-    lanes = native(width=width, images=images)
+    lanes = native(view, width=width, images=images)
     found_loss, found = lanes.gradients(net, tensors, batch, 0.1, keys)
     assert found_loss == pytest.approx(loss, rel=1e-5)
     largest = max(np.abs(expected[name]).max() for name in expected if name.startswith("grad"))
@@ -154,36 +195,84 @@ def test_gradients_do_not_depend_on_the_vector_width(width: int, images: int) ->
         check_gradients(net, batch_size, width, images)
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_gradients_match_pytorch_on_images_of_any_shape(name: str) -> None:
+    spec, layers = SHAPES[name]
+    net = net_of(layers, spec)
+    for batch_size, width, images in ((21, 16, 16), (5, 8, 4), (3, 1, 1)):
+        check_gradients(net, batch_size, width, images)
+    view, tensors = snapshot_of(60, spec=spec), base.initial_weights(net, 3)
+    scores = native(view).logits(net, tensors, view.test.images)
+    ours = forward.logits(net, tensors, view.test.images, np.float64)
+    np.testing.assert_allclose(scores, ours, atol=1e-4)
+    right = (ours.argmax(axis=1) == view.test.labels).mean()
+    assert native(view).evaluate(net, tensors, view.test) == right
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_training_on_images_of_any_shape_is_pytorchs(name: str) -> None:
+    spec, layers = SHAPES[name]
+    view, job = (
+        snapshot_of(60, spec=spec),
+        base.Job(net_of(layers, spec), Candidate(14, 2e-3), 3, 4),
+    )
+    losses = [
+        [result.loss for result in train(engine, job)]
+        for engine in (native(view), TorchEngine(view, dtype=torch.float64))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_one_image_is_a_batch() -> None:
     check_gradients(net_of(NETS["relu"]), 1, images=8)
+
+
+def side_of(draw: st.DrawFn, most: int) -> Any:
+    """A window's size, as one number or as height and width."""
+    one = draw(st.integers(1, most))
+    return one if draw(st.booleans()) else [one, draw(st.integers(1, most))]
 
 
 @st.composite
 def architectures(draw: st.DrawFn) -> list[dict[str, Any]]:
     layers: list[dict[str, Any]] = []
-    side = 28
-    for _ in range(draw(st.integers(1, 4))):
-        what = draw(st.sampled_from(["conv", "depthwise", "pointwise", "max_pool", "batch_norm"]))
+
+    def shape() -> tuple[int, ...]:
+        return net_of([*layers, LINEAR]).nodes[-1].input_shape
+
+    for block in range(draw(st.integers(1, 4))):
+        side = min(shape()[1:]) if layers else 28
+        what = draw(st.sampled_from([
+            "conv", "depthwise", "pointwise", "max_pool", "avg_pool", "batch_norm", "residual",
+        ]))  # fmt: skip
         if what in ("conv", "depthwise"):
-            kernel = draw(st.integers(1, min(6, side)))
-            same = kernel % 2 == 1 and draw(st.booleans())
-            stride = draw(st.sampled_from([1, 1, 2, 3]))
+            kernel = side_of(draw, min(6, side))
+            odd = all(k % 2 for k in ([kernel] if isinstance(kernel, int) else kernel))
+            same = odd and draw(st.booleans())
+            stride = draw(st.sampled_from([1, 1, 2, 3, [1, 2], [2, 1]]))
             more = {"padding": "same" if same else "valid", "bias": draw(st.booleans())}
             layers.append(kind(what, kernel=kernel, stride=stride, **more))
             if what == "conv":
                 layers[-1]["channels"] = draw(st.integers(1, 9))
         elif what == "pointwise":
-            layers.append(kind(what, channels=draw(st.integers(1, 20))))
-        elif what == "max_pool":
-            layers.append(kind(what, size=draw(st.integers(1, min(4, side)))))
+            stride = draw(st.sampled_from([1, 2, [1, 2]]))
+            layers.append(kind(what, channels=draw(st.integers(1, 20)), stride=stride))
+        elif what in ("max_pool", "avg_pool"):
+            layers.append(kind(what, size=side_of(draw, min(4, side))))
+        elif what == "residual":  # right behind, behind a normalisation, or the sum of a sum
+            layers.append(kind("scale", name=f"start{block}"))
+            inside = [conv(shape()[0], 3, padding="same", bias=False), kind("batch_norm")]
+            layers += draw(st.sampled_from([[], inside, inside[:1], inside[1:]]))
+            layers.append(kind("add", of=f"start{block}", name=f"sum{block}"))
+            layers += [kind("add", of=f"sum{block}")] if draw(st.booleans()) else []
         else:
             layers.append(kind(what))
-        then = draw(st.sampled_from([None, "relu", "prelu", "leaky_relu", "dropout"]))
+        then = draw(st.sampled_from([
+            None, "relu", "prelu", "leaky_relu", "dropout", "gelu", "hard_swish", "tanh", "scale",
+        ]))  # fmt: skip
         layers += [kind(then)] if then else []
-        side = net_of([*layers, LINEAR]).nodes[-1].input_shape[1]
-        if side >= 2 and draw(st.booleans()):
+        if min(shape()[1:]) >= 2 and draw(st.booleans()):
             layers.append(POOL)
-        side = net_of([*layers, LINEAR]).nodes[-1].input_shape[1]
     return [*layers, LINEAR]
 
 
@@ -264,7 +353,7 @@ def test_a_net_with_every_option_trains_like_pytorch() -> None:
     with torch.no_grad():
         for name, tensor in module.tensors().items():
             tensor.copy_(torch.from_numpy(after[name]))
-        x = (torch.from_numpy(view.test.images) / 255 - MEAN) / STD
+        x = (torch.from_numpy(view.test.images) / 255 - MNIST.mean[0]) / MNIST.std[0]
         assert np.allclose(scores, module(x).numpy(), atol=1e-4)
 
 

@@ -397,6 +397,42 @@ def test_dead_channels_go_through_every_layer(small_view: View, name: str) -> No
     same_scores(small_view, (which, tensors), (small, cut))
 
 
+def test_a_channel_that_a_sum_reads_lives_on(small_view: View) -> None:
+    """Dead is what neither the next layer nor the sum further on needs; the rest can still go."""
+    which = tiny_net(
+        {"kind": "conv", "channels": 5, "kernel": 3, "stride": 3},
+        {"kind": "tanh", "name": "start"},
+        {"kind": "conv", "channels": 6, "kernel": 3, "padding": "same"},
+        {"kind": "gelu"},
+        {"kind": "pointwise", "channels": 5, "name": "back"},
+        {"kind": "add", "of": "start"},
+        {"kind": "hard_swish"},
+        {"kind": "scale"},
+        {"kind": "avg_pool", "size": [3, 4]},
+    )
+    tensors = random_tensors(which)
+    tensors["weights/conv2.weight"][:, 1] = 0  # read by the sum alone
+    tensors["weights/linear1.weight"].reshape(10, 5, 6)[:, 2] = 0  # the sum's channel 2 is in vain,
+    assert not clear(which, tensors)["weights/back.weight"][2].any()
+    assert clear(which, tensors)["weights/conv1.weight"][[1, 2]].all()  # but conv2 reads its start
+    tensors["weights/conv2.weight"][:, 2] = 0
+    cleared = clear(which, tensors)
+    assert cleared["weights/conv1.weight"][1].all() and not cleared["weights/conv1.weight"][2].any()
+    assert cleared["weights/scale1.weight"][2] == 0 != cleared["weights/scale1.weight"][1]
+    same_scores(small_view, (which, tensors), (which, cleared))
+    tensors["weights/back.weight"][3] = 0  # a constant, but for what is added to it
+    tensors["weights/conv1.weight"][4] = 0
+    tensors["weights/back.weight"][4] = 0  # a constant
+    tensors["weights/back.weight"][:, 5] = 0  # inside the block, where a channel may be cut out
+    folded = fold(which, tensors)
+    last = folded["weights/linear1.weight"].reshape(10, 5, 6)
+    assert last[:, 3].all() and not last[:, 4].any()
+    same_scores(small_view, (which, tensors), (which, folded))
+    small, cut = shrink(which, folded)
+    assert [node.output_shape[0] for node in small.nodes] == [5, 5, 5, 5, 5, 5, 5, 5, 5, 10]
+    same_scores(small_view, (which, tensors), (small, cut))
+
+
 def test_a_shared_tensor_is_left_alone() -> None:
     which = net("reused-separable")
     tensors = random_tensors(which)

@@ -18,7 +18,6 @@ from safetensors.numpy import load, save
 from golf_opt.config.schema import DataConfig, EngineConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.native import NativeEngine
-from golf_opt.golf.net_file import layers_of
 from golf_opt.golf.records import table as record_table
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.verify import (
@@ -37,6 +36,7 @@ from golf_opt.task.arch import build_net
 from golf_opt.task.data import Dataset
 from golf_opt.task.data import load as load_data
 from golf_opt.task.forward import logits
+from golf_opt.task.inputs import MNIST
 
 FOLDER = ROOT / "studies" / "records"
 COMMITTED = record_folders(FOLDER)
@@ -71,7 +71,7 @@ def test_every_board_has_a_record() -> None:
 def test_a_record_is_what_it_says(folder: Path, mnist: Dataset) -> None:
     """Loaded, recounted and evaluated: the two engines and NumPy agree to the image."""
     record = load_record(folder)
-    net, tensors = record.net, record.tensors
+    net, tensors = record.net(MNIST), record.tensors
     view = mnist.view(record.claim.protocol.rule)
     verify(record, mnist, splits=())
     ours = logits(net, tensors, view.test.images).argmax(axis=1)
@@ -95,7 +95,7 @@ def test_counts_by_hand(folder: Path) -> None:
     assert params.dense == sum(values.size for values in kept.values())
     assert params.nz == sum(int((values != 0).sum()) for values in kept.values())
     assert 0 <= params.dead <= params.nz
-    assert build_net({"name": "x", "layers": layers_of(record.net)}).nodes == record.net.nodes
+    assert build_net(record.net(MNIST).arch) == record.net(MNIST)
     seeds = json.loads((folder / "seeds.json").read_text())
     assert len(seeds) == record.claim.protocol.seeds
 
@@ -224,7 +224,7 @@ def test_a_trial_becomes_a_record(
     record = load_record(folder)
     verify(record, load_data(DataConfig("digits", tmp_path)))
     assert record.claim.net.name == "c2-2-2-prelu"
-    assert count_params(record.net, record.tensors) == record.claim.params
+    assert count_params(record.net(MNIST), record.tensors) == record.claim.params
     seeds = json.loads((folder / "seeds.json").read_text())
     assert [row["trial"] for row in seeds] == [0, 1]
     assert seeds[1]["accuracy"] == record.accuracy("test")

@@ -156,12 +156,12 @@ def _forward(net: Net, weights: Any, x: Any) -> Any:
         layer = node.layer
         weight = weights.get(f"weights/{node.name}.weight")
         if isinstance(layer, layers.Conv):
-            x = jax.lax.conv(x, weight, (layer.stride, layer.stride), layer.padding.upper())
+            x = jax.lax.conv(x, weight, layer.strides, layer.padding.upper())
             x = x + weights[f"weights/{node.name}.bias"][:, None, None]
         elif isinstance(layer, layers.Linear):
             x = x.reshape(len(x), -1) @ weight.T + weights[f"weights/{node.name}.bias"]
         elif isinstance(layer, layers.MaxPool):
-            window = (1, 1, layer.size, layer.size)
+            window = (1, 1, *layer.sizes)
             x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
         elif isinstance(layer, layers.PReLU):
             x = jnp.where(x > 0, x, weight[:, None, None] * x)

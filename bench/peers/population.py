@@ -124,13 +124,13 @@ class Grouped(Population):
             if isinstance(layer, layers.Conv):
                 bias = self.weights[f"{node.name}.bias"].flatten()
                 kernels = weight.flatten(0, 1)
-                x = F.conv2d(x, kernels, bias, layer.stride, layer.pad, groups=self.size)
+                x = F.conv2d(x, kernels, bias, layer.strides, layer.pads, groups=self.size)
             elif isinstance(layer, layers.Linear):
                 x = x.reshape(len(x), self.size, -1).transpose(0, 1)
                 bias = self.weights[f"{node.name}.bias"].unsqueeze(1)
                 x = torch.baddbmm(bias, x, weight.transpose(1, 2))
             elif isinstance(layer, layers.MaxPool):
-                x = F.max_pool2d(x, layer.size)
+                x = F.max_pool2d(x, layer.sizes)
             elif isinstance(layer, layers.PReLU):
                 x = F.prelu(x, weight.flatten())
             else:

@@ -16,7 +16,7 @@ from golf_opt.config.schema import DataConfig
 from golf_opt.config.types import wrong_path
 from golf_opt.golf.dead import num_nonzero
 from golf_opt.golf.deploy.run import exported
-from golf_opt.golf.net_file import arch_of, read_net
+from golf_opt.golf.net_file import read_net
 from golf_opt.golf.source import TrainedNet, load_data
 from golf_opt.task import forward
 from golf_opt.task.inputs import InputSpec
@@ -65,7 +65,7 @@ class Net:
     @property
     def arch(self) -> dict[str, Any]:
         """The architecture, `{name, layers}`, as `golf.train` and `golf.study` take it."""
-        return arch_of(self._trained.net)
+        return self._trained.net.arch
 
     @property
     def data(self) -> DataConfig | None:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from golf_opt.engines.base import Tensors
 from golf_opt.task import layers
 from golf_opt.task.arch import Net, Node, build_net
+from golf_opt.task.forward import ELEMENTWISE
 from golf_opt.task.grammar import parse_grammar
 
 Mask = npt.NDArray[np.bool_]
@@ -77,22 +78,29 @@ def fold(net: Net, tensors: Tensors) -> Tensors:
     """Return the tensors with constant channels folded into biases, and cleared."""
     folded = clear(net, tensors)
     values = np.full(net.input.shape[0], np.nan)
+    given: list[Floats] = []  # by each node
     for node in net.nodes:
         values = _constants(node, values, folded, write=node.name not in _tied(net))
+        if node.of is not None:
+            values = values + given[node.of]
+        given.append(values)
     return clear(net, folded)
 
 
 def shrink(net: Net, tensors: Tensors) -> tuple[Net, Tensors]:
     """Return the net without its dead channels, and its tensors; the same net if there are none.
 
-    A layer keeps one channel at least.
+    A layer keeps one channel at least, and all of those that go into a sum or come out of one.
     """
     if _tied(net):
         return net, tensors
     keeps: dict[str, tuple[Mask, Mask]] = {}  # node -> channels of its output, of its input
     keep = np.ones(net.input.classes, dtype=bool)
-    for node in reversed(net.nodes):
+    whole = _kept_whole(net)
+    for place, node in reversed(list(enumerate(net.nodes))):
         after, keep = keep, _reads(node, keep, tensors) if _is_dense(node) else keep
+        if place - 1 in whole:
+            keep = np.ones_like(keep)
         if not keep.any() or node is net.nodes[0]:
             keep = np.arange(len(keep)) == 0
         keeps[node.name] = after, keep
@@ -105,6 +113,15 @@ def shrink(net: Net, tensors: Tensors) -> tuple[Net, Tensors]:
 
 def _tied(net: Net) -> set[str]:
     return {node.name for node in net.nodes if node.shared}
+
+
+def _kept_whole(net: Net) -> set[int]:
+    """Return the nodes whose outputs have the channels of a sum, which must stay as they are."""
+    starts = [0, *(place for place, node in enumerate(net.nodes) if _is_dense(node))]
+    start_of = {place: max(s for s in starts if s <= place) for place in range(len(net.nodes))}
+    sums = [(place, node.of) for place, node in enumerate(net.nodes) if node.of is not None]
+    summed = {start_of[place] for pair in sums for place in pair}
+    return {place for place, start in start_of.items() if start in summed}
 
 
 def _is_dense(node: Node) -> bool:
@@ -137,11 +154,14 @@ def _reads(node: Node, needed: Mask, tensors: Tensors) -> Mask:
 
 def _backward(net: Net, tensors: Tensors) -> Iterator[tuple[Node, Mask, Mask]]:
     """Yield each node from the last, with the output and the input channels that have an effect."""
-    needed = np.ones(net.input.classes, dtype=bool)
-    for node in reversed(net.nodes):
+    reads = np.ones(net.input.classes, dtype=bool)
+    added: dict[int, Mask] = {}  # what sums further on need of a node
+    for place, node in reversed(list(enumerate(net.nodes))):
+        needed = reads | added.pop(place, np.zeros_like(reads))
         reads = _reads(node, needed, tensors)
+        if node.of is not None:
+            added[node.of] = needed | added.get(node.of, np.zeros_like(needed))
         yield node, needed, reads
-        needed = reads
 
 
 def _constants(node: Node, values: Floats, tensors: Tensors, write: bool) -> Floats:
@@ -159,6 +179,11 @@ def _constants(node: Node, values: Floats, tensors: Tensors, write: bool) -> Flo
         case layers.PReLU():
             assert weight is not None
             return np.where(values < 0, weight * values, values)
+        case layers.GELU() | layers.HardSwish() | layers.Tanh():
+            return ELEMENTWISE[layer.kind](values)
+        case layers.Scale():
+            assert weight is not None
+            return np.where(weight == 0, 0, weight * values)
         case layers.BatchNorm():
             assert weight is not None and bias is not None
             mean, var = (tensors[f"buffers/{node.name}.running_{kind}"] for kind in ("mean", "var"))
@@ -176,7 +201,7 @@ def _fold_into(
     """Fold the constants that a convolution or linear layer reads; return those it gives."""
     depthwise = _is_depthwise(node)
     by_channel = weight.reshape(len(weight), -1, 1) if depthwise else _by_channel(node, weight)
-    padded = isinstance(node.layer, layers.Conv) and node.layer.pad > 0
+    padded = isinstance(node.layer, layers.Conv) and any(node.layer.pads)
     for channel in np.flatnonzero(~np.isnan(values)) if write else ():
         rows = np.array([channel]) if depthwise else np.arange(len(weight))
         at = (rows, slice(None)) if depthwise else (rows, channel)

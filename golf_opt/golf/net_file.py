@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors.numpy import save
 
@@ -25,26 +24,9 @@ from golf_opt.utils.files import read_regular
 FORMAT = 1
 
 
-def layers_of(net: Net) -> list[dict[str, Any]]:
-    """Return the rows that `arch.build_net` makes the same net of."""
-    rows: list[dict[str, Any]] = []
-    for node in net.nodes:
-        layer = node.layer
-        if node.shared:
-            rows.append({"kind": "reuse", "of": node.name})
-            continue
-        rows.append({"kind": layer.kind, "name": node.name} | layer.options)
-    return rows
-
-
-def arch_of(net: Net) -> dict[str, Any]:
-    """Return the architecture as `arch.build_net` takes it."""
-    return {"name": net.name, "layers": layers_of(net)}
-
-
 def pack_net(net: Net, tensors: Tensors, about: Mapping[str, str]) -> bytes:
     """Return the file; `about` is for who reads its header."""
-    header = {"format": FORMAT, "arch": arch_of(net), "input": net.input.to_dict()}
+    header = {"format": FORMAT, "arch": net.arch, "input": net.input.to_dict()}
     plain = {name.partition("/")[2]: values for name, values in tensors.items()}
     return save(plain, metadata={**about, "golf_opt": json.dumps(header)})
 

@@ -33,7 +33,7 @@ from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError, check_choice, did_you_mean, short
 from golf_opt.config.types import StudyName
 from golf_opt.task.inputs import MNIST, InputSpec
-from golf_opt.task.layers import KINDS, Layer, Parameter, Shape, show_shape
+from golf_opt.task.layers import KINDS, Add, Layer, Parameter, Shape, show_shape
 
 CLASSES, SIZES = "classes", ("channels", "features")  # of the last layer: how many there are
 MOST_LAYERS = 256  # what follows is far beyond a net that is golfed with, and what a machine holds
@@ -42,13 +42,17 @@ MOST_NUMBERS = 100_000_000  # trained ones, and those between layers for one ima
 
 @dataclass(frozen=True)
 class Node:
-    """A layer in its place. `shared` marks one that reuses the tensors of an earlier node."""
+    """A layer in its place. `shared` marks one that reuses the tensors of an earlier node.
+
+    `of` is the index of the node whose output is the second input of an `add`.
+    """
 
     name: str
     layer: Layer
     input_shape: Shape
     output_shape: Shape
     shared: bool = False
+    of: int | None = None
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -89,11 +93,20 @@ class Net:
     def num_params(self) -> int:
         return sum(parameter.size for parameter in self.parameters)
 
+    @property
+    def arch(self) -> dict[str, Any]:
+        """Return what `build_net` makes the same net of: its name, and its layers as a file's."""
+        rows: list[dict[str, Any]] = []
+        for node in self.nodes:
+            own = {"kind": node.layer.kind, "name": node.name} | node.layer.options
+            rows.append({"kind": "reuse", "of": node.name} if node.shared else own)
+        return {"name": self.name, "layers": rows}
+
     def describe(self) -> list[dict[str, Any]]:
         """Return the layers as plain data: what two nets must share to be the same net."""
         return [
             {"name": node.name, "kind": node.layer.kind, "shared": node.shared}
-            | {field.name: getattr(node.layer, field.name) for field in fields(node.layer)}
+            | node.layer.described
             for node in self.nodes
         ]
 
@@ -156,12 +169,27 @@ def _place(row: object, shape: Shape, nodes: Sequence[Node], classes: int) -> No
     if name in named:
         raise UsageError(f"name {name!r} is taken; give the layer another, or kind: reuse.")
     layer = build_layer(kind, options)
-    return Node(name, layer, shape, layer.output_shape(shape))
+    of = _second_input(layer, shape, nodes) if isinstance(layer, Add) else None
+    return Node(name, layer, shape, layer.output_shape(shape), of=of)
+
+
+def _second_input(layer: Add, shape: Shape, nodes: Sequence[Node]) -> int:
+    """Return the index of the node that is added to an input of this shape."""
+    places = {node.name: place for place, node in enumerate(nodes) if not node.shared}
+    place = places[check_choice("add.of", layer.of, places)]
+    if nodes[place].output_shape != shape:
+        raise UsageError(
+            f"{layer.of!r} gives {show_shape(nodes[place].output_shape)}, but what it is added to "
+            f"is {show_shape(shape)}; both must have one shape."
+        )
+    return place
 
 
 def _reuse(first: Node, shape: Shape) -> Node:
     """Return a node with the tensors of an earlier one."""
     name, layer = first.name, first.layer
+    if isinstance(layer, Add):
+        raise UsageError(f"{name!r} is an add, which has no tensors to reuse; write another one.")
     if layer.parameters(shape) != layer.parameters(first.input_shape):
         raise UsageError(
             f"{name!r} was made for {show_shape(first.input_shape)} and cannot be reused on "

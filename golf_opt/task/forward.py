@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -54,8 +54,8 @@ def logits(
     def score(at: int) -> None:
         part = np.ascontiguousarray(images[at : at + batch].transpose(1, 2, 3, 0))
         x: Array = np.stack([table[bytes_] for table, bytes_ in zip(tables, part, strict=True)])
-        for node in net.nodes:
-            x = _apply(node, tensors, x)
+        for _, output in _outputs(net, tensors, x):
+            x = output
         scores[at : at + batch] = x.T
 
     with (
@@ -99,7 +99,7 @@ def _sizes(node: Node) -> tuple[int, int]:
     written = math.prod(node.output_shape)
     if not isinstance(node.layer, layers.Conv):
         return written, math.prod(node.input_shape)
-    window = node.layer.kernel**2 * (
+    window = math.prod(node.layer.kernels) * (
         1 if isinstance(node.layer, layers.Depthwise) else node.input_shape[0]
     )
     return written, window * math.prod(node.output_shape[1:])
@@ -120,17 +120,28 @@ def _tables(spec: InputSpec, dtype: DType) -> list[Array]:
 
 def forward(net: Net, tensors: Tensors, x: Array) -> Iterator[tuple[Node, Array]]:
     """Yield every node with its output [n, *output_shape], from the input to the scores."""
-    x = np.ascontiguousarray(np.moveaxis(x, 0, -1))
-    for node in net.nodes:
-        x = _apply(node, tensors, x)
-        yield node, np.moveaxis(x, -1, 0)
+    for node, output in _outputs(net, tensors, np.ascontiguousarray(np.moveaxis(x, 0, -1))):
+        yield node, np.moveaxis(output, -1, 0)
+
+
+def _outputs(net: Net, tensors: Tensors, x: Array) -> Iterator[tuple[Node, Array]]:
+    """Yield every node with its output [*output_shape, n] for images [*shape, n].
+
+    The images are the last axis: so every step is over long stretches of memory. What an `add`
+    reads later is kept until then.
+    """
+    last_use = {node.of: place for place, node in enumerate(net.nodes) if node.of is not None}
+    kept: dict[int, Array] = {}
+    for place, node in enumerate(net.nodes):
+        x = _apply(node, tensors, x) if node.of is None else x + kept[node.of]
+        if place in last_use:
+            kept[place] = x
+        kept = {of: output for of, output in kept.items() if last_use[of] > place}
+        yield node, x
 
 
 def _apply(node: Node, tensors: Tensors, x: Array) -> Array:
-    """Return one layer's output [*output_shape, n] for [*input_shape, n], in the input's precision.
-
-    The images are the last axis: so every step is over long stretches of memory.
-    """
+    """Return one layer's output [*output_shape, n] for [*input_shape, n], in its precision."""
     layer = node.layer
     own = {
         name.rpartition(".")[2]: tensors[name].astype(x.dtype)
@@ -151,8 +162,14 @@ def _apply(node: Node, tensors: Tensors, x: Array) -> Array:
             return _leaky(x, np.asarray(layer.slope, dtype=x.dtype))
         case layers.PReLU():
             return _leaky(x, _per_channel(own["weight"], x))
+        case layers.Scale():
+            return x * _per_channel(own["weight"], x)
+        case layers.GELU() | layers.HardSwish() | layers.Tanh():
+            return ELEMENTWISE[layer.kind](x)
+        case layers.AvgPool():
+            return sum(_pooled(x, layer.sizes)) / np.asarray(math.prod(layer.sizes), x.dtype)
         case layers.MaxPool():
-            return _max_pool(x, layer.size)
+            return _max_pool(x, layer.sizes)
         case layers.GlobalAvgPool():
             means: Array = x.mean(axis=(1, 2))
             return means
@@ -162,26 +179,26 @@ def _apply(node: Node, tensors: Tensors, x: Array) -> Array:
 
 
 def _convolve(layer: layers.Conv, x: Array, weight: Array) -> Array:
-    """Cross-correlate [c, h, w, n] with [o, c, k, k], or [c, 1, k, k] where depthwise."""
-    pad, k = layer.pad, layer.kernel
-    if pad:
-        x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    shifted = _windows(x, k, layer.stride)
+    """Cross-correlate [c, h, w, n] with [o, c, kh, kw], or [c, 1, kh, kw] where depthwise."""
+    down, across = layer.pads
+    if down or across:
+        x = np.pad(x, ((0, 0), (down, down), (across, across), (0, 0)))
+    shifted = _windows(x, layer.kernels, layer.strides)
     if isinstance(layer, layers.Depthwise):
-        return _depthwise(shifted, weight[:, 0].reshape(-1, k * k))
-    columns = next(shifted) if k == 1 else np.stack(list(shifted), axis=1)  # [c, k * k, h, w, n]
+        return _depthwise(shifted, weight.reshape(len(weight), -1))
+    single = layer.kernels == (1, 1)
+    columns = next(shifted) if single else np.stack(list(shifted), axis=1)  # [c, kh * kw, h, w, n]
     shape = columns.shape[-3:]
     return (weight.reshape(len(weight), -1) @ columns.reshape(-1, math.prod(shape))).reshape(
         -1, *shape
     )
 
 
-def _windows(x: Array, size: int, step: int) -> Iterator[Array]:
+def _windows(x: Array, sizes: tuple[int, int], steps: tuple[int, int]) -> Iterator[Array]:
     """Yield what of [c, h, w, n] each place in a window sees, the window's first row first."""
-    _, height, width, _ = x.shape
-    down, across = height - size + 1, width - size + 1
-    for row, column in np.ndindex(size, size):
-        yield x[:, row : row + down : step, column : column + across : step]
+    down, across = (side - size + 1 for side, size in zip(x.shape[1:3], sizes, strict=True))
+    for row, column in np.ndindex(*sizes):
+        yield x[:, row : row + down : steps[0], column : column + across : steps[1]]
 
 
 def _depthwise(shifted: Iterator[Array], weight: Array) -> Array:
@@ -196,14 +213,37 @@ def _depthwise(shifted: Iterator[Array], weight: Array) -> Array:
     return total
 
 
-def _max_pool(x: Array, size: int) -> Array:
-    """Return the largest of each size x size square; a remainder at the edge is dropped."""
-    _, height, width, _ = x.shape
-    first, *others = _windows(x[:, : height // size * size, : width // size * size], size, size)
+def _pooled(x: Array, sizes: tuple[int, int]) -> Iterator[Array]:
+    """Yield what each place in a pool's window sees; a remainder at the edge is dropped."""
+    height, width = (side // size * size for side, size in zip(x.shape[1:3], sizes, strict=True))
+    return _windows(x[:, :height, :width], sizes, sizes)
+
+
+def _max_pool(x: Array, sizes: tuple[int, int]) -> Array:
+    """Return the largest of each window."""
+    first, *others = _pooled(x, sizes)
     largest = first.copy()
     for seen in others:
         np.maximum(largest, seen, out=largest)
     return largest
+
+
+def _gelu(x: Array) -> Array:
+    from scipy.special import erf  # only nets with this layer wait for its import
+
+    below: Array = erf(x * np.asarray(math.sqrt(0.5), x.dtype))
+    return x * ((1 + below) / 2)
+
+
+def _hard_swish(x: Array) -> Array:
+    return x * (np.clip(x + 3, 0, 6) / 6)
+
+
+ELEMENTWISE: Mapping[str, Callable[[Array], Array]] = {  # of each number by itself
+    "gelu": _gelu,
+    "hard_swish": _hard_swish,
+    "tanh": np.tanh,
+}
 
 
 def _leaky(x: Array, slope: Array) -> Array:

@@ -10,14 +10,31 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt
+from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt
 
 from golf_opt.config.check import model
 from golf_opt.config.errors import UsageError
 from golf_opt.config.types import AsGiven
 
 Shape = tuple[int, ...]  # (channels, height, width), or (features,)
+
+
+def height_and_width(sides: int | tuple[int, int]) -> tuple[int, int]:
+    """Return both sides of a window that may be given as one number."""
+    return (sides, sides) if isinstance(sides, int) else sides
+
+
+def _one_if_equal(sides: int | tuple[int, int]) -> int | tuple[int, int]:
+    height, width = height_and_width(sides)
+    return height if height == width else sides
+
+
 Size = Annotated[StrictInt, Field(ge=1, le=65_536)]
+Sides = Annotated[  # of a window: height and width; equal ones are one number
+    Size | tuple[Size, Size],
+    Field(description="a whole number of at least 1, or two of them, [height, width]"),
+    AfterValidator(_one_if_equal),
+]
 Slope = Annotated[StrictFloat, Field(ge=0, lt=1, description="a number from 0 to below 1"), AsGiven]
 
 
@@ -47,7 +64,14 @@ class Layer:
     @property
     def options(self) -> dict[str, Any]:
         """What a file of conf/arch can say of the layer, kind and name aside."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.init}
+        known = {field.name for field in fields(self) if field.init}
+        return {name: value for name, value in self.described.items() if name in known}
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Every field as plain data: what two layers must share to be the same."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape after this layer; raise UsageError where the input does not fit."""
@@ -76,46 +100,58 @@ def _affine(shape: Shape, fan_in: int, bias: bool) -> tuple[Parameter, ...]:
 
 @model
 class Conv(Layer):
-    """Dense convolution; weight [channels, in_channels, kernel, kernel]."""
+    """Dense convolution; weight [channels, in_channels, kernel height, kernel width]."""
 
     kind = "conv"
     channels: Size
-    kernel: Size
-    stride: Size = 1
+    kernel: Sides
+    stride: Sides = 1
     padding: Literal["valid", "same"] = "valid"
     bias: StrictBool = True
 
     def output_shape(self, shape: Shape) -> Shape:
-        _, height, width = _image(self, shape)
-        return self.out_channels(shape), self._side(height), self._side(width)
+        _, *sides = _image(self, shape)
+        if self.padding == "same" and not all(kernel % 2 for kernel in self.kernels):
+            given = self.described["kernel"]
+            raise UsageError(f"kernel is {given}, but must be odd where padding is 'same'.")
+        padded = [side + 2 * pad for side, pad in zip(sides, self.pads, strict=True)]
+        if any(kernel > side for kernel, side in zip(self.kernels, padded, strict=True)):
+            raise UsageError(
+                f"kernel {show_shape(self.kernels)} is larger than its input "
+                f"{show_shape(tuple(sides))}; "
+                "use a smaller kernel, fewer pools, or padding 'same'."
+            )
+        strided = zip(padded, self.kernels, self.strides, strict=True)
+        rest = ((side - kernel) // stride + 1 for side, kernel, stride in strided)
+        return self.out_channels(shape), *rest
 
     def out_channels(self, shape: Shape) -> int:
         return self.channels
 
     @property
-    def pad(self) -> int:
-        """Zeros added on each side."""
-        return (self.kernel - 1) // 2 if self.padding == "same" else 0
+    def kernels(self) -> tuple[int, int]:
+        """Height and width of the kernel."""
+        return height_and_width(self.kernel)
 
-    def _side(self, side: int) -> int:
-        if self.padding == "same" and self.kernel % 2 == 0:
-            raise UsageError(f"kernel is {self.kernel}, but must be odd where padding is 'same'.")
-        padded = side + 2 * self.pad
-        if self.kernel > padded:
-            raise UsageError(
-                f"kernel {self.kernel}x{self.kernel} is larger than its input {side}x{side}; "
-                "use a smaller kernel, fewer pools, or padding 'same'."
-            )
-        return (padded - self.kernel) // self.stride + 1
+    @property
+    def strides(self) -> tuple[int, int]:
+        """Steps down and across."""
+        return height_and_width(self.stride)
+
+    @property
+    def pads(self) -> tuple[int, int]:
+        """Zeros added above and below, and on the left and on the right."""
+        height, width = self.kernels
+        return ((height - 1) // 2, (width - 1) // 2) if self.padding == "same" else (0, 0)
 
     def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
-        weight = (self.channels, shape[0], self.kernel, self.kernel)
-        return _affine(weight, shape[0] * self.kernel**2, self.bias)
+        weight = (self.channels, shape[0], *self.kernels)
+        return _affine(weight, math.prod(weight[1:]), self.bias)
 
 
 @model
 class Depthwise(Conv):
-    """One kernel per channel; weight [channels, 1, kernel, kernel]."""
+    """One kernel per channel; weight [channels, 1, kernel height, kernel width]."""
 
     kind = "depthwise"
     channels: int = field(default=0, init=False)  # taken from the input
@@ -124,7 +160,7 @@ class Depthwise(Conv):
         return shape[0]
 
     def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
-        return _affine((shape[0], 1, self.kernel, self.kernel), self.kernel**2, self.bias)
+        return _affine((shape[0], 1, *self.kernels), math.prod(self.kernels), self.bias)
 
 
 @model
@@ -192,19 +228,67 @@ class PReLU(Layer):
 
 
 @model
-class MaxPool(Layer):
-    """Max over size x size windows with stride `size`; a remainder at the edge is dropped."""
+class GELU(Layer):
+    """x times the share of a normal distribution below x, exactly (by erf) as in PyTorch."""
 
-    kind = "max_pool"
-    size: Size = 2
+    kind = "gelu"
+
+
+@model
+class HardSwish(Layer):
+    """x times min(max(x + 3, 0), 6) / 6: nearly GELU, for a processor without exp."""
+
+    kind = "hard_swish"
+
+
+@model
+class Tanh(Layer):
+    """The hyperbolic tangent."""
+
+    kind = "tanh"
+
+
+@model
+class Scale(Layer):
+    """A learned factor for each channel; 1 at the start."""
+
+    kind = "scale"
+
+    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
+        return (Parameter("weight", shape[:1], fill=1.0),)
+
+
+@model
+class Pool(Layer):
+    """Windows of `size`, side by side; a remainder at the edge is dropped."""
+
+    size: Sides = 2
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Height and width of a window."""
+        return height_and_width(self.size)
 
     def output_shape(self, shape: Shape) -> Shape:
         channels, height, width = _image(self, shape)
-        if self.size > height or self.size > width:
-            raise UsageError(
-                f"pool {self.size}x{self.size} is larger than its input {height}x{width}."
-            )
-        return channels, height // self.size, width // self.size
+        down, across = self.sizes
+        if down > height or across > width:
+            raise UsageError(f"pool {down}x{across} is larger than its input {height}x{width}.")
+        return channels, height // down, width // across
+
+
+@model
+class MaxPool(Pool):
+    """Max over windows of `size`, side by side; a remainder at the edge is dropped."""
+
+    kind = "max_pool"
+
+
+@model
+class AvgPool(Pool):
+    """The mean over windows of `size`, side by side; a remainder at the edge is dropped."""
+
+    kind = "avg_pool"
 
 
 @model
@@ -225,14 +309,22 @@ class Dropout(Layer):
     p: Slope = 0.5
 
 
+@model
+class Add(Layer):
+    """The sum of what comes in and of the output of the earlier layer `of`, of the same shape."""
+
+    kind = "add"
+    of: Annotated[str, Field(description="the name of an earlier layer")]
+
+
 KINDS: dict[str, type[Layer]] = {
     layer.kind: layer
     for layer in (
-        Conv, Depthwise, Pointwise, Linear, BatchNorm, ReLU, LeakyReLU, PReLU, MaxPool,
-        GlobalAvgPool, Dropout,
+        Conv, Depthwise, Pointwise, Linear, BatchNorm, ReLU, LeakyReLU, PReLU, GELU,
+        HardSwish, Tanh, Scale, MaxPool, AvgPool, GlobalAvgPool, Dropout, Add,
     )
 }  # fmt: skip
-ACTIVATIONS = (ReLU, LeakyReLU, PReLU)
+ACTIVATIONS = (ReLU, LeakyReLU, PReLU, GELU, HardSwish, Tanh, Scale)  # of each number by itself
 
 
 def show_shape(shape: Shape) -> str:

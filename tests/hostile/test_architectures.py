@@ -74,6 +74,9 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     ),
     "a negative size": ("layers: [{kind: conv, channels: -1, kernel: 3}]", "at least 1"),
     "a size of NaN": ("layers: [{kind: conv, channels: .nan, kernel: 3}]", "a whole number"),
+    "a size of three": ("layers: [{kind: max_pool, size: [1, 2, 3]}]", "or two of them"),
+    "a sum of later": (f"layers: [{{kind: add, of: linear1}}, {LAST}]", "add.of is 'linear1'"),
+    "a sum of a list": (f"layers: [{{kind: add, of: [1]}}, {LAST}]", "of is [1], but must be"),
     "a slope of NaN": ("layers: [{kind: leaky_relu, slope: .nan}]", "from 0 to below 1"),
     "a slope of infinity": ("layers: [{kind: leaky_relu, slope: .inf}]", "from 0 to below 1"),
     "a huge net": (

@@ -22,6 +22,11 @@ from golf_opt.task.layers import Shape
 MAX_PARAMS = 1 << 20  # each has a gradient in every lane of a vector: 64 MiB
 MAX_ACTIVATIONS = 1 << 24  # positions of one image's tensor
 
+ACTIVATIONS = {  # the kernel's names
+    "relu": "Relu", "prelu": "PRelu", "gelu": "Gelu", "hard_swish": "HardSwish", "tanh": "Tanh",
+    "scale": "Scale",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Group:
@@ -41,10 +46,10 @@ class Group:
         return self.nodes[-1].output_shape
 
     @property
-    def halo(self) -> int:
-        """Zeros that it wants around its input."""
+    def halo(self) -> tuple[int, int]:
+        """Rows and columns of zeros that it wants around its input."""
         layer = self.node.layer
-        return layer.pad if isinstance(layer, layers.Conv) else 0
+        return layer.pads if isinstance(layer, layers.Conv) else (0, 0)
 
 
 def unsupported(net: Net) -> str | None:
@@ -61,11 +66,12 @@ def unsupported(net: Net) -> str | None:
 
 
 def group_layers(nodes: Sequence[Node]) -> list[Group]:
-    """Fuse neighbours, first come first served."""
+    """Fuse neighbours, first come first served; what an `add` reads later ends its group."""
     groups: list[Group] = []
+    ends = sorted({node.of + 1 for node in nodes if node.of is not None} | {len(nodes)})
     at = 0
     while at < len(nodes):
-        group = _group(nodes, at)
+        group = _group(nodes[: next(end for end in ends if end > at)], at)
         groups.append(group)
         at += len(group.nodes)
     return groups
@@ -88,7 +94,7 @@ def _group(nodes: Sequence[Node], at: int) -> Group:
 
 
 def _is_small_pool(node: Node) -> bool:
-    return isinstance(node.layer, layers.MaxPool) and node.layer.size == 2
+    return isinstance(node.layer, layers.MaxPool) and node.layer.sizes == (2, 2)
 
 
 def dropout_nodes(net: Net) -> list[int]:
@@ -108,6 +114,7 @@ class _Writer:
     def __init__(self, net: Net) -> None:
         self.net = net
         self.groups = group_layers(net.nodes)
+        self.tensor_of = {id(group.nodes[-1]): i + 1 for i, group in enumerate(self.groups)}
         self.weight_at = _offsets(net.parameters)
         self.buffer_at = _offsets(net.buffers)
         self.constants: list[str] = []
@@ -124,7 +131,7 @@ class _Writer:
                 "namespace golf {",
                 *self.constants,
                 _normal(self.net.input),
-                f"using GolfNet = Net<{self.net.num_params}, {self.first_trained}, Normal,",
+                f"using GolfNet = Net<{self.net.num_params}, {self.first_trained}, Pixels,",
                 ",\n".join(f"    {layer}" for layer in layers) + ">;",
                 "}",
                 "",
@@ -133,9 +140,9 @@ class _Writer:
 
     def _tensor(self, index: int) -> str:
         """Return the type of the tensor in front of group `index`."""
-        last = index == len(self.groups)
-        shape = self.groups[-1].output_shape if last else self.groups[index].node.input_shape
-        return _tensor(shape, 0 if last else self.groups[index].halo)
+        if index == len(self.groups):
+            return _tensor(self.groups[-1].output_shape)
+        return _tensor(self.groups[index].node.input_shape, self.groups[index].halo)
 
     def _layer(self, index: int, group: Group) -> str:
         node, layer = group.node, group.node.layer
@@ -144,8 +151,8 @@ class _Writer:
         deeper = "true" if index > self.first_trained else "false"
         if isinstance(layer, layers.Conv):
             depthwise = "true" if isinstance(layer, layers.Depthwise) else "false"
-            shape = f"{layer.kernel}, {layer.stride}, {depthwise}"
-            return f"Conv<{source}, {self._epilogue(group, out)}, {shape}, {where}, {deeper}>"
+            kernel = f"{_window(*layer.kernels, *layer.strides)}, {depthwise}"
+            return f"Conv<{source}, {self._epilogue(group, out)}, {kernel}, {where}, {deeper}>"
         if isinstance(layer, layers.BatchNorm):
             mean, variance = (
                 self.buffer_at[f"{node.name}.running_{name}"] for name in ("mean", "var")
@@ -158,9 +165,14 @@ class _Writer:
             return f"Dropout<{source}, {out}, {next(self.dropouts)}, {self._chance(layer.p)}>"
         if isinstance(layer, layers.GlobalAvgPool):
             return f"GlobalAvgPool<{source}, {out}>"
+        if isinstance(layer, layers.AvgPool):
+            return f"AvgPool<{source}, {out}, {_window(*layer.sizes)}>"
         if isinstance(layer, layers.MaxPool) and not group.pool:
-            return f"MaxPool<{source}, {out}, {layer.size}>"
-        return f"Apply<{source}, {self._epilogue(group, out)}>"
+            return f"MaxPool<{source}, {out}, {_window(*layer.sizes)}>"
+        if node.of is not None:
+            other = self.tensor_of[id(self.net.nodes[node.of])]
+            return f"Add<{source}, {self._tensor(other)}, {out}, {other}>"
+        return f"Apply<{source}, {self._epilogue(group, out)}, {deeper}>"
 
     def _weight(self, node: Node, tensor: str) -> int:
         return self.weight_at.get(f"{node.name}.{tensor}", -1)
@@ -175,9 +187,9 @@ class _Writer:
             return "Identity"
         if isinstance(node.layer, layers.LeakyReLU):
             return f"LeakyRelu<{self._constant(f'VALUE = {_float(node.layer.slope)}')}>"
-        if isinstance(node.layer, layers.PReLU):
-            return f"PRelu<{self._weight(node, 'weight')}>"
-        return "Relu"
+        if isinstance(node.layer, (layers.PReLU, layers.Scale)):
+            return f"{ACTIVATIONS[node.layer.kind]}<{self._weight(node, 'weight')}>"
+        return ACTIVATIONS[node.layer.kind]
 
     def _chance(self, p: float) -> str:
         """Dropout's probability: random words of 24 bits below the threshold are dropped."""
@@ -197,9 +209,12 @@ def _offsets(tensors: Sequence[layers.Parameter]) -> dict[str, int]:
     return {tensor.name: start for tensor, start in zip(tensors, starts, strict=True)}
 
 
-def _tensor(shape: Shape, halo: int = 0) -> str:
-    channels, height, width = (*shape, 1, 1)[:3]
-    return f"Tensor<{channels}, {height}, {width}, {halo}>"
+def _tensor(shape: Shape, halo: tuple[int, int] = (0, 0)) -> str:
+    return f"Tensor<{', '.join(map(str, (*(*shape, 1, 1)[:3], *halo)))}>"
+
+
+def _window(*sides: int) -> str:
+    return f"Window<{', '.join(map(str, sides))}>"
 
 
 def _normal(spec: InputSpec) -> str:
@@ -208,7 +223,7 @@ def _normal(spec: InputSpec) -> str:
         f"static INLINE constexpr float {name}(int c) {{ return {_chosen(values)}; }}"
         for name, values in (("mean", spec.mean), ("std", spec.std))
     ]
-    return f"struct Normal {{ {' '.join(members)} }};"
+    return f"struct Pixels {{ {' '.join(members)} }};"
 
 
 def _chosen(values: Sequence[float]) -> str:

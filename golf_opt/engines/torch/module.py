@@ -32,6 +32,24 @@ class CounterDropout(nn.Module):
         return x * keep / (1 - self.p)
 
 
+class ChannelScale(nn.Module):
+    """A learned factor for each channel of [n, channels, ...]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight.reshape(-1, *[1] * (x.dim() - 2))
+
+
+class Sum(nn.Module):
+    """The sum of two tensors of one shape."""
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        return x + other
+
+
 def _mix(word: Tensor) -> Tensor:
     """`rng.mix` on int64 tensors that hold 32-bit words."""
     mask = 0xFFFFFFFF
@@ -58,9 +76,9 @@ def _layer(node: Node, index: int) -> nn.Module:
             return nn.Conv2d(
                 channels,
                 node.output_shape[0],
-                layer.kernel,
-                layer.stride,
-                layer.pad,
+                layer.kernels,
+                layer.strides,
+                layer.pads,
                 groups=channels if depthwise else 1,
                 bias=layer.bias,
             )
@@ -75,12 +93,24 @@ def _layer(node: Node, index: int) -> nn.Module:
             return nn.LeakyReLU(layer.slope)
         case layers.PReLU():
             return nn.PReLU(channels)
+        case layers.GELU():
+            return nn.GELU()
+        case layers.HardSwish():
+            return nn.Hardswish()
+        case layers.Tanh():
+            return nn.Tanh()
+        case layers.Scale():
+            return ChannelScale(channels)
         case layers.MaxPool():
-            return nn.MaxPool2d(layer.size)
+            return nn.MaxPool2d(layer.sizes)
+        case layers.AvgPool():
+            return nn.AvgPool2d(layer.sizes)
         case layers.GlobalAvgPool():
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case layers.Dropout():
             return CounterDropout(layer.p, index)
+        case layers.Add():
+            return Sum()
     raise AssertionError(f"no torch module for {layer.kind}")
 
 
@@ -96,10 +126,14 @@ class TorchNet(nn.Module):
 
     def forward(self, x: Tensor, until: int | None = None) -> Tensor:
         """Return the output of the first `until` nodes, or of all."""
-        for node in self.net.nodes[:until]:
+        added = {node.of for node in self.net.nodes}
+        kept: dict[int | None, Tensor] = {}
+        for place, node in enumerate(self.net.nodes[:until]):
             if isinstance(node.layer, layers.Linear):
                 x = x.flatten(1)
-            x = self.layers[node.name](x)
+            x = self.layers[node.name](x, *[] if node.of is None else [kept[node.of]])
+            if place in added:
+                kept[place] = x
         return x
 
     def tensors(self) -> dict[str, Tensor]:

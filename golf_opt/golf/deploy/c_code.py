@@ -6,7 +6,7 @@ Every layer that has weights is one of two loops. `golf_conv` walks over all wei
 linear layer is a convolution whose kernel is as large as its input. `golf_sparse` walks over the
 non-zero weights and where in the input each belongs; a layer takes it where that is smaller, which
 is below two thirds of non-zero weights. Activations, pools and batch norm work in place, so the
-working memory is two buffers.
+working memory is two buffers, and one for each output that a sum reads later.
 """
 
 from __future__ import annotations
@@ -51,12 +51,17 @@ class _Writer:
         self._calls: list[str] = []
         self._buffer = 0  # that holds the layer's input: a or b
         self._sizes = [math.prod(net.input.shape), 1]
+        self._added = {node.of for node in net.nodes}
+        self._kept: dict[int, int] = {}  # floats of the nodes whose output a sum reads
         self._index_type, self._index_bytes = _index_type(net)
-        for node in net.nodes:
+        for place, node in enumerate(net.nodes):
             self._layer(node)
+            if place in self._added:
+                self._kept[place] = math.prod(node.output_shape)
+                self._call("golf_keep", self._in, self._kept[place], f"kept{place}")
 
     def header(self, about: Mapping[str, str]) -> str:
-        working = FLOAT_BYTES * sum(self._sizes)
+        working = FLOAT_BYTES * sum([*self._sizes, *self._kept.values()])
         memory = f"{self._bytes:,} bytes of constants, {working:,} bytes to work in"
         spec = self._net.input
         frame = templates("golf_opt.golf.deploy").get_template("net.h.j2")
@@ -66,6 +71,7 @@ class _Writer:
             helpers=self._helpers,
             index_type=self._index_type,
             sizes=self._sizes,
+            kept=self._kept,
             input=spec,
             pixels=math.prod(spec.shape),
             names=map(_string, spec.names),
@@ -88,7 +94,7 @@ class _Writer:
     def _layer(self, node: Node) -> None:
         """Add the calls of one layer."""
         layer, size = node.layer, int(np.prod(node.input_shape))
-        channels = node.input_shape[0]
+        channels, sides = node.input_shape[0], _sides(node)
         area = size // channels
         self._calls.append(
             f"/* {node.name}: {show_shape(node.input_shape)} -> {show_shape(node.output_shape)} */"
@@ -107,8 +113,15 @@ class _Writer:
             case layers.PReLU():
                 slopes = self._table(f"{node.name}_slope", self._tensor(node, "weight"))
                 self._call("golf_prelu", self._in, channels, area, slopes)
-            case layers.MaxPool():
-                self._call("golf_max_pool", self._in, channels, _side(node), layer.size)
+            case layers.GELU() | layers.HardSwish() | layers.Tanh():
+                self._call(f"golf_{layer.kind}", self._in, size)
+            case layers.Scale():
+                factors = self._table(f"{node.name}_scale", self._tensor(node, "weight"))
+                self._call("golf_scale", self._in, channels, area, factors)
+            case layers.MaxPool() | layers.AvgPool():
+                self._call(f"golf_{layer.kind}", self._in, channels, *sides, *layer.sizes)
+            case layers.Add():
+                self._call("golf_add", self._in, size, f"kept{node.of}")
             case layers.GlobalAvgPool():
                 self._call("golf_mean", self._in, channels, area)
             case layers.Dropout():
@@ -117,35 +130,40 @@ class _Writer:
                 raise AssertionError(f"no C for {layer.kind}")
 
     def _convolve(self, node: Node, layer: layers.Conv) -> None:
-        channels, side = node.input_shape[0], _side(node)
-        if layer.pad:
-            padded = side + 2 * layer.pad
-            self._call("golf_pad", self._in, channels, side, layer.pad, self._out)
-            self._swap(channels * padded**2)
-            side = padded
+        channels, sides, pads = node.input_shape[0], _sides(node), layer.pads
+        if any(pads):
+            self._call("golf_pad", self._in, channels, *sides, *pads, self._out)
+            sides = _padded(node)
+            self._swap(channels * math.prod(sides))
         depthwise = isinstance(layer, layers.Depthwise)
-        weight = self._tensor(node, "weight")
-        self._weighted(node, weight, channels, side, layer.kernel, layer.stride, depthwise)
+        self._weighted(node, self._tensor(node, "weight"), sides, layer.strides, depthwise)
 
     def _linear(self, node: Node) -> None:
         """A convolution whose kernel is as large as its input."""
-        channels, side = node.input_shape[0], _side(node)
-        weight = self._tensor(node, "weight").reshape(-1, channels, side, side)
-        self._weighted(node, weight, channels, side, kernel=side, stride=1, depthwise=False)
+        channels, sides = node.input_shape[0], _sides(node)
+        weight = self._tensor(node, "weight").reshape(-1, channels, *sides)
+        self._weighted(node, weight, sides, strides=(1, 1), depthwise=False)
 
     def _weighted(
         self,
         node: Node,
         weight: Array,
-        channels: int,
-        side: int,
-        kernel: int,
-        stride: int,
+        sides: tuple[int, int],
+        strides: tuple[int, int],
         depthwise: bool,
     ) -> None:
-        """Add a layer with weights [outputs, depth, kernel, kernel], dense or sparse."""
-        outputs = len(weight)
-        out_side = (side - kernel) // stride + 1
+        """Add a layer with weights [outputs, depth, height, width], dense or sparse.
+
+        Args:
+            node: the layer.
+            weight: its weights.
+            sides: height and width of its input, padding included.
+            strides: down and across.
+            depthwise: whether an output reads the channel of its own number alone.
+        """
+        outputs, kernels = len(weight), weight.shape[2:]
+        rest = zip(sides, kernels, strides, strict=True)
+        outs = [(side - kernel) // stride + 1 for side, kernel, stride in rest]
         bias = "0"
         if f"weights/{node.name}.bias" in self._tensors:
             bias = self._table(f"{node.name}_bias", self._tensor(node, "bias"))
@@ -154,20 +172,20 @@ class _Writer:
         sparse_bytes = nonzero * FLOAT_BYTES + indices * self._index_bytes
         if sparse_bytes < FLOAT_BYTES * weight.size:
             o, c, i, j = np.nonzero(weight)
-            at = ((o if depthwise else c) * side + i) * side + j
+            at = ((o if depthwise else c) * sides[0] + i) * sides[1] + j
             first = np.searchsorted(o, np.arange(outputs + 1))
             self._call(
-                "golf_sparse", self._in, side, self._out, outputs, out_side, stride,
+                "golf_sparse", self._in, sides[1], self._out, outputs, *outs, *strides,
                 self._table(f"{node.name}_weight", weight[o, c, i, j]),
                 self._table(f"{node.name}_at", at),
                 self._table(f"{node.name}_first", first), bias,
             )  # fmt: skip
         else:
             self._call(
-                "golf_conv", self._in, channels, side, self._out, outputs, kernel, stride,
-                int(depthwise), self._table(f"{node.name}_weight", weight), bias,
+                "golf_conv", self._in, node.input_shape[0], *sides, self._out, outputs, *kernels,
+                *strides, int(depthwise), self._table(f"{node.name}_weight", weight), bias,
             )  # fmt: skip
-        self._swap(outputs * out_side**2)
+        self._swap(outputs * math.prod(outs))
 
     def _batch_norm(self, node: Node, eps: float, area: int) -> None:
         weight, bias, mean, var = (
@@ -211,18 +229,22 @@ class _Writer:
 
 def _index_type(net: Net) -> tuple[str, int]:
     """Return the C type, and its bytes, of an offset into a layer's input or weights."""
-    inputs = [
-        math.prod(n.input_shape) * (1 + 2 * n.layer.pad / _side(n)) ** 2
-        for n in net.nodes
-        if isinstance(n.layer, layers.Conv)
-    ]
+    inputs = [n.input_shape[0] * math.prod(_padded(n)) for n in net.nodes]
     largest = max([math.prod(net.input.shape), *inputs, *(p.size for p in net.parameters)])
     return ("uint16_t", 2) if largest <= np.iinfo(np.uint16).max else ("uint32_t", 4)
 
 
-def _side(node: Node) -> int:
-    """Rows of a layer's input, which is always square; 1 where it is features."""
-    return node.input_shape[1] if len(node.input_shape) == 3 else 1
+def _sides(node: Node) -> tuple[int, int]:
+    """Height and width of a layer's input; 1 and 1 where it is features."""
+    _, height, width = (*node.input_shape, 1, 1)[:3]
+    return height, width
+
+
+def _padded(node: Node) -> tuple[int, int]:
+    """The same with the zeros that a convolution wants around it."""
+    down, across = node.layer.pads if isinstance(node.layer, layers.Conv) else (0, 0)
+    height, width = _sides(node)
+    return height + 2 * down, width + 2 * across
 
 
 def _float(value: float) -> str:

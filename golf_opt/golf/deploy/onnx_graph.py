@@ -6,6 +6,7 @@ so nobody has to know the mean and the standard deviation that a net was trained
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,6 +64,7 @@ class _Graph:
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
         self._last = INPUT
+        self._outputs: list[str] = []  # of the net's nodes
 
     def build(self) -> Any:
         self._add("Cast", to=TensorProto.FLOAT)
@@ -72,6 +74,7 @@ class _Graph:
             self._add(operator, self._constant(name, values.astype(np.float32)))
         for node in self._net.nodes:
             self._layer(node)
+            self._outputs.append(self._last)
         self._nodes[-1].output[0] = OUTPUT
         return helper.make_graph(
             self._nodes,
@@ -87,8 +90,8 @@ class _Graph:
             case layers.Conv():
                 groups = node.input_shape[0] if isinstance(layer, layers.Depthwise) else 1
                 self._add(
-                    "Conv", *self._weights(node), group=groups, kernel_shape=[layer.kernel] * 2,
-                    pads=[layer.pad] * 4, strides=[layer.stride] * 2,
+                    "Conv", *self._weights(node), group=groups, kernel_shape=layer.kernels,
+                    pads=[*layer.pads, *layer.pads], strides=layer.strides,
                 )  # fmt: skip
             case layers.Linear():
                 if len(node.input_shape) > 1:
@@ -103,13 +106,22 @@ class _Graph:
             case layers.LeakyReLU():
                 self._add("LeakyRelu", alpha=layer.slope)
             case layers.PReLU():
-                slopes = self._tensors[f"weights/{node.name}.weight"]
-                shape = (-1, *[1] * (len(node.input_shape) - 1))  # to broadcast over an image
-                shared = any(other.shared and other.name == node.name for other in self._net.nodes)
-                name = f"{node.name}.slope{len(shape)}" if shared else f"{node.name}.weight"
-                self._add("PRelu", self._constant(name, slopes.reshape(shape)))
+                self._add("PRelu", self._per_channel(node))
+            case layers.Scale():
+                self._add("Mul", self._per_channel(node))
+            case layers.HardSwish():
+                self._add("HardSwish")
+            case layers.Tanh():
+                self._add("Tanh")
+            case layers.GELU():
+                self._gelu()
             case layers.MaxPool():
-                self._add("MaxPool", kernel_shape=[layer.size] * 2, strides=[layer.size] * 2)
+                self._add("MaxPool", kernel_shape=layer.sizes, strides=layer.sizes)
+            case layers.AvgPool():
+                self._add("AveragePool", kernel_shape=layer.sizes, strides=layer.sizes)
+            case layers.Add():
+                assert node.of is not None
+                self._add("Add", self._outputs[node.of])
             case layers.GlobalAvgPool():
                 self._add("GlobalAveragePool")
                 self._add("Flatten")
@@ -117,6 +129,23 @@ class _Graph:
                 pass  # it does nothing outside of training
             case _:
                 raise AssertionError(f"no ONNX node for {layer.kind}")
+
+    def _gelu(self) -> None:
+        """x / 2 * (1 + erf(x / sqrt(2))); an operator of its own came later than OPSET."""
+        x = self._last
+        self._add("Mul", self._constant("sqrt_half", np.float32(math.sqrt(0.5))))
+        self._add("Erf")
+        self._add("Add", self._constant("one", np.float32(1)))
+        self._add("Mul", self._constant("half", np.float32(0.5)))
+        self._add("Mul", x)
+
+    def _per_channel(self, node: Node) -> str:
+        """Return a constant with a number for each channel, that broadcasts over an image."""
+        values = self._tensors[f"weights/{node.name}.weight"]
+        shape = (-1, *[1] * (len(node.input_shape) - 1))
+        shared = any(other.shared and other.name == node.name for other in self._net.nodes)
+        name = f"{node.name}.slope{len(shape)}" if shared else f"{node.name}.weight"
+        return self._constant(name, values.reshape(shape))
 
     def _weights(self, node: Node) -> list[str]:
         return [self._weight("weights", p.name) for p in node.parameters]
@@ -128,9 +157,9 @@ class _Graph:
         self._constants[name] = numpy_helper.from_array(np.asarray(values), name)
         return name
 
-    def _add(self, operator: str, *constants: str, **attributes: Any) -> None:
-        """Append an operator on the last output and some constants."""
+    def _add(self, operator: str, *others: str, **attributes: Any) -> None:
+        """Append an operator on the last output and others, or constants."""
         output = f"{operator.lower()}{len(self._nodes)}"
-        inputs = [self._last, *constants]
+        inputs = [self._last, *others]
         self._nodes.append(helper.make_node(operator, inputs, [output], output, **attributes))
         self._last = output

@@ -32,8 +32,8 @@ Value = Callable[[Tensor, Tensor, Tensor], Tensor]  # outputs, rows, units -> wh
 class LeakyGradient(nn.Module):
     """An activation whose gradient does not vanish below zero, so that a unit can be found.
 
-    The output is the activation's. Where it is constant below zero, as ReLU is and PReLU with a
-    slope that was pruned, the gradient there is LEAK.
+    The output is the activation's. Where it is constant below zero, as ReLU and hard-swish are and
+    PReLU with a slope that was pruned, the gradient there is LEAK.
     """
 
     def __init__(self, activation: nn.Module) -> None:
@@ -114,6 +114,6 @@ def _blur(images: Tensor) -> Tensor:
 def _climbable(net: Net, tensors: Mapping[str, npt.NDArray[Any]]) -> TorchNet:
     module = build_module(net, tensors).eval().requires_grad_(False)
     for name, layer in list(module.layers.items()):
-        if isinstance(layer, (nn.ReLU, nn.LeakyReLU, nn.PReLU)):
+        if isinstance(layer, (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.Hardswish)):
             module.layers[name] = LeakyGradient(layer)
     return module

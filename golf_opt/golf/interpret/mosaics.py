@@ -220,11 +220,13 @@ def filters(title: str, tiles: Array, rows: str, columns: str) -> bytes:
     `rows` and `columns` say what these are. Without a word for rows, the tiles are numbered on
     from row to row, and may end in NaN.
     """
-    down, wide, _, side = tiles.shape
-    gap = 0 if side == 1 else 1  # single numbers need none
-    tile = min(0.3 if side == 1 else 0.9, (WIDTH - 2.6) / wide, 18 / down)  # inches
+    down, wide, high, across = tiles.shape
+    single = high == across == 1
+    gap = 0 if single else 1  # single numbers need none
+    tall = high / across
+    tile = min(0.3 if single else 0.9, (WIDTH - 2.6) / wide, 18 / (down * tall))  # inches
     width = max(5.0, wide * tile + 2.6)
-    figure, (ax,) = _figure(max(1.3, down * tile) + 1.3, title, width=width)
+    figure, (ax,) = _figure(max(1.3, down * tile * tall) + 1.3, title, width=width)
     limit = _limit(tiles)
     labels = list(map(str, range(down))) if rows else _starts(down, wide)
     shown = show_mosaic(ax, tiles, labels, range(wide), gap, cmap=SIGNED, vmin=-limit, vmax=limit)

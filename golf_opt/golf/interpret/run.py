@@ -6,6 +6,7 @@ What is looked at is the split that the net was measured on: the test images, or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -362,12 +363,12 @@ def filters(net: Net, tensors: Tensors) -> Iterator[Picture]:
         if node.shared or not isinstance(node.layer, (layers.Conv, layers.Linear)):
             continue
         weights = tensors[f"weights/{node.name}.weight"]
-        side = node.input_shape[1] if len(node.input_shape) == 3 else 1
+        sides = node.input_shape[1:] or (1, 1)
         rows, columns = "output channel", "input channel"
         if isinstance(node.layer, layers.Linear):
-            weights = weights.reshape(len(weights), _inputs(node), side, side)
+            weights = weights.reshape(len(weights), _inputs(node), *sides)
             rows = "class" if node is net.nodes[-1] else "output"
-            columns = "input channel" if side > 1 else "input"
+            columns = "input channel" if math.prod(sides) > 1 else "input"
         size = show_shape(weights.shape)
         if _inputs(node) == 1:
             rows, columns = "", rows

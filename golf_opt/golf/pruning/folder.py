@@ -72,6 +72,8 @@ class Summary(_Part):
     """What prune.json says from the beginning."""
 
     arch: str
+    net: dict[str, Any] | None = None  # of before version 0.2, what `arch` names
+    input: dict[str, Any] | None = None
     source: str
     trial: int | None
     trained_with: dict[str, Any] | None

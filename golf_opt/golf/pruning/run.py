@@ -118,6 +118,8 @@ def _facts(trained: TrainedNet, options: PruneOptions, view: View, command: str)
     trial = None if trained.trial is None else trained.trial.number
     return {
         "arch": trained.net.name,
+        "net": trained.net.arch,
+        "input": trained.net.input.to_dict(),
         "source": trained.label,
         "trial": trial,
         "trained_with": trained.job and trained.job.candidate.to_dict(),

@@ -17,11 +17,11 @@ from optuna.trial import FrozenTrial
 from safetensors.numpy import save
 
 from golf_opt import __version__
+from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import RecordConfig
 from golf_opt.engines.base import Tensors
 from golf_opt.golf.confirmations import kept_results
-from golf_opt.golf.net_file import arch_of
 from golf_opt.golf.pruning.folder import PruningFolder
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.schema import CONFIG, LOG, SEEDS, WEIGHTS, Claim
@@ -29,9 +29,10 @@ from golf_opt.golf.source import find_trial, load_trained
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.connect import opened_storage
 from golf_opt.study.description import description_of, find_study
-from golf_opt.task.arch import Net
+from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import load
 from golf_opt.task.grammar import load_arch
+from golf_opt.task.inputs import InputSpec
 from golf_opt.utils.files import staged_folder
 from golf_opt.utils.processes import git_commit
 from golf_opt.utils.text import percent, show_params
@@ -115,7 +116,7 @@ def from_folder(config: RecordConfig, study: optuna.Study | None) -> Making:
             f"study is None, but must be the one that {summary['source']} is of: the record tells "
             "of all its trainings."
         )
-    net = load_arch(summary["arch"])
+    net = _net_of(summary)
     tensors, _ = read_weights(folder.weights, net)
     seeds: list[dict[str, Any]] = [{"source": summary["source"]}]
     before: list[str] = []
@@ -136,6 +137,14 @@ def from_folder(config: RecordConfig, study: optuna.Study | None) -> Making:
         [*before, *map(json.dumps, summary["log"])],
         pruned=True,
     )
+
+
+def _net_of(summary: Mapping[str, Any]) -> Net:
+    """Return the net that was pruned."""
+    if summary["net"] is None:
+        return load_arch(summary["arch"])
+    spec: InputSpec = check(InputSpec, summary["input"], "input")
+    return build_net(summary["net"], spec)
 
 
 def portable(made: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,7 +234,7 @@ def _write_files(config: RecordConfig, making: Making, part: Path, date: datetim
         "board": config.board,
         "date": date,
         "name": config.slug,
-        "net": arch_of(net),
+        "net": net.arch,
         "data": {"name": dataset.name, "md5": dataset.digest},
         "params": records.count_params(net, making.tensors),
         "splits": records.evaluate(net, making.tensors, dataset.view(making.rule)),

@@ -33,6 +33,7 @@ from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View
 from golf_opt.task.data import load as load_data
 from golf_opt.task.forward import check_tensors, logits, work_of
+from golf_opt.task.inputs import InputSpec
 from golf_opt.utils.files import read_regular
 from golf_opt.utils.text import one_line
 
@@ -60,9 +61,9 @@ class Record:
     def label(self) -> str:
         return f"{self.claim.board}/{self.folder.name}"
 
-    @property
-    def net(self) -> Net:
-        return build_net(self.claim.net.model_dump())
+    def net(self, spec: InputSpec) -> Net:
+        """Return the net for the data that it was made on."""
+        return build_net(self.claim.net.model_dump(), spec)
 
     @property
     def tensors(self) -> Tensors:
@@ -159,7 +160,7 @@ def faults(
             if found != digest:
                 yield f"{name} is not the file it was recorded with: its SHA-256 differs"
     data = claim.data
-    if (data.name, data.md5) != (dataset.name, dataset.digest):
+    if data.md5 != dataset.digest:
         yield f"it was made on {data.name} ({data.md5}), not on {dataset.name} ({dataset.digest})"
     yield from _faults_of_net(record, dataset, splits)
 
@@ -169,7 +170,7 @@ def _faults_of_net(
 ) -> Iterator[str]:
     claim = record.claim
     try:
-        net, tensors = record.net, record.tensors
+        net, tensors = record.net(dataset.input), record.tensors
         check_tensors(net, tensors)
     except UsageError as error:
         yield str(error)

@@ -90,6 +90,12 @@ def dataset(
     for split in (train, test):
         if not len(split):
             raise UsageError(f"data={name} has no {split.name} images.")
+    shapes = ["x".join(map(str, split.images.shape[1:])) for split in (train, test)]
+    if shapes[0] != shapes[1]:
+        raise UsageError(
+            f"data={name}: train images are {shapes[0]}, but test images {shapes[1]}; they must be "
+            "of one shape."
+        )
     classes = len(names) if names else int(max(train.labels.max(), test.labels.max())) + 1
     counts = np.bincount(train.labels, minlength=classes)
     if len(counts) > classes:

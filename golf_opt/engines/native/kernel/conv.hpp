@@ -12,7 +12,7 @@ namespace golf {
 
 constexpr int BAND_FLOATS = TEAM ? 3072 : 5120;  // 20 KiB: more than half of a first cache
 
-template <class In_, class Epi, int K, int S, bool DEPTHWISE, int WEIGHT, int BIAS,
+template <class In_, class Epi, class Kernel, bool DEPTHWISE, int WEIGHT, int BIAS,
           bool INPUT_GRADIENT>
 struct Conv {
     using In = In_;
@@ -22,10 +22,13 @@ struct Conv {
     // A normalisation right behind it can hand over its gradient, and take up its output, by rows.
     static constexpr bool BY_ROWS =
         !TEAM && !Epi::POOL && SAME<typename Epi::Act, Identity> && BIAS < 0;
-    static constexpr int PAD = In::HALO, CI = In::C, CO = Epi::Wide::C;
+    static constexpr int KH = Kernel::H, KW = Kernel::W, DOWN = Kernel::DOWN;
+    static constexpr int ACROSS = Kernel::ACROSS, ABOVE = In::ABOVE, BESIDE = In::BESIDE;
+    static constexpr bool POINT = KH == 1 && KW == 1, STRIDED = DOWN > 1 || ACROSS > 1;
+    static constexpr int CI = In::C, CO = Epi::Wide::C;
     static constexpr int SUMMED = DEPTHWISE ? 1 : CI;  // input channels behind one output channel
     // A vector spans neighbouring positions only where their inputs are neighbours too.
-    static constexpr int N = S == 1 ? WIDTH : IMAGES, P = N / IMAGES;
+    static constexpr int N = STRIDED ? IMAGES : WIDTH, P = N / IMAGES;
 
     // --- forward ---
     static constexpr int CB = DEPTHWISE ? 1 : shared_block<N>(CO, ACCUMULATORS / 4, Out::H);
@@ -66,23 +69,25 @@ struct Conv {
                 UNROLL for (int v = 0; v < COLUMNS; v++) acc[c][r][v] = start;
             }
         }
-        const float* from = in + In::at(DEPTHWISE ? c0 : 0, y * UNIT * S - PAD, x * UNIT * S - PAD);
-        const float* w = step.weights + WEIGHT + c0 * SUMMED * K * K;
+        const float* from = in + In::at(DEPTHWISE ? c0 : 0, y * UNIT * DOWN - ABOVE,
+                                        x * UNIT * ACROSS - BESIDE);
+        const float* w = step.weights + WEIGHT + c0 * SUMMED * KH * KW;
         for (int ci = 0; ci < SUMMED; ci++) {
-            for (int ky = 0; ky < K; ky++) {
-                each_block<K, (K > 8 ? 8 : K)>([&](int kx0, auto kxs) {
+            for (int ky = 0; ky < KH; ky++) {
+                each_block<KW, (KW > 8 ? 8 : KW)>([&](int kx0, auto kxs) {
                     UNROLL for (int j = 0; j < decltype(kxs)::value; j++) {
                         const int kx = kx0 + j;
                         Vec<N> value[ROWS][COLUMNS];
                         UNROLL for (int r = 0; r < ROWS; r++) {
                             UNROLL for (int v = 0; v < COLUMNS; v++) {
-                                value[r][v] = load<N>(from + In::at(ci, r * S + ky, v * P * S + kx) -
-                                                      In::at(0, 0, 0));
+                                value[r][v] =
+                                    load<N>(from + In::at(ci, r * DOWN + ky, v * P * ACROSS + kx) -
+                                            In::at(0, 0, 0));
                             }
                         }
                         UNROLL for (int c = 0; c < BLOCK; c++) {
                             const Vec<N> weight =
-                                broadcast<N>(w[((c * SUMMED + ci) * K + ky) * K + kx]);
+                                broadcast<N>(w[((c * SUMMED + ci) * KH + ky) * KW + kx]);
                             UNROLL for (int r = 0; r < ROWS; r++) {
                                 UNROLL for (int v = 0; v < COLUMNS; v++) {
                                     acc[c][r][v] += weight * value[r][v];
@@ -116,10 +121,10 @@ struct Conv {
     // --- backward ---
     // A band is [CO][BAND][PITCH] positions of the gradient before the activation, with zeros
     // around each row as far as the input's gradient reads.
-    static constexpr int LEFT = INPUT_GRADIENT ? larger(0, K - 1 - PAD) : 0;
+    static constexpr int LEFT = INPUT_GRADIENT ? larger(0, KW - 1 - BESIDE) : 0;
     static constexpr int WRITTEN = ceil_div(Epi::COLUMNS, 2 * P) * 2 * P;
     static constexpr int PITCH =
-        LEFT + (INPUT_GRADIENT ? larger(WRITTEN, In::W + PAD + P) : WRITTEN);
+        LEFT + (INPUT_GRADIENT ? larger(WRITTEN, In::W + BESIDE + P) : WRITTEN);
     static constexpr int BAND =  // even: a pool takes two rows
         smaller(ceil_div(Epi::ROWS, 2) * 2,
                 larger(2, BAND_FLOATS / (CO * PITCH * IMAGES) / 2 * 2));
@@ -149,7 +154,7 @@ struct Conv {
             Turns<N> turns;
             weight_gradient(turns, step, in, band + LEFT * IMAGES, y, rows);
             if constexpr (INPUT_GRADIENT) {
-                if constexpr (S == 1) {
+                if constexpr (!STRIDED) {
                     input_gradient(turns, step, band + LEFT * IMAGES, in_gradient, y, rows);
                 } else {
                     scatter_gradient(step, band + LEFT * IMAGES, in_gradient, y, rows);
@@ -160,20 +165,20 @@ struct Conv {
     }
 
     // Weights in registers: WC output channels x (WI input channels x WY x WX of the kernel).
-    static constexpr int WX = block_of(K, 8);
-    static constexpr int WC = DEPTHWISE ? 1 : block_of(CO, K == 1 ? 5 : larger(1, smaller(8, ACCUMULATORS / WX)));
+    static constexpr int WX = block_of(KW, 8);
+    static constexpr int WC = DEPTHWISE ? 1 : block_of(CO, POINT ? 5 : larger(1, smaller(8, ACCUMULATORS / WX)));
     static constexpr int WY =
-        shared_block<N>(K, larger(1, ACCUMULATORS / (WX * WC)),
-                        SPLITS * ceil_div(SUMMED, K == 1 ? SUMMED : 1) * ceil_div(CO, WC));
-    static constexpr int WI = K == 1 ? block_of(SUMMED, larger(1, smaller(8, ACCUMULATORS / WC))) : 1;
+        shared_block<N>(KH, larger(1, ACCUMULATORS / (WX * WC)),
+                        SPLITS * ceil_div(SUMMED, POINT ? SUMMED : 1) * ceil_div(CO, WC));
+    static constexpr int WI = POINT ? block_of(SUMMED, larger(1, smaller(8, ACCUMULATORS / WC))) : 1;
 
     // Each of SPLITS takes every SPLITS-th row.
     static INLINE void weight_gradient(Turns<N>& turns, const Step& step, const float* in,
                                        const float* band, int y, int rows) {
         each_block<CO, WC>([&](int c, auto cs) {
             each_block<SUMMED, WI>([&](int ci, auto cis) {
-                each_block<K, WY>([&](int ky, auto kys) {
-                    each_block<K, WX>([&](int kx, auto kxs) {
+                each_block<KH, WY>([&](int ky, auto kys) {
+                    each_block<KW, WX>([&](int kx, auto kxs) {
                         for (int split = 0; split < SPLITS; split++) {
                             if (!turns.next()) continue;
                             weight_block<decltype(cs)::value, decltype(cis)::value,
@@ -190,7 +195,7 @@ struct Conv {
     static INLINE void weight_block(const Step& step, const float* in, const float* band, int y,
                                     int rows, int split, int c0, int ci0, int ky0, int kx0) {
         const auto kept = [&](int c, int i, int ky, int kx) {
-            const int at = (((c0 + c) * SUMMED + ci0 + i) * K + ky0 + ky) * K + kx0 + kx;
+            const int at = (((c0 + c) * SUMMED + ci0 + i) * KH + ky0 + ky) * KW + kx0 + kx;
             return step.kept(WEIGHT + at, split);
         };
         Vec<N> acc[CS][CIS][KYS][KXS];
@@ -201,7 +206,7 @@ struct Conv {
             acc[c][i][ky][kx] = resume<N>(kept(c, i, ky, kx));
         const int first = DEPTHWISE ? c0 : ci0;
         for (int r = split; r < rows; r += SPLITS) {
-            const float* from = in + In::at(first, (y + r) * S + ky0 - PAD, kx0 - PAD);
+            const float* from = in + In::at(first, (y + r) * DOWN + ky0 - ABOVE, kx0 - BESIDE);
             const float* gradient = band + c0 * CHANNEL_FLOATS + r * ROW_FLOATS;
             for (int x = 0; x < Epi::COLUMNS; x += P) {
                 Vec<N> value[CIS][KYS][KXS];
@@ -209,7 +214,7 @@ struct Conv {
                 UNROLL for (int ky = 0; ky < KYS; ky++)
                 UNROLL for (int kx = 0; kx < KXS; kx++)
                     value[i][ky][kx] =
-                        load<N>(from + In::at(i, ky, x * S + kx) - In::at(0, 0, 0));
+                        load<N>(from + In::at(i, ky, x * ACROSS + kx) - In::at(0, 0, 0));
                 UNROLL for (int c = 0; c < CS; c++) {
                     const Vec<N> g = load<N>(gradient + c * CHANNEL_FLOATS + x * IMAGES);
                     UNROLL for (int i = 0; i < CIS; i++)
@@ -230,7 +235,7 @@ struct Conv {
 
     static INLINE void input_gradient(Turns<N>& turns, const Step& step, const float* band,
                                       float* in_gradient, int y, int rows) {
-        const int first = larger(0, y - PAD), end = smaller(In::H, y - PAD + rows + K - 1);
+        const int first = larger(0, y - ABOVE), end = smaller(In::H, y - ABOVE + rows + KH - 1);
         loop(end - first, [&](int i) {
             each_block<CI, XC>([&](int ci, auto cis) {
                 each_tile<N, In::W, XV>([&](int x, auto vectors, auto last) {
@@ -253,14 +258,14 @@ struct Conv {
         UNROLL for (int i = 0; i < CIS; i++) {
             acc[i][VECTORS - 1] = load_part<N, LAST * IMAGES>(in_gradient + at(i, VECTORS - 1));
         }
-        // Output row y + r reaches input row y + r + ky - PAD.
-        const int reach = iy + PAD - y;
-        for (int r = larger(0, reach - K + 1); r < smaller(rows, reach + 1); r++) {
-            const float* w = step.weights + WEIGHT + ci0 * K * K + (reach - r) * K;
+        // Output row y + r reaches input row y + r + ky - ABOVE.
+        const int reach = iy + ABOVE - y;
+        for (int r = larger(0, reach - KH + 1); r < smaller(rows, reach + 1); r++) {
+            const float* w = step.weights + WEIGHT + ci0 * KH * KW + (reach - r) * KW;
             const float* from = band + (DEPTHWISE ? ci0 * CHANNEL_FLOATS : 0) + r * ROW_FLOATS +
-                                (x + PAD) * IMAGES;
+                                (x + BESIDE) * IMAGES;
             for (int c = 0; c < (DEPTHWISE ? 1 : CO); c++) {
-                each_block<K, (K > 8 ? 8 : K)>([&](int kx0, auto kxs) {
+                each_block<KW, (KW > 8 ? 8 : KW)>([&](int kx0, auto kxs) {
                     UNROLL for (int j = 0; j < decltype(kxs)::value; j++) {
                         const int kx = kx0 + j;
                         Vec<N> g[VECTORS];
@@ -268,13 +273,13 @@ struct Conv {
                             g[v] = load<N>(from + (v * P - kx) * IMAGES);
                         }
                         UNROLL for (int i = 0; i < CIS; i++) {
-                            const Vec<N> weight = broadcast<N>(w[i * K * K + kx]);
+                            const Vec<N> weight = broadcast<N>(w[i * KH * KW + kx]);
                             UNROLL for (int v = 0; v < VECTORS; v++) acc[i][v] += weight * g[v];
                         }
                     }
                 });
                 from += CHANNEL_FLOATS;
-                w += SUMMED * K * K;
+                w += SUMMED * KH * KW;
             }
         }
         UNROLL for (int i = 0; i < CIS; i++) {
@@ -289,16 +294,16 @@ struct Conv {
         each<N>(CI, [&](int ci) {
             for (int c = DEPTHWISE ? ci : 0; c < (DEPTHWISE ? ci + 1 : CO); c++) {
                 const float* w =
-                    step.weights + WEIGHT + (c * SUMMED + (DEPTHWISE ? 0 : ci)) * K * K;
+                    step.weights + WEIGHT + (c * SUMMED + (DEPTHWISE ? 0 : ci)) * KH * KW;
                 for (int r = 0; r < rows; r++)
                 for (int x = 0; x < Epi::COLUMNS; x++) {
                     const Vec<N> g =
                         load<N>(band + c * CHANNEL_FLOATS + r * ROW_FLOATS + x * IMAGES);
-                    for (int ky = 0; ky < K; ky++)
-                    for (int kx = 0; kx < K; kx++) {
-                        const int iy = (y + r) * S + ky - PAD, ix = x * S + kx - PAD;
+                    for (int ky = 0; ky < KH; ky++)
+                    for (int kx = 0; kx < KW; kx++) {
+                        const int iy = (y + r) * DOWN + ky - ABOVE, ix = x * ACROSS + kx - BESIDE;
                         if (iy < 0 || iy >= In::H || ix < 0 || ix >= In::W) continue;
-                        add_to<N>(in_gradient + In::Compact::at(ci, iy, ix), w[ky * K + kx] * g);
+                        add_to<N>(in_gradient + In::Compact::at(ci, iy, ix), w[ky * KW + kx] * g);
                     }
                 }
             }

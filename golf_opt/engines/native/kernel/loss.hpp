@@ -1,26 +1,10 @@
 // Softmax cross-entropy with label smoothing, as torch.nn.CrossEntropyLoss, and its gradient.
 #pragma once
 
+#include "functions.hpp"
 #include "shapes.hpp"
 
 namespace golf {
-
-// e^x for x <= 0, to 2 units in the last place: 2^n * 2^f with f in [-0.5, 0.5] by its series.
-template <int N>
-INLINE Vec<N> exp_negative(Vec<N> x) {
-    Vec<N> t = x * 1.44269504f;
-    t = t < -126 ? broadcast<N>(-126) : t;
-    const Ints<N> n = to_int<N>(t - 0.5f);
-    const Vec<N> f = t - to_float<N>(n);
-    Vec<N> series = f * 1.52527338e-5f + 1.54035304e-4f;
-    series = series * f + 1.33335581e-3f;
-    series = series * f + 9.61812911e-3f;
-    series = series * f + 5.55041087e-2f;
-    series = series * f + 2.40226507e-1f;
-    series = series * f + 6.93147181e-1f;
-    series = series * f + 1.f;
-    return series * from_bits<N>((n + 127) << 23);
-}
 
 // Add the losses of one pass' images to the step's; `gradient` becomes that of the batch's mean
 // loss. Both tensors are [CLASSES][IMAGES]; label(i) is that of the pass' image i. The sum becomes

@@ -19,9 +19,17 @@ struct Batch {
     int ahead;              // images in `order` that are worth prefetching
 };
 
-// COUNT trained numbers; FIRST is the first layer that has any; Normal::mean(c) and Normal::std(c)
+// A layer that reads tensor OTHER besides the one in front of it; what others have there is -1.
+template <class In, class Other, class Out, int OTHER>
+struct Add;
+template <class Layer>
+constexpr int SECOND_INPUT = -1;
+template <class In, class Other, class Out, int OTHER>
+constexpr int SECOND_INPUT<Add<In, Other, Out, OTHER>> = OTHER;
+
+// COUNT trained numbers; FIRST is the first layer that has any; Pixels::mean(c) and Pixels::std(c)
 // normalise channel c of the images.
-template <int COUNT, int FIRST, class Normal, class... Layers>
+template <int COUNT, int FIRST, class Pixels, class... Layers>
 struct Net {
     static constexpr int N = sizeof...(Layers);
     template <int i>
@@ -39,6 +47,7 @@ struct Net {
     static constexpr int GRADIENT[] = {0, Layers::Out::Compact::FLOATS...};
     static constexpr int SAVED[] = {(Layers::SAVED + WIDTH - 1) / WIDTH * WIDTH...};
     static constexpr int STATE[] = {Layers::STATE...};
+    static constexpr int SECOND[] = {SECOND_INPUT<Layers>...};
 
     // In front: the gradients, the loss, and what they are summed up from.
     static constexpr long KEPT_AT = PADDED + larger(WIDTH, 16);
@@ -49,8 +58,18 @@ struct Net {
         return i;
     }
     static constexpr bool SEGMENTED = next_sync(0) < N;
-    // The gradient of tensor i waits for the other passes where a SYNC layer wrote tensor i.
-    static constexpr bool waits(int i) { return i > 0 && SYNC[i - 1]; }
+    // The gradient of tensor i waits for the other passes where a SYNC layer wrote tensor i, and
+    // where one lies between it and the other tensor of a sum that it is.
+    static constexpr bool waits(int i) {
+        return i > 0 && (SYNC[i - 1] || (SECOND[i - 1] >= 0 && next_sync(SECOND[i - 1]) < i));
+    }
+    // Whether a later sum reads tensor i too.
+    static constexpr bool is_added(int i) {
+        for (int second : SECOND) {
+            if (second == i) return true;
+        }
+        return false;
+    }
     // Nothing in front of the first trained layer wants one.
     static constexpr int gradient_floats(int i) { return i > FIRST ? GRADIENT[i] : 0; }
     static constexpr long activation_at(int i) {
@@ -199,7 +218,7 @@ struct Net {
     template <int LAST, int B>
     static constexpr bool by_rows() {
         if constexpr (B > LAST && B > FIRST)
-            return Layer<B - 1>::BY_ROWS;
+            return Layer<B - 1>::BY_ROWS && !is_added(B);
         else
             return false;
     }
@@ -229,6 +248,7 @@ struct Net {
                                           gradient<B + 1>(pass), saved<B>(pass), state<B>(), y,
                                           rows, to, Source::CHANNEL_FLOATS, Source::ROW_FLOATS);
                                   });
+            add_gradients<B - 1>(pass);
             backward_layers<B - 2, LAST>(pass);
         } else {
             if constexpr (B > FIRST) backward_layer<B>(pass);
@@ -239,8 +259,12 @@ struct Net {
     template <int A, int B>
     void forward_layers(int pass) {
         if constexpr (A < B) {
-            Layer<A>::forward(step, activation<A>(pass), activation<A + 1>(pass), saved<A>(pass),
-                              state<A>());
+            if constexpr (SECOND[A] >= 0)
+                Layer<A>::forward(activation<A>(pass), activation<SECOND[A]>(pass),
+                                  activation<A + 1>(pass));
+            else
+                Layer<A>::forward(step, activation<A>(pass), activation<A + 1>(pass),
+                                  saved<A>(pass), state<A>());
             forward_layers<A + 1, B>(pass);
         }
     }
@@ -255,6 +279,23 @@ struct Net {
     void backward_layer(int pass) {
         Layer<i>::backward(step, activation<i>(pass), activation<i + 1>(pass),
                            gradient<i + 1>(pass), gradient<i>(pass), saved<i>(pass), state<i>());
+        add_gradients<i>(pass);
+    }
+    // What later sums hand back to tensor i: the gradients of their own tensors, which nobody has
+    // written to since.
+    template <int i, int k = i>
+    void add_gradients(int pass) {
+        if constexpr (is_added(i) && i > FIRST && k < N) {
+            if constexpr (SECOND[k] == i) {
+                float* to = gradient<i>(pass);
+                const float* from = gradient<k + 1>(pass);
+                each<IMAGES>(Layer<i>::In::FEATURES, [&](int at) {
+                    add_to<IMAGES>(to + at * IMAGES, load<IMAGES>(from + at * IMAGES));
+                });
+                barrier();
+            }
+            add_gradients<i, k + 1>(pass);
+        }
     }
     template <int i>
     void backward_sum(int pass) {
@@ -289,11 +330,11 @@ struct Net {
                     const int first = 16 * chunk + 4 * word, pixel = WHOLE ? first : first + k;
                     if (PIXELS % 16 != 0 && pixel >= PIXELS) break;
                     const int c = Input::C == 1 ? 0 : pixel / AREA, rest = pixel - c * AREA;
-                    const float std = Normal::std(c), scale = 1 / (255 * std);
+                    const float std = Pixels::std(c), scale = 1 / (255 * std);
                     float* at = to + Input::at(c, rest / Input::W, rest % Input::W);
                     const Ints<IMAGES> byte = words[word] >> (8 * k) & 255;
                     store<IMAGES>(at + (WHOLE ? k : 0) * IMAGES,
-                                  to_float<IMAGES>(byte) * scale + -Normal::mean(c) / std);
+                                  to_float<IMAGES>(byte) * scale + -Pixels::mean(c) / std);
                 }
             }
         });

@@ -5,12 +5,13 @@
 
 namespace golf {
 
-// A tensor [C][H][W][IMAGES] with HALO zeros around each channel, so that a padded convolution
-// needs no case of its own at the border.
-template <int C_, int H_, int W_, int HALO_ = 0>
+// A tensor [C][H][W][IMAGES] with zeros around each channel, ABOVE rows of them above and below and
+// BESIDE columns on the left and on the right, so that a padded convolution needs no case of its own
+// at the border.
+template <int C_, int H_, int W_, int ABOVE_ = 0, int BESIDE_ = 0>
 struct Tensor {
-    static constexpr int C = C_, H = H_, W = W_, HALO = HALO_;
-    static constexpr int ROWS = H + 2 * HALO, PITCH = W + 2 * HALO;
+    static constexpr int C = C_, H = H_, W = W_, ABOVE = ABOVE_, BESIDE = BESIDE_;
+    static constexpr int ROWS = H + 2 * ABOVE, PITCH = W + 2 * BESIDE;
     static constexpr int FEATURES = C * H * W;
     // Floats, with room for a vector that starts at the last position.
     static constexpr int FLOATS = (C * ROWS * PITCH * IMAGES + 2 * WIDTH - 1) / WIDTH * WIDTH;
@@ -18,8 +19,14 @@ struct Tensor {
 
     // Offset of a position in floats; y and x may lie in the halo.
     static constexpr int at(int c, int y, int x) {
-        return ((c * ROWS + y + HALO) * PITCH + x + HALO) * IMAGES;
+        return ((c * ROWS + y + ABOVE) * PITCH + x + BESIDE) * IMAGES;
     }
+};
+
+// What a kernel or a pool sees, and how far it steps down and across.
+template <int H_, int W_, int DOWN_ = H_, int ACROSS_ = W_>
+struct Window {
+    static constexpr int H = H_, W = W_, AREA = H * W, DOWN = DOWN_, ACROSS = ACROSS_;
 };
 
 // What the layers of one trial share during a step. No globals: trials run side by side.

@@ -1,4 +1,4 @@
-// The layers that need no blocking: activation and 2x2 pool by themselves, other pools, global
+// The layers that need no blocking: activation and 2x2 pool by themselves, sums, other pools, global
 // average, dropout, linear. Those that mix positions take one at a time, IMAGES floats wide.
 #pragma once
 
@@ -8,7 +8,7 @@
 namespace golf {
 
 // An activation, a 2x2 max pool, or both.
-template <class In_, class Epi>
+template <class In_, class Epi, bool INPUT_GRADIENT>
 struct Apply {
     using In = In_;
     using Out = typename Epi::Out;
@@ -49,7 +49,7 @@ struct Apply {
                     Epi::template spread_channel<N, -1>(step, out, out_gradient, saved, c, y,
                                                         Epi::STEP, rows, ROW);
                 }
-                for (int r = 0; r < Epi::STEP && y + r < In::H; r++) {
+                for (int r = 0; INPUT_GRADIENT && r < Epi::STEP && y + r < In::H; r++) {
                     float* to = in_gradient + Flat::at(c, y + r, 0);
                     clear<N>(to, In::W * IMAGES);
                     if (reached) copy<N>(to, rows + r * ROW, Epi::COLUMNS * IMAGES);
@@ -60,8 +60,43 @@ struct Apply {
     }
 };
 
-// Max over SIZE x SIZE windows. Of equal values the first wins, as in PyTorch.
-template <class In_, class Out_, int SIZE>
+// What comes in plus tensor OTHER of the net. The way back hands its gradient on as it is; the net
+// adds it to that of the other tensor as well.
+template <class In_, class Other, class Out_, int OTHER>
+struct Add {
+    using In = In_;
+    using Out = Out_;
+    static constexpr bool SYNC = false, BY_ROWS = false;
+    static constexpr int SAVED = 0, STATE = 0, SCRATCH = 0, N = WIDTH;
+
+    static void forward(const float* in, const float* other, float* out) {
+        each<N>(Out::C * Out::H, [&](int i) {
+            const int c = i / Out::H, y = i % Out::H;
+            each_vector<N, Out::W>([&](int x, auto count) {
+                const Vec<N> v = load<N>(in + In::at(c, y, x)) + load<N>(other + Other::at(c, y, x));
+                store_some<N, decltype(count)::value * IMAGES>(out + Out::at(c, y, x), v);
+            });
+        });
+        barrier();
+    }
+
+    static void backward(const Step&, const float*, const float*, const float* out_gradient,
+                         float* in_gradient, float*, float*) {
+        each<IMAGES>(In::FEATURES, [&](int i) {
+            store<IMAGES>(in_gradient + i * IMAGES, load<IMAGES>(out_gradient + i * IMAGES));
+        });
+        barrier();
+    }
+};
+
+// Where position i of the window of output (y, x) lies in its input.
+template <class In, class Window>
+INLINE int seen(int c, int y, int x, int i) {
+    return In::at(c, y * Window::H + i / Window::W, x * Window::W + i % Window::W);
+}
+
+// Max over windows. Of equal values the first wins, as in PyTorch.
+template <class In_, class Out_, class Window>
 struct MaxPool {
     using In = In_;
     using Out = Out_;
@@ -73,10 +108,10 @@ struct MaxPool {
         each<N>(Out::C, [&](int c) {
             for (int y = 0; y < Out::H; y++)
             for (int x = 0; x < Out::W; x++) {
-                Vec<N> best = load<N>(in + In::at(c, y * SIZE, x * SIZE));
+                Vec<N> best = load<N>(in + seen<In, Window>(c, y, x, 0));
                 Ints<N> winner{};
-                for (int i = 1; i < SIZE * SIZE; i++) {
-                    const Vec<N> v = load<N>(in + In::at(c, y * SIZE + i / SIZE, x * SIZE + i % SIZE));
+                for (int i = 1; i < Window::AREA; i++) {
+                    const Vec<N> v = load<N>(in + seen<In, Window>(c, y, x, i));
                     const Ints<N> wins = v > best;
                     best = wins ? v : best;
                     winner = wins ? Ints<N>{} + i : winner;
@@ -97,10 +132,47 @@ struct MaxPool {
             for (int x = 0; x < Out::W; x++) {
                 const Ints<N> winner = load_ints<N>(saved + Flat::at(c, y, x));
                 const Vec<N> g = load<N>(out_gradient + Flat::at(c, y, x));
-                for (int i = 0; i < SIZE * SIZE; i++) {
-                    store<N>(in_gradient +
-                                 In::Compact::at(c, y * SIZE + i / SIZE, x * SIZE + i % SIZE),
+                for (int i = 0; i < Window::AREA; i++) {
+                    store<N>(in_gradient + seen<typename In::Compact, Window>(c, y, x, i),
                              winner == i ? g : Vec<N>{});
+                }
+            }
+        });
+        barrier();
+    }
+};
+
+// The mean over windows.
+template <class In_, class Out_, class Window>
+struct AvgPool {
+    using In = In_;
+    using Out = Out_;
+    static constexpr bool SYNC = false, BY_ROWS = false;
+    static constexpr int SAVED = 0, STATE = 0, SCRATCH = 0, N = IMAGES;
+
+    static void forward(const Step&, const float* in, float* out, float*, float*) {
+        each<N>(Out::C * Out::H, [&](int row) {
+            const int c = row / Out::H, y = row % Out::H;
+            for (int x = 0; x < Out::W; x++) {
+                Vec<N> total{};
+                for (int i = 0; i < Window::AREA; i++) total += load<N>(in + seen<In, Window>(c, y, x, i));
+                store<N>(out + Out::at(c, y, x), total * (1.f / Window::AREA));
+            }
+        });
+        barrier();
+    }
+
+    static void backward(const Step&, const float*, const float*, const float* out_gradient,
+                         float* in_gradient, float*, float*) {
+        using Flat = typename Out::Compact;
+        clear_all(in_gradient, In::Compact::FLOATS);
+        barrier();
+        each<N>(Out::C * Out::H, [&](int row) {
+            const int c = row / Out::H, y = row % Out::H;
+            for (int x = 0; x < Out::W; x++) {
+                const Vec<N> g = load<N>(out_gradient + Flat::at(c, y, x)) * (1.f / Window::AREA);
+                for (int i = 0; i < Window::AREA; i++) {
+                    store<N>(in_gradient + seen<typename In::Compact, Window>(c, y, x, i), g);
                 }
             }
         });
@@ -201,7 +273,7 @@ struct Linear {
     static constexpr int SAVED = 0, STATE = 0, SCRATCH = 0, N = IMAGES;
     static constexpr int J = In::FEATURES, O = Out::FEATURES, WIDE = block_of(O, ACCUMULATORS / 2);
     static constexpr int BLOCK = shared_block<N>(O, ACCUMULATORS / 2, 1);
-    static_assert(In::HALO == 0, "features lie side by side");
+    static_assert(In::ABOVE == 0 && In::BESIDE == 0, "features lie side by side");
 
     static void forward(const Step& step, const float* in, float* out, float*, float*) {
         Turns<N> turns;
