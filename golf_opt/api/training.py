@@ -112,7 +112,7 @@ def train(
     >>> trained = golf.train("c2-2", recipe, seeds=2, epochs=1, data="digits", say=None)
     >>> trained.accuracies.shape, trained.curves.shape
     ((2,), (2, 1))
-    >>> trained.mean == trained.accuracies.mean()
+    >>> bool(trained.mean == trained.accuracies.mean())
     True
     """
     named = {"arch": arch, "epochs": epochs, "data": data}

@@ -48,7 +48,7 @@ def read_net(path: Path) -> TrainedNet:
         raise UsageError(f"{path} holds no net that can be used: {error}") from error
     except gate.UNREADABLE as error:
         raise UsageError(
-            f"{path} does not say what net it is: {gate.reason(error)}; it must be a file that "
-            "golf.Net.save or golf-opt deploy format=safetensors wrote."
+            f"{path} does not say what net it is: {gate.reason(error)}; it must be a file of "
+            "golf.Net.save, or of a deployment as safetensors."
         ) from error
     return load_file(path, net)

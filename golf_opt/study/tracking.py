@@ -123,7 +123,7 @@ class Tracker(Callback):
         return Tracked(
             run.number,
             run.job.candidate.to_dict(),
-            {key: noted[key] for key in sorted(noted) if isinstance(noted[key], (str, int, float))},
+            {key: noted[key] for key in sorted(noted) if isinstance(noted[key], (str, int))},
             {result.epoch: metrics_of(result) for result in run.history},
             state,
             value,

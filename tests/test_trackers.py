@@ -1,0 +1,226 @@
+"""callbacks=mlflow, tensorboard, wandb: what trials report is read back from where they keep it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Ran, told
+
+import golf_opt as golf
+from golf_opt.study.callbacks import Callback, TrialRun
+from golf_opt.study.tracking import Metrics, Tracked, Tracker, Writer
+
+Golf = Callable[..., Ran]
+Process = Callable[..., subprocess.Popen[str]]
+STUDY = (
+    "study", "arch=c2-2", "data=digits", "epochs=2", "engine=torch", "sampler=random",
+    "space.batch_size=32", "study.name=s", "callbacks.progress.mode=plain",
+)  # fmt: skip
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "WANDB_MODE": "offline"}
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "cannot be written" not in out, out
+    return out
+
+
+def trials(folder: Path) -> list[golf.Trial]:
+    return golf.load("s", dir=str(folder / "studies")).all
+
+
+# --- the real ones
+
+
+def test_mlflow_keeps_a_run_for_each_trial(tmp_path: Path, golf_process: Process) -> None:
+    """Stopped in the middle, the trial goes on in its run: each epoch is there once."""
+    arguments = (*STUDY, "epochs=8", "trials=2", "engine.lanes=1", "callbacks=mlflow")
+    stopped = golf_process(*arguments, **QUIET)
+    assert stopped.stdout is not None
+    for line in stopped.stdout:
+        if line.startswith("trial    0"):
+            stopped.send_signal(signal.SIGINT)
+            break
+    stopped.communicate(timeout=200)
+    assert stopped.returncode == 130
+    finished(golf_process(*arguments, **QUIET))
+
+    code = (
+        "import json, sys; from mlflow import MlflowClient; c = MlflowClient(sys.argv[1]);"
+        "e = c.get_experiment_by_name('s');"
+        "print(json.dumps([[r.info.run_name, r.info.status, r.data.params, r.data.tags,"
+        " r.data.metrics, [[m.step, m.value] for m in"
+        " c.get_metric_history(r.info.run_id, 'accuracy')]]"
+        " for r in c.search_runs([e.experiment_id])]))"
+    )
+    read = subprocess.run(
+        [sys.executable, "-c", code, f"sqlite:///{tmp_path}/mlflow.db"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    runs = {name: rest for name, *rest in json.loads(read.stdout)}
+    kept = trials(tmp_path)
+    assert len(kept) == len(runs) == 2
+    for trial in kept:
+        status, params, tags, metrics, history = runs[f"trial {trial.number}"]
+        assert status == "FINISHED" and tags["state"] == "complete" == trial.state
+        assert params["lr"] == str(trial.params["lr"]) and params["batch_size"] == "32"
+        assert tags["seed"] == str(trial.seed) and tags["study"] == "s"
+        assert metrics["objective"] == trial.value
+        assert sorted(map(tuple, history)) == [*enumerate(trial.history, 1)]
+
+
+def test_tensorboard_has_a_folder_for_each_trial(tmp_path: Path, golf_process: Process) -> None:
+    """Written by a worker, too."""
+    begun = golf_process(*STUDY, "epochs=12", "trials=1", "engine.lanes=1")
+    assert begun.stdout is not None
+    assert any(line.startswith("s: ") for line in begun.stdout)
+    begun.send_signal(signal.SIGINT)
+    begun.communicate(timeout=200)
+    finished(golf_process("worker", "study=s", "engine=torch", "callbacks=tensorboard"))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (trial,) = trials(tmp_path)
+    events = EventAccumulator(str(tmp_path / "studies" / "tensorboard" / "s" / "trial-0000"))
+    events.Reload()
+    scalars = events.Scalars("accuracy")
+    assert [(event.step, event.value) for event in scalars] == [
+        (epoch, pytest.approx(value)) for epoch, value in enumerate(trial.history, 1)
+    ]
+    assert events.Scalars("objective")[0].value == pytest.approx(trial.value)
+    assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
+
+
+def test_wandb_offline(tmp_path: Path, golf_process: Process) -> None:
+    finished(golf_process(*STUDY, "trials=2", "callbacks=wandb", **QUIET))
+    files = [*(tmp_path / "studies" / "wandb").glob("offline-run-*/run-*.wandb")]
+    runs = dict(map(read_wandb, files))
+    kept = trials(tmp_path)
+    assert len(runs) == len(kept) == 2
+    for trial in kept:
+        config, history, summary = runs[f"trial {trial.number}"]
+        assert config["lr"] == trial.params["lr"] and config["seed"] == trial.seed
+        assert [row["accuracy"] for row in history] == [*trial.history]
+        assert [row["_step"] for row in history] == [1, 2]
+        assert summary["objective"] == trial.value
+
+
+def read_wandb(path: Path) -> tuple[str, tuple[dict[str, Any], list[dict[str, Any]], Any]]:
+    """A run's name, and its config, history and summary."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    def of(items: Any) -> dict[str, Any]:
+        return {item.key or item.nested_key[0]: json.loads(item.value_json) for item in items}
+
+    name, config, history, summary = "", {}, [], {}
+    for data in log_records(path.read_bytes()):
+        record = Record.FromString(data)
+        name = record.run.display_name or name
+        config |= of(record.run.config.update)
+        summary |= of(record.summary.update)
+        if record.WhichOneof("record_type") == "history":
+            history.append(of(record.history.item))
+    return name, (config, history, summary)
+
+
+def log_records(data: bytes) -> Iterator[bytes]:
+    """The records of a file of LevelDB's log format, in which one may be in parts; 7 bytes first."""
+    at, whole = 7, b""
+    while at + 7 <= len(data):
+        if (room := 32768 - at % 32768) < 7:
+            at += room
+            continue
+        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+        whole += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # the only part, or the last one
+            yield whole
+            whole = b""
+
+
+# --- behind the loop
+
+
+class Held(Tracker):
+    """Its writer waits until three trials are over, and keeps what it was told."""
+
+    name, package = "held", "json"
+    over = threading.Event()
+    told: list[tuple[str, int]]
+
+    def writer(self, study: str, study_id: str) -> Writer:
+        assert study == "s" and len(study_id) == 32
+        Held.told = []
+        return HeldWriter()
+
+
+class HeldWriter:
+    def begin(self, trial: Tracked) -> None:
+        assert Held.over.wait(60)
+        Held.told.append(("begin", trial.number))
+
+    def epoch(self, number: int, epoch: int, metrics: Metrics) -> None:
+        assert 0 <= metrics["accuracy"] <= 1
+        Held.told.append((f"epoch {epoch}", number))
+
+    def end(self, trial: Tracked) -> None:
+        Held.told.append((trial.state, trial.number))
+
+    def close(self) -> None:
+        Held.told.append(("close", -1))
+
+
+class Release(Callback):
+    def on_trial_finished(self, run: TrialRun) -> None:
+        if run.number == 2:
+            Held.over.set()
+
+
+def test_lanes_do_not_wait_for_the_writer(golf: Golf) -> None:
+    """It writes nothing before the third trial is over; at the study's end all is written."""
+    ran = golf(
+        *STUDY, "trials=3", "+callbacks.held._target_=test_trackers.Held",
+        "+callbacks.free._target_=test_trackers.Release",
+    )  # fmt: skip
+    assert ran.status == 0, ran.err
+    expected = [
+        (what, number) for number in range(3)
+        for what in ("begin", "epoch 1", "epoch 2", "complete")
+    ]  # fmt: skip
+    assert Held.told == [*expected, ("close", -1)]
+
+
+class Faulty(Tracker):
+    name, package = "faulty", "json"
+
+    def writer(self, study: str, study_id: str) -> Writer:
+        raise SystemExit("no\nserver")
+
+
+def test_an_error_of_theirs_costs_one_line(golf: Golf) -> None:
+    ran = golf(*STUDY, "trials=2", "+callbacks.x._target_=test_trackers.Faulty")
+    assert ran.status == 0, ran.err
+    told_ = [line for line in ran.out.splitlines() if line.startswith("faulty")]
+    assert told_ == ["faulty cannot be written, the study goes on: SystemExit: no server"]
+    assert "2 of 2 trials finished" in ran.out
+
+
+@pytest.mark.parametrize("name", ["mlflow", "tensorboard", "wandb"])
+def test_a_package_that_is_missing(
+    golf: Golf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)  # as where it is not installed
+    assert told(golf(*STUDY, f"callbacks={name}")) == (
+        f"callbacks={name} needs the package {name}, which is not installed: "
+        f"pip install 'golf-opt[{name}]'"
+    )
+    assert [*tmp_path.iterdir()] == []
