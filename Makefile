@@ -4,6 +4,7 @@ STUDY  ?= $(ARCH)
 TRIALS ?=
 EPOCHS ?=
 PART   ?=
+TASK   ?=
 ARGS   ?=
 MINUTES ?= 20
 PYTHON ?= python3
@@ -12,7 +13,7 @@ GOLF := .venv/bin/golf-opt
 SETUP := .venv/.installed
 MKDOCS := NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-.PHONY: help setup study worker demo dashboard test test-fast fuzz check docs reproduce records bench bench-storage clean
+.PHONY: help setup study worker demo task dashboard test test-fast fuzz check docs reproduce records bench bench-storage clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -42,6 +43,9 @@ demo: $(SETUP) ## Two small studies of bundled digits, a minute or two, then the
 	@$(GOLF) study arch=c3-4-4 data=digits trials=12 epochs=12 dir=studies/demo $(filter-out dashboard.%,$(ARGS))
 	@$(GOLF) dashboard dir=studies/demo $(filter dashboard.% dir=% storage% data.root=%,$(ARGS))
 
+task: $(SETUP) ## One of four tasks from its data to C: TASK=mnist, digits8, photos or signals
+	@.venv/bin/python docs/examples/tasks.py $(TASK)
+
 dashboard: $(SETUP) ## Browse the studies at http://127.0.0.1:8080/
 	@$(GOLF) dashboard $(ARGS)
 
@@ -64,6 +68,7 @@ docs: $(SETUP) ## Write the generated parts of docs/, and build the site in site
 	@.venv/bin/python docs/scripts/configuration.py --write
 	@.venv/bin/python docs/scripts/layers.py --write
 	@.venv/bin/python docs/scripts/packages.py --write
+	@.venv/bin/python docs/scripts/tasks.py --write
 	@.venv/bin/python -m bench.readme --write
 	@.venv/bin/python -m golf_opt.golf.records.table --write
 	@$(MKDOCS)

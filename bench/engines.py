@@ -1,10 +1,11 @@
 """Images per second of one core: the native engine, its peers, and the core's limit.
 
-    python -m bench.engines [--quick]
+    python -m bench.engines [--quick] [--data FILE --net NAME]
 
 Same net, weights, batch size and data; one core for everybody. The contestants take turns, and a
 figure is the median over the turns. Peers run for a share of an epoch. Compile times are kept out
-by a warm-up. MNIST is read from $GOLF_DATA (default data/).
+by a warm-up. MNIST is read from $GOLF_DATA (default data/). With other data, `data=` of golf-opt,
+one net is held against eager PyTorch alone.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Native:
 
     def __init__(self, net: Net, train: Split, batch_size: int) -> None:
         one = train.take("one", train.labels[:1].astype("int64") * 0)
-        self.engine = NativeEngine(View("bench", "test", train, one, one, digest=""), lanes=1)
+        view = View("bench", "test", train, one, one, digest="", input=net.input)
+        self.engine = NativeEngine(view, lanes=1)
         self.job = Job(net, Candidate(batch_size, 1e-3), 0, 1)
         self.images = len(train)
 
@@ -163,18 +165,22 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="c4-5-4 against eager only, 3 turns")
-    quick = parser.parse_args().quick
+    parser.add_argument("--data", default="mnist", help="of golf-opt")
+    parser.add_argument("--net", help="one net instead of those of the benchmark")
+    asked = parser.parse_args()
+    quick = asked.quick or asked.data != "mnist"
     console = Console(width=120)
     about = machine()
     core = max(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})  # one core for everybody
     torch.set_num_threads(1)
     root = Path(os.environ.get("GOLF_DATA", "data"))
-    train = data.load(DataConfig("mnist", root)).train
+    found = data.load(DataConfig(asked.data, root))
+    train = found.train
     peak = peak_gflops()
     rows: list[dict[str, Any]] = []
-    for name in NETS[:1] if quick else NETS:
-        net = load_arch(name)
+    for name in [asked.net] if asked.net else NETS[:1] if quick else NETS:
+        net = load_arch(name, found.input)
         for batch_size in BATCH_SIZES:
             limits = [peak()]
             rates = measure(contestants(net, train, batch_size, quick), 3 if quick else TURNS)
@@ -195,6 +201,8 @@ def main() -> None:
             console.print(f"{name} batch {batch_size}: {rows[-1]['ratio']:.1f} times eager")
     console.print(table_of(rows))
     suffix = "-quick" if quick else ""
+    if asked.data != "mnist":
+        suffix = f"-{slug(Path(asked.data).stem)}"
     path = save(f"engines{suffix}", {"machine": about, "rows": rows})
     if not quick:
         plot(rows, PICTURES / f"engines-{slug(about['cpu'])}.png")

@@ -117,7 +117,7 @@ def test_c_gives_the_scores_of_the_net(
     digits, scores = run_c(tmp_path, exported(TrainedNet("x", of, tensors), "c"), images)
     expected = logits(of, tensors, images, np.float64)
     np.testing.assert_allclose(scores, expected, atol=1e-4)
-    np.testing.assert_array_equal(digits, scores.argmax(axis=1))
+    np.testing.assert_array_equal(digits, expected.argmax(axis=1))
 
 
 @every_net

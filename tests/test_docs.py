@@ -55,7 +55,7 @@ QUICK = ("data=digits", "epochs=1", "trials=1", "engine=torch", "space.batch_siz
 # make as the pages have it, with this interpreter in place of .venv
 MAKE = ("SETUP=", f"GOLF={sys.executable} -m golf_opt")
 TARGETS = (
-    "setup", "study", "demo", "dashboard", "test", "test-fast", "check", "docs", "bench",
+    "setup", "study", "demo", "task", "dashboard", "test", "test-fast", "check", "docs", "bench",
     "bench-storage", "reproduce", "records",
 )  # fmt: skip
 
@@ -306,10 +306,24 @@ def test_examples_of_extending(
     if command.startswith("PYTHONPATH=. "):
         monkeypatch.syspath_prepend(tmp_path)
     words = shlex.split(command.removeprefix("PYTHONPATH=. "))[1:]
-    small = ["data=digits", "epochs=1", "engine=torch"] if words[0] == "study" else []
-    ran = golf(*words, *small)
+    small = ["data=digits", "epochs=1"]
+    if "study=odd" in words:
+        (begin,) = [c for c in EXAMPLES if "study.name=odd" in c]
+        assert golf(*shlex.split(begin)[1:], *small).status == 0
+    engine = "engine=auto" if "my_nets" in command else "engine=torch"
+    ran = golf(*words, *([*small, engine] if words[0] == "study" else []))
     assert ran.status == 0, ran.err
-    assert "2 of 2 trials finished" in ran.out or words[0] == "arch"
+    if words[0] in ("study", "worker"):
+        assert "2 of 2 trials finished" in ran.out
+    said = PAGES[EXTENDING].split(f"$ {command}\n")[1].splitlines()[0]
+    if said.startswith(("my_nets", "engine=")) and compiler() is not None:
+        assert said in ran.out.splitlines()
+
+
+def test_the_nets_of_extending_are_the_file() -> None:
+    """Which `make check` has mypy look at."""
+    example = ROOT / "docs" / "examples" / "my_nets.py"
+    assert files_of(EXTENDING)["my_nets.py"] == example.read_text()
 
 
 @pytest.mark.slow
@@ -365,7 +379,8 @@ def test_every_verb_has_a_table_of_keys() -> None:
 
 
 def test_the_kinds_of_layers_are_those_of_the_code() -> None:
-    layers = script("layers")
+    layers, tasks = script("layers"), script("tasks")
+    assert between(PAGES["docs/data.md"], tasks.BEGIN, tasks.END) == tasks.table()
     table = between(PAGES[EXTENDING], layers.BEGIN, layers.END)
     assert table == layers.kinds_in_markdown()
     for kind in [*KINDS, "reuse"]:

@@ -13,7 +13,8 @@ from conftest import RESIDUAL
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from golf_opt.engines import base
+from golf_opt.config.schema import EngineConfig
+from golf_opt.engines import base, create_engine
 from golf_opt.engines.native import NativeEngine, compiler, engine, library, unsupported
 from golf_opt.engines.native.codegen import dropout_nodes, generate, group_layers
 from golf_opt.engines.torch import TorchEngine, build_module
@@ -494,3 +495,15 @@ def test_what_native_cannot_do_is_named() -> None:
 
 def test_derived_keys_match_the_generator() -> None:
     assert rng.derive(1, "dropout", 2, 3) == base.dropout_key(1, 2, 3)
+
+
+def test_what_is_too_large_falls_back_in_a_line() -> None:
+    spec = InputSpec((4, 96, 96), 256, (0.5,) * 4, (0.2,) * 4)
+    view, said = snapshot_of(4, spec=spec), list[str]()
+    net = net_of([CLASSES], spec)
+    engine = create_engine(EngineConfig("auto", "cpu", 1, 1), view, net, said.append)
+    assert engine.name == "torch" and said == [
+        "engine=auto takes torch: engine is 'native', but must be 'torch' here: test has 9,437,440 "
+        "parameters, but native does up to 1,048,576."
+    ]
+    assert 0 <= engine.evaluate(net, base.initial_weights(net, 0), view.test) <= 1

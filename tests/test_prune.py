@@ -32,8 +32,10 @@ from golf_opt.golf.pruning.ranking import by_magnitude, by_saliency, in_scope
 from golf_opt.golf.pruning.search import Evaluator, PruningState, allowed_errors, flatten
 from golf_opt.golf.pruning.weight_pruner import PruningResult, WeightPruner
 from golf_opt.golf.weights import read_weights
-from golf_opt.task.arch import Net
+from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import View
+from golf_opt.task.forward import logits
+from golf_opt.task.inputs import InputSpec
 from golf_opt.task.recipe import Candidate
 
 native = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
@@ -431,6 +433,25 @@ def test_a_channel_that_a_sum_reads_lives_on(small_view: View) -> None:
     small, cut = shrink(which, folded)
     assert [node.output_shape[0] for node in small.nodes] == [5, 5, 5, 5, 5, 5, 5, 5, 5, 10]
     same_scores(small_view, (which, tensors), (small, cut))
+
+
+def test_the_channels_of_an_image_stay() -> None:
+    spec = InputSpec((3, 12, 20), 4, (0.4, 0.5, 0.6), (0.2, 0.3, 0.2))
+    rows = [
+        {"kind": "scale"},
+        {"kind": "conv", "channels": 5, "kernel": [3, 5]},
+        {"kind": "tanh"},
+        {"kind": "linear", "features": 4},
+    ]
+    which = build_net({"name": "colour", "layers": rows}, spec)
+    tensors = random_tensors(which)
+    tensors["weights/conv1.weight"][:, 1] = 0  # green is never looked at
+    tensors["weights/conv1.weight"][3] = 0
+    small, cut = shrink(which, fold(which, tensors))
+    assert [node.output_shape[0] for node in small.nodes] == [3, 4, 4, 4]
+    images = np.random.default_rng(0).integers(0, 256, (9, 3, 12, 20), dtype=np.uint8)
+    expected = logits(which, tensors, images, np.float64)
+    np.testing.assert_allclose(logits(small, cut, images, np.float64), expected, atol=1e-5)
 
 
 def test_a_shared_tensor_is_left_alone() -> None:

@@ -133,7 +133,7 @@ def read_wandb(path: Path) -> tuple[str, tuple[dict[str, Any], list[dict[str, An
 
 
 def log_records(data: bytes) -> Iterator[bytes]:
-    """The records of a file of LevelDB's log format, in which one may be in parts; 7 bytes first."""
+    """The records of a log as LevelDB writes it, where one may be in parts; 7 bytes come first."""
     at, whole = 7, b""
     while at + 7 <= len(data):
         if (room := 32768 - at % 32768) < 7:

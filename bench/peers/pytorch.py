@@ -71,6 +71,7 @@ class Eager:
     fused, capturable = True, False
 
     def __init__(self, net: Net, train: Split, batch_size: int, device: str = "cpu") -> None:
+        self.input = net.input
         self.images, self.labels = self._load(train, device)
         self.order = torch.from_numpy(data_order(0, 0, len(train))).to(device)
         self.batch_size = batch_size
@@ -86,7 +87,11 @@ class Eager:
 
     def _load(self, train: Split, device: str) -> tuple[Tensor, Tensor]:
         images, labels = resident(train, device)
-        return (images.float() / 255 - MEAN) / STD, labels
+        mean, std = (
+            torch.tensor(values, device=device).reshape(-1, 1, 1)
+            for values in (self.input.mean, self.input.std)
+        )
+        return (images.float() / 255 - mean) / std, labels
 
     def _gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
         return self.images.index_select(0, index), self.labels[index]

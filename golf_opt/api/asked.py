@@ -7,7 +7,7 @@ into a mapping: `space="wide"`, `space={"lr": {"high": 0.1}}`, `**{"study.name":
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,10 +23,12 @@ from golf_opt.config.comments import groups
 from golf_opt.config.errors import UsageError, short
 from golf_opt.config.schema import DataConfig
 from golf_opt.storage.url import take_password
+from golf_opt.task.modules.resolve import parse_target
 from golf_opt.utils.live import Say
 from golf_opt.utils.text import one_line
 
 Kind = TypeVar("Kind")
+Arch = str | Path | Mapping[str, Any] | Callable[[tuple[int, int, int], int], Any]
 LONGEST_CHOICE = 200  # characters
 
 
@@ -66,11 +68,36 @@ def speaker(say: Say | None) -> Say:
 def given_of(named: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was given: of the keywords with a name, those that are not None."""
     given = {key: value for key, value in named.items() if value is not None} | dict(overrides)
+    if callable(given.get("arch")):
+        given["arch"] = _target(given["arch"])
     storage = given.get("storage")
     if isinstance(storage, (str, Path)) and re.match(r"\w[\w+.-]*:", str(storage)):
         del given["storage"]
         given["storage.url"] = str(storage)
     return given
+
+
+def module_of(arch: Arch) -> Mapping[str, Any]:
+    """Return `{name, module}` of a class or function of the user's, or of its name.
+
+    Raises:
+        UsageError: it is no such thing.
+    """
+    found = parse_target(_target(arch) if callable(arch) else str(arch))
+    if found is None:
+        raise UsageError(f"arch is {short(arch)}, but must be a class or its name, my_nets:Tiny.")
+    return found
+
+
+def _target(made_by: Any) -> str:
+    """Return the name by which a class or function is imported again."""
+    name = getattr(made_by, "__qualname__", "")
+    if not name.isidentifier():
+        raise UsageError(
+            f"arch is {short(made_by)}, but must be a class or function of a module's own, so that "
+            "a worker can be given the same."
+        )
+    return f"{made_by.__module__}:{name}"
 
 
 def configured(kind: type[Kind], verb: str, given: Mapping[str, Any]) -> Kind:

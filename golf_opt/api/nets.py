@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.api.asked import asking, data_config, given_of
+from golf_opt.api.asked import Arch, asking, data_config, given_of, module_of
 from golf_opt.api.shown import table, titled
 from golf_opt.config.errors import UsageError, short
 from golf_opt.config.schema import DataConfig
@@ -21,6 +21,7 @@ from golf_opt.golf.source import TrainedNet, load_data
 from golf_opt.task import forward
 from golf_opt.task.inputs import InputSpec
 from golf_opt.task.layers import show_shape
+from golf_opt.task.modules.resolve import provide
 from golf_opt.utils.files import replace_file
 from golf_opt.utils.text import percent
 
@@ -195,15 +196,22 @@ class Net:
         return titled(head, table(("layer", "output", "parameters"), rows))
 
 
-def load_net(path: str | Path) -> Net:
+def load_net(path: str | Path, arch: Arch | None = None) -> Net:
     """Return a net that `Net.save`, or `golf-opt deploy format=safetensors`, wrote.
+
+    Args:
+        path: of the file.
+        arch: of a net that is a module of yours: that module, which no file names to us.
 
     Raises:
         UsageError: the file cannot be read, or is no such file.
     """
     if (wrong := wrong_path(path)) is not None:
         raise UsageError(f"path is {str(path)!r}, but must be {wrong}")
-    return Net(read_net(Path(path)))
+    trained = read_net(Path(path))
+    if arch is not None:
+        provide(module_of(arch), trained.net, str(path))
+    return Net(trained)
 
 
 def write(path: str | Path, data: bytes) -> Path:

@@ -14,7 +14,7 @@ import optuna
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from golf_opt.api.asked import asking, configured, given_of, speaker
+from golf_opt.api.asked import Arch, asking, configured, given_of, module_of, speaker
 from golf_opt.api.nets import Net
 from golf_opt.api.shown import Plot, table, titled
 from golf_opt.config import command
@@ -32,6 +32,7 @@ from golf_opt.study.description import (
     snapshot_of,
 )
 from golf_opt.study.run import run_study
+from golf_opt.task.modules.resolve import provide
 from golf_opt.utils.live import Say, tell
 from golf_opt.utils.text import count, percent, show_params
 from golf_opt.utils.trials import attribute, best_trial, best_trials, counts
@@ -200,7 +201,7 @@ class Study:
 
 
 def study(
-    arch: str | Mapping[str, Any] | None = None,
+    arch: Arch | None = None,
     trials: int | None = None,
     *,
     epochs: int | None = None,
@@ -217,7 +218,9 @@ def study(
     the same call goes on.
 
     Args:
-        arch: a name such as `c4-5-4` or `c4-5-4-prelu`, or a mapping of name and layers.
+        arch: a name such as `c4-5-4` or `c4-5-4-prelu`, a mapping of name and layers, or a class or
+            function of yours that gives a torch module for (shape, classes), itself or by its
+            name, as `my_nets:Tiny`.
         trials: the total; a study that has as many is only opened.
         epochs: of each trial.
         data: auto, mnist, fashion, digits, or the path of your own.
@@ -256,12 +259,19 @@ def study(
     return Study(ran.study, place)
 
 
-def load(name: str, storage: str | Path | None = None, **overrides: Any) -> Study:
+def load(
+    name: str,
+    storage: str | Path | None = None,
+    *,
+    arch: Arch | None = None,
+    **overrides: Any,
+) -> Study:
     """Open a study that is there already; nothing is written.
 
     Args:
         name: of the study, as `golf-opt ls` lists them.
         storage: as `golf.study` has it.
+        arch: of a study whose net is a module of yours: that module, which no database names to us.
         **overrides: such as `dir="elsewhere"`.
 
     Raises:
@@ -272,7 +282,10 @@ def load(name: str, storage: str | Path | None = None, **overrides: Any) -> Stud
         config = configured(ReportConfig, "report", given)
         place = Place.of(config)
         with place.opened() as opened:
-            return Study(find_study(opened, config.study).study_name, place)
+            found = find_study(opened, config.study)
+            if arch is not None:
+                provide(module_of(arch), description_of(found).net, f"study {found.study_name!r}")
+            return Study(found.study_name, place)
 
 
 def _trial(trial: FrozenTrial) -> Trial:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.api.asked import asking, configured, given_of, speaker
+from golf_opt.api.asked import Arch, asking, configured, given_of, speaker
 from golf_opt.api.nets import Net
 from golf_opt.api.shown import table, titled
 from golf_opt.config import CONF_DIR, load_yaml, types
@@ -28,6 +28,7 @@ from golf_opt.study.run import load_view
 from golf_opt.study.space import Space
 from golf_opt.task import rng
 from golf_opt.task.arch import build_net
+from golf_opt.task.modules.resolve import resolve
 from golf_opt.task.recipe import Candidate
 from golf_opt.utils.live import Say, tell
 from golf_opt.utils.signals import stop_on_signals
@@ -81,7 +82,7 @@ class Training:
 
 
 def train(
-    arch: str | Mapping[str, Any],
+    arch: Arch,
     recipe: str | Mapping[str, Any],
     seeds: int | Sequence[int] = 24,
     *,
@@ -95,7 +96,7 @@ def train(
     Ctrl-C ends it; the seeds that are trained by then are returned.
 
     Args:
-        arch: a name such as `c4-5-4`, or a mapping of name and layers.
+        arch: as `golf.study` has it.
         recipe: the name of a point of conf/points, as `article`, or a mapping such as
             `{"batch_size": 14, "lr": 8e-4}`, with any of a space's parameters.
         seeds: how many, or which.
@@ -154,7 +155,7 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
 def _train(config: StudyConfig, candidate: Candidate, seeds: Sequence[int], say: Say) -> Training:
     space = Space({}, candidate.to_dict())
     view = load_view(config.data, config.protocol, space, say)
-    net = build_net(config.arch, view.input)
+    net = build_net(resolve(config.arch, view.input, say), view.input)
     runs = [Run(seed, Job(net, candidate, seed, config.epochs)) for seed in seeds]
     say(
         f"{net.name}: {net.num_params:,} parameters, {view.dataset}, {count(len(seeds), 'seed')}, "

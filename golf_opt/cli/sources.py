@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from golf_opt.config import CONF_DIR, load_yaml, yaml_file
 from golf_opt.config.errors import UsageError
 from golf_opt.task.grammar import parse_grammar, read_arch
+from golf_opt.task.modules.resolve import parse_target
 
 
 def register() -> None:
@@ -72,13 +73,22 @@ def _data(name: str) -> Mapping[str, Any] | None:
     return {**load_yaml(CONF_DIR / "data" / "auto.yaml"), "name": name} if is_path else None
 
 
-CHOICES: Mapping[str, Choice] = {"arch": parse_grammar, "data": _data}
+def _arch(name: str) -> Mapping[str, Any] | None:
+    """Return the architecture that a file, a name of the grammar, or a class of the user's is."""
+    path = Path(f"{name.removesuffix('.yaml')}.yaml")  # Hydra takes the ending off
+    if "/" in name and path.is_file():
+        return read_arch(path)
+    return parse_grammar(name) or parse_target(name)
+
+
+CHOICES: Mapping[str, Choice] = {"arch": _arch, "data": _data}
 
 
 class GrammarSource(ConfigSource):
-    """Lets Hydra compose `arch=c4-5-4` or `data=photos/` although there is no file of that name.
+    """Lets Hydra compose `arch=c4-5-4`, `arch=my_nets:Tiny` or `data=photos/` without such files.
 
     A source of configs, `arch://grammar`; CHOICES says what a name stands for in each group.
+    Nothing is imported here.
     """
 
     @staticmethod

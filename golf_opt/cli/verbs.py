@@ -18,9 +18,13 @@ from omegaconf.errors import OmegaConfBaseException
 from golf_opt.config import schema
 from golf_opt.config.check import load
 from golf_opt.config.reproduce import ReproduceConfig
+from golf_opt.task.arch import Net, build_net
 from golf_opt.task.grammar import load_arch, presets
+from golf_opt.task.inputs import MNIST
 from golf_opt.task.kinds import NAME, kinds_in_lines
 from golf_opt.task.layers import show_shape
+from golf_opt.task.modules.given import why_not_ours
+from golf_opt.task.modules.resolve import parse_target, resolve
 from golf_opt.utils.files import tidied
 from golf_opt.utils.live import tell as say
 
@@ -164,18 +168,30 @@ def arch(names: list[str]) -> None:
     if not names or names[0] in ("-h", "--help"):
         say(f"golf-opt arch NAME...\n\npresets: {', '.join(presets())}\n\nor by grammar:")
         say("  c4-5-4   c4-5-4-prelu   c4-5-4-leaky0.2   c3-4-4-k5-3-3")
+        say("\nor a class of yours that gives a torch.nn.Module:\n  my_nets:Tiny")
         say("\nor a file, FILE.yaml, of a name and layers, such as")
         say("  name: mine\n  layers: [{kind: conv, channels: 4, kernel: 5}, {kind: relu}, ...]")
         say(f"\nkinds of layers; {NAME}:")
         for line in kinds_in_lines():
             say(line)
         return
-    for net in [load_arch(name) for name in names]:
+    for net in [_net_of(name) for name in names]:
         say(f"{net.name}")
         for node in net.nodes:
             label = f"{node.name} (shared)" if node.shared else node.name
             say(f"  {label:<24} {show_shape(node.output_shape):>12} {node.num_params:>10,}")
         say(f"  {'total parameters':<24} {'':>12} {net.num_params:>10,}\n")
+
+
+def _net_of(name: str) -> Net:
+    """Return the net of a name; one of a module's is imported, for MNIST's images."""
+    module = parse_target(name)
+    if module is None:
+        return load_arch(name)
+    net = build_net(resolve(module, MNIST, say))
+    if net.module is not None:
+        say(why_not_ours(net.module))
+    return net
 
 
 def tidy(verb: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

@@ -79,6 +79,7 @@ class WorkerConfig(Common):
     data: DataConfig
     callbacks: types.Callbacks
     engine: EngineConfig
+    arch: types.Mapped | None = field(default=None, kw_only=True)  # a module that the net is
 
 
 @model
@@ -144,6 +145,7 @@ class ConfirmConfig(Common):
     target: types.Fraction  # accuracy in [0, 1]
     data: DataConfig
     engine: EngineConfig
+    arch: types.Mapped | None = field(default=None, kw_only=True)  # a module that the net is
 
 
 @model
@@ -198,7 +200,7 @@ class SourceConfig(Common):
         if self.weights is not None and self.arch is None:
             need = "weights=FILE needs the arch=NAME that it was trained as"
             raise UsageError(f"arch is missing; {need}.")
-        if self.weights is None and self.arch is not None:
+        if self.weights is None and self.arch is not None and "module" not in self.arch:
             raise UsageError("arch is given, but a study has its own.")
         return self
 

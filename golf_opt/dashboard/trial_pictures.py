@@ -20,6 +20,7 @@ from golf_opt.storage.optuna_internals import id_of_trial
 from golf_opt.study.description import StudyDescription
 from golf_opt.study.note import log
 from golf_opt.task.data import Split, objective_split
+from golf_opt.task.modules.given import is_given
 from golf_opt.utils.text import percent
 from golf_opt.utils.trials import best_trials, epoch_losses
 from golf_opt.visualization import pictures
@@ -54,7 +55,8 @@ class TrialPictures:
         offers: dict[int, Kinds] = {id_of_trial(t): EVERY for t in trials if t.intermediate_values}
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         best = best_trials(complete, BEST_SHOWN)
-        kinds = (*EVERY, "weights") if self.misses_images(shown) else KINDS
+        runs = is_given(shown.description.net)  # a module never is, here
+        kinds = KINDS if runs and not self.misses_images(shown) else (*EVERY, "weights")
         with_checkpoint = shown.checkpoints.numbers()
         for trial in [*best, *complete[-NEWEST_SHOWN:]]:
             if trial.number in with_checkpoint:
@@ -100,7 +102,7 @@ class TrialPictures:
         tensors = shown.checkpoints.load(trial.number).state.tensors
         if kind == "weights":
             return pictures.weights(f"trial {trial.number}: {net.name}", net, tensors)
-        split = self._split(shown)
+        split = self._split(shown) if is_given(net) else None
         if split is None:
             return None
         readings = pictures.read(net, tensors, split)

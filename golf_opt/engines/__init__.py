@@ -13,6 +13,7 @@ from golf_opt.config.schema import EngineConfig
 from golf_opt.engines.base import Engine
 from golf_opt.task.arch import Net
 from golf_opt.task.data import View
+from golf_opt.task.modules.given import why_not_ours
 from golf_opt.utils.processes import git_commit
 
 
@@ -21,15 +22,22 @@ def create_engine(config: EngineConfig, view: View, net: Net, say: Callable[[str
 
     `auto` takes the native engine wherever it can: a step of PyTorch on nets this small is bound by
     its launches, on a GPU too. `engine=cuda` asks for the native engine's kernel on the GPU, and
-    `engine.device=cuda` for PyTorch there.
+    `engine.device=cuda` for PyTorch there. A module of the user's is for PyTorch alone.
     """
+    if (layer := net.module) is not None:
+        if config.name in ("native", "cuda"):
+            raise UsageError(
+                f"engine is {config.name}, but must be torch or auto: {why_not_ours(layer)}."
+            )
+        chosen = "engine=auto takes torch: " if config.name == "auto" else ""
+        say(f"{chosen}{why_not_ours(layer)}")
     if config.name == "cuda":
         from golf_opt.engines.cuda import CudaEngine
 
         gpu = CudaEngine(view, config.lanes, say)
         gpu.prepare(net)
         return gpu
-    if config.name != "torch":
+    if config.name != "torch" and net.module is None:
         from golf_opt.engines import native
 
         try:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
+from golf_opt.task.modules.given import initial_tensors
 from golf_opt.task.recipe import Candidate
 
 Tensors = dict[str, npt.NDArray[Any]]
@@ -168,7 +169,12 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
 
 
 def initial_weights(net: Net, seed: int) -> Tensors:
-    """Return `weights/...` and `buffers/...` as PyTorch's defaults would draw them, from `seed`."""
+    """Return `weights/...` and `buffers/...` as PyTorch's defaults would draw them, from `seed`.
+
+    A module of the user's draws its own.
+    """
+    if net.module is not None:
+        return initial_tensors(net.module, seed)
     tensors: Tensors = {}
     for index, parameter in enumerate(net.parameters):
         values = np.full(parameter.size, parameter.fill, dtype=np.float32)
@@ -188,6 +194,11 @@ def dropout_key(seed: int, node_index: int, step: int) -> int:
     `rng.uniform(key, n)[i] >= p`, and divided by 1 - p.
     """
     return rng.derive(seed, "dropout", node_index, step)
+
+
+def module_key(seed: int, epoch: int, step: int) -> int:
+    """Return the seed of what is random in a user's module, at one step of one epoch."""
+    return rng.derive(seed, "module", epoch, step)
 
 
 # The same keys in the form that compiled code takes.

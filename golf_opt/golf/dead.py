@@ -7,7 +7,7 @@ shrink   cuts out the channels that neither of them left alive: a smaller net, t
 
 A channel starts in a convolution, depthwise ones aside, or in a linear layer, and goes through
 whatever works on each channel by itself up to the next of those. Tensors that several nodes share
-are left as they are: what one use does not need another may.
+are left as they are: what one use does not need another may. So are those of a user's module.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def shrink(net: Net, tensors: Tensors) -> tuple[Net, Tensors]:
         after, keep = keep, _reads(node, keep, tensors) if _is_dense(node) else keep
         if place - 1 in whole:
             keep = np.ones_like(keep)
-        if not keep.any() or node is net.nodes[0]:
+        if not keep.any():
             keep = np.arange(len(keep)) == 0
         keeps[node.name] = after, keep
     if all(after.all() for after, _ in keeps.values()):
@@ -112,16 +112,20 @@ def shrink(net: Net, tensors: Tensors) -> tuple[Net, Tensors]:
 
 
 def _tied(net: Net) -> set[str]:
-    return {node.name for node in net.nodes if node.shared}
+    return {n.name for n in net.nodes if n.shared or isinstance(n.layer, layers.Module)}
 
 
 def _kept_whole(net: Net) -> set[int]:
-    """Return the nodes whose outputs have the channels of a sum, which must stay as they are."""
-    starts = [0, *(place for place, node in enumerate(net.nodes) if _is_dense(node))]
-    start_of = {place: max(s for s in starts if s <= place) for place in range(len(net.nodes))}
+    """Return the nodes whose outputs have the channels of a sum or of the image; -1 is the image.
+
+    These channels stay as they are.
+    """
+    start_of, start = {-1: -1}, -1  # where the channels of a node's output start
+    for place, node in enumerate(net.nodes):
+        start = start_of[place] = place if _is_dense(node) else start
     sums = [(place, node.of) for place, node in enumerate(net.nodes) if node.of is not None]
-    summed = {start_of[place] for pair in sums for place in pair}
-    return {place for place, start in start_of.items() if start in summed}
+    fixed = {-1, *(start_of[place] for pair in sums for place in pair)}
+    return {place for place, start in start_of.items() if start in fixed}
 
 
 def _is_dense(node: Node) -> bool:
@@ -145,7 +149,7 @@ def _weight(node: Node, tensors: Tensors, name: str = "weight") -> Floats | None
 def _reads(node: Node, needed: Mask, tensors: Tensors) -> Mask:
     """Return which input channels the needed output channels depend on."""
     weight = _weight(node, tensors)
-    if weight is None or isinstance(node.layer, layers.PReLU):
+    if weight is None or isinstance(node.layer, (layers.PReLU, layers.Module)):
         return needed
     if _is_dense(node):
         return np.asarray(_by_channel(node, weight)[needed].any(axis=(0, 2)))

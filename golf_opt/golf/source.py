@@ -18,6 +18,8 @@ from golf_opt.study.description import StudyDescription, description_of, find_st
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View, load
 from golf_opt.task.forward import check_tensors
+from golf_opt.task.inputs import MNIST
+from golf_opt.task.modules.resolve import Say, provide, resolve
 from golf_opt.utils.trials import best_trial
 
 
@@ -77,18 +79,23 @@ def load_file(path: Path, net: Net) -> TrainedNet:
     return TrainedNet(f"{shown} as {net.name}", net, tensors, notes=notes)
 
 
-def load_source(source: SourceConfig) -> TrainedNet:
+def load_source(source: SourceConfig, say: Say) -> TrainedNet:
     """Return the net that `study= trial=` or `weights= arch=` name.
+
+    With a study, `arch=` is the module that its net is.
 
     Raises:
         UsageError: it cannot be had.
     """
     if source.weights is not None:
         assert source.arch is not None
-        return load_file(source.weights, build_net(source.arch))
+        arch = resolve(source.arch, MNIST, say)
+        return load_file(source.weights, build_net(arch))
     assert source.study is not None
     with opened_storage(source.storage) as opened:
-        return load_trained(find_study(opened, source.study), source.folder, source.trial)
+        study = find_study(opened, source.study)
+        provide(source.arch, description_of(study).net, f"study {source.study!r}")
+        return load_trained(study, source.folder, source.trial)
 
 
 def load_data(data: DataConfig, description: StudyDescription | None) -> Dataset:

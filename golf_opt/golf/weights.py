@@ -53,8 +53,8 @@ def read_weights(path: Path, net: Net) -> tuple[Tensors, list[str]]:
         _check(path, tensor, names[tensor.name], found[names[tensor.name]])
     buffers = {buffer.name for buffer in net.buffers}
     tensors = {
-        f"{'buffers' if ours_ in buffers else 'weights'}/{ours_}": np.ascontiguousarray(
-            found[theirs], dtype=np.float32
+        f"{'buffers' if ours_ in buffers else 'weights'}/{ours_}": np.asarray(
+            found[theirs], dtype=np.float32, order="C"
         )
         for ours_, theirs in names.items()
     }

@@ -21,6 +21,7 @@ from golf_opt.study.note import PROTOCOL_WORDS, noise_words, result_words
 from golf_opt.study.run import TEST_READINGS
 from golf_opt.task.data import objective_split
 from golf_opt.task.forward import check_tensors
+from golf_opt.task.modules.given import is_given
 from golf_opt.utils.text import percent, show_params
 from golf_opt.utils.trials import attribute, best_trials, counts, epoch_losses
 from golf_opt.visualization import pictures
@@ -155,6 +156,12 @@ def _best_pictures(
         yield Paragraph("Its weights were not kept here, so there is nothing more to show of it.")
         return
     yield Picture("best-weights", "Its kernels", "", pictures.weights(net.name, net, tensors))
+    if not is_given(net):
+        yield Paragraph(
+            f"The net is a module of its user's, {net.name}, which a report does not import: no "
+            "table of mistakes. golf-opt interpret shows one where it is given the module."
+        )
+        return
     split = objective_split(plan.data_config(config.data), plan.protocol, plan.digest)
     if split is None:
         yield Paragraph(

@@ -173,7 +173,8 @@ class StudyDescription(BaseModel):
 
 
 def _show_layer(row: Mapping[str, Any]) -> str:
-    options = ", ".join(f"{key}={value}" for key, value in row.items() if key != "kind")
+    left_out = ("kind", "trained", "kept")  # the hash of a module is of its tensors' shapes too
+    options = ", ".join(f"{key}={value}" for key, value in row.items() if key not in left_out)
     return f"{row['kind']}({options})"
 
 

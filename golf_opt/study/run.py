@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from optuna.storages import BaseStorage, InMemoryStorage
@@ -32,6 +32,7 @@ from golf_opt.study.loop import StudyLoop
 from golf_opt.study.note import closing_words
 from golf_opt.study.space import Space
 from golf_opt.task.data import View, load
+from golf_opt.task.modules.resolve import provide, resolve
 from golf_opt.utils.text import count
 from golf_opt.utils.trials import best_trial
 
@@ -67,6 +68,8 @@ def run_study(
     parts = build_parts(config, config.callbacks)
     points = [parts.space.check_point(point) for point in config.study.enqueue]
     view = load_view(config.data, config.protocol, parts.space, say)
+    then = "" if config.engine.name == "torch" else ": trains natively"
+    config = replace(config, arch=resolve(config.arch, view.input, say, then))
     description = describe(config, view, typed)
     with (
         contextlib.closing(create_engine(config.engine, view, description.net, say)) as engine,
@@ -98,6 +101,7 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
         for part in ("sampler", "pruner"):
             check_targets(part, getattr(description, part))
         parts = build_parts(description, worker.callbacks)
+        provide(worker.arch, description.net, f"study {worker.study!r}")
         view = load_view(
             description.data_config(worker.data), description.protocol, parts.space, say
         )

@@ -33,7 +33,7 @@ from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError, check_choice, did_you_mean, short
 from golf_opt.config.types import StudyName
 from golf_opt.task.inputs import MNIST, InputSpec
-from golf_opt.task.layers import KINDS, Add, Layer, Parameter, Shape, show_shape
+from golf_opt.task.layers import KINDS, Add, Layer, Module, Parameter, Shape, show_shape
 
 CLASSES, SIZES = "classes", ("channels", "features")  # of the last layer: how many there are
 MOST_LAYERS = 256  # what follows is far beyond a net that is golfed with, and what a machine holds
@@ -69,6 +69,8 @@ class Node:
         return 0 if self.shared else sum(parameter.size for parameter in self.parameters)
 
     def _named(self, tensors: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
+        if isinstance(self.layer, Module):
+            return tensors
         return tuple(replace(tensor, name=f"{self.name}.{tensor.name}") for tensor in tensors)
 
 
@@ -79,6 +81,12 @@ class Net:
     name: str
     nodes: tuple[Node, ...]
     input: InputSpec = MNIST
+
+    @property
+    def module(self) -> Module | None:
+        """The user's module that the net is, where it is no list of layers."""
+        layer = self.nodes[0].layer
+        return layer if isinstance(layer, Module) else None
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -136,6 +144,8 @@ def build_net(arch: Mapping[str, Any], spec: InputSpec = MNIST) -> Net:
         shape = nodes[-1].output_shape
         if max(sum(node.num_params for node in nodes), math.prod(shape)) > MOST_NUMBERS:
             raise UsageError(f"arch {name}, layer {index + 1}: so large a net cannot be trained.")
+    if any(isinstance(node.layer, Module) for node in nodes[len(nodes) == 1 :]):
+        raise UsageError(f"arch {name}: a layer of kind module must be the only one.")
     if shape != (spec.classes,):
         raise UsageError(
             f"arch {name} ends in {show_shape(shape)}, but must end in {spec.classes} features, "
@@ -200,7 +210,10 @@ def _reuse(first: Node, shape: Shape) -> Node:
 
 def build_layer(kind: object, options: Mapping[str, Any]) -> Layer:
     """Build one layer from its kind and options, checking both."""
-    cls = KINDS[check_choice("kind", kind, [*KINDS, "reuse"])]
+    if kind == Module.kind:
+        cls: type[Layer] = Module
+    else:
+        cls = KINDS[check_choice("kind", kind, [*KINDS, "reuse"])]
     _check_options(cls.kind, options, [field.name for field in fields(cls) if field.init])
     layer: Layer = check(cls, options)
     return layer

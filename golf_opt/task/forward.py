@@ -1,7 +1,8 @@
 """A plain NumPy evaluator of any net: no engine, no torch, nothing compiled.
 
 It is the judge of what the engines, the exported files and the records say, so it shares nothing
-with them but the list of layers. Evaluation mode: dropout does nothing, batch norm uses its running
+with them but the list of layers. A module of the user's, which is no such list, is evaluated by
+PyTorch. Evaluation mode: dropout does nothing, batch norm uses its running
 statistics.
 """
 
@@ -21,6 +22,7 @@ from golf_opt.config.errors import UsageError
 from golf_opt.task import layers
 from golf_opt.task.arch import Net, Node
 from golf_opt.task.inputs import InputSpec
+from golf_opt.task.modules import given
 
 BATCH = 64  # images at once: what lies between two layers of a small net then fits a core's cache
 MOST_NUMBERS = 1 << 24  # of one array, for which a large net gets fewer images at once
@@ -46,6 +48,9 @@ def logits(
         UsageError: a tensor is missing or has another shape than the net's.
     """
     check_tensors(net, tensors)
+    if net.module is not None:
+        x = normalise(net.input, images, dtype)
+        return given.scores(net.module, tensors, x).astype(np.float32)
     largest = max(max(_sizes(node)) for node in net.nodes)
     batch = max(1, min(BATCH, MOST_NUMBERS // largest))
     scores = np.empty((len(images), net.input.classes), dtype=np.float32)
@@ -175,6 +180,8 @@ def _apply(node: Node, tensors: Tensors, x: Array) -> Array:
             return means
         case layers.Dropout():
             return x
+        case layers.Module():
+            return given.scores(layer, tensors, np.ascontiguousarray(np.moveaxis(x, -1, 0))).T
     raise AssertionError(f"no evaluation of {layer.kind}")
 
 

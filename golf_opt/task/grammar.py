@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from golf_opt.config import CONF_DIR, load_yaml, yaml_file
 from golf_opt.config.errors import UsageError, did_you_mean, short
 from golf_opt.task.arch import CLASSES, Net, build_net
+from golf_opt.task.inputs import MNIST, InputSpec
 from golf_opt.task.layers import LeakyReLU
 
 GRAMMAR = "c<channels>-<channels>-...[-k<kernel>-...][-relu|-prelu|-leaky[slope]]"
@@ -83,22 +84,23 @@ def read_arch(path: Path) -> dict[str, Any]:
     return {"name": path.stem, **{str(key): value for key, value in plain.items()}}
 
 
-def load_arch(name: str) -> Net:
+def load_arch(name: str, spec: InputSpec = MNIST) -> Net:
     """Build the net of this name: a preset file of conf/arch, the grammar, or a file's path."""
     known = presets()
     if name in known:
-        return build_net(load_yaml(CONF_DIR / "arch" / f"{name}.yaml"))
+        return build_net(load_yaml(CONF_DIR / "arch" / f"{name}.yaml"), spec)
     if name.endswith((".yaml", ".yml")):
-        return build_net(read_arch(Path(name)))
+        return build_net(read_arch(Path(name)), spec)
     arch = parse_grammar(name)
     if arch is None:
         raise UsageError(unknown_arch(name, known))
-    return build_net(arch)
+    return build_net(arch, spec)
 
 
 def unknown_arch(name: str, known: Sequence[str]) -> str:
     """Return the message for a name that is neither a preset nor of the grammar."""
     return (
-        f"arch is {name!r}, but must be {GRAMMAR}, such as c4-5-4 or c4-5-4-prelu, or "
+        f"arch is {name!r}, but must be {GRAMMAR}, such as c4-5-4 or c4-5-4-prelu, my_nets:Tiny "
+        "for a net of yours, or "
         f"{did_you_mean(name, [*known, 'c4-5-4', 'c4-5-4-prelu'])}"
     )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt
+from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
 from golf_opt.config.check import model
 from golf_opt.config.errors import UsageError
@@ -35,6 +35,7 @@ Sides = Annotated[  # of a window: height and width; equal ones are one number
     Field(description="a whole number of at least 1, or two of them, [height, width]"),
     AfterValidator(_one_if_equal),
 ]
+Tensors = tuple[tuple[Annotated[str, Field(max_length=500)], tuple[Size, ...]], ...]
 Slope = Annotated[StrictFloat, Field(ge=0, lt=1, description="a number from 0 to below 1"), AsGiven]
 
 
@@ -315,6 +316,43 @@ class Add(Layer):
 
     kind = "add"
     of: Annotated[str, Field(description="the name of an earlier layer")]
+
+
+@model
+class Module(Layer):
+    """A module of the user's that is no list of the layers above; see `golf_opt.task.modules`.
+
+    Its tensors have the names that the module gives them. What is stored of it is data, and whoever
+    trains or evaluates it must be given the module again.
+    """
+
+    kind = "module"
+    of: Annotated[str, Field(max_length=200)]  # my_nets:Odd
+    graph: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]  # hash of what it computes
+    image: tuple[Size, ...]  # the input's shape
+    features: Size  # what it gives, the number of classes
+    trained: Annotated[Tensors, Field(min_length=1)]  # name and shape of each
+    kept: Tensors
+
+    @model_validator(mode="after")
+    def _has_names(self) -> Self:
+        names = [name for name, _ in (*self.trained, *self.kept)]
+        if len(set(names)) < len(names):
+            raise UsageError(f"{self.of} has two tensors of one name.")
+        return self
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if shape != self.image:
+            raise UsageError(
+                f"{self.of} was made for {show_shape(self.image)}, and not for {show_shape(shape)}."
+            )
+        return (self.features,)
+
+    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
+        return tuple(Parameter(name, shape) for name, shape in self.trained)
+
+    def buffers(self, shape: Shape) -> tuple[Parameter, ...]:
+        return tuple(Parameter(name, shape) for name, shape in self.kept)
 
 
 KINDS: dict[str, type[Layer]] = {

@@ -21,7 +21,7 @@ from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 from golf_opt.task.forward import logits
 from golf_opt.task.inputs import InputSpec
-from golf_opt.task.layers import Conv
+from golf_opt.task.layers import Conv, Module
 from golf_opt.visualization.plots import BLUE, ORANGE, paper, to_svg
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Image = TypeVar("Image", str, bytes)
 MOST_MISTAKES = 40
+CURVE_ROWS = 32  # of the picture of a signal
 MOST_KERNELS = 16  # of one layer, each way
 
 
@@ -148,13 +149,15 @@ def mistakes(title: str, readings: Readings) -> str:
 def weights(title: str, net: Net, tensors: Tensors) -> str:
     """Return the kernels of each convolution: a row an output channel, a column an input."""
     layers = [
-        (node.name, np.asarray(tensors[f"weights/{node.name}.weight"]))
-        for node in net.nodes
-        if isinstance(node.layer, Conv) and not node.shared
+        (name.removesuffix(".weight"), np.asarray(tensors[f"weights/{name}"]))
+        for name in _kernels(net)
     ]
     sheets = [mosaic(values[:MOST_KERNELS, :MOST_KERNELS]) for _, values in layers]
     with paper() as new:
         canvas = new(max(5.6, 1.6 * len(layers)), 3.4)
+        if not layers:
+            canvas.suptitle(f"{title}: it has no convolution.")
+            return to_svg(canvas)
         canvas.suptitle(f"{title}. Blue below zero, red above; each layer has its own scale.")
         widths = [max(13, sheet.shape[1]) for sheet in sheets]
         axes = canvas.subplots(1, len(layers), squeeze=False, width_ratios=widths).flat
@@ -167,14 +170,45 @@ def weights(title: str, net: Net, tensors: Tensors) -> str:
         return to_svg(canvas)
 
 
+def _kernels(net: Net) -> list[str]:
+    """Return the names of the weights of convolutions; of a module, those of their shape."""
+    own = [node for node in net.nodes if not node.shared]
+    return [f"{node.name}.weight" for node in own if isinstance(node.layer, Conv)] + [
+        p.name for node in own if isinstance(node.layer, Module) for p in node.parameters
+        if len(p.shape) == 4
+    ]  # fmt: skip
+
+
 def in_colour(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return an image [channels, height, width] as it is drawn: [h, w], or [h, w, 3] of colours."""
     return np.moveaxis(image, 0, -1) if len(image) == 3 else in_grey(image[None])[0]
 
 
 def in_grey(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return images [n, channels, height, width] as [n, height, width], the mean of channels."""
-    return images[:, 0] if images.shape[1] == 1 else images.mean(axis=1)
+    """Return images [n, channels, height, width] as [n, height, width], the mean of channels.
+
+    A signal, one row, becomes a picture of its curve.
+    """
+    grey = images[:, 0] if images.shape[1] == 1 else images.mean(axis=1)
+    return _curves(grey[:, 0], 255 if images.dtype == np.uint8 else 1) if _is_signal(grey) else grey
+
+
+def _is_signal(images: npt.NDArray[Any]) -> bool:
+    return bool(images.shape[-2] == 1 < images.shape[-1])
+
+
+def _curves(signals: npt.NDArray[Any], top: int) -> npt.NDArray[Any]:
+    """Return pictures [n, CURVE_ROWS, width] of signals [n, width] from 0 to `top`."""
+    level = np.rint((1 - signals / top) * (CURVE_ROWS - 1))[:, None]
+    before = np.concatenate([level[..., :1], level[..., :-1]], axis=2)
+    rows = np.arange(CURVE_ROWS)[:, None]
+    drawn = (rows >= np.minimum(level, before)) & (rows <= np.maximum(level, before))
+    return np.where(drawn, top, 0).astype(signals.dtype)
+
+
+def tall(tiles: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return tiles [..., height, width] so that a single row can be seen."""
+    return np.repeat(tiles, CURVE_ROWS // 2, axis=-2) if _is_signal(tiles) else tiles
 
 
 def mosaic(tiles: npt.NDArray[Any], gap: int = 1) -> npt.NDArray[Any]:

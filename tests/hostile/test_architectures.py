@@ -18,6 +18,10 @@ from golf_opt.task.layers import KINDS
 
 Golf = Callable[..., Ran]
 LAST = "{kind: linear, features: 10}"
+MODULE = (
+    "{kind: module, of: 'evil:Net', graph: '0123456789abcdef', image: [1, 28, 28], features: 10, "
+    "trained: [[w, [3]]], kept: []}"
+)
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
     for old, new in zip("abcdefgh", "bcdefghi", strict=True)
@@ -84,6 +88,15 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
         "so large a net cannot be trained",
     ),
     "a path for a name": (f"layers: [{{kind: relu, name: '../a'}}, {LAST}]", "must be a letter"),
+    "a module to import": (f"module: os:system\nlayers: [{LAST}]", "have name and layers alone"),
+    "a module and layers": (f"layers: [{MODULE}, {LAST}]", "must be the only one"),
+    "a module of no tensors": ("layers: [" + MODULE.replace("[w, [3]]", "") + "]", "trained is"),
+    "a module of one name": (
+        "layers: [" + MODULE.replace("kept: []", "kept: [[w, [3]]]") + "]",
+        "has two tensors of one name",
+    ),
+    "a module of no size": ("layers: [" + MODULE.replace("[3]", "[-3]") + "]", "trained[0] is -3"),
+    "a module of no hash": ("layers: [" + MODULE.replace("0123", "../.") + "]", "graph"),
     "a name of \\n": (f'layers: [{{kind: relu, name: "a\\nb"}}, {LAST}]', "must be a letter"),
 }  # fmt: skip
 
@@ -149,6 +162,17 @@ def test_a_good_file_is_taken(golf: Golf, file: Path, command: tuple[str, ...]) 
         assert "mine" in ran.out and f"{4 * 9 + 4 + 4 * 13 * 13 * 10 + 10:,}" in ran.out
     else:
         assert "storage sqlite:////proc/nowhere/golf.db cannot be used" in told(ran)
+
+
+def test_the_module_that_a_file_names_is_not_imported(
+    golf: Golf, file: Path, tmp_path: Path
+) -> None:
+    """It is counted, and no study of it begins."""
+    (tmp_path / "evil.py").write_text("from pathlib import Path; Path('canary').touch()")
+    write(file, f"layers: [{MODULE}]")
+    assert "total parameters" in golf(*COUNT).out
+    assert "is never imported because a database or file names it" in told(golf(*STUDY))
+    assert not (tmp_path / "canary").exists()
 
 
 def test_a_file_without_a_name_has_that_of_the_file(golf: Golf, file: Path) -> None:

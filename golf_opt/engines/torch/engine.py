@@ -24,6 +24,7 @@ from golf_opt.engines.base import MOMENTS, EpochResult, Job, LaneState, Slice, T
 from golf_opt.engines.torch.module import TorchNet, build_module
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
+from golf_opt.task.modules.factory import last_line, seeded
 from golf_opt.task.recipe import ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, Candidate, learning_rates
 
 SLICE_S = 0.4
@@ -105,7 +106,11 @@ class TorchEngine:
             return []
         lane = self._turns[0]
         self._turns.rotate(-1)
-        return [self._slice(lane, self._lanes[lane])]
+        run = self._lanes[lane]
+        try:
+            return [self._slice(lane, run)]
+        except Exception as error:
+            return [_raised(lane, run, error)]
 
     def state(self, lane: int) -> LaneState:
         run = self._lanes[lane]
@@ -146,9 +151,8 @@ class TorchEngine:
     def _new_lane(self, job: Job, state: LaneState | None) -> _Lane:
         tensors = state.tensors if state else base.initial_weights(job.net, job.seed)
         module = self._module(job.net, tensors)
-        weights: dict[str, Tensor] = {
-            p.name: module.layers.get_parameter(p.name) for p in job.net.parameters
-        }
+        live = module.tensors()
+        weights = {p.name: live[f"weights/{p.name}"] for p in job.net.parameters}
         on_gpu = self._device.type == "cuda"
         lr = torch.zeros((), dtype=torch.float32, device=self._device)
         optimizer = build_optimizer(
@@ -244,7 +248,10 @@ class TorchEngine:
         size = run.job.candidate.batch_size
         index = run.order[run.step * size : (run.step + 1) * size]
         self._set_step(run)
-        if self._device.type == "cuda" and len(index) == size:
+        if run.job.net.module is not None:
+            with seeded(base.module_key(run.job.seed, run.epoch, run.step), self._device):
+                self._update(run, index)
+        elif self._device.type == "cuda" and len(index) == size:
             run.index.copy_(index)
             if run.replay is None:
                 run.replay = self._capture(run)
@@ -306,6 +313,14 @@ class TorchEngine:
             scores = module(images[at : at + EVAL_BATCH])
             correct += (scores.argmax(1) == labels[at : at + EVAL_BATCH]).sum()
         return int(correct) / len(labels)
+
+
+def _raised(lane: int, run: _Lane, error: Exception) -> Slice:
+    """Return the slice of a lane whose module raised something; elsewhere the fault is ours."""
+    if run.job.net.module is None:
+        raise error
+    why = f"{run.job.net.module.of} raised {last_line(error)}"
+    return Slice(lane, run.epoch + 1, 0.0, error=why)
 
 
 def _torch_moment(name: str) -> str:

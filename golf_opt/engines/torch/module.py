@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from golf_opt.task import layers
 from golf_opt.task.arch import Net, Node
+from golf_opt.task.modules import given
+from golf_opt.task.modules.factory import tensors_of
 
 
 class CounterDropout(nn.Module):
@@ -111,6 +113,8 @@ def _layer(node: Node, index: int) -> nn.Module:
             return CounterDropout(layer.p, index)
         case layers.Add():
             return Sum()
+        case layers.Module():
+            return given.make(layer)
     raise AssertionError(f"no torch module for {layer.kind}")
 
 
@@ -138,11 +142,15 @@ class TorchNet(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return `weights/<parameter>` and `buffers/<buffer>` as live tensors."""
-        weights = {
-            f"weights/{p.name}": self.layers.get_parameter(p.name) for p in self.net.parameters
-        }
-        buffers = {f"buffers/{b.name}": self.layers.get_buffer(b.name) for b in self.net.buffers}
-        return weights | buffers
+        named = self._named()
+        weights = {f"weights/{p.name}": named[p.name] for p in self.net.parameters}
+        return weights | {f"buffers/{b.name}": named[b.name] for b in self.net.buffers}
+
+    def _named(self) -> dict[str, Tensor]:
+        if self.net.module is None:
+            return tensors_of(self.layers)
+        (module,) = self.layers.values()  # the names are its own
+        return tensors_of(module)
 
     def dropouts(self) -> list[CounterDropout]:
         return [layer for layer in self.layers.values() if isinstance(layer, CounterDropout)]

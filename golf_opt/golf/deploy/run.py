@@ -27,7 +27,7 @@ def deploy(config: DeployConfig, say: Callable[[str], None]) -> Path:
         UsageError: there is no such net, its weights are not fit for use, or the file cannot be
             written.
     """
-    trained = load_source(config)
+    trained = load_source(config, say)
     suffix = "h" if config.format == "c" else config.format
     path = config.output or config.folder / "deploy" / f"{slug(trained.label)}.{suffix}"
     data = exported(trained, config.format)
@@ -53,13 +53,18 @@ def exported(trained: TrainedNet, form: str) -> bytes:
     net, facts = trained.net, about(trained)
     check_tensors(net, trained.tensors)
     tensors = {
-        name: np.ascontiguousarray(values, dtype=np.float32)
+        name: np.asarray(values, dtype=np.float32, order="C")
         for name, values in trained.tensors.items()
         if name.startswith(("weights/", "buffers/"))  # a pruned net's masks are no part of it
     }
     for name, values in tensors.items():
         if not np.isfinite(values).all():
             raise UsageError(f"{name} of {trained.label} holds numbers that are not finite.")
+    if net.module is not None and form != "safetensors":
+        raise UsageError(
+            f"format is {form!r}, but must be safetensors for {net.name}: it is {net.module.of}, a "
+            "module that is no list of layers of ours."
+        )
     if form == "c":
         from golf_opt.golf.deploy.c_code import c_header
 

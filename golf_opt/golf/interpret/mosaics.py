@@ -277,10 +277,11 @@ def _survival(values: Array, most: int = 400) -> Array:
     return np.concatenate([kept, gaps], axis=2).reshape(outputs, -1)[:, :-1]
 
 
-def mistakes(title: str, images: Array, captions: Sequence[str], across: int = 10) -> bytes:
+def mistakes(title: str, images: Array, captions: Sequence[str]) -> bytes:
     """Draw misclassified images [n, channels, height, width] uint8, a caption below each."""
+    across = 10 if max(map(len, captions), default=0) <= len("0 → 0  100 %") else 6
     rows = max(1, -(-len(images) // across))
-    figure, (ax,) = _figure(1.08 * rows + 0.6, title)
+    figure, (ax,) = _figure(1.08 * 10 / across * rows + 0.6, title)
     step = 38  # from image to image: 28, to which each is stretched, and room for the caption
     ax.set_xlim(-2, across * step)
     ax.set_ylim(rows * step, -4)

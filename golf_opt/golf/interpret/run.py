@@ -35,7 +35,7 @@ from golf_opt.utils.files import staged_folder
 from golf_opt.utils.text import percent, slug
 from golf_opt.utils.trials import attribute
 from golf_opt.visualization.document import Picture, Table, html
-from golf_opt.visualization.pictures import confusion_matrix, in_grey
+from golf_opt.visualization.pictures import confusion_matrix, in_grey, tall
 from golf_opt.visualization.plots import to_png
 
 MAX_UNITS = 256  # of a layer, that are visualised
@@ -49,7 +49,7 @@ def interpret(config: InterpretConfig, say: Callable[[str], None]) -> Path:
     Raises:
         UsageError: the net or its data cannot be had.
     """
-    trained = load_source(config)
+    trained = load_source(config, say)
     check_tensors(trained.net, trained.tensors)
     for note in trained.notes:
         say(note)
@@ -202,13 +202,16 @@ def draw(look: Look, steps: int) -> Iterator[Picture]:
     """Yield every picture of the page, in its order."""
     if blocks(look.net):
         yield first_channels(look)
-    yield Picture(
-        "features",
-        "Mean activation of the features in each class",
-        f"The features are what {look.net.nodes[head(look.net)].name} reads. A row that differs "
-        "from the others is how the net tells that class.",
-        figures.class_features(f"Mean features by class, {look.seen.name} images", look.features),
-    )
+    if look.net.module is None:  # of one nobody knows what is a feature
+        yield Picture(
+            "features",
+            "Mean activation of the features in each class",
+            f"The features are what {look.net.nodes[head(look.net)].name} reads. A row that "
+            "differs from the others is how the net tells that class.",
+            figures.class_features(
+                f"Mean features by class, {look.seen.name} images", look.features
+            ),
+        )
     yield from visualisations(look, steps)
     yield confusion(look)
     yield mistakes(look)
@@ -236,7 +239,7 @@ def first_channels(look: Look) -> Picture:
             title,
             [names[label] for label in seen.labels[chosen]],
             in_grey(images),
-            shown,
+            tall(shown),
             block.name,
         ),
     )
@@ -258,7 +261,8 @@ def visualisations(look: Look, steps: int) -> Iterator[Picture]:
             how + _left_out(max(block.channels for block in blocks(net)), "channels of a layer"),
             figures.ascent_rows("The image that drives each channel highest", rows),
         )
-    yield _visualised_features(look, climber, how)
+    if net.module is None:
+        yield _visualised_features(look, climber, how)
     classes = climber.features(len(net.nodes) - 1, range(net.input.classes))
     scores = [
         f"{name}\n{score:.1f}"
@@ -340,10 +344,11 @@ def survivors(net: Net, tensors: Tensors) -> Picture:
     for node in net.nodes:
         for parameter in () if node.shared else node.parameters:
             values = tensors[f"weights/{parameter.name}"]
-            if values.ndim == 1:
+            if values.ndim <= 1:
                 kept = values.reshape(1, 1, -1)
             else:
-                kept = values.reshape(len(values), _inputs(node), -1)
+                inputs = values.shape[1] if net.module is not None else _inputs(node)
+                kept = values.reshape(len(values), inputs, -1)
                 kept = kept.transpose(0, 2, 1) if kept.shape[2] == 1 else kept
             rows.append((parameter.name, kept))
     nonzero = sum(int(np.count_nonzero(values)) for _, values in rows)

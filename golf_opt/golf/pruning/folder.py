@@ -194,7 +194,7 @@ class PruningFolder:
         return summary
 
     def _write(self, tensors: Tensors, header: Mapping[str, Any]) -> None:
-        rows = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
+        rows = {name: np.asarray(values, order="C") for name, values in tensors.items()}
         text = json.dumps({"format": FORMAT, **header})
         replace_file(self.weights, save(rows, metadata={"golf_opt": text}))
 

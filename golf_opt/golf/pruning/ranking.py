@@ -16,8 +16,9 @@ from golf_opt.config.errors import UsageError
 from golf_opt.engines.base import Engine, Floats, Introspective, Tensors
 from golf_opt.engines.flat import pack, unpack
 from golf_opt.task import layers, rng
-from golf_opt.task.arch import Net
+from golf_opt.task.arch import Net, Node
 from golf_opt.task.data import Split
+from golf_opt.task.layers import Parameter
 
 Ranking = Callable[[Floats], npt.NDArray[Any]]  # flat weights -> how much each matters
 SALIENCY_IMAGES = 8192
@@ -84,12 +85,18 @@ def in_scope(net: Net, scope: str) -> npt.NDArray[np.bool_]:
     `weights` are those of convolutions and linear layers; `all` has biases, activation slopes and
     normalisation too.
     """
-    placed = {node.name: node.layer for node in net.nodes}
-
-    def counts(name: str) -> bool:
-        node, tensor = name.rsplit(".", 1)
-        return tensor == "weight" and isinstance(placed[node], (layers.Conv, layers.Linear))
-
     return np.concatenate(
-        [np.full(p.size, scope == "all" or counts(p.name)) for p in net.parameters]
+        [
+            np.full(p.size, scope == "all" or _is_weight(node, p))
+            for node in net.nodes
+            if not node.shared
+            for p in node.parameters
+        ]
     )
+
+
+def _is_weight(node: Node, parameter: Parameter) -> bool:
+    if isinstance(node.layer, layers.Module):  # as far as shapes tell
+        return len(parameter.shape) > 1
+    weighs = isinstance(node.layer, (layers.Conv, layers.Linear))
+    return weighs and parameter.name.endswith(".weight")

@@ -36,7 +36,7 @@ def run_prune(config: PruneConfig, command: str, say: Say) -> Outcome:
     Raises:
         UsageError: the net or its data cannot be had, or it misses the target to begin with.
     """
-    return prune_trained(load_source(config), config, command, say)[0]
+    return prune_trained(load_source(config, say), config, command, say)[0]
 
 
 def prune_trained(

@@ -199,6 +199,11 @@ def log_of(study: optuna.Study, trial: FrozenTrial) -> list[str]:
 
 def write_record(config: RecordConfig, making: Making) -> Path:
     """Write the folder of a record, whole or not at all; return it."""
+    if making.net.module is not None:
+        raise UsageError(
+            f"{making.net.name} is {making.net.module.of}, a module of its user's, but a record "
+            "must be layers of ours, which anybody can evaluate."
+        )
     date = datetime.date.today()
     folder = config.folder / "records" / config.board / f"{date}_{config.slug}"
     if folder.exists():

@@ -171,6 +171,8 @@ def _faults_of_net(
     claim = record.claim
     try:
         net, tensors = record.net(dataset.input), record.tensors
+        if net.module is not None:
+            raise UsageError(f"it is {net.module.of}, a module, but must be layers of ours")
         check_tensors(net, tensors)
     except UsageError as error:
         yield str(error)

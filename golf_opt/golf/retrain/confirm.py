@@ -30,6 +30,7 @@ from golf_opt.study.description import description_of, find_study
 from golf_opt.study.note import add_section
 from golf_opt.task import rng
 from golf_opt.task.data import View
+from golf_opt.task.modules.resolve import provide
 from golf_opt.utils.signals import stop_on_signals
 from golf_opt.utils.stats import ENOUGH, Spread, points
 from golf_opt.utils.text import count, markdown_table
@@ -86,6 +87,7 @@ def confirm_study(study: optuna.Study, config: ConfirmConfig, say: Say) -> Confi
         UsageError: as `confirm`.
     """
     trials = complete_trials(study, config.top)
+    provide(config.arch, description_of(study).net, f"study {config.study!r}")
     view = study_view(study, config.data)
     signal = run_missing(config, study, trials, view, say)
     rows = confirmed_rows(study, trials)

@@ -4,6 +4,9 @@
 // goes through a segment, then the sums are closed, then every pass goes through the next one, and
 // the same on the way back. A net without it is one segment, and a pass runs forward and backward
 // while its activations are in the cache.
+//
+// A sum reads an earlier tensor too. On the way back it hands its gradient on to the layer in front,
+// and when the earlier tensor's own layer has written its gradient, the sum's is added to that.
 #pragma once
 
 #include "loss.hpp"

@@ -1,0 +1,78 @@
+"""The four tasks of docs/tasks.md, from data to C, at small size."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from golf_opt.config.schema import StorageConfig
+from golf_opt.engines.native import compiler
+from golf_opt.storage.connect import opened_to_read
+from golf_opt.study.description import description_of, find_study
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs" / "examples"))
+import tasks
+
+SHAPES = {
+    "mnist": ((1, 28, 28), 10),
+    "digits8": ((1, 8, 8), 10),
+    "photos": ((3, 32, 32), 2),
+    "signals": ((1, 1, 128), 5),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_task_from_its_data_to_c(
+    name: str,
+    tmp_path: Path,
+    kernels: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+) -> None:
+    root = request.getfixturevalue("mnist_root") if name == "mnist" else tmp_path
+    monkeypatch.setenv("GOLF_DATA", str(root))
+    monkeypatch.setenv("GOLF_CACHE", str(kernels))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    tasks.run(name, tmp_path, trials=2, epochs=2, more=["space.batch_size=32", "space.lr=3e-3"])
+    said = capfd.readouterr().out
+    shape, classes = SHAPES[name]
+    with opened_to_read(StorageConfig(f"sqlite:///{tmp_path}/golf.db")) as storage:
+        study = find_study(storage, name)
+        spec = description_of(study).input
+        assert (spec.shape, spec.classes) == (shape, classes)
+        assert [trial.state.is_finished() for trial in study.trials] == [True] * 2
+        best = study.best_value
+    assert best > 1.5 / classes or name == "digits8"  # it has learned something in two epochs
+    header = (tmp_path / "net.h").read_text()
+    assert f"image[{np.prod(shape)}], float scores[{classes}]" in header
+    assert ("golf_class_names" in header) == (name in ("photos", "signals"))
+    (pruned,) = (tmp_path / "pruned").glob("*/prune.json")
+    assert json.loads(pruned.read_text())["input"]["shape"] == list(shape)
+    assert (tmp_path / "reports" / f"{name}.html").is_file()
+    assert list((tmp_path / "interpret").glob("*/confusion.png"))
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["same"] == result["images"] and len(result["confirmed"]) == 2
+    assert f"engine says of {result['images']:,} of {result['images']:,} test images" in said
+
+
+def test_patches_of_the_test_are_of_no_column_of_the_training() -> None:
+    made = tasks.photos()
+    assert made["x_train"].shape[1:] == (32, 32, 3) and len(made["x_test"]) == 2500
+    for label in (0, 1):
+        train = {row.tobytes() for row in made["x_train"][made["y_train"] == label]}
+        test = {row.tobytes() for row in made["x_test"][made["y_test"] == label]}
+        assert not train & test
+
+
+def test_signals_are_the_same_each_time() -> None:
+    first, second = tasks.signals(), tasks.signals()
+    np.testing.assert_array_equal(first["x_test"], second["x_test"])
+    assert np.bincount(first["y_train"]).min() > 1000
