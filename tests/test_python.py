@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import os
 import signal
 import subprocess
@@ -380,6 +381,19 @@ def test_examples_of_docstrings(name: str, here: Path) -> None:
         module, extraglobs={"folder": here, "np": np}, optionflags=doctest.ELLIPSIS
     )
     assert found.attempted > 0 and found.failed == 0
+
+
+def test_the_pages_show_the_example_and_a_notebook_without_outputs() -> None:
+    """Whose outputs the build of the site makes."""
+    example = (ROOT / "docs" / "examples" / "python_study.py").read_text()
+    assert (
+        f'```python title="python_study.py"\n{example}```\n'
+        in (ROOT / "docs" / "python.md").read_text()
+    )
+    cells = json.loads((ROOT / "docs" / "notebook.ipynb").read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert len(code) >= 10
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
 
 
 def test_the_example_of_the_documentation_runs_and_is_typed(here: Path) -> None:
