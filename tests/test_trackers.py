@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import struct
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from golf_opt.study.callbacks import Callback, TrialRun
 from golf_opt.study.tracking import Metrics, Tracked, Tracker, Writer
 
 Golf = Callable[..., Ran]
-Process = Callable[..., subprocess.Popen[str]]
+Study = Callable[..., list[golf.Trial]]
 STUDY = (
     "study", "arch=c2-2", "data=digits", "epochs=2", "engine=torch", "sampler=random",
     "space.batch_size=32", "study.name=s", "callbacks.progress.mode=plain",
@@ -28,68 +28,77 @@ STUDY = (
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "WANDB_MODE": "offline"}
 
 
-def finished(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
-    assert "cannot be written" not in out, out
-    return out
+OURS: dict[str, Any] = {
+    "arch": "c2-2", "data": "digits", "epochs": 2, "engine": {"name": "torch", "lanes": 1},
+    "sampler": "random", "space": {"batch_size": 32}, "study.name": "s",
+}  # fmt: skip
+theirs = pytest.mark.filterwarnings("ignore")  # of what they import
 
 
-def trials(folder: Path) -> list[golf.Trial]:
-    return golf.load("s", dir=str(folder / "studies")).all
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """Run the study with other keys, and return its trials; `stop`: in the first one."""
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+    def run(stop: bool = False, **keys: Any) -> list[golf.Trial]:
+        said: list[str] = []
+
+        def say(line: str) -> None:
+            said.append(line)
+            if stop and line.startswith("trial    0"):
+                os.kill(os.getpid(), signal.SIGINT)
+
+        done = golf.study(**OURS | keys, say=say)
+        assert "cannot be written" not in "\n".join(said)
+        return done.all
+
+    return run
 
 
 # --- the real ones
 
 
-def test_mlflow_keeps_a_run_for_each_trial(tmp_path: Path, golf_process: Process) -> None:
+@theirs
+def test_mlflow_keeps_a_run_for_each_trial(tmp_path: Path, study: Study) -> None:
     """Stopped in the middle, the trial goes on in its run: each epoch is there once."""
-    arguments = (*STUDY, "epochs=8", "trials=2", "engine.lanes=1", "callbacks=mlflow")
-    stopped = golf_process(*arguments, **QUIET)
-    assert stopped.stdout is not None
-    for line in stopped.stdout:
-        if line.startswith("trial    0"):
-            stopped.send_signal(signal.SIGINT)
-            break
-    stopped.communicate(timeout=200)
-    assert stopped.returncode == 130
-    finished(golf_process(*arguments, **QUIET))
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    more = {"epochs": 8, "trials": 2, "callbacks": "mlflow", "callbacks.mlflow.uri": uri}
+    begun = study(stop=True, **more)
+    assert begun[0].state == "waiting"
+    kept = study(**more)
 
-    code = (
-        "import json, sys; from mlflow import MlflowClient; c = MlflowClient(sys.argv[1]);"
-        "e = c.get_experiment_by_name('s');"
-        "print(json.dumps([[r.info.run_name, r.info.status, r.data.params, r.data.tags,"
-        " r.data.metrics, [[m.step, m.value] for m in"
-        " c.get_metric_history(r.info.run_id, 'accuracy')]]"
-        " for r in c.search_runs([e.experiment_id])]))"
-    )
-    read = subprocess.run(
-        [sys.executable, "-c", code, f"sqlite:///{tmp_path}/mlflow.db"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    runs = {name: rest for name, *rest in json.loads(read.stdout)}
-    kept = trials(tmp_path)
-    assert len(kept) == len(runs) == 2
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("s")
+    assert experiment is not None
+    rows = {}
+    for run in client.search_runs([experiment.experiment_id]):
+        measured = client.get_metric_history(run.info.run_id, "accuracy")
+        rows[run.info.run_name] = run, [(metric.step, metric.value) for metric in measured]
+    assert len(kept) == len(rows) == 2
     for trial in kept:
-        status, params, tags, metrics, history = runs[f"trial {trial.number}"]
-        assert status == "FINISHED" and tags["state"] == "complete" == trial.state
+        run, history = rows[f"trial {trial.number}"]
+        tags, params = run.data.tags, run.data.params
+        assert run.info.status == "FINISHED" and tags["state"] == "complete" == trial.state
         assert params["lr"] == str(trial.params["lr"]) and params["batch_size"] == "32"
         assert tags["seed"] == str(trial.seed) and tags["study"] == "s"
-        assert metrics["objective"] == trial.value
-        assert sorted(map(tuple, history)) == [*enumerate(trial.history, 1)]
+        assert run.data.metrics["objective"] == trial.value
+        assert sorted(history) == [*enumerate(trial.history, 1)]
 
 
-def test_tensorboard_has_a_folder_for_each_trial(tmp_path: Path, golf_process: Process) -> None:
+@theirs
+def test_tensorboard_has_a_folder_for_each_trial(tmp_path: Path, study: Study, golf: Golf) -> None:
     """Written by a worker, too."""
-    begun = golf_process(*STUDY, "epochs=12", "trials=1", "engine.lanes=1")
-    assert begun.stdout is not None
-    assert any(line.startswith("s: ") for line in begun.stdout)
-    begun.send_signal(signal.SIGINT)
-    begun.communicate(timeout=200)
-    finished(golf_process("worker", "study=s", "engine=torch", "callbacks=tensorboard"))
+    (begun,) = study(stop=True, epochs=8, trials=1)
+    assert begun.state == "waiting"
+    ran = golf("worker", "study=s", "engine=torch", "callbacks=tensorboard")
+    assert ran.status == 0 and "cannot be written" not in ran.out
+    (trial,) = study(epochs=8, trials=1)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (trial,) = trials(tmp_path)
     events = EventAccumulator(str(tmp_path / "studies" / "tensorboard" / "s" / "trial-0000"))
     events.Reload()
     scalars = events.Scalars("accuracy")
@@ -100,11 +109,11 @@ def test_tensorboard_has_a_folder_for_each_trial(tmp_path: Path, golf_process: P
     assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
 
 
-def test_wandb_offline(tmp_path: Path, golf_process: Process) -> None:
-    finished(golf_process(*STUDY, "trials=2", "callbacks=wandb", **QUIET))
+@theirs
+def test_wandb_offline(tmp_path: Path, study: Study) -> None:
+    kept = study(trials=2, callbacks="wandb")
     files = [*(tmp_path / "studies" / "wandb").glob("offline-run-*/run-*.wandb")]
     runs = dict(map(read_wandb, files))
-    kept = trials(tmp_path)
     assert len(runs) == len(kept) == 2
     for trial in kept:
         config, history, summary = runs[f"trial {trial.number}"]
