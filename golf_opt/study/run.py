@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from optuna.storages import InMemoryStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 
 from golf_opt import __version__
 from golf_opt.config import command
 from golf_opt.config.errors import UsageError
-from golf_opt.config.schema import DataConfig, StudyConfig, WorkerConfig
+from golf_opt.config.schema import DataConfig, StorageConfig, StudyConfig, WorkerConfig
 from golf_opt.engines import create_engine
 from golf_opt.storage.checkpoint import DamagedCheckpoint
 from golf_opt.storage.connect import opened_storage, opened_to_read
@@ -36,6 +37,7 @@ from golf_opt.utils.text import count
 from golf_opt.utils.trials import best_trial
 
 TEST_READINGS = "golf_opt:test_readings"
+Opened = Callable[[StorageConfig], AbstractContextManager[BaseStorage]]
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,12 @@ class Outcome:
 
     closing: str  # the last words to the user
     signal: int | None  # that ended it early
+    study: str | None = None  # its name, of one that was run
 
 
-def run_study(config: StudyConfig, typed: str, say: Say) -> Outcome:
+def run_study(
+    config: StudyConfig, typed: str, say: Say, opened: Opened = opened_storage
+) -> Outcome:
     """Run a study up to its total of trials.
 
     Everything that a user can get wrong is checked before the storage is opened for writing.
@@ -55,6 +60,7 @@ def run_study(config: StudyConfig, typed: str, say: Say) -> Outcome:
         config: what to run.
         typed: the user's command, for the study's note.
         say: prints a line to the user.
+        opened: opens the storage.
 
     Raises:
         UsageError: the configuration cannot be run; nothing was written.
@@ -67,7 +73,7 @@ def run_study(config: StudyConfig, typed: str, say: Say) -> Outcome:
     description = describe(config, view, typed)
     with (
         contextlib.closing(create_engine(config.engine, view, description.net, say)) as engine,
-        opened_storage(config.storage) as storage,
+        opened(config.storage) as storage,
     ):
         name = config.study.name or description.default_name
         study, new = open_study(storage, name, description)
@@ -153,7 +159,8 @@ def run_trials(
     if context.description.protocol == "holdout" and signal is None:
         reading = read_test(context)
     closing = closing_words(context.study, context.description, reading)
-    return Outcome("\n".join([closing, *next_words(context, verb)]), signal)
+    words = "\n".join([closing, *next_words(context, verb)])
+    return Outcome(words, signal, context.study.study_name)
 
 
 def next_words(context: StudyContext, verb: Literal["study", "worker"]) -> list[str]:
