@@ -16,8 +16,7 @@ from golf_opt.config.schema import DataConfig
 from golf_opt.config.types import wrong_path
 from golf_opt.golf.dead import num_nonzero
 from golf_opt.golf.deploy.run import exported
-from golf_opt.golf.net_file import read_net
-from golf_opt.golf.source import TrainedNet, load_data
+from golf_opt.golf.source import TrainedNet, load_data, load_file
 from golf_opt.task import forward
 from golf_opt.task.inputs import InputSpec
 from golf_opt.task.layers import show_shape
@@ -208,7 +207,7 @@ def load_net(path: str | Path, arch: Arch | None = None) -> Net:
     """
     if (wrong := wrong_path(path)) is not None:
         raise UsageError(f"path is {str(path)!r}, but must be {wrong}")
-    trained = read_net(Path(path))
+    trained = load_file(Path(path))
     if arch is not None:
         provide(module_of(arch), trained.net, str(path))
     return Net(trained)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors.numpy import save
 
 from golf_opt.config.errors import UsageError
 from golf_opt.engines.base import Tensors
-from golf_opt.golf.source import TrainedNet, load_file
 from golf_opt.storage import gate
 from golf_opt.storage.checkpoint import metadata
 from golf_opt.task.arch import Net, build_net
@@ -26,13 +26,17 @@ FORMAT = 1
 
 def pack_net(net: Net, tensors: Tensors, about: Mapping[str, str]) -> bytes:
     """Return the file; `about` is for who reads its header."""
-    header = {"format": FORMAT, "arch": net.arch, "input": net.input.to_dict()}
     plain = {name.partition("/")[2]: values for name, values in tensors.items()}
-    return save(plain, metadata={**about, "golf_opt": json.dumps(header)})
+    return save(plain, metadata={**about, "golf_opt": json.dumps(header_of(net))})
 
 
-def read_net(path: Path) -> TrainedNet:
-    """Return the net of such a file.
+def header_of(net: Net) -> dict[str, Any]:
+    """Return what a file's header has to say of a net for `net_of` to make it again."""
+    return {"format": FORMAT, "arch": net.arch, "input": net.input.to_dict()}
+
+
+def net_of(path: Path) -> Net:
+    """Return the net whose weights a file holds.
 
     Raises:
         UsageError: it cannot be read, or does not say what net it is.
@@ -40,15 +44,14 @@ def read_net(path: Path) -> TrainedNet:
     try:
         header = metadata(read_regular(path))
         if header["format"] > FORMAT:
-            raise UsageError(f"{path} is of a newer golf-opt; its format is {header['format']}.")
-        net = build_net(header["arch"], InputSpec(**header["input"]))
+            raise UsageError(f"its format is {header['format']}, of a newer golf-opt")
+        return build_net(header["arch"], InputSpec(**header["input"]))
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+        raise UsageError(f"weights {path} cannot be read: {error.strerror}.") from error
     except UsageError as error:
-        raise UsageError(f"{path} holds no net that can be used: {error}") from error
+        raise UsageError(f"weights {path} holds no net that can be used: {error}") from error
     except gate.UNREADABLE as error:
         raise UsageError(
-            f"{path} does not say what net it is: {gate.reason(error)}; it must be a file of "
-            "golf.Net.save, or of a deployment as safetensors."
+            f"weights {path} does not say what net it is ({gate.reason(error)}), as files do that "
+            "golf-opt wrote; say it: arch=NAME."
         ) from error
-    return load_file(path, net)
