@@ -52,6 +52,6 @@ def net_of(path: Path) -> Net:
         raise UsageError(f"weights {path} holds no net that can be used: {error}") from error
     except gate.UNREADABLE as error:
         raise UsageError(
-            f"weights {path} does not say what net it is ({gate.reason(error)}), as files do that "
-            "golf-opt wrote; say it: arch=NAME."
+            f"weights {path} does not say what net it is ({gate.reason(error)}), as files of "
+            "golf_opt do; say it: arch=NAME."
         ) from error
