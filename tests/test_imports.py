@@ -21,6 +21,7 @@ FLOORS = [
     {"study"},
     {"golf", "dashboard", "reports", "manage"},
     {"cli"},
+    {"api"},
 ]
 GOLF = [
     {"golf"},

@@ -211,6 +211,30 @@ def test_an_objective_may_ask_for_data(golf: Golf, here: Path) -> None:
     assert description_of(study).data == "digits" and "digits, protocol holdout" in ran.out
 
 
+def test_python_runs_an_objective(here: Path) -> None:
+    import golf_opt
+
+    asked: dict[str, Any] = {"space": "space.yaml", "epochs": 2, "trials": 3, "say": None}
+    asked |= {"engine": {"lanes": 1}}
+    one = golf_opt.study(objective="toy:train", **asked)
+    assert one.best.value == max(one.all[n].value for n in range(3)) == one.best.params["x"] - 1
+    assert repr(one) == (
+        f"<Study toy.train@2epochs: 3 of 3 trials, best value {one.best.value:.6g} "
+        f"(trial {one.best.number})>"
+    )
+    for needs_a_net in (one.net, lambda: golf_opt.confirm(one, top=1, seeds=1, say=None)):
+        with pytest.raises(golf_opt.UsageError, match="must be of a net of ours"):
+            needs_a_net()
+    two = golf_opt.study(
+        objective="toy:pair", directions={"loss": "minimize", "seconds": "minimize"}, **asked
+    )
+    assert two.best is None and [len(trial.values) for trial in two.all] == [2, 2, 2]
+    assert repr(two).endswith("3 of 3 trials, front of 3>") and "front" in two._repr_html_()
+    assert "svg" in two.plot("front").markup
+    with pytest.raises(golf_opt.UsageError, match="space is missing"):
+        golf_opt.study(objective="toy:train", say=None)
+
+
 # --- failures ---
 
 

@@ -699,7 +699,7 @@ def test_bad_input_is_one_line(golf: Golf, tmp_path: Path) -> None:
     for arguments, message in (
         (("prune",), "study and weights name the net, and neither is given"),
         (("prune", "study=mine", "weights=x", "arch=c4-5-4"), "both are"),
-        (("prune", "weights=x"), "arch is missing"),
+        (("prune", "weights=x"), "weights x cannot be read"),
         (("prune", "study=mine", "arch=c4-5-4"), "a study has its own"),
         (("prune", "study=yours"), "is not in the storage"),
         (("prune", "study=mine", "trial=7"), "trial is 7"),

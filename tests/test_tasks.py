@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from conftest import Ran, told
 
 from golf_opt.config.schema import StorageConfig
 from golf_opt.engines.native import compiler
+from golf_opt.golf.source import load_file
 from golf_opt.storage.connect import opened_to_read
 from golf_opt.study.description import description_of, find_study
 
@@ -76,3 +80,32 @@ def test_signals_are_the_same_each_time() -> None:
     first, second = tasks.signals(), tasks.signals()
     np.testing.assert_array_equal(first["x_test"], second["x_test"])
     assert np.bincount(first["y_train"]).min() > 1000
+
+
+@pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
+def test_weights_say_what_net_they_are_of(
+    golf: Callable[..., Ran], tmp_path: Path, kernels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pruned net of colours is deployed without `arch=`; a file of torch needs it."""
+    monkeypatch.setenv("GOLF_CACHE", str(kernels))
+    made = tasks.photos()
+    np.savez_compressed(
+        tmp_path / "photos.npz", **{k: v[::9] for k, v in made.items() if k[0] != "c"}
+    )
+    quick = ("trials=1", "epochs=1", "space.batch_size=32", "space.lr=3e-3")
+    assert golf("study", "arch=c2-2", "data=photos.npz", "study.name=mine", *quick).status == 0
+    ran = golf("prune", "study=mine", "target=0.3")
+    assert ran.status == 0, ran.err
+    (weights,) = (tmp_path / "studies" / "pruned").glob("*/weights.safetensors")
+    ran = golf("deploy", f"weights={weights}", "output=a.h")
+    assert ran.status == 0, ran.err
+    assert "image[3072], float scores[2]" in (tmp_path / "a.h").read_text()
+    net = load_file(weights)
+    state = {name.partition("/")[2]: torch.tensor(v) for name, v in net.tensors.items()}
+    torch.save(state, tmp_path / "net.pt")
+    told_to = ("deploy", "weights=net.pt", "output=b.h")
+    assert "does not say what net it is" in told(golf(*told_to))
+    assert "but must be" in told(golf(*told_to, "arch=c2-2"))  # it would be MNIST's
+    assert golf(*told_to, "arch=c2-2", "data=photos.npz").status == 0
+    tables = [(tmp_path / name).read_text().partition("#ifndef")[2] for name in ("a.h", "b.h")]
+    assert tables[0] == tables[1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,11 +26,6 @@ LONGEST_CHOICE = 200  # characters
 POSITIONAL = {"verify": "path"}  # verb -> the key that a word without `=` is the value of
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 QUIET = "callbacks.progress.mode=quiet"
-# what `objective=...` stands for besides, of a verb's groups that the user did not choose from
-WITH_OBJECTIVE = {
-    "study": {"arch": "~arch", "space": "~space", "data": "~data", "engine": "engine=python"},
-    "worker": {"engine": "engine=python"},
-}
 SWEEPS = ("-m", "--multirun", "--run", "-r")
 ONE_AT_A_TIME = (
     "a command runs one configuration; for several give one for each, as in: "
@@ -46,7 +41,6 @@ class Arguments:
     help: bool
     config_dir: Path | None  # more configuration
     shown: list[str]  # flags that show something of the configuration instead of running it
-    implied: list[str] = field(default_factory=list)  # overrides that follow from the others
 
 
 class Flags(argparse.ArgumentParser):
@@ -88,7 +82,6 @@ def parse(verb: str, given: Sequence[str]) -> Arguments:
     overrides = list(map(hide_password, flags.overrides))
     overrides += [QUIET] if flags.quiet else []
     parser = OverridesParser.create()
-    chosen: dict[str, Any] = {}
     for override in overrides:
         try:
             parsed = parser.parse_override(override)
@@ -98,13 +91,10 @@ def parse(verb: str, given: Sequence[str]) -> Arguments:
                 "blanks or signs has quotes that the shell leaves, as in KEY=\"'a text'\"."
             ) from error
         _check(parsed)
-        chosen[parsed.key_or_group] = parsed.value()
     folder = flags.config_dir
     if folder is not None:
         folder = check(types.ExistingFolder, folder, "--config-dir")
-    follows = WITH_OBJECTIVE.get(verb, {}) if chosen.get("objective") is not None else {}
-    implied = [override for key, override in follows.items() if key not in chosen]
-    return Arguments(overrides, False, folder, _shown(flags), implied)
+    return Arguments(overrides, False, folder, _shown(flags))
 
 
 def _name_positional(verb: str, given: Sequence[str]) -> Sequence[str]:

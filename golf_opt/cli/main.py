@@ -10,10 +10,10 @@ from typing import NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
 
 from golf_opt import __version__
 from golf_opt.cli import arguments, sources
+from golf_opt.cli.compose import HYDRA, compose, implied
 from golf_opt.cli.errors import composing, explain
 from golf_opt.cli.verbs import EXIT_SIGNAL, HYDRA_VERBS, VERBS, arch
 from golf_opt.config import CONF_DIR
@@ -23,7 +23,6 @@ from golf_opt.config.errors import UsageError, did_you_mean
 from golf_opt.utils.text import one_line
 
 SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
-HYDRA = "1.3"  # whose habits are asked for
 
 USAGE = """\
 golf-opt VERB key=value ...
@@ -128,29 +127,19 @@ def run_hydra(verb: str, given: list[str]) -> None:
         return
     folder = [] if asked.config_dir is None else ["--config-dir", str(asked.config_dir)]
     remember(sys.argv[0], verb, [*asked.overrides, *folder])
-    implied = asked.implied if asked.shown else []  # else `sys.argv` is what a study's note shows
-    sys.argv = [f"golf-opt {verb}", *implied, *asked.overrides, *folder, *asked.shown]
+    sys.argv = [f"golf-opt {verb}", *asked.overrides, *folder, *asked.shown]
     if asked.shown:
+        sys.argv[1:1] = implied(verb, asked.overrides)
         ask_hydra(verb)
     else:
-        HYDRA_VERBS[verb](compose(verb, asked))
-
-
-def compose(verb: str, asked: arguments.Arguments) -> DictConfig:
-    """Return the configuration of a verb, once and without the files that Hydra would write."""
-    overrides = [*asked.implied, *asked.overrides]
-    if asked.config_dir is not None:
-        path = str(asked.config_dir.absolute()).replace("'", "\\'")
-        overrides = [f"hydra.searchpath=['file://{path}', 'arch://grammar']", *overrides]
-    sources.register()
-    with composing(), hydra.initialize_config_dir(str(CONF_DIR), version_base=HYDRA):
-        return hydra.compose(verb, overrides)
+        HYDRA_VERBS[verb](compose(verb, asked.overrides, asked.config_dir))
 
 
 def ask_hydra(verb: str) -> None:
     """Let Hydra itself answer what `sys.argv` asks of the configuration."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra is to raise, `main` tells
     sources.register()
+    sources.take_over_files()
     GlobalHydra.instance().clear()
     asked = hydra.main(config_path=str(CONF_DIR), config_name=verb, version_base=HYDRA)
     with composing():

@@ -22,9 +22,15 @@ FILES = (".yaml", ".yml")
 
 
 def register() -> None:
-    """Let Hydra read through the sources of this module."""
-    Plugins.instance().register(GrammarSource)
-    SourcesRegistry.instance().types[CheckedSource.scheme()] = CheckedSource
+    """Let Hydra read through the sources of this module, where it is asked to by their schemes."""
+    Plugins.instance()  # finds Hydra's own
+    for source in (GrammarSource, CheckedSource):
+        SourcesRegistry.instance().types.setdefault(source.scheme(), source)
+
+
+def take_over_files() -> None:
+    """Let Hydra read every file through ours; only in a process that is all of golf-opt."""
+    SourcesRegistry.instance().types[CheckedFiles.scheme()] = CheckedFiles
 
 
 class CheckedSource(FileConfigSource):
@@ -33,6 +39,10 @@ class CheckedSource(FileConfigSource):
     A folder that `--config-dir` adds may be somebody else's. Who names one of its samplers or
     callbacks runs code by that; an architecture is data and has no way to more than that.
     """
+
+    @staticmethod
+    def scheme() -> str:
+        return "checked"
 
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))
@@ -45,7 +55,15 @@ class CheckedSource(FileConfigSource):
                 header = self._get_header_dict(file.read(512))
         if not isinstance(content, DictConfig):
             raise UsageError(f"{path} is a list, but must be a mapping.")
-        return ConfigResult(self.provider, f"file://{self.path}", content, header)
+        return ConfigResult(self.provider, f"{self.scheme()}://{self.path}", content, header)
+
+
+class CheckedFiles(CheckedSource):
+    """The same under the scheme that Hydra's main program gives to files."""
+
+    @staticmethod
+    def scheme() -> str:
+        return FileConfigSource.scheme()
 
 
 Choice = Callable[[str], Mapping[str, Any] | None]

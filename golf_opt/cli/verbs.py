@@ -26,20 +26,12 @@ from golf_opt.task.layers import show_shape
 from golf_opt.task.modules.given import why_not_ours
 from golf_opt.task.modules.resolve import parse_target, resolve
 from golf_opt.utils.files import tidied
-from golf_opt.utils.text import printable
+from golf_opt.utils.live import tell as say
 
 if TYPE_CHECKING:
     from golf_opt.study.run import Outcome
 
 EXIT_SIGNAL = 128  # plus the signal's number, as shells do
-
-
-def say(line: str) -> None:
-    """Print a line at once, so that a log shows it when it happens.
-
-    It may hold a name that somebody else chose, with codes that a terminal would obey.
-    """
-    print(printable(line, but="\n\t"), flush=True)
 
 
 def command() -> str:

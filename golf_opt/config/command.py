@@ -4,6 +4,9 @@
 
     runnable("dashboard")          # .venv/bin/golf-opt dashboard dir=elsewhere
     again("study", "trials=6")     # .venv/bin/golf-opt study dir=elsewhere trials=6
+
+Whoever called `golf.study(trials=3, dir="elsewhere")` in Python gets `golf.study(trials=6,
+dir='elsewhere')` for the second, and a command for the first, since Python has no dashboard.
 """
 
 from __future__ import annotations
@@ -12,9 +15,14 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 PLACES = ("dir", "storage", "storage.url", "storage.url_env")
 CONFIG_DIR = ("--config-dir", "-cd")  # Hydra's
@@ -29,9 +37,12 @@ class Typed:
     program: str = "golf-opt"  # as a shell takes it
     verb: str = ""
     arguments: tuple[str, ...] = ()
+    call: Mapping[str, Any] | None = None  # of Python: what was given by which name
 
 
-_typed = Typed()
+_typed = Typed()  # by who started the process
+_called: ContextVar[Typed | None] = ContextVar("called", default=None)
+CALLS = {"study": "", "prune": "..., ", "confirm": "..., "}  # verbs of Python: what comes first
 
 
 def remember(called: str, verb: str, arguments: Iterable[str]) -> None:
@@ -46,18 +57,49 @@ def remember(called: str, verb: str, arguments: Iterable[str]) -> None:
     _typed = Typed(_program(called), verb, tuple(arguments))
 
 
+@contextmanager
+def called(verb: str, given: Mapping[str, Any]) -> Iterator[None]:
+    """Note for a block that a function of Python was called; no password may be in what was given.
+
+    Other threads, and whoever called, keep what they noted.
+    """
+    places = tuple(override(key, str(given[key])) for key in PLACES if key in given)
+    token = _called.set(Typed("golf-opt", verb, places, given))
+    try:
+        yield
+    finally:
+        _called.reset(token)
+
+
+def _now() -> Typed:
+    return _called.get() or _typed
+
+
+def this_call() -> str:
+    """Return the call that `called` noted, as a line of Python."""
+    typed = _now()
+    return _call(typed.verb, typed.call or {})
+
+
 def runnable(verb: str, *overrides: str) -> str:
     """Return the command for a verb, on the studies that the user's command is about."""
-    return _line(verb, [*_places(_typed.arguments), *overrides])
+    typed = _now()
+    if typed.call is not None and verb in CALLS:
+        kept = {key: typed.call[key] for key in PLACES if key in typed.call}
+        return _call(verb, kept | dict(map(_value, overrides)))
+    return _line(verb, [*_places(typed.arguments), *overrides])
 
 
 def again(verb: str, *changed: str) -> str:
     """Return the user's command with some overrides changed; that of another verb is no start."""
-    if verb != _typed.verb:
+    typed = _now()
+    if verb != typed.verb:
         return runnable(verb, *changed)
+    if typed.call is not None:
+        return _call(verb, dict(typed.call) | dict(map(_value, changed)))
     new = {key_of(override): override for override in changed}
     kept = []
-    for argument in _typed.arguments:
+    for argument in typed.arguments:
         key = key_of(argument)
         if key not in new:
             kept.append(argument)
@@ -68,7 +110,11 @@ def again(verb: str, *changed: str) -> str:
 
 def chosen(key: str) -> str | None:
     """Return what the user typed for a key."""
-    values = [a.partition("=")[2] for a in _typed.arguments if key_of(a) == key and "=" in a]
+    typed = _now()
+    if typed.call is not None:
+        value = typed.call.get(key)
+        return value if isinstance(value, str) else None
+    values = [a.partition("=")[2] for a in typed.arguments if key_of(a) == key and "=" in a]
     return values[-1] if values else None
 
 
@@ -91,7 +137,24 @@ def _line(verb: str, arguments: Sequence[str]) -> str:
     pairs = list(zip(["", *arguments], arguments, strict=False))
     flags = [here for before, here in pairs if here.startswith("-") or before in CONFIG_DIR]
     overrides = [argument for argument in arguments if argument not in flags]
-    return " ".join([_typed.program, verb, *map(_quoted, [*overrides, *flags])])
+    return " ".join([_now().program, verb, *map(_quoted, [*overrides, *flags])])
+
+
+def _call(verb: str, given: Mapping[str, Any]) -> str:
+    """Return a call of Python; what is no name of Python comes last, in a mapping."""
+    named = [f"{key}={value!r}" for key, value in given.items() if key.isidentifier()]
+    rest = {key: value for key, value in given.items() if not key.isidentifier()}
+    return (
+        f"golf.{verb}({CALLS.get(verb, '')}{', '.join([*named, *([f'**{rest!r}'] * bool(rest))])})"
+    )
+
+
+def _value(given: str) -> tuple[str, Any]:
+    """Return key and value of an override of ours, as Python has them."""
+    key, _, text = given.partition("=")
+    if text.startswith("'"):
+        return key, re.sub(r"\\(.)", r"\1", text[1:-1])
+    return key, yaml.safe_load(text)
 
 
 def _quoted(argument: str) -> str:

@@ -243,6 +243,7 @@ class SourceConfig(Common):
     study: types.StudyName | None
     trial: types.Trial
     weights: types.FilePath | None
+    data: DataConfig
     arch: types.Mapped | None = field(default=None, kw_only=True)  # of `weights`
 
     @model_validator(mode="after")
@@ -253,9 +254,6 @@ class SourceConfig(Common):
                 f"study and weights name the net, and {given} given; give one: study=NAME, or "
                 "weights=FILE arch=NAME."
             )
-        if self.weights is not None and self.arch is None:
-            need = "weights=FILE needs the arch=NAME that it was trained as"
-            raise UsageError(f"arch is missing; {need}.")
         if self.weights is None and self.arch is not None and "module" not in self.arch:
             raise UsageError("arch is given, but a study has its own.")
         return self
@@ -269,7 +267,6 @@ class DeployConfig(SourceConfig):
 
 @model
 class InterpretConfig(SourceConfig):
-    data: DataConfig
     protocol: types.Protocol | None  # which images to look at; None: the study's
     steps: types.Epochs  # of gradient ascent
 
@@ -315,7 +312,6 @@ def prune_options(**changed: Any) -> PruneOptions:
 class PruneConfig(PruneOptions, SourceConfig):
     """One run of `golf-opt prune`."""
 
-    data: DataConfig
     engine: EngineConfig
 
     @property

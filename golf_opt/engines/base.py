@@ -9,7 +9,7 @@ the trial was stopped.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -42,6 +42,10 @@ class Work(Protocol):
     @property
     def epochs(self) -> int: ...
 
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """What the trial tries, by name: what was tuned, and what is fixed."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -51,6 +55,10 @@ class Job:
     candidate: Candidate
     seed: int
     epochs: int
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return self.candidate.to_dict()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig, SourceConfig
 from golf_opt.engines.base import Job, Tensors
+from golf_opt.golf.net_file import net_of
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
 from golf_opt.storage.connect import opened_storage
@@ -49,6 +50,7 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
     Raises:
         UsageError: there is no such trial, it is not complete, or its weights were not kept.
     """
+    require_net(study)
     trial = find_trial(study, which)
     description = description_of(study)
     job = description.job(trial)
@@ -68,12 +70,17 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
     return TrainedNet(label, job.net, kept, job, description, trial, study.study_name)
 
 
-def load_file(path: Path, net: Net) -> TrainedNet:
+def load_file(path: Path, net: Net | None = None) -> TrainedNet:
     """Return a net with the weights of a file; see `weights.read_weights`.
+
+    Args:
+        path: of the file.
+        net: what it holds the weights of; None is what the file itself says.
 
     Raises:
         UsageError: the file cannot be read, holds code, or does not fit the net.
     """
+    net = net or net_of(path)
     tensors, renamed = read_weights(path, net)
     notes = (f"names differ, matched by order: {', '.join(renamed)}",) if renamed else ()
     shown = "/".join(path.resolve().parts[-2:])  # of a pruned net, the folder's name tells more
@@ -83,15 +90,18 @@ def load_file(path: Path, net: Net) -> TrainedNet:
 def load_source(source: SourceConfig, say: Say) -> TrainedNet:
     """Return the net that `study= trial=` or `weights= arch=` name.
 
-    With a study, `arch=` is the module that its net is.
+    With a study, `arch=` is the module that its net is. Weights whose file does not say what net
+    they are of are of MNIST's input, or of that of `data=`.
 
     Raises:
         UsageError: it cannot be had.
     """
     if source.weights is not None:
-        assert source.arch is not None
-        arch = resolve(source.arch, MNIST, say)
-        return load_file(source.weights, build_net(arch))
+        if source.arch is None:
+            return load_file(source.weights)
+        spec = MNIST if source.data.name == "auto" else load(source.data).input
+        arch = resolve(source.arch, spec, say)
+        return load_file(source.weights, build_net(arch, spec))
     assert source.study is not None
     with opened_storage(source.storage) as opened:
         study = find_net_study(opened, source.study)
@@ -106,13 +116,22 @@ def find_net_study(storage: BaseStorage, name: str) -> optuna.Study:
         UsageError: there is none, or it is of an objective.
     """
     study = find_study(storage, name)
+    require_net(study)
+    return study
+
+
+def require_net(study: optuna.Study) -> None:
+    """Refuse a study of an objective.
+
+    Raises:
+        UsageError: it is one.
+    """
     objective = description_of(study).objective
     if objective is not None:
         raise UsageError(
             f"study {study.study_name!r} is of {objective.name}, but must be of a net of ours; "
             "golf-opt report, compare, export and the dashboard are for both."
         )
-    return study
 
 
 def load_data(data: DataConfig, description: StudyDescription | None) -> Dataset:

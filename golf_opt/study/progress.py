@@ -15,7 +15,7 @@ from golf_opt.engines.base import EpochResult, Slice
 from golf_opt.storage.studies import num_finished
 from golf_opt.study.callbacks import Callback, TrialRun
 from golf_opt.task.goals import show_values
-from golf_opt.utils.live import LiveLines
+from golf_opt.utils.live import LiveLines, may_move
 from golf_opt.utils.text import count, show_duration, show_params
 from golf_opt.utils.trials import best_trial, counts
 
@@ -37,7 +37,7 @@ class Progress(Callback):
 
     def __init__(self, mode: Mode = "auto", console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
-        self._mode = mode if mode != "auto" else ("live" if self._console.is_terminal else "plain")
+        self._mode = mode
         self._live: LiveLines | None = None
         self._runs: dict[int, TrialRun] = {}
         self._said = 0.0  # when the last plain line was printed
@@ -52,6 +52,8 @@ class Progress(Callback):
 
     def on_study_start(self) -> None:
         self._started = time.monotonic()
+        if self._mode == "auto":
+            self._mode = "live" if may_move(self._console, self.context.say) else "plain"
         self._count()
         for trial in self.context.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             self._climb(trial.values)
@@ -92,7 +94,10 @@ class Progress(Callback):
 
     def _say(self, line: str) -> None:
         self._said = time.monotonic()
-        self._console.print(Text(line), soft_wrap=True)
+        if self._live is None:
+            self.context.say(line)
+        else:
+            self._console.print(Text(line), soft_wrap=True)
 
     def _head(self, run: TrialRun, epoch: int) -> str:
         return f"trial {run.number:>4}  epoch {epoch:>3}/{run.job.epochs}"

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from optuna.pruners import NopPruner
-from optuna.storages import InMemoryStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 
 from golf_opt import __version__
 from golf_opt.config import command, schema
 from golf_opt.config.errors import UsageError
-from golf_opt.config.schema import DataConfig, EngineConfig, StudyConfig, WorkerConfig
+from golf_opt.config.schema import (
+    DataConfig,
+    EngineConfig,
+    StorageConfig,
+    StudyConfig,
+    WorkerConfig,
+)
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import Engine
 from golf_opt.storage.checkpoint import DamagedCheckpoint
@@ -31,6 +38,7 @@ from golf_opt.study.description import (
 from golf_opt.study.loop import StudyLoop
 from golf_opt.study.note import closing_words
 from golf_opt.study.opening import open_study, say_if_changed
+from golf_opt.study.space import Space
 from golf_opt.task.data import View, load
 from golf_opt.task.goals import show_goals
 from golf_opt.task.modules.resolve import provide, resolve
@@ -38,6 +46,7 @@ from golf_opt.utils.text import count
 from golf_opt.utils.trials import best_trial
 
 TEST_READINGS = "golf_opt:test_readings"
+Opened = Callable[[StorageConfig], AbstractContextManager[BaseStorage]]
 
 
 @dataclass(frozen=True)
@@ -46,9 +55,12 @@ class Outcome:
 
     closing: str  # the last words to the user
     signal: int | None  # that ended it early
+    study: str | None = None  # its name, of one that was run
 
 
-def run_study(config: StudyConfig, typed: str, say: Say) -> Outcome:
+def run_study(
+    config: StudyConfig, typed: str, say: Say, opened: Opened = opened_storage
+) -> Outcome:
     """Run a study up to its total of trials.
 
     Everything that a user can get wrong is checked before the storage is opened for writing.
@@ -57,20 +69,21 @@ def run_study(config: StudyConfig, typed: str, say: Say) -> Outcome:
         config: what to run.
         typed: the user's command, for the study's note.
         say: prints a line to the user.
+        opened: opens the storage.
 
     Raises:
         UsageError: the configuration cannot be run; nothing was written.
     """
     parts = build_parts(config, config.callbacks)
     points = [parts.space.check_point(point) for point in config.study.enqueue]
-    view = load_view(config.data, config.protocol, parts, say) if config.data else None
+    view = load_view(config.data, config.protocol, parts.space, say) if config.data else None
     if view is not None and config.arch is not None:
         then = "" if config.engine.name == "torch" else ": trains natively"
         config = replace(config, arch=resolve(config.arch, view.input, say, then))
     plan = describe(config, view, typed)
     with (
         contextlib.closing(engine_for(config.engine, plan, config.data, view, say)) as engine,
-        opened_storage(config.storage) as storage,
+        opened(config.storage) as storage,
     ):
         description = plan.with_source(getattr(engine, "digest", ""))
         name = config.study.name or description.default_name
@@ -105,7 +118,7 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
         if description.objective is None:
             provide(worker.arch, description.net, f"study {worker.study!r}")
         data = description.data_config(worker.data) if description.data else None
-        view = load_view(data, description.protocol, parts, say) if data else None
+        view = load_view(data, description.protocol, parts.space, say) if data else None
         if view is not None and view.digest != description.digest:
             here = description.model_copy(update={"digest": view.digest}).data_and_digest
             raise UsageError(
@@ -180,7 +193,7 @@ def without_pruner(parts: Parts, say: Say) -> Parts:
     return replace(parts, pruner=NopPruner())
 
 
-def load_view(data: DataConfig, protocol: str, parts: Parts, say: Say) -> View:
+def load_view(data: DataConfig, protocol: str, space: Space, say: Say) -> View:
     """Return what trials see of the data; say so where it is not the data that was asked for."""
     dataset = load(data)
     for note in dataset.notes:
@@ -188,8 +201,8 @@ def load_view(data: DataConfig, protocol: str, parts: Parts, say: Say) -> View:
     if dataset.fallback:
         say(fallback_banner(dataset.fallback))
     view = dataset.view(protocol)
-    if not parts.space.free:
-        parts.space.check_batch_size(len(view.train))
+    if not space.free:
+        space.check_batch_size(len(view.train))
     return view
 
 
@@ -229,7 +242,8 @@ def run_trials(
     if plan.protocol == "holdout" and plan.objective is None and signal is None:
         reading = read_test(context)
     closing = closing_words(context.study, context.description, reading)
-    return Outcome("\n".join([closing, *next_words(context, verb)]), signal)
+    words = "\n".join([closing, *next_words(context, verb)])
+    return Outcome(words, signal, context.study.study_name)
 
 
 def next_words(context: StudyContext, verb: Literal["study", "worker"]) -> list[str]:

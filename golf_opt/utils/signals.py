@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -21,8 +22,14 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Note SIGINT and SIGTERM for the block to look at; a second SIGINT ends it at once."""
+    """Note SIGINT and SIGTERM for the block to look at; a second SIGINT ends it at once.
+
+    In another thread than the main one, which alone gets signals, nothing is noted.
+    """
     stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if stop.signal is not None and number == signal.SIGINT:
@@ -34,7 +41,8 @@ def stop_on_signals() -> Iterator[Stop]:
         yield stop
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that C code installed cannot be put back
+                signal.signal(number, handler)
 
 
 def unless_stopped(items: Iterable[Item], stop: Stop) -> Iterator[Item]:

@@ -22,6 +22,10 @@ class Call:
     number: int  # of the trial
     folder: Path  # for its checkpoint, see `files.TrialFiles`
 
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return self.params
+
 
 @dataclass(frozen=True)
 class ObjectiveResult(EpochResult):

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save
 
 from golf_opt import __version__
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DeployConfig
 from golf_opt.golf.dead import num_nonzero
+from golf_opt.golf.net_file import pack_net
 from golf_opt.golf.source import TrainedNet, load_source
 from golf_opt.study.note import result_words
 from golf_opt.task.forward import check_tensors
@@ -73,9 +73,8 @@ def exported(trained: TrainedNet, form: str) -> bytes:
         from golf_opt.golf.deploy.onnx_graph import onnx_model  # protobuf: a third of a second
 
         return onnx_model(net, tensors, facts)
-    plain = {name.partition("/")[2]: values for name, values in tensors.items()}
-    layers = {"layers": json.dumps(net.describe())}
-    return save(plain, metadata=facts | layers | {"input": json.dumps(net.input.to_dict())})
+    spelled_out = {"layers": json.dumps(net.describe()), "input": json.dumps(net.input.to_dict())}
+    return pack_net(net, tensors, facts | spelled_out)
 
 
 def about(trained: TrainedNet) -> dict[str, str]:

@@ -22,6 +22,7 @@ from safetensors.numpy import load, save
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import PruneOptions
 from golf_opt.engines.base import Tensors
+from golf_opt.golf.net_file import header_of
 from golf_opt.golf.pruning.search import PruningState, flatten
 from golf_opt.golf.pruning.weight_pruner import PruningResult, masks
 from golf_opt.storage.checkpoint import metadata
@@ -29,8 +30,6 @@ from golf_opt.storage.gate import UNREADABLE
 from golf_opt.task.arch import Net
 from golf_opt.task.forward import check_tensors
 from golf_opt.utils.files import read_regular, replace_file
-
-FORMAT = 1
 
 
 def folder_name(label: str, tensors: Tensors, options: PruneOptions) -> str:
@@ -122,7 +121,8 @@ class PruningFolder:
             for field in fields(state)
             if field.name not in ("weights", "buffers", "order")
         }
-        self._write(tensors | masks(net, tensors) | {"order": state.order}, {"standing": scalars})
+        header = header_of(net) | {"standing": scalars}
+        self._write(tensors | masks(net, tensors) | {"order": state.order}, header)
         self._summarise(
             dict(facts)
             | {
@@ -188,14 +188,14 @@ class PruningFolder:
 
     def finish(self, result: PruningResult, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result; return the summary."""
-        self._write(result.tensors, {"net": result.net.name})
+        self._write(result.tensors, header_of(result.net))
         summary = dict(facts) | _measures(result) | {"finished": True}
         self._summarise(summary)
         return summary
 
     def _write(self, tensors: Tensors, header: Mapping[str, Any]) -> None:
         rows = {name: np.asarray(values, order="C") for name, values in tensors.items()}
-        text = json.dumps({"format": FORMAT, **header})
+        text = json.dumps(header)
         replace_file(self.weights, save(rows, metadata={"golf_opt": text}))
 
     def _summarise(self, summary: Mapping[str, Any]) -> None:

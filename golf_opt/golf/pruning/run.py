@@ -36,8 +36,18 @@ def run_prune(config: PruneConfig, command: str, say: Say) -> Outcome:
     Raises:
         UsageError: the net or its data cannot be had, or it misses the target to begin with.
     """
+    return prune_trained(load_source(config, say), config, command, say)[0]
+
+
+def prune_trained(
+    trained: TrainedNet, config: PruneConfig, command: str, say: Say
+) -> tuple[Outcome, PruningFolder]:
+    """Prune a net, wherever it is from; return the last words, and where it is kept.
+
+    Raises:
+        UsageError: its data cannot be had, or it misses the target to begin with.
+    """
     options = config.options
-    trained = load_source(config, say)
     for note in (*trained.notes, *_warnings(trained, options)):
         say(note)
     dataset = load_data(config.data, trained.description)
@@ -47,28 +57,31 @@ def run_prune(config: PruneConfig, command: str, say: Say) -> Outcome:
     name = folder_name(trained.label, trained.tensors, options)
     folder = PruningFolder(config.folder / "pruned" / name)
     if (summary := folder.finished()) is not None:
-        return Outcome(f"done already\n{closing_words(summary, folder.path)}", None)
+        return Outcome(f"done already\n{closing_words(summary, folder.path)}", None), folder
     with contextlib.closing(create_engine(config.engine, view, trained.net, say)) as engine:
         state = folder.load(trained.net)
         pruner = WeightPruner(engine, trained.net, trained.tensors, view, options, state)
         say(_opening_line(trained, pruner, state is not None, options.target is None))
         facts = _facts(trained, pruner.options, view, command) | provenance(engine)
-        if (signal := _work(pruner, folder, facts)) is not None:
+        if (signal := _work(pruner, folder, facts, say)) is not None:
             left = pruner.state
-            return Outcome(
+            stopped = (
                 f"stopped at {left.nz} non-zero parameters, {percent(left.accuracy)} of the guide "
                 f"at the last count; kept in {folder.path}\nnext: the same command goes on: "
-                f"{again('prune')}",
-                signal,
+                f"{again('prune')}"
             )
-        return Outcome(closing_words(folder.finish(pruner.result(), facts), folder.path), None)
+            return Outcome(stopped, signal), folder
+        summary = folder.finish(pruner.result(), facts)
+        return Outcome(closing_words(summary, folder.path), None), folder
 
 
-def _work(pruner: WeightPruner, folder: PruningFolder, facts: dict[str, Any]) -> int | None:
+def _work(
+    pruner: WeightPruner, folder: PruningFolder, facts: dict[str, Any], say: Say
+) -> int | None:
     """Prune to the end, showing and saving; return the signal that ended it earlier, or None."""
     saved = -SAVE_EVERY_S  # the first candidate is saved: whoever looks finds a folder
     steps = pruner.run()
-    with stop_on_signals() as stop, PruningProgress() as shown, contextlib.closing(steps):
+    with stop_on_signals() as stop, PruningProgress(say) as shown, contextlib.closing(steps):
         for state in steps:
             shown.show(state)
             if stop.signal is not None or time.monotonic() - saved >= SAVE_EVERY_S:
@@ -162,8 +175,8 @@ def closing_words(summary: dict[str, Any], folder: Path) -> str:
 class PruningProgress(Bar):
     """The pass or round under way, and a line for each that ended; without a terminal, lines."""
 
-    def __init__(self) -> None:
-        super().__init__(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    def __init__(self, say: Say) -> None:
+        super().__init__(say, TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         self._rows = 0  # of the log, shown
         self._said = time.monotonic()
 

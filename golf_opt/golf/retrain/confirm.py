@@ -23,7 +23,7 @@ from golf_opt.engines import create_engine
 from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.progress import TrainingProgress
-from golf_opt.golf.source import find_net_study, study_view
+from golf_opt.golf.source import find_net_study, require_net, study_view
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import CONFIRMED, mark
 from golf_opt.study.description import description_of
@@ -55,6 +55,15 @@ class Confirmed:
         return self.tuned - self.ours.mean
 
 
+@dataclass(frozen=True)
+class Confirmation:
+    """What a confirmation came to: a row for each trial, on which images, and what ended it."""
+
+    rows: list[Confirmed]
+    split: str
+    signal: int | None
+
+
 def confirm(config: ConfirmConfig, say: Say) -> int | None:
     """Run `golf-opt confirm`; return the signal that ended it early, if one did.
 
@@ -64,16 +73,27 @@ def confirm(config: ConfirmConfig, say: Say) -> int | None:
     with opened_storage(config.storage) as storage:
         study = find_net_study(storage, config.study)
         config = replace(config, study=study.study_name)  # it may have been given in short
-        trials = complete_trials(study, config.top)
-        provide(config.arch, description_of(study).net, f"study {config.study!r}")
-        view = study_view(study, config.data)
-        signal = run_missing(config, study, trials, view, say)
-        rows = confirmed_rows(study, trials)
-        add_section(study, "Confirmed on fresh seeds", in_markdown(study, config.target))
-    Console(highlight=False).print(show(rows, config, view.objective.name))
-    for line in closing(rows, config, signal):
+        done = confirm_study(study, config, say)
+    Console(highlight=False).print(show(done.rows, config, done.split))
+    for line in closing(done.rows, config, done.signal):
         say(line)
-    return signal
+    return done.signal
+
+
+def confirm_study(study: optuna.Study, config: ConfirmConfig, say: Say) -> Confirmation:
+    """Train what is missing, and put the table into the study's note.
+
+    Raises:
+        UsageError: as `confirm`.
+    """
+    require_net(study)
+    trials = complete_trials(study, config.top)
+    provide(config.arch, description_of(study).net, f"study {config.study!r}")
+    view = study_view(study, config.data)
+    signal = run_missing(config, study, trials, view, say)
+    rows = confirmed_rows(study, trials)
+    add_section(study, "Confirmed on fresh seeds", in_markdown(study, config.target))
+    return Confirmation(rows, view.objective.name, signal)
 
 
 def complete_trials(study: optuna.Study, top: int | None = None) -> list[FrozenTrial]:
@@ -123,7 +143,7 @@ def run_missing(
     with (
         contextlib.closing(create_engine(config.engine, view, plan.net, say)) as engine,
         stop_on_signals() as stop,
-        TrainingProgress(sum(run.job.epochs for run in runs)) as progress,
+        TrainingProgress(sum(run.job.epochs for run in runs), say) as progress,
     ):
         for run, _ in train(engine, runs, lambda: stop.signal is not None):
             progress.show(run)

@@ -194,7 +194,7 @@ def run_part(
     epochs = sum(run.job.epochs for runs in missing.values() for run in runs)
     number = sum(map(len, missing.values()))
     say(f"part {config.part}: {number} trainings to run, {epochs} epochs")
-    with stop_on_signals() as stop, TrainingProgress(epochs) as progress:
+    with stop_on_signals() as stop, TrainingProgress(epochs, say) as progress:
         for group in by_engine(trainings):
             wanted = [run for training in group for run in missing[training.name]]
             if not wanted or stop.signal is not None:

@@ -1,0 +1,1 @@
+"""What `import golf_opt as golf` gives: studies, trainings, nets and what one does with them."""
