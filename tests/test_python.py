@@ -22,6 +22,8 @@ from hydra import compose, initialize_config_dir, version
 from hydra.core.global_hydra import GlobalHydra
 
 import golf_opt as golf
+from golf_opt.api.asked import asking
+from golf_opt.config import command
 
 Golf = Callable[..., Ran]
 QUICK: dict[str, Any] = {
@@ -369,6 +371,11 @@ def test_no_password_is_kept_or_told(here: Path) -> None:
         golf.study("c2-2", 1, **QUICK, storage="postgresql://me:secret@localhost:1/golf")
     assert "secret" not in str(told.value)
     assert os.environ.get("GOLF_STORAGE_PASSWORD") is None
+    url = "postgresql://me:secret@db/golf"
+    for given in ({"storage.url": url}, {"storage": {"url": url}}):
+        with asking("study", given):  # which is kept with the study, and in messages
+            told_ = command.this_call() + command.runnable("ls") + command.again("study")
+        assert "secret" not in told_ and "postgresql://me@db/golf" in told_
 
 
 # --- documented

@@ -182,4 +182,6 @@ def _name(key: str, name: object) -> str:
 
 
 def _without_password(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_password(inner) for key, inner in value.items()}
     return take_password(value)[0] if isinstance(value, str) else value
