@@ -41,7 +41,7 @@ PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text()
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 }
-EXTENDING = "docs/extending.md"
+EXTENDING, OBJECTIVES = "docs/extending.md", "docs/objectives.md"
 
 
 def commands_of(text: str) -> list[str]:
@@ -50,7 +50,7 @@ def commands_of(text: str) -> list[str]:
 
 # what several pages say is run once
 COMMANDS = list(dict.fromkeys(c for page, text in PAGES.items() for c in commands_of(text)))
-EXAMPLES = commands_of(PAGES[EXTENDING])
+EXAMPLES = commands_of(PAGES[EXTENDING]) + commands_of(PAGES[OBJECTIVES])
 QUICK = ("data=digits", "epochs=1", "trials=1", "engine=torch", "space.batch_size=32")
 # make as the pages have it, with this interpreter in place of .venv
 MAKE = ("SETUP=", f"GOLF={sys.executable} -m golf_opt")
@@ -298,7 +298,7 @@ def put_files(page: str, folder: Path) -> None:
         (folder / name).write_text(text)
 
 
-@pytest.mark.parametrize("command", [c for c in EXAMPLES if "golf-opt" in c])
+@pytest.mark.parametrize("command", [c for c in commands_of(PAGES[EXTENDING]) if "golf-opt" in c])
 def test_examples_of_extending(
     golf: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -324,6 +324,23 @@ def test_the_nets_of_extending_are_the_file() -> None:
     """Which `make check` has mypy look at."""
     example = ROOT / "docs" / "examples" / "my_nets.py"
     assert files_of(EXTENDING)["my_nets.py"] == example.read_text()
+
+
+@pytest.mark.slow
+def test_examples_of_objectives(golf: Callable[..., Ran], tmp_path: Path) -> None:
+    """Each command as it stands, with fewer trials; the worker goes on with the first study."""
+    for name, text in files_of(OBJECTIVES).items():
+        assert (ROOT / "docs" / "examples" / name).read_text() == text
+    put_files(OBJECTIVES, tmp_path)
+    first, second, worker = (shlex.split(c)[1:] for c in commands_of(PAGES[OBJECTIVES]))
+    for words in (first, second):
+        (name,) = [word for word in words if word.startswith("objective=")]
+        study = name.partition("=")[2].replace(":", ".")
+        small = ["trials=2", "epochs=2", "engine.lanes=1", f"study.name={study}"]
+        ran = golf(*(w for w in words if not w.startswith(("trials=", "epochs="))), *small)
+        assert ran.status == 0 and "2 of 2 trials finished" in ran.out, ran.err
+    ran = golf(*(word for word in worker if word != "storage=postgres"), "engine.lanes=1")
+    assert ran.status == 0 and "2 of 2 trials finished" in ran.out, ran.err
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from golf_opt.engines.base import initial_weights
 from golf_opt.task.data import Split
+from golf_opt.task.goals import Goal
 from golf_opt.utils.trials import best_trials, epoch_losses
 from golf_opt.visualization import pictures
 from golf_opt.visualization.optuna_plots import optuna_pictures
@@ -64,7 +65,7 @@ def trial(
 
 
 def snapshot(*trials: FrozenTrial, name: str = "s", data: str = "mnist") -> StudySnapshot:
-    return StudySnapshot(name, data, "test", "test accuracy", 2, trials)
+    return StudySnapshot(name, data, "test", (Goal("test accuracy"),), 2, trials)
 
 
 def test_the_best_curve_stands_out_and_pruned_ones_are_faint() -> None:
@@ -80,6 +81,36 @@ def test_the_best_curve_stands_out_and_pruned_ones_are_faint() -> None:
     assert lines["pruned or failed (1)"].opacity < 1
     low, high = figure.panels[0].y_range
     assert low < 90 and 95 < high <= 100
+
+
+def test_a_goal_to_minimise_has_the_smallest_value_as_its_best() -> None:
+    goal = Goal("cost", "minimize", accuracy=False)
+    trials = [trial(0, [9.0, 4.0]), trial(1, [8.0, 2.5]), trial(2, [7.0, 30.0])]
+    study = StudySnapshot("s", "", "test", (goal,), 2, trials)
+    assert study.best is trials[1] and not_told_apart(study) == 0
+    panel = learning_curves(study).panels[0]
+    lines = {line.name: line for line in panel.series}
+    assert panel.y_title == "cost" and lines["best: trial 1"].y == [8, 2.5, None]
+    assert panel.y_range[0] < 2.5 and panel.y_range[1] > 4
+    assert best_so_far([study]).panels[0].series[0].y == [4, 2.5, 2.5]
+    keys = [figure.key for figure in study_figures(study)]
+    assert keys == ["learning-curves", "accuracy-by-parameter", "lanes-over-time"]
+
+
+def test_several_goals_have_a_front_and_no_best() -> None:
+    goals = Goal("loss", "minimize", accuracy=False), Goal("speed", "maximize", accuracy=False)
+    trials = []
+    for number, values in enumerate([(1.0, 5.0), (2.0, 9.0), (2.0, 8.0), (0.5, 1.0), (1.0, 5.0)]):
+        made = create_trial(values=list(values))
+        made.number = number
+        trials.append(made)
+    study = StudySnapshot("s", "", "test", goals, 2, trials)
+    assert study.best is None and [t.number for t in study.front] == [3, 0, 4, 1]
+    figure = study_figures(study)[0]
+    assert figure.key == "front" and svg(figure).startswith("<svg")
+    beaten, front = figure.panels[0].series
+    assert (beaten.x, beaten.y) == ([2], [8])
+    assert (front.x, front.y) == ([0.5, 1, 1, 2], [1, 5, 5, 9])
 
 
 def test_many_trials_make_no_endless_figure() -> None:
@@ -148,7 +179,7 @@ def test_attributes_of_any_kind_can_be_drawn(value: object) -> None:
     for figure in study_figures(snapshot(*made)):
         plotly_json(figure)
         svg(figure)
-    pictures.learning_curve("t", [0.9, None], losses)
+    pictures.learning_curve("t", Goal("accuracy"), [0.9, None], losses)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), 1e308, -1.0])
@@ -252,7 +283,7 @@ def test_pictures_of_a_net_count_its_mistakes() -> None:
         pictures.confusion("t", readings),
         pictures.mistakes("t", readings),
         pictures.weights("t", model, tensors),
-        pictures.learning_curve("t", [0.5], []),
+        pictures.learning_curve("t", Goal("accuracy"), [0.5], []),
     ):
         assert ElementTree.fromstring(drawn).tag.endswith("svg")
         assert "<script" not in drawn and "http-equiv" not in drawn

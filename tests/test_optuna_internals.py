@@ -71,6 +71,15 @@ def test_a_running_trial_knows_what_it_reported(study: optuna.Study) -> None:
     )
 
 
+def test_a_trial_reports_where_objectives_are_several(storage: BaseStorage) -> None:
+    study = optuna.create_study(storage=storage, directions=["minimize", "maximize"])
+    trial = study.ask()
+    internals.report(trial, 0.5, 3)
+    assert internals.reported(trial) == {3: 0.5}
+    (frozen,) = study.get_trials()
+    assert frozen.intermediate_values == {3: 0.5}, "trial.storage: what a pruner would be told"
+
+
 def test_a_trial_checks_itself() -> None:
     fine = optuna.trial.create_trial(value=0.5)
     internals.check_trial(fine)

@@ -32,7 +32,8 @@ from golf_opt.storage.url import (
 )
 from golf_opt.storage.workers import WORKER, coordination, flush, requeue
 from golf_opt.storage.write_behind import BudgetSpent
-from golf_opt.study.description import StudyDescription, open_study
+from golf_opt.study.description import StudyDescription
+from golf_opt.study.opening import open_study
 from golf_opt.task.grammar import parse_grammar
 from golf_opt.utils.processes import is_alive, worker_id
 

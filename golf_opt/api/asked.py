@@ -129,7 +129,8 @@ def composed(verb: str, given: Mapping[str, Any]) -> DictConfig:
     for key, value in given.items():
         if not isinstance(key, str) or not re.fullmatch(r"\w+(\.\w+)*", key):
             raise UsageError(f"{short(key)} is no key; keys look like trials or space.lr.high.")
-        if key in known_groups and isinstance(value, (str, Path)):
+        typed = key in known_groups or key == "objective"  # which other choices follow from
+        if typed and isinstance(value, (str, Path)):
             chosen.append(_choice(key, str(value)))
         else:
             values[key] = _plain(key, value)

@@ -154,7 +154,7 @@ def confirm(
     with asking("confirm", given):
         config = configured(ConfirmConfig, "confirm", given | {"study": study.name})
         if not any(key.partition(".")[0] == "data" for key in given):
-            config = replace(config, data=study.place.data)
+            config = replace(config, data=study.place.data or config.data)
         with study.opened() as opened:
             done = confirm_study(opened, config, speaker(say))
     if done.signal not in (None, signal.SIGINT):

@@ -32,20 +32,21 @@ from golf_opt.study.description import (
     snapshot_of,
 )
 from golf_opt.study.run import run_study
+from golf_opt.task.goals import show_values
 from golf_opt.task.modules.resolve import provide
 from golf_opt.utils.live import Say, tell
-from golf_opt.utils.text import count, percent, show_params
-from golf_opt.utils.trials import attribute, best_trial, best_trials, counts
+from golf_opt.utils.text import count, show_params
+from golf_opt.utils.trials import attribute, best_trial, counts
 from golf_opt.visualization.document import Picture
 from golf_opt.visualization.optuna_plots import optuna_pictures
 from golf_opt.visualization.size_and_accuracy import kept_records
-from golf_opt.visualization.study_figures import best_so_far, study_figures
+from golf_opt.visualization.study_figures import best_so_far, front, study_figures
 
 SHOWN = 5  # trials of a study's table in a notebook
 BY_OPTUNA = ("importances", "ranks")
 KINDS = (
     "best-so-far", "learning-curves", "accuracy-by-parameter", "parameters-and-accuracy",
-    "lanes-over-time", *BY_OPTUNA,
+    "lanes-over-time", "front", *BY_OPTUNA,
 )  # fmt: skip
 
 
@@ -55,7 +56,8 @@ class Trial:
 
     number: int
     state: str  # complete, pruned, fail, running, waiting
-    value: float | None  # the objective, of a complete trial
+    value: float | None  # the objective, of a complete trial; of several there is none
+    values: tuple[float, ...]  # each objective's, of a complete trial
     params: Mapping[str, Any]  # what was tuned
     seed: int | None
     train_accuracy: float | None
@@ -79,7 +81,7 @@ class Place:
 
     storage: StorageConfig
     folder: Path
-    data: DataConfig
+    data: DataConfig | None  # None: of an objective that asks for none
     memory: BaseStorage | None = None
 
     @classmethod
@@ -165,6 +167,7 @@ class Study:
         with self.opened() as study:
             trained = load_trained(study, self._place.folder, trial)
         accuracy = None if trained.trial is None else trained.trial.value
+        assert self._place.data is not None  # a study that trains a net has data
         return Net(trained, accuracy, self._place.data)
 
     def plot(self, kind: str = "best-so-far") -> Plot:
@@ -172,7 +175,7 @@ class Study:
 
         Args:
             kind: best-so-far, learning-curves, accuracy-by-parameter, parameters-and-accuracy,
-                lanes-over-time, importances or ranks.
+                lanes-over-time, importances or ranks; front, of several objectives.
 
         Raises:
             UsageError: there is no such figure, or not yet.
@@ -188,16 +191,21 @@ class Study:
         with self.opened() as study:
             plan, best = description_of(study), best_trial(study)
             done = _done(counts(study))
+            size = len(snapshot_of(study).front) if len(plan.goals) > 1 else 0
         result = "none complete" if best is None else f"best {_result(plan, best)}"
+        result = f"front of {size}" if size else result
         return f"<Study {self.name}: {done} of {count(plan.trials, 'trial')}, {result}>"
 
     def _repr_html_(self) -> str:
         with self.opened() as study:
-            best = best_trials(study.get_trials(deepcopy=False), SHOWN, study.direction)
-            figure = best_so_far([snapshot_of(study)])
-        rows = [(t.number, _shown(t.value), show_params(t.params)) for t in best]
-        parts = [table(("trial", "value", "parameters"), rows), Plot(picture(figure)).markup]
-        return titled(repr(self).strip("<>"), *(parts if best else []))
+            snapshot = snapshot_of(study)
+        best, goals = snapshot.ranked(SHOWN), snapshot.goals
+        figure = (best_so_far([snapshot]) if len(goals) == 1 else front(snapshot)) if best else None
+        rows = [(t.number, show_values(goals, t.values), show_params(t.params)) for t in best]
+        parts = []
+        if figure is not None:
+            parts = [table(("trial", "value", "parameters"), rows), Plot(picture(figure)).markup]
+        return titled(repr(self).strip("<>"), *parts)
 
 
 def study(
@@ -289,10 +297,12 @@ def load(
 
 
 def _trial(trial: FrozenTrial) -> Trial:
+    values = tuple(trial.values) if trial.state == TrialState.COMPLETE else ()
     return Trial(
         number=trial.number,
         state=trial.state.name.lower(),
-        value=trial.value if trial.state == TrialState.COMPLETE else None,
+        value=values[0] if len(values) == 1 else None,
+        values=values,
         params=dict(trial.params),
         seed=attribute(trial, "seed", int),
         train_accuracy=attribute(trial, "train_accuracy", float),
@@ -307,11 +317,15 @@ def _drawn(study: optuna.Study, folder: Path, kind: str) -> Picture | None:
     snapshot = snapshot_of(study)
     if not snapshot.complete:
         return None
+    if len(snapshot.goals) > 1 and kind in ("best-so-far", *BY_OPTUNA):
+        return None
     if kind in BY_OPTUNA:
         return next((drawn for drawn in optuna_pictures(study) if drawn.key == kind), None)
     others = best_of_all(storage_of(study), but=study.study_name)
     figures = study_figures(snapshot, others, kept_records(folder / "records"))
-    chosen = [figure for figure in (best_so_far([snapshot]), *figures) if figure.key == kind]
+    if len(snapshot.goals) == 1:
+        figures.append(best_so_far([snapshot]))
+    chosen = [figure for figure in figures if figure.key == kind]
     return picture(chosen[0]) if chosen else None
 
 
@@ -320,8 +334,5 @@ def _done(tally: Mapping[str, int]) -> int:
 
 
 def _result(plan: StudyDescription, best: FrozenTrial) -> str:
-    return f"{plan.objective} {_shown(best.value)} (trial {best.number})"
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else percent(value)
+    shown = show_values(plan.goals, best.values)
+    return f"{plan.goals[0].name} {shown} (trial {best.number})"

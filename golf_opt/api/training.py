@@ -153,6 +153,10 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def _train(config: StudyConfig, candidate: Candidate, seeds: Sequence[int], say: Say) -> Training:
+    if config.data is None or config.arch is None:
+        raise UsageError(
+            "objective is given, but golf.train trains a net; golf.study(objective=...) runs it."
+        )
     space = Space({}, candidate.to_dict())
     view = load_view(config.data, config.protocol, space, say)
     net = build_net(resolve(config.arch, view.input, say), view.input)

@@ -22,6 +22,10 @@ from golf_opt.cli.errors import composing
 from golf_opt.config import CONF_DIR
 
 HYDRA = "1.3"  # whose habits are asked for
+WITH_OBJECTIVE = {  # by verb and group, unless the user chose from it
+    "study": {"arch": "~arch", "space": "~space", "data": "~data", "engine": "engine=python"},
+    "worker": {"engine": "engine=python"},
+}
 _one_at_a_time = threading.Lock()  # Hydra's version belongs to the process
 
 
@@ -33,7 +37,7 @@ def compose(verb: str, overrides: Sequence[str], folder: Path | None = None) -> 
         overrides: of Hydra's grammar, `key=value`.
         folder: with more configuration.
     """
-    overrides = list(overrides)
+    overrides = [*implied(verb, overrides), *overrides]
     if folder is not None:
         path = str(folder.absolute()).replace("'", "\\'")
         search = f"['{sources.CheckedSource.scheme()}://{path}', 'arch://grammar']"
@@ -46,6 +50,16 @@ def compose(verb: str, overrides: Sequence[str], folder: Path | None = None) -> 
     with open_dict(config):
         config.pop("hydra", None)
     return config
+
+
+def implied(verb: str, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that follow from `objective=...`: no net, and the engine for it."""
+    chosen = [override.partition("=") for override in overrides]
+    keys = [key.lstrip("+~") for key, *_ in chosen]
+    given = [value for key, (_, _, value) in zip(keys, chosen, strict=True) if key == "objective"]
+    if not given or given[-1] in ("", "null"):
+        return []
+    return [row for key, row in WITH_OBJECTIVE.get(verb, {}).items() if key not in keys]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from golf_opt import __version__
 from golf_opt.cli import arguments, sources
-from golf_opt.cli.compose import HYDRA, compose
+from golf_opt.cli.compose import HYDRA, compose, implied
 from golf_opt.cli.errors import composing, explain
 from golf_opt.cli.verbs import EXIT_SIGNAL, HYDRA_VERBS, VERBS, arch
 from golf_opt.config import CONF_DIR
@@ -129,6 +129,7 @@ def run_hydra(verb: str, given: list[str]) -> None:
     remember(sys.argv[0], verb, [*asked.overrides, *folder])
     sys.argv = [f"golf-opt {verb}", *asked.overrides, *folder, *asked.shown]
     if asked.shown:
+        sys.argv[1:1] = implied(verb, asked.overrides)
         ask_hydra(verb)
     else:
         HYDRA_VERBS[verb](compose(verb, asked.overrides, asked.config_dir))

@@ -18,6 +18,8 @@ from golf_opt.config.errors import UsageError
 from golf_opt.task.grammar import parse_grammar, read_arch
 from golf_opt.task.modules.resolve import parse_target
 
+FILES = (".yaml", ".yml")
+
 
 def register() -> None:
     """Let Hydra read through the sources of this module, where it is asked to by their schemes."""
@@ -81,7 +83,17 @@ def _arch(name: str) -> Mapping[str, Any] | None:
     return parse_grammar(name) or parse_target(name)
 
 
-CHOICES: Mapping[str, Choice] = {"arch": _arch, "data": _data}
+def _space(name: str) -> Mapping[str, Any] | None:
+    """Return the space of a file that is named by its path."""
+    if not name.endswith(FILES):
+        return None
+    content = yaml_file.load_plain(Path(name), "of parameters")
+    if "defaults" in content:
+        raise UsageError(f"{name} has defaults, but must have parameters alone.")
+    return content
+
+
+CHOICES: Mapping[str, Choice] = {"arch": _arch, "data": _data, "space": _space}
 
 
 class GrammarSource(ConfigSource):
@@ -114,5 +126,7 @@ class GrammarSource(ConfigSource):
 
     @staticmethod
     def _choice(config_path: str) -> Mapping[str, Any] | None:
-        group, _, name = config_path.removesuffix(".yaml").partition("/")
+        group, _, name = config_path.partition("/")
+        if group != "space":  # whose files have their whole name
+            name = name.removesuffix(".yaml")
         return CHOICES[group](name) if group in CHOICES else None

@@ -62,13 +62,68 @@ class StudyConfig(Common):
     epochs: types.Epochs
     seed: types.Seed
     protocol: types.Protocol
-    arch: types.Mapped
-    space: types.Mapped
+    objective: types.ObjectiveOrNone  # None: the accuracy of a net of ours
+    directions: types.DirectionsOrNone  # of an objective; None: its one value is maximised
     sampler: types.Mapped
     pruner: types.Mapped
     callbacks: types.Callbacks
-    data: DataConfig
     engine: EngineConfig
+    arch: types.Mapped | None = field(default=None, kw_only=True)  # with an objective: none
+    space: types.Mapped | None = field(default=None, kw_only=True)  # None: not given
+    data: DataConfig | None = field(default=None, kw_only=True)  # None: an objective without any
+
+    @model_validator(mode="after")
+    def _net_or_objective(self) -> Self:
+        if self.objective is not None:
+            _check_objective(self, self.objective)
+            return self
+        for group in ("arch", "space", "data"):
+            if getattr(self, group) is None:
+                raise UsageError(f"{group} is None, but must be chosen for a net of ours.")
+        if self.directions is not None:
+            raise UsageError(
+                "directions are given, but only objective=MODULE:FUNCTION has them; "
+                "a net of ours is after accuracy."
+            )
+        if self.engine.name == "python":
+            raise UsageError(
+                "engine is 'python', which runs a function of yours; give it as "
+                "objective=MODULE:FUNCTION."
+            )
+        return self
+
+
+def _check_objective(config: StudyConfig, objective: str) -> None:
+    """Refuse what does not go with an objective."""
+    if config.arch is not None:
+        raise UsageError(
+            f"arch and objective are both given, but a study trains one thing; take arch= away, "
+            f"or objective={objective}."
+        )
+    if config.space is None:
+        raise UsageError(
+            f"space is missing; objective={objective} needs space=FILE.yaml, which declares its "
+            "parameters, such as `lr: {type: float, low: 0.001, high: 1.0, log: true}`."
+        )
+    check_engine(config.engine, objective)
+    if config.data is None and config.protocol != "test":
+        raise UsageError(
+            f"protocol is {config.protocol!r}, but there is no data to split; give data=NAME."
+        )
+
+
+def check_engine(engine: EngineConfig, objective: str) -> None:
+    """Refuse another engine than the one that runs objectives."""
+    if engine.name != "python":
+        raise UsageError(
+            f"engine is {engine.name!r}, but must be python, which it is with "
+            f"objective={objective} unless another is chosen."
+        )
+    if engine.device not in ("auto", "cpu"):
+        raise UsageError(
+            f"engine.device is {engine.device!r}, but must be auto or cpu; where its tensors are "
+            "is the objective's own affair."
+        )
 
 
 @model
@@ -76,6 +131,7 @@ class WorkerConfig(Common):
     """One run of `golf-opt worker`; the rest is kept with the study."""
 
     study: types.ExistingStudy
+    objective: types.ObjectiveOrNone  # that the study is of; it is never taken from a database
     data: DataConfig
     callbacks: types.Callbacks
     engine: EngineConfig

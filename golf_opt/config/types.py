@@ -16,7 +16,7 @@ from golf_opt.config.errors import UsageError, check_choice
 Protocol = Literal["test", "holdout"]
 Board = Literal["article", "holdout", "99"]
 BOARDS: tuple[str, ...] = get_args(Board)
-EngineName = Literal["auto", "native", "torch", "cuda"]
+EngineName = Literal["auto", "native", "torch", "cuda", "python"]
 PruneMethod = Literal["index", "magnitude", "saliency", "rounds"]
 Scope = Literal["weights", "all"]
 
@@ -140,6 +140,23 @@ Trial = Annotated[
 ]
 TwoOrMore = Annotated[tuple[str, ...], BeforeValidator(_two_or_more)]
 Points = Annotated[tuple[Mapped, ...], BeforeValidator(_points)]
+Objective = Annotated[
+    str,
+    Field(
+        pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$",
+        max_length=200,
+    ),
+]
+ObjectiveOrNone = Annotated[
+    Objective | None, Field(description="MODULE:FUNCTION, such as my_module:train")
+]
+Directions = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=100)], Literal["minimize", "maximize"]],
+    Field(min_length=1, max_length=10),
+]
+DirectionsOrNone = Annotated[
+    Directions | None, Field(description="a mapping such as {loss: minimize}")
+]
 DataName = Annotated[str, BeforeValidator(_path), Field(description="a data set's name or a path")]
 Side = Annotated[StrictInt, Field(ge=1, le=4096)]
 PictureSize = Annotated[  # one number is both sides; None: as they are

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -38,6 +39,26 @@ def load(path: Path) -> DictConfig | ListConfig:
         return OmegaConf.load(io.StringIO(text))
     except Exception as error:  # of the system, of YAML's parser, of OmegaConf
         raise UsageError(f"{path} cannot be read as YAML: {_reason(error)}.") from error
+
+
+def load_plain(path: Path, holds: str) -> dict[str, Any]:
+    """Read a YAML file that may be anybody's: a mapping of plain data, and no more than that.
+
+    Args:
+        path: of the file.
+        holds: what it must be a mapping of, for the message.
+
+    Raises:
+        UsageError: it is no such file.
+    """
+    content = load(path)
+    if not isinstance(content, DictConfig):
+        raise UsageError(f"{path} is a list, but must be a mapping {holds}.")
+    plain = OmegaConf.to_container(content)
+    assert isinstance(plain, dict)
+    if "${" in str(plain):
+        raise UsageError(f"{path} has ${{...}} in it, but must have values alone.")
+    return {str(key): value for key, value in plain.items()}
 
 
 def _reason(error: Exception) -> str:

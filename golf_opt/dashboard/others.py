@@ -16,7 +16,6 @@ from golf_opt.storage.optuna_internals import FrozenStudy, id_of_study
 from golf_opt.storage.studies import STUDY_ID
 from golf_opt.storage.workers import coordination
 from golf_opt.study.description import readable
-from golf_opt.utils.trials import best_trials
 from golf_opt.visualization.size_and_accuracy import KnownNet, kept_records
 from golf_opt.visualization.snapshot import StudySnapshot
 
@@ -85,7 +84,7 @@ class BestOfAll:
             complete = self._storage.get_all_trials(
                 id_of_study(study), deepcopy=False, states=(TrialState.COMPLETE,)
             )
-            best = best_trials(complete, 1)
-            return plan.snapshot(study.study_name, best) if best else None
+            best = plan.snapshot(study.study_name, complete).best
+            return plan.snapshot(study.study_name, [best]) if best else None
         except Exception:  # one bad study does not cost the others
             return None

@@ -21,10 +21,9 @@ from golf_opt.study.description import StudyDescription
 from golf_opt.study.note import log
 from golf_opt.task.data import Split, objective_split
 from golf_opt.task.modules.given import is_given
-from golf_opt.utils.text import percent
 from golf_opt.utils.trials import best_trials, epoch_losses
 from golf_opt.visualization import pictures
-from golf_opt.visualization.snapshot import accuracies_of
+from golf_opt.visualization.snapshot import values_by_epoch
 
 BEST_SHOWN, NEWEST_SHOWN = 20, 20  # trials with all their pictures; the others have the first
 MOST_PICTURES = 256  # kept in memory
@@ -54,8 +53,9 @@ class TrialPictures:
             return {}
         offers: dict[int, Kinds] = {id_of_trial(t): EVERY for t in trials if t.intermediate_values}
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        best = best_trials(complete, BEST_SHOWN)
-        runs = is_given(shown.description.net)  # a module never is, here
+        best = best_trials(complete, BEST_SHOWN)  # only nets have more to show
+        plan = shown.description
+        runs = plan.objective is None and is_given(plan.net)  # a module never is, here
         kinds = KINDS if runs and not self.misses_images(shown) else (*EVERY, "weights")
         with_checkpoint = shown.checkpoints.numbers()
         for trial in [*best, *complete[-NEWEST_SHOWN:]]:
@@ -73,7 +73,7 @@ class TrialPictures:
 
         One that is no longer offered is drawn all the same: pages that are open have its address.
         """
-        if shown.checkpoints is None or not trial.intermediate_values:
+        if shown.description is None or shown.checkpoints is None or not trial.intermediate_values:
             return None
         key = (shown.own_id, trial.number, kind)
         with self._lock:
@@ -90,14 +90,15 @@ class TrialPictures:
         return data
 
     def _draw(self, kind: str, trial: FrozenTrial, shown: Shown) -> str | None:
-        if kind == "log":
-            return log(trial)
-        if kind == "learning-curve":
-            steps = list(accuracies_of(trial).values())
-            last = "no accuracy" if steps[-1] is None else percent(steps[-1])
-            title = f"trial {trial.number}: {last} after epoch {len(steps)}"
-            return pictures.learning_curve(title, steps, epoch_losses(trial))
         assert shown.description is not None  # of no other study are pictures offered
+        if kind == "log":
+            return log(trial, shown.description.goals)
+        if kind == "learning-curve":
+            goal = shown.description.goals[0]
+            steps = list(values_by_epoch(trial, goal).values())
+            last = "no value" if steps[-1] is None else goal.show(steps[-1])
+            title = f"trial {trial.number}: {last} after epoch {len(steps)}"
+            return pictures.learning_curve(title, goal, steps, epoch_losses(trial))
         net = shown.description.net
         tensors = shown.checkpoints.load(trial.number).state.tensors
         if kind == "weights":

@@ -24,6 +24,11 @@ def create_engine(config: EngineConfig, view: View, net: Net, say: Callable[[str
     its launches, on a GPU too. `engine=cuda` asks for the native engine's kernel on the GPU, and
     `engine.device=cuda` for PyTorch there. A module of the user's is for PyTorch alone.
     """
+    if config.name == "python":
+        raise UsageError(
+            "engine is 'python', which runs functions (golf-opt study objective=MODULE:FUNCTION) "
+            "and no nets; take auto, native, torch or cuda."
+        )
     if (layer := net.module) is not None:
         if config.name in ("native", "cuda"):
             raise UsageError(
@@ -58,7 +63,7 @@ def create_engine(config: EngineConfig, view: View, net: Net, say: Callable[[str
     return TorchEngine(view, config.lanes or 1, config.device, config.threads)
 
 
-def provenance(engine: Engine) -> dict[str, Any]:
+def provenance(engine: Engine[Any]) -> dict[str, Any]:
     """Return what produced a trial: versions, commit, engine, device."""
     packages = ("torch", "optuna", "numpy")
     return {

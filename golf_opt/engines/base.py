@@ -9,12 +9,13 @@ the trial was stopped.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypeVar
 
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
@@ -32,6 +33,20 @@ MOMENTS = {  # what an optimiser keeps of each weight
 }
 
 
+class Work(Protocol):
+    """What a lane does for one trial, whichever engine does it."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def epochs(self) -> int: ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """What the trial tries, by name: what was tuned, and what is fixed."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What a lane trains: everything that the result depends on, except the data and the engine."""
@@ -40,6 +55,10 @@ class Job:
     candidate: Candidate
     seed: int
     epochs: int
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return self.candidate.to_dict()
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,11 @@ class EpochResult:
     lr: float  # of the epoch's last step
     time_s: float  # training and evaluation, without the time that other lanes took
     train_accuracy: float | None = None  # on all training images, after the job's last epoch
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """What the study optimises, an objective each."""
+        return (self.accuracy,)
 
 
 @dataclass(frozen=True)
@@ -86,18 +110,23 @@ class EngineFault(Exception):
     """The machine that trains has failed, and the engine with it; trials wait to go on."""
 
 
-class Engine(Protocol):
+WorkT = TypeVar("WorkT", bound=Work, contravariant=True, default=Job)
+
+
+class Engine(Protocol[WorkT]):
     """Trains jobs in numbered lanes. One thread calls it; it may use more inside."""
 
     name: str
     device: str
     num_lanes: int
 
-    def start(self, lane: int, job: Job, state: LaneState | None = None) -> None:
+    def start(self, lane: int, job: WorkT, state: LaneState | None = None) -> None:
         """Put a job into a free lane, at its beginning or where `state` left it."""
 
     def step(self) -> list[Slice]:
         """Wait until a busy lane has done a slice, under about a second; return one from each.
+
+        An engine that cannot know how long a slice takes returns without one after such a time.
 
         Where the engine has threads, every lane goes on by itself while the caller handles what
         was returned, so no lane waits for another or for the caller's bookkeeping. A lane whose

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from golf_opt.engines.base import Engine, EpochResult, Job, LaneState, Slice
+from golf_opt.engines.base import Engine, EpochResult, Job, LaneState, Slice, Work
 from golf_opt.engines.scheduler import Scheduler
 
 Key = TypeVar("Key")
@@ -16,8 +16,11 @@ Key = TypeVar("Key")
 class Trainable(Protocol):
     """What a lane can hold: a job, and where it begins if not at its start."""
 
-    job: Job
-    resume: LaneState | None
+    @property
+    def job(self) -> Work: ...
+
+    @property
+    def resume(self) -> LaneState | None: ...
 
 
 AnyRun = TypeVar("AnyRun", bound=Trainable)
@@ -26,7 +29,7 @@ AnyRun = TypeVar("AnyRun", bound=Trainable)
 class Lanes(Scheduler[AnyRun]):
     """A scheduler whose lanes are those of an engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine[Any]) -> None:
         super().__init__(engine.num_lanes)
         self.engine = engine
 

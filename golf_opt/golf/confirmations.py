@@ -8,8 +8,8 @@ from typing import Any
 import optuna
 
 from golf_opt.storage.studies import CONFIRMED, marks
+from golf_opt.task.goals import Goal
 from golf_opt.utils.trials import of_kind
-from golf_opt.visualization.snapshot import is_accuracy
 
 Results = dict[str, dict[str, dict[str, Any]]]  # trial -> seed -> what came out
 
@@ -37,4 +37,4 @@ def _is_result(row: Mapping[str, Any]) -> bool:
         return "error" in row
     train = row.get("train_accuracy")
     accuracies = [row["accuracy"], *([] if train is None else [train])]
-    return all(is_accuracy(of_kind(value, float)) for value in accuracies)
+    return all(Goal("accuracy").admits(of_kind(value, float)) for value in accuracies)

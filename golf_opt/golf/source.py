@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.config.errors import UsageError
@@ -49,6 +50,7 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
     Raises:
         UsageError: there is no such trial, it is not complete, or its weights were not kept.
     """
+    require_net(study)
     trial = find_trial(study, which)
     description = description_of(study)
     job = description.job(trial)
@@ -102,9 +104,34 @@ def load_source(source: SourceConfig, say: Say) -> TrainedNet:
         return load_file(source.weights, build_net(arch, spec))
     assert source.study is not None
     with opened_storage(source.storage) as opened:
-        study = find_study(opened, source.study)
+        study = find_net_study(opened, source.study)
         provide(source.arch, description_of(study).net, f"study {source.study!r}")
         return load_trained(study, source.folder, source.trial)
+
+
+def find_net_study(storage: BaseStorage, name: str) -> optuna.Study:
+    """Return a study by its name, as `find_study` does, that trains a net.
+
+    Raises:
+        UsageError: there is none, or it is of an objective.
+    """
+    study = find_study(storage, name)
+    require_net(study)
+    return study
+
+
+def require_net(study: optuna.Study) -> None:
+    """Refuse a study of an objective.
+
+    Raises:
+        UsageError: it is one.
+    """
+    objective = description_of(study).objective
+    if objective is not None:
+        raise UsageError(
+            f"study {study.study_name!r} is of {objective.name}, but must be of a net of ours; "
+            "golf-opt report, compare, export and the dashboard are for both."
+        )
 
 
 def load_data(data: DataConfig, description: StudyDescription | None) -> Dataset:

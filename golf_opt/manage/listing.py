@@ -39,13 +39,13 @@ class StudyRow:
     """What `ls` tells of a study. What only golf-opt knows is None for a foreign study."""
 
     study: str
-    arch: str | None
+    arch: str | None  # of a net, or the name of an objective
     parameters: int | None
     data: str | None
     protocol: str | None
     total: int | None  # trials asked for when the study was made
     trials: dict[str, int]  # by state
-    best: float | None  # objective; ours is an accuracy in [0, 1]
+    best: float | None  # objective; a net's is an accuracy in [0, 1]; of several there is none
     best_trial: int | None
     workers: tuple[str, ...]  # `host:pid`
     last_activity: datetime | None  # a trial began or ended, local time of the worker
@@ -82,7 +82,7 @@ def study_rows(storage: BaseStorage) -> list[StudyRow]:
 
 def study_row(study: optuna.Study) -> StudyRow:
     plan = readable(study.study_name, marks(study))
-    net = plan.net if plan else None
+    net = plan.net if plan and plan.objective is None else None
     trials = study.get_trials(deepcopy=False)
     best = best_trial(study)
     moments = [trial.datetime_complete or trial.datetime_start for trial in trials]
@@ -91,10 +91,10 @@ def study_row(study: optuna.Study) -> StudyRow:
         leases = coordination(storage_of(study)).leases(id_of_study(study))
     return StudyRow(
         study=study.study_name,
-        arch=net.name if net else None,
+        arch=plan.subject if plan else None,
         parameters=net.num_params if net else None,
-        data=plan.data if plan else None,
-        protocol=plan.protocol if plan else None,
+        data=plan.data if plan and plan.data else None,
+        protocol=plan.protocol if plan and plan.data else None,
         total=plan.trials if plan else None,
         trials=counts(study),
         best=best.value if best else None,
@@ -122,7 +122,7 @@ def plain_lines(rows: Sequence[StudyRow]) -> list[str]:
 
 
 def _cells(row: StudyRow) -> list[Any]:
-    best = None if row.best is None else f"{row.best:.4f}" if row.arch else f"{row.best:.6g}"
+    best = None if row.best is None else f"{row.best:.4f}" if row.parameters else f"{row.best:.6g}"
     return [
         row.study, row.arch, row.parameters, row.data, row.protocol, row.total,
         *(row.trials[state] for state in STATES),
@@ -167,7 +167,7 @@ def _table_cells(row: StudyRow) -> list[str]:
     parts += [f"{row.trials[state]} {state}" for state in STATES[1:] if row.trials[state]]
     best = "-"
     if row.best is not None:
-        best = percent(row.best) if row.arch else f"{row.best:.6g}"
+        best = percent(row.best) if row.parameters else f"{row.best:.6g}"
     ago = "-"
     if row.last_activity:  # another box's clock may be ahead
         ago = show_duration(max(0.0, (datetime.now() - row.last_activity).total_seconds()))

@@ -73,7 +73,8 @@ def write_export(study: optuna.Study, folder: Path, config: ExportConfig, say: S
         if source.is_file() and not source.is_symlink():
             replace_file(folder / "artifacts" / id_, source.read_bytes())
     kept = count(len(trials), "trial")
-    if config.checkpoints and read(marks(study)) is not None:
+    description = read(marks(study))
+    if config.checkpoints and description is not None and description.objective is None:
         written = export_checkpoints(study, trials, config.folder, folder, say)
         kept += f", {count(written, 'checkpoint')}"
     write_study(folder, study, len(trials))
@@ -232,8 +233,8 @@ def _renamed(key: str, renamed: Mapping[str, str]) -> str:
 
 def import_checkpoints(study: optuna.Study, exported: Exported, folder: Path, stop: Stop) -> None:
     description = read(exported.study.system_attrs)
-    if description is None:
-        return  # a study that golf-opt did not make has none
+    if description is None or description.objective is not None:
+        return  # a study not ours has none, and those of an objective stay where they are
     checkpoints = open_checkpoints(study, folder)
     for trial in unless_stopped(exported.trials, stop):
         name = checkpoint_name(trial.number)

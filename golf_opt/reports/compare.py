@@ -7,11 +7,13 @@ from pathlib import Path
 
 import optuna
 
+from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import CompareConfig
 from golf_opt.reports.report import picture, snapshot_with_best
 from golf_opt.storage.connect import opened_storage
 from golf_opt.study.description import description_of, find_study
 from golf_opt.study.differences import differences
+from golf_opt.task.goals import show_goals
 from golf_opt.utils.text import percent
 from golf_opt.utils.trials import attribute, counts
 from golf_opt.visualization.document import Block, Heading, Paragraph, Table, write_document
@@ -33,6 +35,7 @@ def write_comparison(config: CompareConfig) -> tuple[Table, list[Path]]:
     with opened_storage(config.storage) as storage:
         studies = [find_study(storage, name) for name in config.studies]
         snapshots = [snapshot_with_best(study) for study in studies]
+        check_comparable(snapshots)
         rows = [_row(*pair) for pair in zip(studies, snapshots, strict=True)]
         table = Table(HEAD, rows)
         sizes = parameters_and_accuracy(
@@ -46,21 +49,40 @@ def write_comparison(config: CompareConfig) -> tuple[Table, list[Path]]:
     return table, write_document(config.folder / "reports", name, title, blocks)
 
 
+def check_comparable(snapshots: Sequence[StudySnapshot]) -> None:
+    """Refuse studies that have no best trials, or none that could stand side by side.
+
+    Raises:
+        UsageError: they are such.
+    """
+    first = snapshots[0].goals
+    for snapshot in snapshots:
+        mine = snapshot.goals
+        told = f"study {snapshot.name!r} optimises {show_goals(mine)}, but must optimise"
+        if len(mine) > 1:
+            raise UsageError(
+                f"{told} one thing to be compared; golf-opt report study=NAME shows its front."
+            )
+        if mine != first and not (mine[0].accuracy and first[0].accuracy):
+            raise UsageError(f"{told} {show_goals(first)}, as {snapshots[0].name!r} does.")
+
+
 def _row(study: optuna.Study, snapshot: StudySnapshot) -> list[str]:
     best, tally = snapshot.best, counts(study)
     assert best is not None
+    goal = snapshot.goal
     values = sorted(map(value_of, snapshot.complete))
     train = attribute(best, "train_accuracy", float)
     return [
         study.study_name,
-        str(snapshot.num_params or "?"),
-        snapshot.data,
-        snapshot.protocol,
+        str(snapshot.num_params or ("?" if goal.accuracy else "-")),
+        snapshot.data or "-",
+        snapshot.protocol if snapshot.data else "-",
         str(snapshot.epochs),
         f"{tally['complete']} + {tally['pruned']} pruned",
-        f"{percent(value_of(best))} (trial {best.number}, n = 1)",
+        f"{goal.show(value_of(best))} (trial {best.number}, n = 1)",
         percent(train) if train is not None else "-",
-        percent(values[len(values) // 2]),
+        goal.show(values[len(values) // 2]),
     ]
 
 
@@ -71,7 +93,8 @@ def _differences(
     yield Heading("What differs")
     first = description_of(studies[0]).identity()
     for study in studies[1:]:
-        rows = differences(first, description_of(study).identity() | {"layers": first["layers"]})
+        now = description_of(study).identity() | {"layers": first.get("layers")}
+        rows = differences(first, now)
         words = [f"{row.key}: {row.before} -> {row.now}" for row in rows]
         yield Paragraph(
             f"{studies[0].study_name} -> {study.study_name}: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,21 @@ from golf_opt.config.schema import ReportConfig
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import NOTE_SECTIONS, marks
-from golf_opt.study.description import best_of_all, description_of, find_study, snapshot_of
+from golf_opt.study.description import (
+    StudyDescription,
+    best_of_all,
+    description_of,
+    find_study,
+    snapshot_of,
+)
 from golf_opt.study.note import PROTOCOL_WORDS, noise_words, result_words
 from golf_opt.study.run import TEST_READINGS
 from golf_opt.task.data import objective_split
 from golf_opt.task.forward import check_tensors
+from golf_opt.task.goals import show_goals
 from golf_opt.task.modules.given import is_given
-from golf_opt.utils.text import percent, show_params
-from golf_opt.utils.trials import attribute, best_trials, counts, epoch_losses
+from golf_opt.utils.text import count, percent, show_params
+from golf_opt.utils.trials import attribute, counts, epoch_losses
 from golf_opt.visualization import pictures
 from golf_opt.visualization.document import (
     Block,
@@ -36,7 +43,7 @@ from golf_opt.visualization.document import (
 from golf_opt.visualization.optuna_plots import optuna_pictures
 from golf_opt.visualization.plots import Figure, svg
 from golf_opt.visualization.size_and_accuracy import kept_records
-from golf_opt.visualization.snapshot import StudySnapshot, accuracies_of, repeats, value_of
+from golf_opt.visualization.snapshot import StudySnapshot, repeats, values_by_epoch
 from golf_opt.visualization.study_figures import study_figures
 
 TOP = 10  # trials in the table
@@ -58,7 +65,7 @@ def write_report(config: ReportConfig) -> list[Path]:
 def snapshot_with_best(study: optuna.Study) -> StudySnapshot:
     """Return what there is to report; raises UsageError where no trial is complete."""
     snapshot = snapshot_of(study)
-    if snapshot.best is None:
+    if not snapshot.complete:
         raise UsageError(
             f"study {study.study_name!r} has no complete trial yet; nothing to report."
         )
@@ -72,37 +79,47 @@ def picture(figure: Figure) -> Picture:
 def _report(
     study: optuna.Study, snapshot: StudySnapshot, storage: BaseStorage, config: ReportConfig
 ) -> Iterator[Block]:
-    best = snapshot.best
-    assert best is not None
+    goals, best = snapshot.goals, snapshot.best
     yield Heading("Result")
     seeds = repeats(snapshot)
     if seeds is not None:
-        yield Paragraph(f"Nothing was tuned. {snapshot.objective.capitalize()}: {seeds.words}.")
-    yield Paragraph(
-        f"Best {snapshot.objective} {result_words(best)} with "
-        f"{show_params(best.params) or 'no tuned parameters'}."
-    )
+        yield Paragraph(f"Nothing was tuned. {goals[0].name.capitalize()}: {seeds.words}.")
+    if best is not None:
+        yield Paragraph(
+            f"Best {goals[0].name} {result_words(best, goals)} with "
+            f"{show_params(best.params) or 'no tuned parameters'}."
+        )
+    else:
+        yield Paragraph(
+            f"Optimised: {show_goals(goals)}. No other trial beats one of the front, of "
+            f"{count(len(snapshot.front), 'trial')}, in all of it."
+        )
     for reading in marks(study).get(TEST_READINGS, []):
         yield Paragraph(
             f"Test accuracy of trial {reading['trial']}, read once after {reading['after_trials']} "
             f"trials: {percent(reading['test_accuracy'])}."
         )
-    if seeds is None:
+    if seeds is None and best is not None:
         yield Paragraph(noise_words(snapshot).replace("**", ""))
     for title, text in marks(study).get(NOTE_SECTIONS, {}).items():
         yield Heading(title)
         yield from _from_markdown(text)
     yield Heading("Methods")
-    yield Paragraph(methods(study, best))
+    shown = best or snapshot.front[0]
+    yield Paragraph(methods(study, shown))
     yield Heading("Figures")
     records = kept_records(config.folder / "records")
     for figure in study_figures(snapshot, best_of_all(storage, but=study.study_name), records):
         yield picture(figure)
+    if best is None:
+        yield Heading(f"The front, {'its first' if len(snapshot.front) > TOP else 'all'} of it")
+        yield best_table(snapshot)
+        return
     yield from optuna_pictures(study)
     yield Heading(f"The best trial, {best.number}")
     yield from _best_pictures(study, best, config)
     yield Heading(f"The best {TOP} trials" if len(snapshot.complete) > TOP else "Complete trials")
-    yield best_table(snapshot.complete)
+    yield best_table(snapshot)
 
 
 def methods(study: optuna.Study, best: FrozenTrial) -> str:
@@ -115,20 +132,36 @@ def methods(study: optuna.Study, best: FrozenTrial) -> str:
     ]
     versions = attribute(best, "versions", dict) or {}
     parts = (plan.sampler, plan.pruner)
+    which = "The best trial" if len(plan.goals) == 1 else "The first trial of the front"
     sampler, pruner = (str(part.get("_target_")).split(".")[-1] for part in parts)
+    pruner = pruner if len(plan.goals) == 1 else "no pruner"
     return (
-        f"The network {plan.net.name} ({attribute(best, 'num_params', int) or '?'} parameters) "
-        f"was trained on {plan.data_and_digest} for {plan.epochs} epochs a trial, one seed each. "
-        f"Protocol {plan.protocol}: {PROTOCOL_WORDS[plan.protocol]}. "
+        f"{_what_was_done(plan, best)} "
         f"Hyperparameters: {', '.join(bounds)}. They were chosen by Optuna "
         f"{versions.get('optuna', '?')} ({sampler}, {pruner}, study seed {plan.seed}); of "
         f"{sum(tally.values())} trials {tally['complete']} are complete, {tally['pruned']} were "
-        f"pruned and {tally['fail']} failed. Accuracies are those after the last epoch, not the "
-        f"best on the way. The best trial ran on the {attribute(best, 'engine', str) or '?'} "
+        f"pruned and {tally['fail']} failed. Results are those after the last epoch, not the "
+        f"best on the way. {which} ran on the {attribute(best, 'engine', str) or '?'} "
         f"engine, {attribute(best, 'device', str) or '?'}, golf_opt "
         f"{versions.get('golf_opt', '?')} at commit "
         f"{attribute(best, 'git_commit', str) or 'unknown'}, Python {versions.get('python', '?')}, "
         f"with seed {'?' if (seed := attribute(best, 'seed', int)) is None else seed}."
+    )
+
+
+def _what_was_done(plan: StudyDescription, best: FrozenTrial) -> str:
+    """Say what a trial was, on which data and by which rule."""
+    if plan.objective is not None:
+        on = f" on {plan.data_and_digest}" if plan.data else ""
+        return (
+            f"The function {plan.subject} (source {attribute(best, 'objective_digest', str) or '?'}"
+            f") was run{on} for {plan.epochs} epochs a trial, one seed each, to optimise "
+            f"{show_goals(plan.goals)}."
+        )
+    return (
+        f"The network {plan.net.name} ({attribute(best, 'num_params', int) or '?'} parameters) "
+        f"was trained on {plan.data_and_digest} for {plan.epochs} epochs a trial, one seed each. "
+        f"Protocol {plan.protocol}: {PROTOCOL_WORDS[plan.protocol]}."
     )
 
 
@@ -144,10 +177,14 @@ def _best_pictures(
     study: optuna.Study, best: FrozenTrial, config: ReportConfig
 ) -> Iterator[Picture | Paragraph]:
     """Draw what the best trial's weights show, as far as they and the images are there."""
-    steps = list(accuracies_of(best).values())
-    drawn = pictures.learning_curve(f"trial {best.number}", steps, epoch_losses(best))
-    yield Picture("best-learning-curve", "Accuracy and training loss by epoch", "", drawn)
     plan = description_of(study)
+    goal = plan.goals[0]
+    steps = list(values_by_epoch(best, goal).values())
+    drawn = pictures.learning_curve(f"trial {best.number}", goal, steps, epoch_losses(best))
+    words = "Accuracy and training loss" if goal.accuracy else goal.name
+    yield Picture("best-learning-curve", f"{words} by epoch", "", drawn)
+    if plan.objective is not None:
+        return
     net = plan.net
     try:
         tensors = open_checkpoints(study, config.folder).load(best.number).state.tensors
@@ -176,17 +213,22 @@ def _best_pictures(
     yield Picture("best-mistakes", "The worst of its mistakes", "", worst)
 
 
-def best_table(complete: Sequence[FrozenTrial]) -> Table:
-    best = best_trials(complete, TOP)
+def best_table(snapshot: StudySnapshot) -> Table:
+    """Return the best trials, or the front of several objectives."""
+    best, goals = snapshot.ranked(TOP), snapshot.goals
     names = list(dict.fromkeys(name for trial in best for name in trial.params))
+    nets = goals[0].accuracy
     rows = []
     for trial in best:
         train = attribute(trial, "train_accuracy", float)
-        cells = [str(trial.number), percent(value_of(trial))]
-        cells.append(percent(train) if train is not None else "-")
+        cells = [str(trial.number)]
+        cells += [goal.show(v) for goal, v in zip(goals, trial.values, strict=True)]
+        if nets:
+            cells.append(percent(train) if train is not None else "-")
         cells += [_cell(trial.params.get(name, "-")) for name in names]
         rows.append(cells)
-    return Table(["trial", "accuracy", "train accuracy", *names], rows)
+    values = ["accuracy", "train accuracy"] if nets else [goal.name for goal in goals]
+    return Table(["trial", *values, *names], rows)
 
 
 def _cell(value: object) -> str:

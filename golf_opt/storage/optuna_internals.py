@@ -45,6 +45,12 @@ def reported(trial: optuna.Trial) -> dict[int, float]:
     return trial._cached_frozen_trial.intermediate_values
 
 
+def report(trial: optuna.Trial, value: float, step: int) -> None:
+    """Report a value as `Trial.report` does, which refuses where objectives are several."""
+    trial.storage.set_trial_intermediate_value(id_of_trial(trial), step, value)
+    reported(trial)[step] = value
+
+
 def check_trial(trial: FrozenTrial) -> None:
     """Raise a ValueError for a trial whose parts do not fit together."""
     trial._validate()

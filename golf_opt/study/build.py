@@ -46,15 +46,35 @@ def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
     Raises:
         UsageError: a part of it cannot be built; it is named.
     """
-    space = build_space(plan.space)
+    assert plan.space is not None
+    space = build_space(plan.space, free=plan.objective is not None)
+    make = sampler_maker(plan, space)
+    check_goals(plan, make(0))
     return Parts(
         space=space,
-        sampler=FreshSampler(sampler_maker(plan, space)),
+        sampler=FreshSampler(make),
         pruner=_builder("pruner", plan.pruner, BasePruner)(),
         callbacks=[
             _builder(f"callbacks.{name}", node, Callback)() for name, node in callbacks.items()
         ],
     )
+
+
+def check_goals(plan: Plan, sampler: BaseSampler) -> None:
+    """Refuse a sampler that can optimise one thing alone, where several are to be.
+
+    Raises:
+        UsageError: it is such a one.
+    """
+    if isinstance(plan, StudyConfig):
+        directions = plan.directions or {}
+    else:
+        directions = plan.objective.directions if plan.objective else {}
+    if len(directions) > 1 and isinstance(sampler, optuna.samplers.CmaEsSampler):
+        raise UsageError(
+            "sampler is cmaes, which optimises one value alone, but directions has "
+            f"{len(directions)}; take sampler=tpe, gp, qmc or random."
+        )
 
 
 def check_targets(part: str, node: Any) -> None:

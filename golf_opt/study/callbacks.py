@@ -11,13 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Protocol
 
 import optuna
 from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 
-from golf_opt.engines.base import Engine, EpochResult, Job, LaneState, Slice
+from golf_opt.engines.base import Engine, EpochResult, LaneState, Slice, Work
 from golf_opt.storage import checkpoint
+from golf_opt.storage.objective_files import ObjectiveFiles
 from golf_opt.study.description import StudyDescription
 from golf_opt.study.note import write_note
 from golf_opt.task.data import View
@@ -31,7 +33,7 @@ class TrialRun:
     """A trial on its way through a lane."""
 
     trial: optuna.Trial
-    job: Job
+    job: Work
     lane: int
     resume: LaneState | None = None  # where the lane begins, if not at the start
     history: list[EpochResult] = field(default_factory=list)
@@ -42,20 +44,34 @@ class TrialRun:
         return self.trial.number
 
 
+class Checkpoints(Protocol):
+    """Where the trials of a study stand."""
+
+    every_slice: bool  # whether to save that often
+    folder: Path
+
+    def save(self, trial: optuna.Trial, job: Any, checkpoint: checkpoint.Checkpoint) -> None: ...
+
+    def load(self, number: int, job: Any = None) -> checkpoint.Checkpoint: ...
+
+    def delete(self, number: int) -> None: ...
+
+
 @dataclass(frozen=True)
 class StudyContext:
     """What callbacks may know of the study they serve."""
 
     study: optuna.Study
-    engine: Engine
+    engine: Engine[Any]
     folder: Path  # checkpoints/ is in it
     description: StudyDescription  # net, space, data, protocol, epochs, trials, command
-    view: View  # of the data
+    view: View | None  # of the data; None: an objective that asks for none
     say: Say
 
     @cached_property
-    def checkpoints(self) -> checkpoint.CheckpointFolder:
-        return checkpoint.open_checkpoints(self.study, self.folder)
+    def checkpoints(self) -> Checkpoints:
+        kept = checkpoint.open_checkpoints(self.study, self.folder)
+        return kept if self.description.objective is None else ObjectiveFiles(kept.folder)
 
 
 class Callback:

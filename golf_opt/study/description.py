@@ -6,8 +6,6 @@ Who goes on with the study must agree with its `identity`; the rest says how to 
 from __future__ import annotations
 
 import contextlib
-import uuid
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -17,22 +15,29 @@ from typing import Annotated, Any, Literal, Self
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from golf_opt import __version__
-from golf_opt.config import command, defaults, types
+from golf_opt.config import defaults, types
 from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig, StudyConfig
 from golf_opt.engines.base import Job
 from golf_opt.storage import gate
-from golf_opt.storage.optuna_internals import id_of_study, storage_of
-from golf_opt.storage.studies import STUDY_ID, find_any_study, mark, marks
-from golf_opt.storage.workers import flush
-from golf_opt.study.differences import differences, name_for, told
+from golf_opt.storage.optuna_internals import id_of_study
+from golf_opt.storage.studies import find_any_study, marks
 from golf_opt.study.space import Space, build_space
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import View
+from golf_opt.task.goals import Goal, show_goals
 from golf_opt.task.inputs import MNIST, InputSpec
 from golf_opt.task.recipe import Candidate
 from golf_opt.utils.text import slug
@@ -48,20 +53,29 @@ RENAMED = {  # what a stored study may ask for by a name that is not ours today
     "golf_opt.space.grid_sampler": "golf_opt.study.samplers.grid_sampler",
     "optuna.samplers.CmaEsSampler": "golf_opt.study.samplers.CmaEsSampler",
 }
+ONE_VALUE: types.Directions = {"value": "maximize"}  # of an objective that says nothing else
 OBJECTIVES = {"test": "test accuracy", "holdout": "holdout accuracy"}  # by protocol
 
 
-def _made_by(build: Callable[[dict[str, Any]], object]) -> AfterValidator:
-    """Return the check that something can be made of a stored mapping."""
+def _made_by(build: Callable[[Any, Mapping[str, Any]], object]) -> AfterValidator:
+    """Return the check that something can be made of a stored mapping.
 
-    def check_made(node: dict[str, Any]) -> dict[str, Any]:
+    Args:
+        build: is given the mapping, and those fields of the description that stand before it.
+    """
+
+    def check_made(node: Any, info: ValidationInfo) -> Any:
         try:
-            build(node)
+            build(node, info.data)
         except gate.UNREADABLE as error:
             raise ValueError(gate.reason(error)) from error
         return node
 
     return AfterValidator(check_made)
+
+
+def _space(space: dict[str, Any], before: Mapping[str, Any]) -> None:
+    build_space(space, free=before.get("objective") is not None)
 
 
 def _part(node: dict[str, Any]) -> dict[str, Any]:
@@ -78,6 +92,16 @@ Part = Annotated[dict[str, Any], AfterValidator(_part)]
 Short = Annotated[str, Field(max_length=100)]
 
 
+class Objective(BaseModel):
+    """A function of the user's that a study is of; it is named here, and never imported by it."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    name: types.Objective
+    digest: Short  # of the source file that the study was begun with
+    directions: types.Directions  # by the name of each value, in order
+
+
 class StudyDescription(BaseModel):
     """One study, wherever it runs: data by name and hash, nothing of storage, engine or folder."""
 
@@ -85,11 +109,12 @@ class StudyDescription(BaseModel):
 
     format: types.Positive = FORMAT
     version: Short  # of golf_opt, which stored this
-    arch: dict[str, Any]  # name and layers
-    space: Annotated[dict[str, Any], _made_by(build_space)]
+    objective: Objective | None = None  # of the user's; None: the accuracy of a net of ours
+    arch: dict[str, Any] | None  # name and layers; an objective has none
+    space: Annotated[dict[str, Any], _made_by(_space)]
     sampler: Part  # _target_ and arguments
     pruner: Part  # likewise
-    data: Annotated[str, Field(max_length=4096)]  # a data set's name, or a path as it was typed
+    data: Annotated[str, Field(max_length=4096)]  # a name, or a path as typed; or nothing at all
     size: types.PictureSize = None  # that the data's pictures were scaled to
     grey: bool = False  # whether they were made grey
     input: InputSpec = MNIST  # what the data has nets take and give
@@ -103,23 +128,41 @@ class StudyDescription(BaseModel):
 
     @model_validator(mode="after")
     def _arch_is_a_net(self) -> Self:
+        if (self.arch is None) != (self.objective is not None):
+            raise ValueError("a study has either an arch or an objective")
         try:
-            _ = self.net
+            _ = self.arch and self.net
         except gate.UNREADABLE as error:
             raise ValueError(gate.reason(error)) from error
         return self
 
     @cached_property
     def net(self) -> Net:
+        """The net that the study trains.
+
+        Raises:
+            UsageError: it is a study of an objective.
+        """
+        if self.arch is None:
+            raise UsageError(f"{self.subject} is a function of yours, and no net of ours.")
         return build_net(self.arch, self.input)
 
     @property
-    def search_space(self) -> Space:
-        return build_space(self.space)
+    def subject(self) -> str:
+        """What is trained: a net's name, or `my_module:train`."""
+        return self.net.name if self.objective is None else self.objective.name
 
     @property
-    def objective(self) -> str:
-        return OBJECTIVES[self.protocol]
+    def search_space(self) -> Space:
+        return build_space(self.space, free=self.objective is not None)
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        """What the study optimises, in the order of its trials' values."""
+        if self.objective is None:
+            return (Goal(OBJECTIVES[self.protocol]),)
+        rows = self.objective.directions.items()
+        return tuple(Goal(name, direction, accuracy=False) for name, direction in rows)
 
     def data_config(self, given: DataConfig) -> DataConfig:
         """Return where the study's data is to be had: where `given` says, or as it was typed."""
@@ -129,18 +172,34 @@ class StudyDescription(BaseModel):
 
     @property
     def data_and_digest(self) -> str:
-        return f"{self.data} ({self.digest})"
+        return f"{self.data} ({self.digest})" if self.data else ""
+
+    def with_source(self, digest: str) -> StudyDescription:
+        """Return the description with the hash of the objective's source file, if it has one."""
+        if self.objective is None:
+            return self
+        known = self.objective.model_copy(update={"digest": digest})
+        return self.model_copy(update={"objective": known})
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What every trial says of what was trained."""
+        if self.objective is not None:
+            return {"objective": self.objective.name, "objective_digest": self.objective.digest}
+        return {"protocol": self.protocol, "num_params": self.net.num_params}
 
     @property
     def default_name(self) -> str:
         """`c4-5-4`, or `c4-5-4@digits-holdout-2epochs`: what is not default is in the name."""
+        usual = "mnist" if self.objective is None else ""
         marks = [
-            "" if self.data == "mnist" else slug(Path(self.data).stem),
+            "" if self.data == usual else slug(Path(self.data).stem),
             "" if self.protocol == "test" else self.protocol,
             "" if self.epochs == defaults("study")["epochs"] else f"{self.epochs}epochs",
         ]
         suffix = "-".join(mark for mark in marks if mark)
-        return f"{self.net.name}@{suffix}" if suffix else self.net.name
+        name = self.subject.replace(":", ".")
+        return f"{name}@{suffix}" if suffix else name
 
     def job(self, trial: FrozenTrial) -> Job:
         """Return what a lane trains for a trial: what was tuned, and what the space fixes.
@@ -148,27 +207,31 @@ class StudyDescription(BaseModel):
         Raises:
             UsageError: the trial's parameters or its seed are none.
         """
+        net = self.net
         try:
             candidate = check(Candidate, dict(self.search_space.fixed) | trial.params)
             seed: int = check(types.Seed, trial.user_attrs.get("seed"), "its seed")
         except UsageError as error:
             raise UsageError(f"trial {trial.number} cannot be read: {error}") from error
-        return Job(self.net, candidate, seed, self.epochs)
+        return Job(net, candidate, seed, self.epochs)
 
     def snapshot(self, name: str, trials: Sequence[FrozenTrial]) -> StudySnapshot:
         """Return the study as figures and reports read it, with some of its trials."""
-        return StudySnapshot(name, self.data, self.protocol, self.objective, self.epochs, trials)
+        return StudySnapshot(name, self.data, self.protocol, self.goals, self.epochs, trials)
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two runs the same study."""
-        return {
-            "arch": self.net.name,
-            "layers": [_show_layer(row) for row in self.net.describe()],
+        own: dict[str, Any]
+        if self.objective is None:
+            layers = [_show_layer(row) for row in self.net.describe()]
+            own = {"arch": self.net.name, "layers": layers, "objective": self.goals[0].name}
+        else:
+            own = {"function": self.objective.name, "objective": show_goals(self.goals)}
+        return own | {
             "space": self.search_space.describe(),
             "data": self.data_and_digest,
             "protocol": self.protocol,
             "epochs": self.epochs,
-            "objective": self.objective,
         }
 
 
@@ -178,19 +241,32 @@ def _show_layer(row: Mapping[str, Any]) -> str:
     return f"{row['kind']}({options})"
 
 
-def describe(config: StudyConfig, view: View, command: str) -> StudyDescription:
+def describe(config: StudyConfig, view: View | None, command: str) -> StudyDescription:
     """Return the description of the study that a user asks for.
+
+    Args:
+        config: what they ask for.
+        view: of the data; None: an objective that asks for none.
+        command: what they typed.
 
     Raises:
         UsageError: the architecture is none, or does not fit the data.
     """
-    build_net(config.arch, view.input)
+    if config.arch is not None and view is not None:
+        build_net(config.arch, view.input)
     asked = ("arch", "space", "sampler", "pruner", "protocol", "epochs", "trials", "seed")
+    data: dict[str, Any] = {"data": "", "digest": "", "num_train": 0}
+    if view is not None and config.data is not None:
+        data = {"data": view.dataset, "size": config.data.size, "grey": config.data.grey}
+        data |= {"digest": view.digest, "num_train": len(view.train), "input": view.input}
+    objective = None
+    if config.objective is not None:
+        directions = config.directions or ONE_VALUE
+        objective = {"name": config.objective, "digest": "", "directions": directions}
     return StudyDescription.model_validate(
         {key: getattr(config, key) for key in asked}
-        | {"data": view.dataset, "size": config.data.size, "grey": config.data.grey}
-        | {"digest": view.digest, "num_train": len(view.train), "input": view.input}
-        | {"version": __version__, "command": command}
+        | data
+        | {"version": __version__, "command": command, "objective": objective}
     )
 
 
@@ -268,7 +344,7 @@ def best_of_all(storage: BaseStorage, but: str) -> list[StudySnapshot]:
     for frozen in storage.get_all_studies():
         plan = readable(frozen.study_name, frozen.system_attrs)
         if plan is not None and frozen.study_name != but:
-            with contextlib.suppress(ValueError):  # no trial is complete
+            with contextlib.suppress(ValueError, RuntimeError):  # none is complete; several goals
                 best = storage.get_best_trial(id_of_study(frozen))
                 snapshots.append(plan.snapshot(frozen.study_name, [best]))
     return snapshots
@@ -283,66 +359,3 @@ def find_study(storage: BaseStorage, name: str) -> optuna.Study:
     study = find_any_study(storage, name)
     description_of(study)
     return study
-
-
-def open_study(
-    storage: BaseStorage, name: str, description: StudyDescription
-) -> tuple[optuna.Study, bool]:
-    """Create the study, or open it if it is the same one; return it and whether it is new.
-
-    Raises:
-        UsageError: the name belongs to a study with another identity, or to a foreign study.
-    """
-    known = name in optuna.get_all_study_names(storage)
-    if known:
-        check_identity(optuna.load_study(study_name=name, storage=storage), description)
-    study = optuna.create_study(
-        study_name=name, storage=storage, direction="maximize", load_if_exists=True
-    )
-    if not known:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names([description.objective])
-        mark(study, STUDY_ID, uuid.uuid4().hex)
-    mark(study, DESCRIPTION, description.model_dump())
-    if not known:
-        flush(study)
-    return study, not known
-
-
-def check_identity(study: optuna.Study, description: StudyDescription) -> None:
-    """Refuse to go on with a study as another one.
-
-    Raises:
-        UsageError: it is another one; the differences are named, and how to begin that one.
-    """
-    name, storage = study.study_name, storage_of(study)
-    stored = read(marks(study))
-    if stored is None:
-        free, _ = _name_to_take(storage, name, description)
-        raise UsageError(
-            f"study {name!r} is there already and was not made by golf-opt; choose another name: "
-            f"{command.again('study', command.override('study.name', free))}"
-        )
-    if found := differences(stored.identity(), description.identity()):
-        wanted = name_for(name, found, command.chosen("space"))
-        other, there = _name_to_take(storage, wanted, description)
-        raise UsageError(
-            f"study {name!r} is another study: {told(found)}. Give what it was made with to go on "
-            f"with it, or {'go on with this one' if there else 'begin a new one'}: "
-            f"{command.again('study', command.override('study.name', other))}"
-        )
-
-
-def _name_to_take(
-    storage: BaseStorage, wanted: str, description: StudyDescription
-) -> tuple[str, bool]:
-    """Return a name under which the study can run, and whether it is there already."""
-    known = {frozen.study_name: frozen.system_attrs for frozen in storage.get_all_studies()}
-    for name in (wanted, *(f"{wanted}-{count}" for count in range(2, len(known) + 3))):
-        if name not in known:
-            return name, False
-        stored = readable(name, known[name])
-        if stored is not None and not differences(stored.identity(), description.identity()):
-            return name, True
-    raise AssertionError("there are more names than studies")

@@ -24,15 +24,19 @@ class Difference(NamedTuple):
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
     """Return in what two identities differ, as `StudyDescription.identity` gives them."""
     found = []
-    if before["arch"] != now["arch"]:  # the layers follow
-        found.append(Difference("arch", before["arch"], now["arch"], now["arch"]))
-    else:
+    for key, typed in (("arch", "arch"), ("function", "objective")):
+        old, new = before.get(key, NOTHING), now.get(key, NOTHING)
+        if old != new:  # the layers follow
+            found.append(Difference(typed, old, new, "" if new == NOTHING else new))
+    if not found and "arch" in now:
         found += _of_layers(before["layers"], now["layers"])
+    elif not found and before["objective"] != now["objective"]:
+        found.append(Difference("directions", before["objective"], now["objective"]))
     found += _of_spaces(before["space"], now["space"])
     if before["data"].rpartition("(")[2] != now["data"].rpartition("(")[2]:  # by whatever path
-        names = before["data"].rpartition(" ")[0], now["data"].rpartition(" ")[0]
+        names = [row["data"].rpartition(" ")[0] or NOTHING for row in (before, now)]
         same = names[0] == names[1]
-        shown = (before["data"], now["data"]) if same else names
+        shown = (before["data"], now["data"]) if same else (names[0], names[1])
         found.append(Difference("data", *shown, "" if same else names[1]))
     if before["protocol"] != now["protocol"]:
         found.append(Difference("protocol", before["protocol"], now["protocol"], now["protocol"]))

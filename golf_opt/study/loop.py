@@ -11,10 +11,17 @@ from optuna.trial import TrialState
 
 from golf_opt.config.errors import UsageError
 from golf_opt.engines import provenance
-from golf_opt.engines.base import Job, Slice
+from golf_opt.engines.base import EpochResult, Job, Slice, Work
 from golf_opt.engines.lanes import Lanes
+from golf_opt.engines.python import Call
 from golf_opt.storage.failures import StorageUnreachable
-from golf_opt.storage.optuna_internals import id_of_study, id_of_trial, reported, storage_of
+from golf_opt.storage.optuna_internals import (
+    id_of_study,
+    id_of_trial,
+    report,
+    reported,
+    storage_of,
+)
 from golf_opt.storage.studies import num_finished
 from golf_opt.storage.workers import WORKER, coordination, requeue
 from golf_opt.storage.write_behind import BudgetSpent
@@ -27,6 +34,7 @@ from golf_opt.utils.signals import stop_on_signals
 
 IDLE_S = 0.2  # between two looks at trials that other workers run
 WAITING_FRACTION, WAITING_S = 0.1, 10.0  # of lane time spent without a trial: worth a word
+MOST_FAILURES = 3  # trials in a row in which an objective may fail
 WORKERS_S = 1.0  # between two looks at the workers themselves
 
 
@@ -35,7 +43,7 @@ class StudyLoop:
 
     def __init__(self, context: StudyContext, parts: Parts) -> None:
         self._study, self._plan, self._say = context.study, context.description, context.say
-        self._parts = parts
+        self._parts, self._checkpoints = parts, context.checkpoints
         self._study.sampler, self._study.pruner = parts.sampler, parts.pruner
         self._workers = coordination(storage_of(context.study))
         space = {name: dimension.distribution for name, dimension in parts.space.tuned.items()}
@@ -45,10 +53,8 @@ class StudyLoop:
         self._asking_s: list[float] = []  # for each trial: ask and suggest
         self._looked_at_workers = -1e9  # when other workers were last looked after
         self._reachable = True
-        self._provenance = provenance(context.engine) | {
-            "protocol": self._plan.protocol,
-            "num_params": self._plan.net.num_params,
-        }
+        self._failed_in_a_row = 0
+        self._provenance = provenance(context.engine) | self._plan.provenance
         for callback in parts.callbacks:
             callback.context = context
 
@@ -122,20 +128,16 @@ class StudyLoop:
             trial = self._ask()
             if trial is None:
                 return None
-            if (candidate := self._candidate_of(trial)) is not None:
+            if (job := self._job_of(trial)) is not None:
                 break
-        seed = rng.derive(self._plan.seed, "trial", trial.number)  # weights, data order, dropout
-        attributes = {WORKER: worker_id(), "seed": seed} | self._provenance
+        attributes = {WORKER: worker_id(), "seed": job.seed} | self._provenance
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
         self._asking_s.append(time.monotonic() - begun)
-        job = Job(self._plan.net, candidate, seed, self._plan.epochs)
         run = TrialRun(trial, job, lane)
         self._call("on_trial_start", run)
-        known = reported(trial)
         for result in run.history:  # of a worker that died between its checkpoint and its report
-            if result.epoch not in known:
-                trial.report(result.accuracy, result.epoch)
+            self._report_values(run, result)
         return run
 
     def _ask(self) -> optuna.Trial | None:
@@ -147,10 +149,15 @@ class StudyLoop:
         except (BudgetSpent, StorageUnreachable):
             return None
 
-    def _candidate_of(self, trial: optuna.Trial) -> Candidate | None:
+    def _job_of(self, trial: optuna.Trial) -> Work | None:
         """Return what a trial tries; one that was stored as what cannot be run fails: None."""
+        seed = rng.derive(self._plan.seed, "trial", trial.number)  # weights, data order, dropout
         try:
-            return self._parts.space.suggest(trial)
+            values = self._parts.space.values(trial)
+            if self._plan.objective is None:
+                return Job(self._plan.net, Candidate(**values), seed, self._plan.epochs)
+            folder = self._checkpoints.folder / str(trial.number)
+            return Call(values, seed, self._plan.epochs, trial.number, folder)
         except UsageError as error:
             trial.set_user_attr("fail_reason", str(error))
             self._study.tell(trial, state=TrialState.FAIL)
@@ -164,14 +171,14 @@ class StudyLoop:
         if done.error is not None:
             run.trial.set_user_attr("fail_reason", done.error)
             self._finish(run, TrialState.FAIL)
+            self._say_if_failing(done.error)
         elif done.result is not None:
             run.history.append(done.result)
             self._report(run)
 
     def _report(self, run: TrialRun) -> None:
         result = run.history[-1]
-        if result.epoch not in reported(run.trial):
-            run.trial.report(result.accuracy, result.epoch)  # not again after a resume
+        self._report_values(run, result)
         try:
             self._call("on_epoch_end", run)
         except optuna.TrialPruned:
@@ -180,19 +187,45 @@ class StudyLoop:
             if result.epoch == run.job.epochs:
                 self._finish(run, TrialState.COMPLETE)
 
+    def _report_values(self, run: TrialRun, result: EpochResult) -> None:
+        """Report an epoch, unless it was reported before the trial was resumed."""
+        if result.epoch not in reported(run.trial):
+            report(run.trial, result.values[0], result.epoch)
+            if len(result.values) > 1:  # of which Optuna keeps no more than that
+                names = [goal.name for goal in self._plan.goals]
+                rows = zip(*(epoch.values for epoch in run.history), strict=True)
+                kept = {name: list(row) for name, row in zip(names, rows, strict=True)}
+                run.trial.set_user_attr("epoch_values", kept)
+
     def _finish(self, run: TrialRun, state: TrialState) -> None:
-        """Store what a trial came to besides its reported accuracies, end it, free its lane."""
-        run.trial.set_user_attr("epoch_losses", [result.loss for result in run.history])
+        """Store what a trial came to besides its reported values, end it, free its lane."""
+        if self._plan.objective is None:
+            run.trial.set_user_attr("epoch_losses", [result.loss for result in run.history])
         time_s = round(sum(result.time_s for result in run.history), 3)
         run.trial.set_user_attr("time_s", time_s)
-        value = None
+        values = None
         if state == TrialState.COMPLETE:
-            value = run.history[-1].accuracy
-            run.trial.set_user_attr("train_accuracy", run.history[-1].train_accuracy)
+            values = list(run.history[-1].values)
+            if self._plan.objective is None:
+                run.trial.set_user_attr("train_accuracy", run.history[-1].train_accuracy)
         self._call("on_trial_end", run, state)
-        self._study.tell(run.trial, value, state, skip_if_finished=True)
+        self._study.tell(run.trial, values, state, skip_if_finished=True)
         self._lanes.leave(run.lane)
         self._finished.append(run)
+        failed = state == TrialState.FAIL
+        self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
+
+    def _say_if_failing(self, why: str) -> None:
+        """End a study whose objective does nothing but fail; what it was to try is not spent.
+
+        Raises:
+            UsageError: it is so.
+        """
+        if self._plan.objective is not None and self._failed_in_a_row >= MOST_FAILURES:
+            raise UsageError(
+                f"{self._failed_in_a_row} trials in a row failed, the last with: {why}. The study "
+                "stops; mend the objective and give the same command again."
+            )
 
     def _announce_finished(self) -> None:
         for run in self._finished:

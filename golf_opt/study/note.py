@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.storage.optuna_internals import save_note
 from golf_opt.storage.studies import NOTE_SECTIONS, mark, marks, num_finished
 from golf_opt.study.description import StudyDescription, description_of, snapshot_of
-from golf_opt.utils.text import count, percent, show_params
+from golf_opt.task.goals import Goal, show_goals, show_values
+from golf_opt.utils.text import count, markdown_table, percent, show_params
 from golf_opt.utils.trials import attribute, best_trial, counts, epoch_losses
 from golf_opt.visualization.snapshot import (
     NOISE_SDS,
@@ -21,8 +22,11 @@ from golf_opt.visualization.snapshot import (
     seed_noise,
 )
 
+ACCURACY = (Goal("accuracy"),)
+MOST_OF_FRONT = 10  # trials of it in the closing words
 
-def log(trial: FrozenTrial) -> str:
+
+def log(trial: FrozenTrial, goals: Sequence[Goal]) -> str:
     """Return a trial as a log that a person reads: what it was, and a line for each epoch."""
     attributes = trial.user_attrs
     start, end = trial.datetime_start, trial.datetime_complete
@@ -34,12 +38,16 @@ def log(trial: FrozenTrial) -> str:
         f"started     {start:%Y-%m-%d %H:%M:%S}" if start else "started     -",
         f"ended       {end:%Y-%m-%d %H:%M:%S}" if end else "ended       -",
         "",
-        "epoch  accuracy     loss",
+        "epoch  accuracy     loss" if goals[0].accuracy else f"epoch  {goals[0].name}",
     ]
     losses = dict(enumerate(epoch_losses(trial), 1))
-    for epoch, accuracy in sorted(trial.intermediate_values.items()):
-        loss = f"{losses[epoch]:8.4f}" if epoch in losses else "       -"
-        lines.append(f"{epoch:>5}  {percent(accuracy):>8}  {loss}")
+    for epoch, value in sorted(trial.intermediate_values.items()):
+        line = f"{epoch:>5}  {goals[0].show(value):>8}"
+        if goals[0].accuracy:
+            line += f"  {losses[epoch]:8.4f}" if epoch in losses else "         -"
+        lines.append(line)
+    if len(goals) > 1 and trial.state == TrialState.COMPLETE:
+        lines.append(f"\nafter the last epoch: {show_values(goals, trial.values)}")
     train = attribute(trial, "train_accuracy", float)
     if train is not None:
         lines.append(f"\ntrain accuracy at the end  {percent(train)}")
@@ -65,33 +73,59 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
     tally = counts(study)
     finished = ", ".join(f"{tally[s]} {s}" for s in ("complete", "pruned", "fail") if tally[s])
     lines = [
-        f"# {plan.net.name}: {plan.net.num_params} parameters",
+        f"# {title_of(plan)}",
         "",
-        f"Objective: **{plan.objective}** after {plan.epochs} epochs, one seed a trial.",
+        f"Objective: **{show_goals(plan.goals)}** after {plan.epochs} epochs, one seed a trial.",
         "",
         "| | |",
         "|---|---|",
-        f"| data | {plan.data} ({plan.num_train:,} training images) |",
-        f"| protocol | `{plan.protocol}`: {PROTOCOL_WORDS[plan.protocol]} |",
+        *([f"| data | {plan.data} ({plan.num_train:,} training images) |"] if plan.data else []),
+        *([f"| protocol | `{plan.protocol}`: {protocol_words(plan)} |"] if plan.data else []),
         f"| tuned | {', '.join(f'`{name}`' for name in space.tuned) or 'nothing'} |",
         f"| fixed | {show_params(space.fixed) or 'nothing'} |",
         f"| trials | {finished or 'none finished'} of {plan.trials} |",
         f"| made by | `{plan.command}` |",
         "",
     ]
+    snapshot = snapshot_of(study)
     best = best_trial(study)
     if (seeds := seeds_words(study, plan)) is not None:
         lines.append(f"Nothing is tuned, every trial is a seed: **{seeds}**.")
     elif best is not None:
         shown = show_params(best.params) or "no tuned parameters"
         lines += [
-            f"Best so far: **{result_words(best)}**: `{shown}`",
+            f"Best so far: **{result_words(best, plan.goals)}**: `{shown}`",
             "",
-            noise_words(snapshot_of(study)),
+            noise_words(snapshot),
         ]
+    elif len(plan.goals) > 1 and snapshot.front:
+        lines += ["Front so far, of trials that none beats in every objective:", ""]
+        lines.append(front_table(snapshot))
     for title, text in marks(study).get(NOTE_SECTIONS, {}).items():
         lines += ["", f"## {title}", "", text]
     return "\n".join(lines)
+
+
+def title_of(plan: StudyDescription) -> str:
+    """Return `c4-5-4: 807 parameters`, or an objective's name."""
+    if plan.objective is not None:
+        return plan.subject
+    return f"{plan.subject}: {plan.net.num_params} parameters"
+
+
+def front_table(study: StudySnapshot) -> str:
+    """Return the front of several objectives in Markdown, a row a trial."""
+    rows = [
+        [
+            str(trial.number),
+            *(goal.show(v) for goal, v in zip(study.goals, trial.values, strict=True)),
+            f"`{show_params(trial.params)}`",
+        ]
+        for trial in study.front
+    ]
+    names = [goal.name for goal in study.goals]
+    head = ["trial", *names, "parameters"]
+    return markdown_table(head, rows, "r" * (len(head) - 1) + "l")
 
 
 def noise_words(study: StudySnapshot) -> str:
@@ -116,11 +150,18 @@ PROTOCOL_WORDS = {
 }
 
 
-def result_words(trial: FrozenTrial) -> str:
+def protocol_words(plan: StudyDescription) -> str:
+    """Say by what rule a study measures; an objective may do with its data what it likes."""
+    if plan.objective is not None:
+        return f"what `job.data` splits {plan.data} into"
+    return PROTOCOL_WORDS[plan.protocol]
+
+
+def result_words(trial: FrozenTrial, goals: Sequence[Goal] = ACCURACY) -> str:
     """Return `94.37 % (trial 1, n = 1 seed, train accuracy 93.89 %)` for a complete trial."""
     train = attribute(trial, "train_accuracy", float)
     beside = f", train accuracy {percent(train)}" if train is not None else ""
-    return f"{percent(trial.value or 0.0)} (trial {trial.number}, n = 1 seed{beside})"
+    return f"{show_values(goals, trial.values)} (trial {trial.number}, n = 1 seed{beside})"
 
 
 def seeds_words(study: optuna.Study, plan: StudyDescription) -> str | None:
@@ -132,6 +173,18 @@ def seeds_words(study: optuna.Study, plan: StudyDescription) -> str | None:
     return None if seeds is None else seeds.words
 
 
+def front_words(study: StudySnapshot) -> list[str]:
+    """Return the front of several objectives, a line a trial, and how many more there are."""
+    shown = [
+        f"  trial {trial.number:>4}  {show_values(study.goals, trial.values)}  "
+        f"{show_params(trial.params)}"
+        for trial in study.front[:MOST_OF_FRONT]
+    ]
+    more = len(study.front) - MOST_OF_FRONT
+    head = f"front of {show_goals(study.goals)}: {count(len(study.front), 'trial')}"
+    return [head, *shown, *([f"  and {more} more"] if more > 0 else [])]
+
+
 def closing_words(
     study: optuna.Study, plan: StudyDescription, test_reading: Mapping[str, Any] | None
 ) -> str:
@@ -140,9 +193,11 @@ def closing_words(
     finished, total = num_finished(study), plan.trials
     lines = [""]
     if (seeds := seeds_words(study, plan)) is not None:
-        lines.append(f"{plan.objective}: {seeds}")
+        lines.append(f"{plan.goals[0].name}: {seeds}")
     elif best is not None:
-        lines.append(f"best {plan.objective} {result_words(best)}")
+        lines.append(f"best {plan.goals[0].name} {result_words(best, plan.goals)}")
+    elif len(plan.goals) > 1:
+        lines += front_words(snapshot_of(study))
     if best is not None:
         params = best.params or plan.search_space.fixed
         lines.append(f"  {show_params(params)}{'' if best.params else ', nothing tuned'}")

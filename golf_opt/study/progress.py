@@ -11,11 +11,12 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.text import Text
 
-from golf_opt.engines.base import Slice
+from golf_opt.engines.base import EpochResult, Slice
 from golf_opt.storage.studies import num_finished
 from golf_opt.study.callbacks import Callback, TrialRun
+from golf_opt.task.goals import show_values
 from golf_opt.utils.live import LiveLines, may_move
-from golf_opt.utils.text import percent, show_duration, show_params
+from golf_opt.utils.text import count, show_duration, show_params
 from golf_opt.utils.trials import best_trial, counts
 
 Mode = Literal["auto", "live", "plain", "quiet"]
@@ -55,7 +56,7 @@ class Progress(Callback):
             self._mode = "live" if may_move(self._console, self.context.say) else "plain"
         self._count()
         for trial in self.context.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            self._climb(trial.value or 0.0)
+            self._climb(trial.values)
         if self._mode == "live":
             self._live = LiveLines(self._lines, self._console, REFRESH_PER_S)
             self._live.start()
@@ -67,15 +68,15 @@ class Progress(Callback):
         self._epochs_done += max(0.0, done.epoch - 1 + done.progress - run.epochs_done)
         long_ago = time.monotonic() - self._said > PLAIN_LINE_EVERY_S
         if self._mode == "plain" and done.result and done.epoch < run.job.epochs and long_ago:
-            self._say(f"{self._head(run, done.epoch)}  {percent(done.result.accuracy):>8}")
+            self._say(f"{self._head(run, done.epoch)}  {self._show(done.result):>8}")
 
     def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
         self._trials_ended += 1
         if state == TrialState.COMPLETE:
-            self._climb(run.history[-1].accuracy)
+            self._climb(run.history[-1].values)
         self._epochs_saved += run.job.epochs - len(run.history)
         if self._mode in ("plain", "live"):
-            last = percent(run.history[-1].accuracy) if run.history else "-"
+            last = self._show(run.history[-1]) if run.history else "-"
             params = show_params(run.trial.params)
             self._say(
                 f"{self._head(run, len(run.history))}  {last:>8}  {WORDS[state]:<8}  {params}"
@@ -107,17 +108,27 @@ class Progress(Callback):
         self._tally = counts(study)
         self._best = best_trial(study)
 
-    def _climb(self, value: float) -> None:
-        self._heights.append(max([value, *self._heights[-1:]]))
+    def _climb(self, values: Sequence[float]) -> None:
+        """Note the best value so far, if there is such a thing."""
+        goals = self.context.description.goals
+        if len(goals) == 1:
+            best = max if goals[0].sign > 0 else min
+            self._heights.append(best([values[0], *self._heights[-1:]]))
+
+    def _show(self, result: EpochResult) -> str:
+        return show_values(self.context.description.goals, result.values)
 
     def _lines(self) -> list[Text]:
         """Return what the terminal shows of this moment."""
-        rows = [HEAD]
+        goals = self.context.description.goals
+        rows = [HEAD if goals[0].accuracy else (*HEAD[:3], goals[0].name, HEAD[4])]
+        if len(goals) > 1:
+            rows = [(*HEAD[:3], "values", HEAD[4])]
         for lane, run in sorted(self._runs.items()):
-            accuracy = percent(run.history[-1].accuracy) if run.history else "-"
+            value = self._show(run.history[-1]) if run.history else "-"
             epochs = f"{run.epochs_done:.1f}/{run.job.epochs}"
             params = show_params(run.trial.params)
-            rows.append((str(lane), str(run.number), epochs, accuracy, params))
+            rows.append((str(lane), str(run.number), epochs, value, params))
         widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:4]]
         lines = [Text(words) for words in self._status()]
         for *cells, params in rows:
@@ -137,12 +148,15 @@ class Progress(Callback):
             f"pruned {100 * pruned:.0f} %  {self._time_left()}"
         )
         best = self._best
+        if len(self.context.description.goals) > 1:
+            return [first, f"front of {count(self._tally.get('complete', 0), 'complete trial')}"]
         if best is None or best.value is None:
             return [first, "best: none yet"]
+        shown = show_values(self.context.description.goals, best.values)
         line = f"{sparkline(self._heights)}  " if self._console.encoding.startswith("utf") else ""
         return [
             first,
-            f"best {percent(best.value)}  {line}trial {best.number}  {show_params(best.params)}",
+            f"best {shown}  {line}trial {best.number}  {show_params(best.params)}",
         ]
 
     def _time_left(self) -> str:

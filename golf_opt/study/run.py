@@ -8,13 +8,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from optuna.pruners import NopPruner
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from golf_opt import __version__
-from golf_opt.config import command
+from golf_opt.config import command, schema
 from golf_opt.config.errors import UsageError
-from golf_opt.config.schema import DataConfig, StorageConfig, StudyConfig, WorkerConfig
+from golf_opt.config.schema import (
+    DataConfig,
+    EngineConfig,
+    StorageConfig,
+    StudyConfig,
+    WorkerConfig,
+)
 from golf_opt.engines import create_engine
+from golf_opt.engines.base import Engine
 from golf_opt.storage.checkpoint import DamagedCheckpoint
 from golf_opt.storage.connect import opened_storage, opened_to_read
 from golf_opt.storage.optuna_internals import storage_of
@@ -26,12 +34,13 @@ from golf_opt.study.description import (
     describe,
     description_of,
     find_study,
-    open_study,
 )
 from golf_opt.study.loop import StudyLoop
 from golf_opt.study.note import closing_words
+from golf_opt.study.opening import open_study, say_if_changed
 from golf_opt.study.space import Space
 from golf_opt.task.data import View, load
+from golf_opt.task.goals import show_goals
 from golf_opt.task.modules.resolve import provide, resolve
 from golf_opt.utils.text import count
 from golf_opt.utils.trials import best_trial
@@ -67,16 +76,20 @@ def run_study(
     """
     parts = build_parts(config, config.callbacks)
     points = [parts.space.check_point(point) for point in config.study.enqueue]
-    view = load_view(config.data, config.protocol, parts.space, say)
-    then = "" if config.engine.name == "torch" else ": trains natively"
-    config = replace(config, arch=resolve(config.arch, view.input, say, then))
-    description = describe(config, view, typed)
+    view = load_view(config.data, config.protocol, parts.space, say) if config.data else None
+    if view is not None and config.arch is not None:
+        then = "" if config.engine.name == "torch" else ": trains natively"
+        config = replace(config, arch=resolve(config.arch, view.input, say, then))
+    plan = describe(config, view, typed)
     with (
-        contextlib.closing(create_engine(config.engine, view, description.net, say)) as engine,
+        contextlib.closing(engine_for(config.engine, plan, config.data, view, say)) as engine,
         opened(config.storage) as storage,
     ):
+        description = plan.with_source(getattr(engine, "digest", ""))
         name = config.study.name or description.default_name
-        study, new = open_study(storage, name, description)
+        study, new = open_study(storage, name, description, say)
+        if len(description.goals) > 1:
+            parts = without_pruner(parts, say)
         for point in points:
             study.enqueue_trial(point, skip_if_exists=True)
         context = StudyContext(study, engine, config.folder, description, view, say)
@@ -100,20 +113,84 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
             )
         for part in ("sampler", "pruner"):
             check_targets(part, getattr(description, part))
+        check_same_objective(worker, description)
         parts = build_parts(description, worker.callbacks)
-        provide(worker.arch, description.net, f"study {worker.study!r}")
-        view = load_view(
-            description.data_config(worker.data), description.protocol, parts.space, say
-        )
-        if view.digest != description.digest:
+        if description.objective is None:
+            provide(worker.arch, description.net, f"study {worker.study!r}")
+        data = description.data_config(worker.data) if description.data else None
+        view = load_view(data, description.protocol, parts.space, say) if data else None
+        if view is not None and view.digest != description.digest:
             here = description.model_copy(update={"digest": view.digest}).data_and_digest
             raise UsageError(
                 f"study {worker.study!r} is another study: data was {description.data_and_digest} "
                 f"and is {here}; give data=, or data.root, with what it was made with."
             )
-        with contextlib.closing(create_engine(worker.engine, view, description.net, say)) as engine:
+        with contextlib.closing(engine_for(worker.engine, description, data, view, say)) as engine:
+            say_if_changed(description.objective, getattr(engine, "digest", ""), say)
+            if len(description.goals) > 1:
+                parts = without_pruner(parts, say)
             context = StudyContext(study, engine, worker.folder, description, view, say)
             return run_trials(context, parts, "worker", new=False)
+
+
+def engine_for(
+    config: EngineConfig,
+    plan: StudyDescription,
+    data: DataConfig | None,
+    view: View | None,
+    say: Say,
+) -> Engine[Any]:
+    """Return the engine that trains a study's net, or runs its objective.
+
+    Args:
+        config: what was asked for.
+        plan: what it is to run.
+        data: where `job.data` of an objective is from, if it has any.
+        view: of the data, for a net.
+        say: prints a line to the user.
+
+    Raises:
+        UsageError: it cannot be had.
+    """
+    if plan.objective is None:
+        assert view is not None
+        return create_engine(config, view, plan.net, say)
+    from golf_opt.engines.python import PythonEngine
+
+    names = [goal.name for goal in plan.goals]
+    return PythonEngine(
+        plan.objective.name, names, config.lanes, config.threads, data, plan.protocol, say
+    )
+
+
+def check_same_objective(worker: WorkerConfig, description: StudyDescription) -> None:
+    """Refuse a worker that was not given the study's objective: it is never taken from there.
+
+    Raises:
+        UsageError: it has none, or another, or the study has none.
+    """
+    theirs = description.objective.name if description.objective else None
+    if worker.objective == theirs:
+        if theirs is not None:
+            schema.check_engine(worker.engine, theirs)
+        return
+    if theirs is None:
+        raise UsageError(
+            f"objective is {worker.objective!r}, but study {worker.study!r} trains a net; leave "
+            "objective= out."
+        )
+    given = "missing" if worker.objective is None else repr(worker.objective)
+    raise UsageError(
+        f"objective is {given}, but must be {theirs}, which study {worker.study!r} is of; a worker "
+        f"imports nothing that a database names: give objective={theirs} where that module is."
+    )
+
+
+def without_pruner(parts: Parts, say: Say) -> Parts:
+    """Return the parts of a study with several objectives, of which Optuna prunes none."""
+    if not isinstance(parts.pruner, NopPruner):
+        say("note: no trial is pruned, since Optuna prunes by one value and here are several")
+    return replace(parts, pruner=NopPruner())
 
 
 def load_view(data: DataConfig, protocol: str, space: Space, say: Say) -> View:
@@ -124,7 +201,8 @@ def load_view(data: DataConfig, protocol: str, space: Space, say: Say) -> View:
     if dataset.fallback:
         say(fallback_banner(dataset.fallback))
     view = dataset.view(protocol)
-    space.check_batch_size(len(view.train))
+    if not space.free:
+        space.check_batch_size(len(view.train))
     return view
 
 
@@ -133,10 +211,14 @@ def opening_line(context: StudyContext, new: bool) -> str:
     plan, engine = context.description, context.engine
     how = "new study, " if new else f"going on at {num_finished(context.study)} of "
     lanes = f"{engine.num_lanes} lane{'s' if engine.num_lanes > 1 else ''}"
+    if plan.objective is None:
+        what = f"{plan.net.num_params:,} parameters, {plan.data}, protocol {plan.protocol}"
+    else:
+        data = f", {plan.data}, protocol {plan.protocol}" if plan.data else ""
+        what = f"{plan.subject}, {show_goals(plan.goals)}{data}"
     return (
-        f"{context.study.study_name}: {plan.net.num_params:,} parameters, {plan.data}, "
-        f"protocol {plan.protocol}, {count(plan.epochs, 'epoch')}, {engine.name} engine on "
-        f"{engine.device}, {lanes}; {how}{count(plan.trials, 'trial')}"
+        f"{context.study.study_name}: {what}, {count(plan.epochs, 'epoch')}, {engine.name} engine "
+        f"on {engine.device}, {lanes}; {how}{count(plan.trials, 'trial')}"
     )
 
 
@@ -156,7 +238,8 @@ def run_trials(
     context.say(opening_line(context, new))
     signal = StudyLoop(context, parts).run()
     reading = None
-    if context.description.protocol == "holdout" and signal is None:
+    plan = context.description
+    if plan.protocol == "holdout" and plan.objective is None and signal is None:
         reading = read_test(context)
     closing = closing_words(context.study, context.description, reading)
     words = "\n".join([closing, *next_words(context, verb)])
@@ -190,8 +273,8 @@ def _may_have(plan: StudyDescription, trials: int) -> bool:
 
 def read_test(context: StudyContext) -> Mapping[str, Any] | None:
     """protocol=holdout: read the test set for the best trial, and keep every reading made."""
-    study, best = context.study, best_trial(context.study)
-    if best is None:
+    study, best, view = context.study, best_trial(context.study), context.view
+    if best is None or view is None:
         return None
     readings: list[dict[str, Any]] = marks(study).get(TEST_READINGS, [])
     for reading in readings:
@@ -201,7 +284,7 @@ def read_test(context: StudyContext) -> Mapping[str, Any] | None:
         state = context.checkpoints.load(best.number).state
     except (FileNotFoundError, DamagedCheckpoint):
         return None  # made with callbacks.checkpoint taken out, or on another machine
-    net, test = context.description.net, context.view.test
+    net, test = context.description.net, view.test
     reading = {
         "trial": best.number,
         "test_accuracy": context.engine.evaluate(net, state.tensors, test),

@@ -54,9 +54,18 @@ class Space:
 
     tuned: Mapping[str, Dimension]
     fixed: Mapping[str, Any]
+    free: bool = False  # of an objective, whose parameters are its own
 
     def suggest(self, trial: optuna.Trial) -> Candidate:
         """Ask the sampler for a candidate.
+
+        Raises:
+            UsageError: the trial was stored with a value that the space does not hold.
+        """
+        return Candidate(**self.values(trial))
+
+    def values(self, trial: optuna.Trial) -> dict[str, Any]:
+        """Ask the sampler for a value of each parameter that matters, the fixed ones included.
 
         Raises:
             UsageError: the trial was stored with a value that the space does not hold.
@@ -65,7 +74,7 @@ class Space:
         for name, dimension in self.tuned.items():
             if all(values.get(other) in allowed for other, allowed in dimension.when.items()):
                 values[name] = _suggest(trial, name, dimension.distribution)
-        return Candidate(**values)
+        return values
 
     def describe(self) -> dict[str, Any]:
         """Return the space as plain data: what two studies must share to be the same study."""
@@ -108,9 +117,17 @@ class Space:
             )
 
 
-def build_space(nodes: Mapping[str, Any]) -> Space:
-    """Build the space from its nodes; every bound is tried as a candidate's value."""
-    check_keys("space", nodes, PARAMETERS)
+def build_space(nodes: Mapping[str, Any], free: bool = False) -> Space:
+    """Build the space from its nodes; every bound is tried as a candidate's value.
+
+    Args:
+        nodes: by parameter.
+        free: the parameters are an objective's own, and may be any.
+    """
+    if free:
+        _check_names(nodes)
+    else:
+        check_keys("space", nodes, PARAMETERS)
     tuned: dict[str, Dimension] = {}
     fixed: dict[str, Any] = {}
     for name, node in nodes.items():
@@ -118,15 +135,30 @@ def build_space(nodes: Mapping[str, Any]) -> Space:
             tuned[name] = _dimension(name, node)
         elif node is not None:
             fixed[name] = node
-    for name in REQUIRED:
-        if name not in tuned and name not in fixed:
-            raise UsageError(
-                f"space has no {name}; tune it or fix it, for example space.{name}=14."
-            )
-    _check_bounds(tuned, fixed)
+    if not free:
+        for name in REQUIRED:
+            if name not in tuned and name not in fixed:
+                raise UsageError(
+                    f"space has no {name}; tune it or fix it, for example space.{name}=14."
+                )
+        _check_bounds(tuned, fixed)
     _check_conditions(tuned, fixed)
     # parameters that others depend on come first; otherwise the order given is kept
-    return Space(dict(sorted(tuned.items(), key=lambda item: bool(item[1].when))), fixed)
+    return Space(dict(sorted(tuned.items(), key=lambda item: bool(item[1].when))), fixed, free)
+
+
+def _check_names(nodes: Mapping[str, Any]) -> None:
+    """Refuse a parameter that a database cannot keep, or that is neither a value nor a node."""
+    for name, node in nodes.items():
+        if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
+            must = "1 to 200 printable characters"
+            raise UsageError(f"space has a parameter {short(name)}, but its name must be {must}.")
+        plain = isinstance(node, (str, int)) or (isinstance(node, float) and math.isfinite(node))
+        if node is not None and not plain and not isinstance(node, Mapping):
+            raise UsageError(
+                f"space.{name} is {short(node)}, but must be a value that fixes it, or a mapping "
+                "such as {type: float, low: 0.1, high: 1.0}, {type: categorical, choices: [a, b]}."
+            )
 
 
 def _dimension(name: str, node: Mapping[str, Any]) -> Dimension:

@@ -64,7 +64,7 @@ class _Runs:
         """Return the run of a trial that was begun before, and the epochs that it has."""
         same = f"tags.`golf_opt.study` = '{self._study_id}' and tags.`golf_opt.trial` = '{number}'"
         for run in self._client.search_runs([self._experiment], same, max_results=1):
-            history = self._client.get_metric_history(run.info.run_id, "accuracy")
+            history = self._client.get_metric_history(run.info.run_id, "time_s")
             return run.info.run_id, {metric.step for metric in history}
         return None, set()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -20,6 +20,7 @@ from golf_opt.config.errors import UsageError
 from golf_opt.engines.base import EpochResult
 from golf_opt.storage.studies import STUDY_ID, marks
 from golf_opt.study.callbacks import Callback, TrialRun
+from golf_opt.task.goals import Goal
 from golf_opt.utils.text import one_line
 
 MOST_WAITING = 20_000  # entries of the queue; epochs have half of it, what begins and ends the rest
@@ -38,7 +39,7 @@ class Tracked:
     facts: Mapping[str, Any]  # study, seed, engine and the like, as plain values
     epochs: Mapping[int, Metrics]  # so far
     state: str = "running"  # or complete, pruned, fail, waiting
-    value: float | None = None  # the objective, of a complete trial
+    value: float | None = None  # the objective, of a complete trial; of several there is none
 
 
 class Writer(Protocol):
@@ -96,11 +97,15 @@ class Tracker(Callback):
     def on_epoch_end(self, run: TrialRun) -> None:
         result = run.history[-1]
         if self._queue.qsize() < MOST_WAITING / 2:  # the trial's end tells all its epochs again
-            self._put("epoch", (run.number, result.epoch, metrics_of(result)))
+            self._put(
+                "epoch",
+                (run.number, result.epoch, metrics_of(result, self.context.description.goals)),
+            )
         self._tell_fault()
 
     def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
-        value = run.history[-1].accuracy if state == TrialState.COMPLETE else None
+        values = run.history[-1].values if state == TrialState.COMPLETE else ()
+        value = values[0] if len(values) == 1 else None
         self._put("end", self._tracked(run, state.name.lower(), value))
 
     def on_interrupt(self, run: TrialRun) -> None:
@@ -122,9 +127,12 @@ class Tracker(Callback):
         noted = run.trial.user_attrs | {"study": self.context.study.study_name}
         return Tracked(
             run.number,
-            run.job.candidate.to_dict(),
+            run.job.parameters,
             {key: noted[key] for key in sorted(noted) if isinstance(noted[key], (str, int))},
-            {result.epoch: metrics_of(result) for result in run.history},
+            {
+                result.epoch: metrics_of(result, self.context.description.goals)
+                for result in run.history
+            },
             state,
             value,
         )
@@ -170,8 +178,11 @@ class Tracker(Callback):
         writer.close()
 
 
-def metrics_of(result: EpochResult) -> dict[str, float]:
+def metrics_of(result: EpochResult, goals: Sequence[Goal]) -> dict[str, float]:
     """Return what an epoch measured, by name."""
+    if not goals[0].accuracy:  # an objective of the user's own
+        names = (goal.name for goal in goals)
+        return dict(zip(names, result.values, strict=True)) | {"time_s": result.time_s}
     return {
         name: float(value)
         for name, value in asdict(result).items()

@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from golf_opt.config import CONF_DIR, load_yaml, yaml_file
 from golf_opt.config.errors import UsageError, did_you_mean, short
 from golf_opt.task.arch import CLASSES, Net, build_net
@@ -71,17 +69,11 @@ def read_arch(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: it is no such file.
     """
-    content = yaml_file.load(path)
-    if not isinstance(content, DictConfig):
-        raise UsageError(f"{path} is a list, but must be a mapping with name and layers.")
-    plain = OmegaConf.to_container(content)
-    assert isinstance(plain, dict)
+    plain = yaml_file.load_plain(path, "with name and layers")
     if more := set(plain) - {"name", "layers"}:
         shown = ", ".join(sorted(map(short, more)))
         raise UsageError(f"{path} has {shown}, but must have name and layers alone.")
-    if "${" in str(plain):
-        raise UsageError(f"{path} has ${{...}} in it, but must have values alone.")
-    return {"name": path.stem, **{str(key): value for key, value in plain.items()}}
+    return {"name": path.stem, **plain}
 
 
 def load_arch(name: str, spec: InputSpec = MNIST) -> Net:

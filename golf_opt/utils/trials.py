@@ -50,19 +50,22 @@ def epoch_losses(trial: FrozenTrial) -> list[float]:
 def best_trials(
     trials: Iterable[FrozenTrial],
     count: int,
-    direction: StudyDirection = StudyDirection.MAXIMIZE,  # of every study of ours
+    direction: StudyDirection = StudyDirection.MAXIMIZE,  # of every net of ours
 ) -> list[FrozenTrial]:
     """Return up to `count` complete trials, the best first, equal ones by number.
 
-    A value that is infinite or NaN, both of which a database may hold, is no result.
+    A value that is infinite or NaN, both of which a database may hold, is no result. Of trials with
+    several values none is best, and none is returned.
     """
     sign = 1 if direction == StudyDirection.MINIMIZE else -1
-    complete = (
-        trial
+    ranked = (
+        (sign * trial.values[0], trial.number, trial)
         for trial in trials
-        if trial.state == TrialState.COMPLETE and math.isfinite(trial.value or 0.0)
+        if trial.state == TrialState.COMPLETE
+        and len(trial.values) == 1
+        and math.isfinite(trial.values[0])
     )
-    return heapq.nsmallest(count, complete, key=lambda t: (sign * (t.value or 0.0), t.number))
+    return [trial for *_, trial in heapq.nsmallest(count, ranked, key=lambda row: row[:2])]
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:

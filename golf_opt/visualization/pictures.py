@@ -20,6 +20,7 @@ from golf_opt.engines.base import Tensors
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 from golf_opt.task.forward import logits
+from golf_opt.task.goals import Goal
 from golf_opt.task.inputs import InputSpec
 from golf_opt.task.layers import Conv, Module
 from golf_opt.visualization.plots import BLUE, ORANGE, paper, to_svg
@@ -33,21 +34,25 @@ CURVE_ROWS = 32  # of the picture of a signal
 MOST_KERNELS = 16  # of one layer, each way
 
 
-def learning_curve(title: str, accuracies: Sequence[float | None], losses: Sequence[float]) -> str:
-    """Return accuracy (percent, left axis) and training loss (right axis) against the epoch.
+def learning_curve(
+    title: str, goal: Goal, values: Sequence[float | None], losses: Sequence[float]
+) -> str:
+    """Return what is optimised (left axis) and training loss (right axis) against the epoch.
 
     Args:
         title: above the frame.
-        accuracies: after each epoch, in [0, 1]; None where there is none.
+        goal: what is optimised; an accuracy is drawn in percent.
+        values: after each epoch; None where there is none.
         losses: of each epoch, in nats, NaN where there is none.
     """
     with paper() as new:
         canvas = new(5.6, 3.4)
         left = canvas.subplots()
-        percents = [math.nan if value is None else 100 * value for value in accuracies]
-        left.plot(range(1, len(percents) + 1), percents, "o-", color=BLUE, label="accuracy")
+        name = "accuracy" if goal.accuracy else goal.name
+        points = [math.nan if value is None else goal.scaled(value) for value in values]
+        left.plot(range(1, len(points) + 1), points, "o-", color=BLUE, label=name)
         left.set(title=title, xlabel="epoch")
-        left.set_ylabel("accuracy (%), circles", color=BLUE)
+        left.set_ylabel(f"{name} (%), circles" if goal.accuracy else name, color=BLUE)
         left.xaxis.get_major_locator().set_params(integer=True)
         if any(map(math.isfinite, losses)):
             right = left.twinx()

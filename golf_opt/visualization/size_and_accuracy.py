@@ -114,7 +114,9 @@ def parameters_and_accuracy(
 def _best_net(study: StudySnapshot, data: str) -> KnownNet | None:
     if study.best is None or not study.num_params or study.data != data:
         return None
-    label = f"{study.name}: {study.objective}, {study.epochs} epochs"
+    if not study.goal.accuracy:
+        return None
+    label = f"{study.name}: {study.goal.name}, {study.epochs} epochs"
     return KnownNet(label, study.num_params, 100 * value_of(study.best))
 
 

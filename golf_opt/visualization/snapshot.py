@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from golf_opt.task.goals import Goal
 from golf_opt.utils.stats import Spread
 from golf_opt.utils.trials import attribute, best_trials
 
@@ -24,24 +27,55 @@ class StudySnapshot:
     """What a study is about, and its trials at one moment."""
 
     name: str
-    data: str  # mnist, fashion, digits
+    data: str  # mnist, fashion, digits; empty where an objective asks for none
     protocol: str
-    objective: str  # test accuracy, holdout accuracy
+    goals: tuple[Goal, ...]  # test accuracy, or an objective's own
     epochs: int
     trials: Sequence[FrozenTrial]
 
     @cached_property
     def complete(self) -> list[FrozenTrial]:
-        """The complete trials whose value is an accuracy; others have no place in a figure."""
+        """The complete trials whose values can be; others have no place in a figure."""
         return [
             trial
             for trial in self.trials
-            if trial.state == TrialState.COMPLETE and is_accuracy(trial.value)
+            if trial.state == TrialState.COMPLETE
+            and len(trial.values) == len(self.goals)
+            and all(goal.admits(v) for goal, v in zip(self.goals, trial.values, strict=True))
         ]
+
+    @property
+    def goal(self) -> Goal:
+        """What is optimised; where it is several things, the first."""
+        return self.goals[0]
+
+    def ranked(self, count: int) -> list[FrozenTrial]:
+        """Return up to `count` complete trials, the best first; of several goals, the front."""
+        if len(self.goals) > 1:
+            return self.front[:count]
+        direction = StudyDirection[self.goal.direction.upper()]
+        return best_trials(self.complete, count, direction)
 
     @cached_property
     def best(self) -> FrozenTrial | None:
-        return next(iter(best_trials(self.complete, 1)), None)
+        """The best complete trial; None without one, and where goals are several."""
+        return next(iter(self.ranked(1)), None) if len(self.goals) == 1 else None
+
+    @cached_property
+    def front(self) -> list[FrozenTrial]:
+        """The complete trials that no other one beats in every goal, by their first value."""
+        signs = [goal.sign for goal in self.goals]
+        points = {
+            id(trial): [sign * v for sign, v in zip(signs, trial.values, strict=True)]
+            for trial in self.complete
+        }
+        rows = np.array([points[id(trial)] for trial in self.complete]).reshape(-1, len(signs))
+        front = [
+            trial
+            for trial, row in zip(self.complete, rows, strict=True)
+            if not ((rows >= row).all(axis=1) & (rows > row).any(axis=1)).any()
+        ]
+        return sorted(front, key=lambda trial: (-signs[0] * trial.values[0], trial.number))
 
     @property
     def num_params(self) -> int | None:
@@ -56,6 +90,8 @@ def repeats(study: StudySnapshot) -> Spread | None:
     """
     complete = study.complete
     if len(complete) < 2 or any(trial.params for trial in study.trials):
+        return None
+    if not (len(study.goals) == 1 and study.goal.accuracy):
         return None
     return Spread([value_of(trial) for trial in complete])
 
@@ -75,7 +111,8 @@ def seed_noise(study: StudySnapshot) -> tuple[float | None, str]:
         squares = sum(statistics.variance(values) * (len(values) - 1) for values in groups)
         count = sum(map(len, groups))
         sd = math.sqrt(squares / freedom)
-        return sd, f"sd {100 * sd:.2f} points, measured on {count} trials with equal parameters"
+        shown = f"{100 * sd:.2f} points" if study.goal.accuracy else f"{sd:.3g}"
+        return sd, f"sd {shown}, measured on {count} trials with equal parameters"
     if study.data == "mnist":
         return SEED_SD, f"sd {100 * SEED_SD:.2f} points, 24 seeds of c4-5-4 on MNIST, 18 epochs"
     return None, "The noise of seeds is not known here; repeat a point with other seeds to see it."
@@ -86,20 +123,17 @@ def not_told_apart(study: StudySnapshot) -> int:
     sd, best = seed_noise(study)[0], study.best
     if sd is None or best is None:
         return 0
-    return sum(value_of(trial) >= value_of(best) - NOISE_SDS * sd for trial in study.complete)
+    sign = study.goal.sign
+    worst = sign * value_of(best) - NOISE_SDS * sd
+    return sum(sign * value_of(trial) >= worst for trial in study.complete)
 
 
-def is_accuracy(value: float | None) -> bool:
-    """Return whether a stored value is one: in [0, 1], and so neither infinite nor NaN."""
-    return value is not None and 0 <= value <= 1
-
-
-def accuracies_of(trial: FrozenTrial) -> dict[int, float | None]:
-    """Return a trial's accuracy after each epoch that it reported, None where it is none."""
+def values_by_epoch(trial: FrozenTrial, goal: Goal) -> dict[int, float | None]:
+    """Return what a trial reported after each epoch, None where that cannot be."""
     steps = sorted(trial.intermediate_values.items())
-    return {epoch: value if is_accuracy(value) else None for epoch, value in steps}
+    return {epoch: value if goal.admits(value) else None for epoch, value in steps}
 
 
 def value_of(trial: FrozenTrial) -> float:
-    """Return the objective of a complete trial, in [0, 1]."""
-    return trial.value or 0.0
+    """Return the first value of a complete trial; of a net, an accuracy in [0, 1]."""
+    return trial.values[0] if trial.values else 0.0

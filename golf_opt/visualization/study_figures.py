@@ -10,20 +10,21 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from golf_opt.task.goals import Goal
 from golf_opt.visualization.plots import BLUE, GREEN, GREY, ORANGE, PALETTE, Figure, Panel, Series
 from golf_opt.visualization.size_and_accuracy import KnownNet, parameters_and_accuracy
 from golf_opt.visualization.snapshot import (
     NOISE_SDS,
     StudySnapshot,
-    accuracies_of,
-    is_accuracy,
     seed_noise,
     value_of,
+    values_by_epoch,
 )
 
 MOST_CURVES = 500
@@ -37,8 +38,9 @@ def study_figures(
 ) -> list[Figure]:
     """Return the figures of one study; others and records are in the one of all studies."""
     figures = (
+        front(study),
         learning_curves(study),
-        accuracy_by_parameter(study),
+        value_by_parameter(study),
         parameters_and_accuracy([study, *others], records),
         lanes_over_time(study),
     )
@@ -46,8 +48,9 @@ def study_figures(
 
 
 def learning_curves(study: StudySnapshot) -> Figure | None:
-    """Every trial's accuracy by epoch: the best in front, the pruned ones faint."""
-    curves = [trial for trial in study.trials if _reached(trial) is not None]
+    """Every trial's values by epoch: the best in front, the pruned ones faint."""
+    goal, curve = study.goal, partial(_curve, goal=study.goal)
+    curves = [trial for trial in study.trials if _reached(trial, goal) is not None]
     shown = _shown(curves, study.best)
     if not shown:
         return None
@@ -61,18 +64,15 @@ def learning_curves(study: StudySnapshot) -> Figure | None:
         trials = [t for t in shown if t.state in states and t is not study.best]
         if trials:
             series.append(
-                _broken_line(f"{name} ({len(trials)})", map(_curve, trials), colour, width, opacity)
+                _broken_line(f"{name} ({len(trials)})", map(curve, trials), colour, width, opacity)
             )
     best = study.best
     if best is not None and best in shown:
-        series.append(_broken_line(f"best: trial {best.number}", [_curve(best)], ORANGE, 3.0))
+        series.append(_broken_line(f"best: trial {best.number}", [curve(best)], ORANGE, 3.0))
     total = len(curves)
     part = "" if len(shown) == total else f", the best and the newest {len(shown)} of {total:,}"
-    ends = [100 * end for trial in shown if (end := _reached(trial)) is not None]
-    low, top = sorted(ends)[len(ends) // 5], max(ends)  # most lines end within, the best apart
-    margin = max(0.05 * (top - low), 0.1)
-    span = max(low, top - 10.0) - margin, min(100.0, top + margin)
-    panel = Panel("epoch", f"{study.objective} (%)", series, y_range=span)
+    ends = [end for trial in shown if (end := _reached(trial, goal)) is not None]
+    panel = Panel("epoch", goal.axis, series, y_range=_where_lines_end(ends, goal))
     return Figure(
         "learning-curves",
         f"Learning curves of {len(shown):,} trials{part}",
@@ -81,7 +81,18 @@ def learning_curves(study: StudySnapshot) -> Figure | None:
     )
 
 
-def accuracy_by_parameter(study: StudySnapshot) -> Figure | None:
+def _where_lines_end(ends: Sequence[float], goal: Goal) -> tuple[float, float]:
+    """Return a range in which most lines end, the best apart."""
+    signed = sorted(goal.sign * end for end in ends)
+    low, top = signed[len(signed) // 5], signed[-1]
+    margin = max(0.05 * (top - low), 0.1 if goal.accuracy else 1e-9 + 1e-3 * abs(top))
+    if goal.accuracy:
+        return max(low, top - 10.0) - margin, min(100.0, top + margin)
+    span = goal.sign * (low - margin), goal.sign * (top + margin)
+    return min(span), max(span)
+
+
+def value_by_parameter(study: StudySnapshot) -> Figure | None:
     """The objective of complete trials against each tuned parameter, and the noise of seeds."""
     complete, best = study.complete, study.best
     distributions = {k: v for trial in reversed(complete) for k, v in trial.distributions.items()}
@@ -89,12 +100,14 @@ def accuracy_by_parameter(study: StudySnapshot) -> Figure | None:
     if best is None or len(complete) < 2 or not names:
         return None
     sd, source = seed_noise(study)
-    top = 100 * value_of(best)
-    band = (top - 100 * NOISE_SDS * sd, top) if sd is not None else None
+    goal = study.goal
+    top = goal.scaled(value_of(best))
+    band = (top - goal.scaled(goal.sign * NOISE_SDS * sd), top) if sd is not None else None
     words = f"Shaded: {NOISE_SDS:g} sd of seed noise below the best ({source})." if band else source
+    what = "Accuracy" if goal.accuracy else goal.name
     return Figure(
         "accuracy-by-parameter",
-        f"Accuracy against each parameter, n = {len(complete):,} complete trials",
+        f"{what} against each parameter, n = {len(complete):,} complete trials",
         words,
         [_against(name, distributions[name], study, best, band) for name in names],
     )
@@ -110,7 +123,8 @@ def _against(
     """The objective against one parameter; the best trial is a star."""
     show = str if isinstance(distribution, CategoricalDistribution) else lambda value: value
     trials = [t for t in study.complete if name in t.params and t is not best]
-    points, top = [100 * value_of(trial) for trial in trials], 100 * value_of(best)
+    scaled = study.goal.scaled
+    points, top = [scaled(value_of(trial)) for trial in trials], scaled(value_of(best))
     values = [show(trial.params[name]) for trial in trials]
     labels = [f"trial {trial.number}" for trial in trials]
     series = [Series("complete trials", values, points, BLUE, opacity=0.6, labels=labels)]
@@ -120,10 +134,10 @@ def _against(
         series.append(Series(label, at, [top], ORANGE, symbol="star", labels=[label]))
     return Panel(
         name,
-        f"{study.objective} (%)",
+        study.goal.axis,
         series,
         log_x=bool(getattr(distribution, "log", False)),
-        y_range=_upper_part([*points, top]),
+        y_range=_better_part([*points, top], study.goal),
         band=band,
     )
 
@@ -132,17 +146,22 @@ def best_so_far(studies: Sequence[StudySnapshot]) -> Figure:
     """The best objective after so many finished trials, a line a study."""
     series = []
     for index, study in enumerate(studies):
-        best, heights = 0.0, []
+        goal, complete, heights = study.goal, set(map(id, study.complete)), []
+        best: float | None = None
         finished = [trial for trial in study.trials if trial.state.is_finished()]
         for trial in finished:
-            if trial.state == TrialState.COMPLETE and is_accuracy(trial.value):
-                best = max(best, 100 * value_of(trial))
-            heights.append(best or None)
+            if id(trial) in complete:
+                value = goal.scaled(value_of(trial))
+                better = max if goal.sign > 0 else min
+                best = value if best is None else better(best, value)
+            heights.append(best)
         colour = PALETTE[index % len(PALETTE)]
         line = list(range(1, len(finished) + 1))
         series.append(Series(study.name, line, heights, colour, line=2.5, step=True))
     ends = [height for line in series for height in line.y if height is not None]
-    panel = Panel("finished trials", "best so far (%)", series, y_range=_upper_part(ends))
+    goal = studies[0].goal
+    title = "best so far (%)" if goal.accuracy else f"best {goal.name} so far"
+    panel = Panel("finished trials", title, series, y_range=_better_part(ends, goal))
     return Figure("best-so-far", "Best so far", "One seed a trial.", [panel])
 
 
@@ -151,15 +170,45 @@ def _shown(trials: list[FrozenTrial], best: FrozenTrial | None) -> list[FrozenTr
     return newest if best not in trials or best in newest else [best, *newest[1:]]
 
 
-def _reached(trial: FrozenTrial) -> float | None:
-    """Return the last accuracy that a trial reported, None where it reported none."""
-    known = [value for value in accuracies_of(trial).values() if value is not None]
-    return known[-1] if known else None
+def front(study: StudySnapshot) -> Figure | None:
+    """Two goals against each other: the complete trials, and the front of those none beats."""
+    if len(study.goals) < 2 or not study.front:
+        return None
+    across, up = study.goals[:2]
+    first = set(map(id, study.front))
+    groups = (
+        ("complete trials", [t for t in study.complete if id(t) not in first], BLUE, 0.5),
+        (f"front ({len(study.front)})", study.front, ORANGE, 1.0),
+    )
+    series = [
+        Series(
+            name,
+            [across.scaled(trial.values[0]) for trial in trials],
+            [up.scaled(trial.values[1]) for trial in trials],
+            colour,
+            opacity=opacity,
+            labels=[f"trial {trial.number}" for trial in trials],
+        )
+        for name, trials, colour, opacity in groups
+        if trials
+    ]
+    return Figure(
+        "front",
+        f"{up.name} against {across.name}, n = {len(study.complete):,} complete trials",
+        f"No trial beats one of the front in {'both' if len(study.goals) == 2 else 'every one'}.",
+        [Panel(across.axis, up.axis, series)],
+    )
 
 
-def _curve(trial: FrozenTrial) -> Part:
-    epochs, accuracies = zip(*accuracies_of(trial).items(), strict=True)
-    return trial, epochs, [None if a is None else 100 * a for a in accuracies]
+def _reached(trial: FrozenTrial, goal: Goal) -> float | None:
+    """Return the last value that a trial reported, scaled; None where it reported none."""
+    known = [value for value in values_by_epoch(trial, goal).values() if value is not None]
+    return goal.scaled(known[-1]) if known else None
+
+
+def _curve(trial: FrozenTrial, goal: Goal) -> Part:
+    epochs, values = zip(*values_by_epoch(trial, goal).items(), strict=True)
+    return trial, epochs, [None if value is None else goal.scaled(value) for value in values]
 
 
 def _broken_line(
@@ -176,15 +225,18 @@ def _broken_line(
     return Series(name, x, y, colour, width, opacity, labels=labels)
 
 
-def _upper_part(percents: Sequence[float]) -> tuple[float, float]:
-    """Return a range of accuracies that shows the best half well; the worst may be below it."""
-    finite = [value for value in percents if math.isfinite(value)]
+def _better_part(values: Sequence[float], goal: Goal) -> tuple[float, float]:
+    """Return a range of scaled values that shows the best half well; the worst may be beyond it."""
+    finite = [goal.sign * value for value in values if math.isfinite(value)]
     if not finite:
         return 0.0, 100.0
     top, middle = max(finite), statistics.median(finite)
-    low = max(min(finite), top - max(2.5 * (top - middle), 1.0))
-    margin = max(0.05 * (top - low), 0.1)
-    return low - margin, min(100.0, top + 2 * margin)
+    least = (1.0, 0.1) if goal.accuracy else (1e-9, 1e-9 + 1e-3 * abs(top))
+    low = max(min(finite), top - max(2.5 * (top - middle), least[0]))
+    margin = max(0.05 * (top - low), least[1])
+    high = min(100.0, top + 2 * margin) if goal.accuracy else top + 2 * margin
+    span = goal.sign * (low - margin), goal.sign * high
+    return min(span), max(span)
 
 
 class Span(NamedTuple):

@@ -25,19 +25,20 @@ from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.pruning.folder import PruningFolder
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.schema import CONFIG, LOG, SEEDS, WEIGHTS, Claim
-from golf_opt.golf.source import find_trial, load_trained
+from golf_opt.golf.source import find_net_study, find_trial, load_trained
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.connect import opened_storage
-from golf_opt.study.description import description_of, find_study
+from golf_opt.study.description import description_of
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import load
+from golf_opt.task.goals import Goal
 from golf_opt.task.grammar import load_arch
 from golf_opt.task.inputs import InputSpec
 from golf_opt.utils.files import staged_folder
 from golf_opt.utils.processes import git_commit
 from golf_opt.utils.text import percent, show_params
 from golf_opt.utils.trials import attribute, epoch_losses, of_kind
-from golf_opt.visualization.snapshot import accuracies_of
+from golf_opt.visualization.snapshot import values_by_epoch
 
 WORDS = {
     "test": "the test set guided: it chose among {seeds} trainings{pruning}",
@@ -70,7 +71,7 @@ def make_record(config: RecordConfig) -> Path:
         study = None
         if config.study is not None:
             storage = stack.enter_context(opened_storage(config.storage))
-            study = find_study(storage, config.study)
+            study = find_net_study(storage, config.study)
         if config.source is not None:
             making = from_folder(config, study)
         else:
@@ -190,7 +191,7 @@ def log_of(study: optuna.Study, trial: FrozenTrial) -> list[str]:
         *(
             f"epoch {epoch:>3}  loss {losses.get(epoch, math.nan):.5f}  "
             f"accuracy {percent(accuracy)}"
-            for epoch, accuracy in accuracies_of(trial).items()
+            for epoch, accuracy in values_by_epoch(trial, Goal("accuracy")).items()
             if accuracy is not None
         ),
         f"train accuracy {'unknown' if train is None else percent(train)}",

@@ -23,10 +23,10 @@ from golf_opt.engines import create_engine
 from golf_opt.engines.lanes import Run, train
 from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.progress import TrainingProgress
-from golf_opt.golf.source import study_view
+from golf_opt.golf.source import find_net_study, require_net, study_view
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import CONFIRMED, mark
-from golf_opt.study.description import description_of, find_study
+from golf_opt.study.description import description_of
 from golf_opt.study.note import add_section
 from golf_opt.task import rng
 from golf_opt.task.data import View
@@ -71,7 +71,7 @@ def confirm(config: ConfirmConfig, say: Say) -> int | None:
         UsageError: there is no such study, it has no complete trial, or the data is not its own.
     """
     with opened_storage(config.storage) as storage:
-        study = find_study(storage, config.study)
+        study = find_net_study(storage, config.study)
         config = replace(config, study=study.study_name)  # it may have been given in short
         done = confirm_study(study, config, say)
     Console(highlight=False).print(show(done.rows, config, done.split))
@@ -86,6 +86,7 @@ def confirm_study(study: optuna.Study, config: ConfirmConfig, say: Say) -> Confi
     Raises:
         UsageError: as `confirm`.
     """
+    require_net(study)
     trials = complete_trials(study, config.top)
     provide(config.arch, description_of(study).net, f"study {config.study!r}")
     view = study_view(study, config.data)
