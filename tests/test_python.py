@@ -145,6 +145,24 @@ def test_in_a_thread_and_in_somebody_elses_hydra(here: Path) -> None:
         assert compose("app").a == 1
 
 
+def test_an_objective_and_a_net_of_ones_own(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name, or as it is."""
+    for name in ("wine.py", "wine.yaml", "my_nets.py"):
+        (here / name).write_text((ROOT / "docs" / "examples" / name).read_text())
+    monkeypatch.syspath_prepend(here)
+    keys: dict[str, Any] = {"space": "wine.yaml", "epochs": 2, "say": None}
+    golf.study(objective="wine:train", trials=1, **keys)
+    wine = golf.study(objective=import_module("wine").train, trials=2, **keys)
+    assert [trial.state for trial in wine.all] == ["complete"] * 2
+    assert wine.best is not None and wine.best.values == (wine.best.value,)
+    assert wine.front == [wine.best] and {*wine.best.params} == {"C", "max_iter"}
+    assert "value" in repr(wine) and "<table>" in wine._repr_html_()
+    with pytest.raises(golf.UsageError, match="is of wine:train, but must be of a net of ours"):
+        wine.net()
+    given = golf.study(import_module("my_nets").Tiny, 1, **QUICK)
+    assert given.net().num_params == given.all[0].user_attrs["num_params"]
+
+
 def test_the_package_study_is_the_function_too() -> None:
     import golf_opt.study.run
 
