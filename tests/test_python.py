@@ -22,6 +22,8 @@ from hydra import compose, initialize_config_dir, version
 from hydra.core.global_hydra import GlobalHydra
 
 import golf_opt as golf
+from golf_opt.api.asked import asking
+from golf_opt.config import command
 
 Golf = Callable[..., Ran]
 QUICK: dict[str, Any] = {
@@ -141,6 +143,24 @@ def test_in_a_thread_and_in_somebody_elses_hydra(here: Path) -> None:
         assert GlobalHydra.instance().is_initialized()
         assert str(version.getbase()) == "1.2"
         assert compose("app").a == 1
+
+
+def test_an_objective_and_a_net_of_ones_own(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name, or as it is."""
+    for name in ("wine.py", "wine.yaml", "my_nets.py"):
+        (here / name).write_text((ROOT / "docs" / "examples" / name).read_text())
+    monkeypatch.syspath_prepend(here)
+    keys: dict[str, Any] = {"space": "wine.yaml", "epochs": 2, "say": None}
+    golf.study(objective="wine:train", trials=1, **keys)
+    wine = golf.study(objective=import_module("wine").train, trials=2, **keys)
+    assert [trial.state for trial in wine.all] == ["complete"] * 2
+    assert wine.best is not None and wine.best.values == (wine.best.value,)
+    assert wine.front == [wine.best] and {*wine.best.params} == {"C", "max_iter"}
+    assert "value" in repr(wine) and "<table>" in wine._repr_html_()
+    with pytest.raises(golf.UsageError, match="is of wine:train, but must be of a net of ours"):
+        wine.net()
+    given = golf.study(import_module("my_nets").Tiny, 1, **QUICK)
+    assert given.net().num_params == given.all[0].user_attrs["num_params"]
 
 
 def test_the_package_study_is_the_function_too() -> None:
@@ -369,6 +389,11 @@ def test_no_password_is_kept_or_told(here: Path) -> None:
         golf.study("c2-2", 1, **QUICK, storage="postgresql://me:secret@localhost:1/golf")
     assert "secret" not in str(told.value)
     assert os.environ.get("GOLF_STORAGE_PASSWORD") is None
+    url = "postgresql://me:secret@db/golf"
+    for given in ({"storage.url": url}, {"storage": {"url": url}}):
+        with asking("study", given):  # which is kept with the study, and in messages
+            told_ = command.this_call() + command.runnable("ls") + command.again("study")
+        assert "secret" not in told_ and "postgresql://me@db/golf" in told_
 
 
 # --- documented

@@ -68,8 +68,9 @@ def speaker(say: Say | None) -> Say:
 def given_of(named: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was given: of the keywords with a name, those that are not None."""
     given = {key: value for key, value in named.items() if value is not None} | dict(overrides)
-    if callable(given.get("arch")):
-        given["arch"] = _target(given["arch"])
+    for key in ("arch", "objective"):
+        if callable(given.get(key)):
+            given[key] = _target(key, given[key])
     storage = given.get("storage")
     if isinstance(storage, (str, Path)) and re.match(r"\w[\w+.-]*:", str(storage)):
         del given["storage"]
@@ -83,19 +84,19 @@ def module_of(arch: Arch) -> Mapping[str, Any]:
     Raises:
         UsageError: it is no such thing.
     """
-    found = parse_target(_target(arch) if callable(arch) else str(arch))
+    found = parse_target(_target("arch", arch) if callable(arch) else str(arch))
     if found is None:
         raise UsageError(f"arch is {short(arch)}, but must be a class or its name, my_nets:Tiny.")
     return found
 
 
-def _target(made_by: Any) -> str:
+def _target(key: str, made_by: Any) -> str:
     """Return the name by which a class or function is imported again."""
     name = getattr(made_by, "__qualname__", "")
     if not name.isidentifier():
         raise UsageError(
-            f"arch is {short(made_by)}, but must be a class or function of a module's own, so that "
-            "a worker can be given the same."
+            f"{key} is {short(made_by)}, but must be a class or function at the top of its "
+            "module, so that a worker can be given the same."
         )
     return f"{made_by.__module__}:{name}"
 
@@ -183,4 +184,6 @@ def _name(key: str, name: object) -> str:
 
 
 def _without_password(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_password(inner) for key, inner in value.items()}
     return take_password(value)[0] if isinstance(value, str) else value

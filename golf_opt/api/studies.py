@@ -136,6 +136,12 @@ class Study:
         return None if found is None else _trial(found)
 
     @property
+    def front(self) -> list[Trial]:
+        """The complete trials that no other beats in every objective; of one, the best."""
+        with self.opened() as study:
+            return [_trial(trial) for trial in study.best_trials]
+
+    @property
     def all(self) -> list[Trial]:
         """Every trial, by number."""
         with self.opened() as study:
