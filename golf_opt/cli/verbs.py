@@ -23,9 +23,8 @@ from golf_opt.task.grammar import load_arch, parse_target, presets
 from golf_opt.task.inputs import MNIST
 from golf_opt.task.kinds import NAME, kinds_in_lines
 from golf_opt.task.layers import show_shape
-from golf_opt.task.modules.given import why_not_ours
 from golf_opt.utils.files import tidied
-from golf_opt.utils.live import tell as say
+from golf_opt.utils.said import tell as say
 
 if TYPE_CHECKING:
     from golf_opt.study.run import Outcome
@@ -191,6 +190,8 @@ def _net_of(name: str) -> Net:
         return load_arch(name)
     net = build_net(resolve(module, MNIST, say))
     if net.module is not None:
+        from golf_opt.task.modules.given import why_not_ours
+
         say(why_not_ours(net.module))
     return net
 
