@@ -45,9 +45,11 @@ def test_a_task_from_its_data_to_c(
     monkeypatch.setenv("GOLF_DATA", str(root))
     monkeypatch.setenv("GOLF_CACHE", str(kernels))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    tasks.run(name, tmp_path, trials=2, epochs=2, more=["space.batch_size=32", "space.lr=3e-3"])
-    said = capfd.readouterr().out
+    monkeypatch.setattr(tasks, "STEP", 16)  # fewer patches
     shape, classes = SHAPES[name]
+    quick = ["space.batch_size=32", "space.lr=3e-3"]
+    tasks.run(name, tmp_path, trials=2, epochs=2, more=quick)
+    said = capfd.readouterr().out
     with opened_to_read(StorageConfig(f"sqlite:///{tmp_path}/golf.db")) as storage:
         study = find_study(storage, name)
         spec = description_of(study).input
