@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hydra.errors import MissingConfigException
 from PIL import Image
 
+from golf_opt.cli.compose import compose
+from golf_opt.cli.errors import explain
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig
 from golf_opt.task.data import Dataset, load
+from golf_opt.task.data.published import PUBLISHED
 
 NOWHERE = Path("nowhere")
-SIZES = (("train", 40), ("test", 20))
 COLOURS = {"blue": (10, 20, 200), "green": (30, 180, 40), "red": (220, 30, 20)}
 
 
@@ -142,6 +146,14 @@ def test_a_name_of_torchvisions_reads_what_is_in_the_root(mnist_root: Path, tmp_
     assert data.digest != mnist.digest
 
 
+def test_every_name_of_data_can_be_typed() -> None:
+    for name in PUBLISHED:
+        assert compose("study", [f"data={name}"]).data.name == name
+    with pytest.raises(MissingConfigException) as unknown:
+        compose("study", ["data=cifar11"])
+    assert "did you mean 'cifar10'?" in explain(unknown.value, "study")[0]
+
+
 def test_a_name_of_torchvisions_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,14 +171,19 @@ def _without(key: str) -> Callable[[Path], Path]:
     return lambda folder: npz(folder, **{k: v for k, v in arrays().items() if k != key})
 
 
-def _large(folder: Path) -> Path:
-    images = {f"x_{part}": np.zeros((n, 99, 99), np.uint8) for part, n in SIZES}
-    return npz(folder, **(arrays() | images))
-
-
 def _no_zip(folder: Path) -> Path:
     (folder / "mine.npz").write_bytes(b"PK\x03\x04 no more")
     return folder / "mine.npz"
+
+
+def _spoilt(folder: Path) -> Path:
+    path = npz(folder, **arrays())
+    with zipfile.ZipFile(path) as file:
+        start = file.getinfo("x_train.npy").header_offset + 100  # in what is compressed
+    raw = bytearray(path.read_bytes())
+    raw[start : start + 20] = b"\xff" * 20
+    path.write_bytes(raw)
+    return path
 
 
 def _pickled(folder: Path) -> Path:
@@ -208,6 +225,7 @@ MISTAKES: list[tuple[str, Callable[[Path], Path], str]] = [
     ("nothing there", lambda folder: folder / "gone.npz", "must be .* FILE.npz .* is not there"),
     ("another file", lambda folder: Path(__file__), "must be a data set's name, .* no such thing"),
     ("no archive", _no_zip, "cannot be read: .* numpy.savez_compressed"),
+    ("spoilt", _spoilt, "cannot be read: .*decompressing"),
     ("pickled", _pickled, "cannot be read: .*allow_pickle"),
     ("no labels", _without("y_train"), "has x_train, x_test, y_test, but must have .* y_train is"),
     ("floats", _changed(x_train=np.zeros((40, 8, 6))), "x_train is float64, but must be uint8"),
@@ -217,6 +235,11 @@ MISTAKES: list[tuple[str, Callable[[Path], Path], str]] = [
     ("too many", _changed(y_train=np.arange(40) * 9), "has the label 351, but must have labels"),
     ("a gap", _changed(y_train=np.arange(40) % 3 * 2), "has no training image of class 1"),
     ("beyond names", _changed(class_names=np.array(["a", "b"])), "has the label 3, .* names 2 cl"),
+    (
+        "tested beyond names",
+        _changed(y_test=np.full(20, 6), class_names=np.array(list("abcd"))),
+        "has the label 6, .* names 4 cl",
+    ),
     ("other sizes", _changed(x_test=np.zeros((20, 9, 9), np.uint8)), "train images are .* 1x9x9"),
     (
         "large",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,9 @@ def _arrays(path: Path) -> Dataset:
                 if name in found.files
             }
             listed = ", ".join(found.files)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # zipfile and zlib have many errors, with no base of their own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
             f"data={path} cannot be read: {reason}; it must be what numpy.savez_compressed writes."
