@@ -267,7 +267,8 @@ def test_a_failure_costs_its_trial_and_says_why(
     assert (failed.state.name, good.state.name) == ("FAIL", "COMPLETE")
     assert failed.user_attrs["fail_reason"] == reason
     first, second = (process for _, process, _ in logged(here))
-    assert (first != second) == (how in ("exit", "crash", "orphan")), "a process that died is replaced"
+    died = how in ("exit", "crash", "orphan")
+    assert (first != second) == died, "a process that died is replaced"
 
 
 def test_three_failures_in_a_row_end_the_study(golf: Golf, here: Path) -> None:

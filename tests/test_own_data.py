@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import resource
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +118,19 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     assert len({d.digest for d in (data, grey, sized)}) == 3
 
 
+def test_large_pictures_are_not_in_memory_all_at_once(tmp_path: Path) -> None:
+    for index, name in enumerate(f"{part}/{label}" for part in ("train", "test") for label in "ab"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (1600, 1600), (60 * index, 0, 0)).save(tmp_path / name / "0.png")
+        for copy in range(1, 12):
+            shutil.copy(tmp_path / name / "0.png", tmp_path / name / f"{copy}.png")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    data = loaded(tmp_path, size=8)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert data.train.images.shape == (24, 3, 8, 8) and data.train.images[-1, 0, 0, 0] == 60
+    assert grown < 120_000, "KiB; the pictures take 360,000"
+
+
 def test_a_folder_with_its_own_test_part(tmp_path: Path) -> None:
     pictures(tmp_path / "data" / "train", n=5)
     pictures(tmp_path / "data" / "test", n=2)
@@ -203,6 +218,10 @@ def _mixed(folder: Path) -> Path:
     return folder / "p"
 
 
+def _of_a_camera(folder: Path) -> Path:
+    return pictures(folder / "p", n=1, size=(160, 120))
+
+
 def _empty_class(folder: Path) -> Path:
     pictures(folder / "p")
     (folder / "p" / "yellow").mkdir()
@@ -248,6 +267,7 @@ MISTAKES: list[tuple[str, Callable[[Path], Path], str]] = [
     ),
     ("no picture", _corrupt, "03.png is no picture that can be read"),
     ("mixed sizes", _mixed, "has pictures of 7x9 and of 5x5, .*03.png .* data.size=32"),
+    ("large pictures", _of_a_camera, "has pictures of 120x160, but must have .* data.size=32"),
     ("empty class", _empty_class, "has no image of class yellow"),
     ("unknown class", _unknown_class, "has no training image of class yellow"),
     ("half of IDX", _half_of_idx, "has IDX files, but no train-labels-idx"),
