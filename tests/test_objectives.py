@@ -526,6 +526,8 @@ MISTAKES = [
         (*ASKED, "space.x.low=10"),
         "space.x.low is 10, but must be at most space.x.high, 9.0.",
     ),
+    ((*ASKED, "+space.x.when=5"), "space.x.when is 5, but must be a mapping such as"),
+    ((*ASKED, "+space.x.step=a"), "space.x: "),
     (
         (*ASKED, "study.enqueue=[{z: 1}]"),
         "study.enqueue names 'z', but must name one of x.",
