@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Ran, told
 from hydra.errors import MissingConfigException
 from PIL import Image
 
@@ -282,3 +283,30 @@ def test_what_is_wrong_is_told_in_a_line(
     with pytest.raises(UsageError, match=told) as raised:
         loaded(make(tmp_path))
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 500
+
+
+def test_a_study_of_own_data_goes_on_wherever_the_data_is(
+    golf: Callable[..., Ran], tmp_path: Path
+) -> None:
+    """By another path, in a worker, after export and import; never with other data."""
+    npz(tmp_path, **arrays(n=60), class_names=np.array(["a", "b", "c", "d"]))
+    quick = ("arch=c2-k3", "epochs=1", "engine=torch", "space.batch_size=16", "protocol=holdout")
+    ran = golf("study", "data=mine.npz", "trials=1", *quick)
+    assert ran.status == 0, ran.err
+    assert "c2-k3@mine-holdout-1epochs: " in ran.out and "test accuracy" in ran.out
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "mine.npz").rename(tmp_path / "elsewhere" / "mine.npz")
+    name = "study=c2-k3@mine-holdout-1epochs"
+    assert "data is 'mine.npz'" in told(golf("worker", name))  # it is not where it was
+    other = golf("study", "data=./elsewhere/mine.npz", "trials=2", *quick)
+    assert other.status == 0 and "2 of 2 trials finished" in other.out, other.err
+    assert golf("export", name, "output=backup").status == 0
+    assert golf("import", "input=backup", "name=copy").status == 0
+    assert golf("report", "study=copy").status == 0
+    ran = golf("worker", "study=copy", "data=elsewhere/mine.npz")
+    assert ran.status == 0 and "2 of 2 trials finished" in ran.out, ran.err
+    found = arrays(n=60)
+    found["x_train"][0, 0, 0] ^= 1
+    npz(tmp_path, **found, class_names=np.array(["a", "b", "c", "d"]))
+    assert "is another study: data was" in told(golf("worker", "study=copy", "data=mine.npz"))
+    assert "is another study: data: " in told(golf("study", "data=mine.npz", "trials=3", *quick))

@@ -13,9 +13,11 @@ import optuna
 import pytest
 from conftest import Ran
 
+from golf_opt.config.schema import DataConfig
 from golf_opt.dashboard.shown import Shown
 from golf_opt.dashboard.trial_pictures import TrialPictures
 from golf_opt.storage.checkpoint import open_checkpoints
+from golf_opt.study.description import description_of
 
 QUICK = ("data=digits", "engine=torch", "epochs=2", "trials=3", "space.batch_size=32")
 EVIL = "<img src=x onerror=alert(1)>"
@@ -135,8 +137,8 @@ def test_what_trials_say_is_not_trusted(golf: Callable[..., Ran], folder: Path, 
 
 def test_the_dashboard_draws_what_trials_say(folder: Path) -> None:
     made = odd_study(folder)
-    shown, drawer = Shown("odd", made), TrialPictures(folder)
-    shown.checkpoints = open_checkpoints(made, folder)
+    shown, drawer = Shown("odd", made), TrialPictures(DataConfig("auto", folder))
+    shown.checkpoints, shown.description = open_checkpoints(made, folder), description_of(made)
     for trial in made.trials:
         curve = drawer.drawn(shown, trial, "learning-curve")
         assert curve is not None and curve.startswith(b"<svg")

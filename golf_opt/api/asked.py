@@ -23,8 +23,8 @@ from golf_opt.config.comments import groups
 from golf_opt.config.errors import UsageError, short
 from golf_opt.config.schema import DataConfig
 from golf_opt.storage.url import take_password
-from golf_opt.task.modules.resolve import parse_target
-from golf_opt.utils.live import Say
+from golf_opt.task.grammar import parse_target
+from golf_opt.utils.said import Say
 from golf_opt.utils.text import one_line
 
 Kind = TypeVar("Kind")

@@ -22,7 +22,7 @@ from golf_opt.golf.deploy.run import exported
 from golf_opt.golf.pruning.run import prune_trained
 from golf_opt.golf.retrain.confirm import HEAD, Confirmed, cells, confirm_study
 from golf_opt.golf.source import load_file
-from golf_opt.utils.live import Say, tell
+from golf_opt.utils.said import Say, tell
 
 Form = Literal["c", "onnx", "safetensors"]
 

@@ -34,7 +34,7 @@ from golf_opt.study.description import (
 from golf_opt.study.run import run_study
 from golf_opt.task.goals import show_values
 from golf_opt.task.modules.resolve import provide
-from golf_opt.utils.live import Say, tell
+from golf_opt.utils.said import Say, tell
 from golf_opt.utils.text import count, show_params
 from golf_opt.utils.trials import attribute, best_trial, counts
 from golf_opt.visualization.document import Picture

@@ -30,7 +30,7 @@ from golf_opt.task import rng
 from golf_opt.task.arch import build_net
 from golf_opt.task.modules.resolve import resolve
 from golf_opt.task.recipe import Candidate
-from golf_opt.utils.live import Say, tell
+from golf_opt.utils.said import Say, tell
 from golf_opt.utils.signals import stop_on_signals
 from golf_opt.utils.stats import Spread
 from golf_opt.utils.text import count, percent, show_params

@@ -15,8 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from golf_opt.config import CONF_DIR, load_yaml, yaml_file
 from golf_opt.config.errors import UsageError
-from golf_opt.task.grammar import parse_grammar, read_arch
-from golf_opt.task.modules.resolve import parse_target
+from golf_opt.task.grammar import parse_grammar, parse_target, read_arch
 
 FILES = (".yaml", ".yml")
 

@@ -19,14 +19,12 @@ from golf_opt.config import schema
 from golf_opt.config.check import load
 from golf_opt.config.reproduce import ReproduceConfig
 from golf_opt.task.arch import Net, build_net
-from golf_opt.task.grammar import load_arch, presets
+from golf_opt.task.grammar import load_arch, parse_target, presets
 from golf_opt.task.inputs import MNIST
 from golf_opt.task.kinds import NAME, kinds_in_lines
 from golf_opt.task.layers import show_shape
-from golf_opt.task.modules.given import why_not_ours
-from golf_opt.task.modules.resolve import parse_target, resolve
 from golf_opt.utils.files import tidied
-from golf_opt.utils.live import tell as say
+from golf_opt.utils.said import tell as say
 
 if TYPE_CHECKING:
     from golf_opt.study.run import Outcome
@@ -185,11 +183,15 @@ def arch(names: list[str]) -> None:
 
 def _net_of(name: str) -> Net:
     """Return the net of a name; one of a module's is imported, for MNIST's images."""
+    from golf_opt.task.modules.resolve import resolve
+
     module = parse_target(name)
     if module is None:
         return load_arch(name)
     net = build_net(resolve(module, MNIST, say))
     if net.module is not None:
+        from golf_opt.task.modules.given import why_not_ours
+
         say(why_not_ours(net.module))
     return net
 

@@ -116,9 +116,7 @@ class TrialPictures:
         """Return the split of a study's objective, if its data is where it can be looked for."""
         data = plan.data_config(self._data)
         if data.name != self._data.name and Path(data.name).is_dir():
-            return (
-                None  # who wrote the study may name any folder, and to look through one takes long
-            )
+            return None  # whoever wrote the study may name any folder, however large
         return objective_split(data, plan.protocol, plan.digest)
 
     def _split(self, shown: Shown) -> Split | None:

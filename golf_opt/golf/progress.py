@@ -9,7 +9,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeR
 from rich.text import Text
 
 from golf_opt.engines.lanes import Run
-from golf_opt.utils.live import Say, may_move
+from golf_opt.utils.live import may_move
+from golf_opt.utils.said import Say
 
 
 class Bar(Progress):

@@ -7,6 +7,8 @@
 
 Every convolution of the grammar is valid (no padding), has a bias and stride 1, and is followed by
 the activation and, but for the last, by a 2x2 max pool; a linear layer gives the classes.
+
+    my_nets:Tiny        a class or function of the user's, that `task.modules` imports and traces
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from golf_opt.task.inputs import MNIST, InputSpec
 from golf_opt.task.layers import LeakyReLU
 
 GRAMMAR = "c<channels>-<channels>-...[-k<kernel>-...][-relu|-prelu|-leaky[slope]]"
+
+TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
 def parse_grammar(name: str) -> dict[str, Any] | None:
@@ -56,6 +60,13 @@ def _activation(name: str, word: str, slope: str) -> dict[str, Any]:
     if not re.fullmatch(r"(\d+(\.\d+)?)?", slope):
         raise UsageError(f"arch {name}: slope {slope!r} must be a number such as 0.2.")
     return {"kind": "leaky_relu", "slope": float(slope or LeakyReLU.slope)}
+
+
+def parse_target(name: str) -> dict[str, Any] | None:
+    """Return `{name, module}` for `my_nets:Tiny`, None for what is no such name."""
+    if not TARGET.fullmatch(name) or len(name) > 200:
+        return None
+    return {"name": name.rpartition(":")[2], "module": name}
 
 
 def presets() -> list[str]:

@@ -1,4 +1,4 @@
-"""What is said to a user: a line at a time, or lines at a terminal's foot that change in place."""
+"""Lines at a terminal's foot that change in place."""
 
 from __future__ import annotations
 
@@ -12,18 +12,9 @@ from rich.live import Live
 from rich.segment import ControlType
 from rich.text import Text
 
-from golf_opt.utils.text import printable
+from golf_opt.utils.said import Say, tell
 
-Say = Callable[[str], None]  # tells the user a line
 UP = ((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1))
-
-
-def tell(line: str) -> None:
-    """Print a line at once, so that a log shows it when it happens.
-
-    It may hold a name that somebody else chose, with codes that a terminal would obey.
-    """
-    print(printable(line, but="\n\t"), flush=True)
 
 
 def may_move(console: Console, say: Say) -> bool:

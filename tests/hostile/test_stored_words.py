@@ -30,6 +30,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.study.note import log, result_words
 from golf_opt.study.progress import sparkline
+from golf_opt.task.goals import Goal
 
 Golf = Callable[..., Ran]
 QUICK = (
@@ -55,10 +56,13 @@ def trial(attributes: dict[str, Any], values: dict[int, float], value: float | N
     )  # fmt: skip
 
 
+GOALS = [Goal("test accuracy")]
+
+
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: repr(wrong)[:20])
 def test_a_log_shows_a_trial_whatever_its_attributes_are(wrong: Any) -> None:
     one = trial(dict.fromkeys(NAMES, wrong), {1: 0.5, 2: float("nan")}, 0.5)
-    assert "\n    1   50.00 %" in log(one)
+    assert "\n    1   50.00 %" in log(one, GOALS)
     assert result_words(one).startswith("50.00 % (trial 0, n = 1 seed")
 
 
@@ -76,7 +80,7 @@ def test_words_of_any_trial(
     attributes: dict[str, Any], values: dict[int, float], value: float
 ) -> None:
     one = trial(attributes, values, value)
-    assert log(one) and result_words(one)
+    assert log(one, GOALS) and result_words(one)
     sparkline([value, *values.values()])
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from golf_opt.config.errors import UsageError, short
 from golf_opt.task.arch import Net, build_net
+from golf_opt.task.grammar import parse_target
 from golf_opt.task.inputs import InputSpec
 from golf_opt.task.layers import Module
 from golf_opt.task.modules import given
@@ -17,16 +17,8 @@ if TYPE_CHECKING:
 
     from golf_opt.task.modules.factory import Factory
 
-TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 Arch = Mapping[str, Any]
 Say = Callable[[str], None]
-
-
-def parse_target(name: str) -> dict[str, Any] | None:
-    """Return `{name, module}` for `my_nets:Tiny`, None for what is no such name."""
-    if not TARGET.fullmatch(name) or len(name) > 200:
-        return None
-    return {"name": name.rpartition(":")[2], "module": name}
 
 
 def resolve(arch: Arch, spec: InputSpec, say: Say, then: str = "") -> dict[str, Any]:
