@@ -11,7 +11,7 @@ from conftest import net, residual_net, tiny_net
 from golf_opt.config.errors import UsageError
 from golf_opt.task.arch import build_net
 from golf_opt.task.grammar import load_arch, parse_grammar, presets
-from golf_opt.task.inputs import MNIST
+from golf_opt.task.inputs import MNIST, InputSpec
 
 COUNTS = {
     "c4-5-4": 807,
@@ -161,6 +161,12 @@ def residual_rows() -> list[dict[str, Any]]:
 def test_image_layers_refuse_features() -> None:
     with pytest.raises(UsageError, match="conv needs an image, but its input is 5"):
         tiny_net({"kind": "linear", "features": 5}, {"kind": "conv", "channels": 1, "kernel": 1})
+
+
+def test_a_net_has_something_to_train() -> None:
+    three = InputSpec((3, 8, 8), 3, (0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(UsageError, match="arch mean has no parameters, but must have some"):
+        build_net({"name": "mean", "layers": [{"kind": "global_avg_pool"}]}, three)
 
 
 def test_a_net_must_end_in_ten_scores() -> None:

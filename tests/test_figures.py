@@ -128,6 +128,8 @@ def test_seed_noise_is_measured_where_points_were_repeated() -> None:
     once = [trial(i, [v], lr=10 ** -(i + 1)) for i, v in enumerate(values[:3])]
     assert seed_noise(snapshot(*once))[0] == SEED_SD
     assert seed_noise(snapshot(*once, data="digits"))[0] is None
+    loss = Goal("loss", "minimize", accuracy=False)
+    assert seed_noise(StudySnapshot("s", "mnist", "test", (loss,), 2, once))[0] is None
     assert not_told_apart(snapshot(*once)) == 3
     assert not_told_apart(snapshot(*once, trial(3, [0.99], lr=0.05))) == 1
 

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,10 @@ def train(job):
             time.sleep(0.05)
         if how == "hang" and epoch == 1:
             time.sleep(600)
+        if how == "orphan":
+            if os.fork() == 0:
+                time.sleep(600)
+            os.kill(os.getpid(), signal.SIGKILL)
         job.checkpoint.write_text(str(epoch + 1))
         yield float("inf") if how == "infinite" else job.params["x"] - epoch
 
@@ -244,6 +249,7 @@ def test_python_runs_an_objective(here: Path) -> None:
         ("raise", "ValueError: no such thing as 5.0 (toy.py, line 15)"),
         ("exit", "its process ended with exit status 3"),
         ("crash", "its process ended with SIGSEGV"),
+        ("orphan", "its process ended with SIGKILL"),
         ("sys.exit", "SystemExit: enough (toy.py, line 21)"),
         ("end", "it ended after 0 of its 3 epochs: it must yield one value for each"),
         ("infinite", "epoch 1 gave inf for value, but must give a finite number"),
@@ -261,7 +267,8 @@ def test_a_failure_costs_its_trial_and_says_why(
     assert (failed.state.name, good.state.name) == ("FAIL", "COMPLETE")
     assert failed.user_attrs["fail_reason"] == reason
     first, second = (process for _, process, _ in logged(here))
-    assert (first != second) == (how in ("exit", "crash")), "a process that died is replaced"
+    died = how in ("exit", "crash", "orphan")
+    assert (first != second) == died, "a process that died is replaced"
 
 
 def test_three_failures_in_a_row_end_the_study(golf: Golf, here: Path) -> None:
@@ -271,6 +278,16 @@ def test_three_failures_in_a_row_end_the_study(golf: Golf, here: Path) -> None:
     assert line.startswith("golf-opt: 3 trials in a row failed, the last with: ValueError: no such")
     assert line.endswith("mend the objective and give the same command again.")
     assert [trial.state.name for trial in study_of(here, "s").trials] == ["FAIL"] * 3
+
+
+def test_a_trial_of_a_worker_names_the_source_that_the_worker_has(golf: Golf, here: Path) -> None:
+    golf(*toy("raise", "trials=4"))
+    mended = TOY.replace("raise ValueError", "print")
+    (here / "toy.py").write_text(mended)
+    assert golf("worker", "study=s", "objective=toy:train", "engine.lanes=1").status == 0
+    found = [trial.user_attrs["objective_digest"] for trial in study_of(here, "s").trials]
+    then, now = (sha256(source.encode()).hexdigest()[:16] for source in (TOY, mended))
+    assert found == [then, then, then, now]
 
 
 # --- interrupts ---
@@ -509,6 +526,8 @@ MISTAKES = [
         (*ASKED, "space.x.low=10"),
         "space.x.low is 10, but must be at most space.x.high, 9.0.",
     ),
+    ((*ASKED, "+space.x.when=5"), "space.x.when is 5, but must be a mapping such as"),
+    ((*ASKED, "+space.x.step=a"), "space.x: "),
     (
         (*ASKED, "study.enqueue=[{z: 1}]"),
         "study.enqueue names 'z', but must name one of x.",

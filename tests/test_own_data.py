@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import resource
+import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Ran, told
+from hydra.errors import MissingConfigException
 from PIL import Image
 
+from golf_opt.cli.compose import compose
+from golf_opt.cli.errors import explain
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig
 from golf_opt.task.data import Dataset, load
+from golf_opt.task.data.published import PUBLISHED
 
 NOWHERE = Path("nowhere")
-SIZES = (("train", 40), ("test", 20))
 COLOURS = {"blue": (10, 20, 200), "green": (30, 180, 40), "red": (220, 30, 20)}
 
 
@@ -113,6 +119,19 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     assert len({d.digest for d in (data, grey, sized)}) == 3
 
 
+def test_large_pictures_are_not_in_memory_all_at_once(tmp_path: Path) -> None:
+    for index, name in enumerate(f"{part}/{label}" for part in ("train", "test") for label in "ab"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (1600, 1600), (60 * index, 0, 0)).save(tmp_path / name / "0.png")
+        for copy in range(1, 12):
+            shutil.copy(tmp_path / name / "0.png", tmp_path / name / f"{copy}.png")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    data = loaded(tmp_path, size=8)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert data.train.images.shape == (24, 3, 8, 8) and data.train.images[-1, 0, 0, 0] == 60
+    assert grown < 120_000, "KiB; the pictures take 360,000"
+
+
 def test_a_folder_with_its_own_test_part(tmp_path: Path) -> None:
     pictures(tmp_path / "data" / "train", n=5)
     pictures(tmp_path / "data" / "test", n=2)
@@ -143,6 +162,14 @@ def test_a_name_of_torchvisions_reads_what_is_in_the_root(mnist_root: Path, tmp_
     assert data.digest != mnist.digest
 
 
+def test_every_name_of_data_can_be_typed() -> None:
+    for name in PUBLISHED:
+        assert compose("study", [f"data={name}"]).data.name == name
+    with pytest.raises(MissingConfigException) as unknown:
+        compose("study", ["data=cifar11"])
+    assert "did you mean 'cifar10'?" in explain(unknown.value, "study")[0]
+
+
 def test_a_name_of_torchvisions_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,14 +187,19 @@ def _without(key: str) -> Callable[[Path], Path]:
     return lambda folder: npz(folder, **{k: v for k, v in arrays().items() if k != key})
 
 
-def _large(folder: Path) -> Path:
-    images = {f"x_{part}": np.zeros((n, 99, 99), np.uint8) for part, n in SIZES}
-    return npz(folder, **(arrays() | images))
-
-
 def _no_zip(folder: Path) -> Path:
     (folder / "mine.npz").write_bytes(b"PK\x03\x04 no more")
     return folder / "mine.npz"
+
+
+def _spoilt(folder: Path) -> Path:
+    path = npz(folder, **arrays())
+    with zipfile.ZipFile(path) as file:
+        start = file.getinfo("x_train.npy").header_offset + 100  # in what is compressed
+    raw = bytearray(path.read_bytes())
+    raw[start : start + 20] = b"\xff" * 20
+    path.write_bytes(raw)
+    return path
 
 
 def _pickled(folder: Path) -> Path:
@@ -185,6 +217,10 @@ def _mixed(folder: Path) -> Path:
     pictures(folder / "p")
     Image.new("RGB", (5, 5)).save(folder / "p" / "red" / "03.png")
     return folder / "p"
+
+
+def _of_a_camera(folder: Path) -> Path:
+    return pictures(folder / "p", n=1, size=(160, 120))
 
 
 def _empty_class(folder: Path) -> Path:
@@ -209,6 +245,7 @@ MISTAKES: list[tuple[str, Callable[[Path], Path], str]] = [
     ("nothing there", lambda folder: folder / "gone.npz", "must be .* FILE.npz .* is not there"),
     ("another file", lambda folder: Path(__file__), "must be a data set's name, .* no such thing"),
     ("no archive", _no_zip, "cannot be read: .* numpy.savez_compressed"),
+    ("spoilt", _spoilt, "cannot be read: .*decompressing"),
     ("pickled", _pickled, "cannot be read: .*allow_pickle"),
     ("no labels", _without("y_train"), "has x_train, x_test, y_test, but must have .* y_train is"),
     ("floats", _changed(x_train=np.zeros((40, 8, 6))), "x_train is float64, but must be uint8"),
@@ -218,6 +255,11 @@ MISTAKES: list[tuple[str, Callable[[Path], Path], str]] = [
     ("too many", _changed(y_train=np.arange(40) * 9), "has the label 351, but must have labels"),
     ("a gap", _changed(y_train=np.arange(40) % 3 * 2), "has no training image of class 1"),
     ("beyond names", _changed(class_names=np.array(["a", "b"])), "has the label 3, .* names 2 cl"),
+    (
+        "tested beyond names",
+        _changed(y_test=np.full(20, 6), class_names=np.array(list("abcd"))),
+        "has the label 6, .* names 4 cl",
+    ),
     ("other sizes", _changed(x_test=np.zeros((20, 9, 9), np.uint8)), "train images are .* 1x9x9"),
     (
         "large",
@@ -226,6 +268,7 @@ MISTAKES: list[tuple[str, Callable[[Path], Path], str]] = [
     ),
     ("no picture", _corrupt, "03.png is no picture that can be read"),
     ("mixed sizes", _mixed, "has pictures of 7x9 and of 5x5, .*03.png .* data.size=32"),
+    ("large pictures", _of_a_camera, "has pictures of 120x160, but must have .* data.size=32"),
     ("empty class", _empty_class, "has no image of class yellow"),
     ("unknown class", _unknown_class, "has no training image of class yellow"),
     ("half of IDX", _half_of_idx, "has IDX files, but no train-labels-idx"),

@@ -207,6 +207,14 @@ def test_an_unknown_operation_trains_by_torch_and_is_named(golf: Golf, tmp_path:
     assert native == f"engine is native, but must be torch or auto: {why} of ours."
 
 
+def test_an_option_that_is_no_number_is_no_layer_of_ours() -> None:
+    net = net_of("half_global")
+    assert net.module is not None and given.why_not_ours(net.module) == (
+        "own_nets:half_global uses nn.AdaptiveAvgPool2d with options that are no numbers, which is "
+        "no layer of ours"
+    )
+
+
 def test_a_module_goes_on_bit_for_bit(small_view: View, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in the middle of an epoch, dropout and statistics included, wherever others are."""
     monkeypatch.setattr(torch_engine, "SLICE_S", 0.0)

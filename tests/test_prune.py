@@ -16,21 +16,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Ran, net, tiny_net
+from conftest import Ran, net, tiny_net, told
 from safetensors.numpy import load_file, save_file
 
 from golf_opt.config.errors import UsageError
-from golf_opt.config.schema import PruneOptions, prune_options
+from golf_opt.config.schema import DataConfig, PruneOptions, prune_options
 from golf_opt.engines.base import Engine, Job, Tensors, initial_weights
 from golf_opt.engines.flat import unpack
 from golf_opt.engines.native import NativeEngine, compiler
 from golf_opt.engines.torch import TorchEngine
 from golf_opt.golf.dead import clear, count, fold, shrink
+from golf_opt.golf.net_file import pack_net
 from golf_opt.golf.pruning import surgeon
 from golf_opt.golf.pruning.folder import PruningFolder, folder_name
 from golf_opt.golf.pruning.ranking import by_magnitude, by_saliency, in_scope
 from golf_opt.golf.pruning.search import Evaluator, PruningState, allowed_errors, flatten
 from golf_opt.golf.pruning.weight_pruner import PruningResult, WeightPruner
+from golf_opt.golf.source import load_data
+from golf_opt.golf.source import load_file as load_trained_file
 from golf_opt.golf.weights import read_weights
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import View
@@ -778,3 +781,22 @@ def test_mnist_820_by_magnitude(golf: Golf, mnist_root: Path, tmp_path: Path) ->
     (summary,) = summaries(tmp_path)
     assert summary["num_guide"] == 10_000 and summary["num_train"] == 60_000
     assert summary["test_accuracy"] >= 0.94 and summary["nz"] < 600
+
+
+def test_a_net_meets_no_images_of_another_shape(golf: Golf, tmp_path: Path) -> None:
+    layers = [{"kind": "global_avg_pool"}, {"kind": "linear", "features": "classes"}]
+    for name, spec in (
+        ("colour", InputSpec((3, 8, 8), 10, (0.5,) * 3, (0.2,) * 3)),
+        ("grey", InputSpec((1, 28, 28), 10, (0.4,), (0.2,))),
+    ):
+        made = build_net({"name": name, "layers": layers}, spec)
+        (tmp_path / name).write_bytes(pack_net(made, initial_weights(made, 3), {}))
+    for verb in ("prune", "interpret"):
+        assert re.search(
+            r"data is digits \(1x28x28, 10 classes\), but .*colour as colour takes "
+            r"3x8x8, 10 classes; give the data=\.\.\. that it was trained on\.",
+            told(golf(verb, "weights=colour", "data=digits")),
+        )
+    grey = load_trained_file(tmp_path / "grey")
+    found = load_data(DataConfig("digits", tmp_path), grey)
+    assert found.view("test").input.mean == (0.4,), "a net's images are normalised as its own were"

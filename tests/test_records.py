@@ -15,11 +15,14 @@ import pytest
 from conftest import ROOT, Ran
 from safetensors.numpy import load, save
 
-from golf_opt.config.schema import DataConfig, EngineConfig
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import DataConfig, EngineConfig, RecordConfig, StorageConfig
 from golf_opt.engines import create_engine
+from golf_opt.engines.base import initial_weights
 from golf_opt.engines.native import NativeEngine
 from golf_opt.golf.records import table as record_table
 from golf_opt.golf.records import verify as records
+from golf_opt.golf.records.make import Making, write_record
 from golf_opt.golf.records.verify import (
     RECORD,
     WEIGHTS,
@@ -36,7 +39,7 @@ from golf_opt.task.arch import build_net
 from golf_opt.task.data import Dataset
 from golf_opt.task.data import load as load_data
 from golf_opt.task.forward import logits
-from golf_opt.task.inputs import MNIST
+from golf_opt.task.inputs import MNIST, InputSpec
 
 FOLDER = ROOT / "studies" / "records"
 COMMITTED = record_folders(FOLDER)
@@ -246,6 +249,19 @@ def test_mistakes(
 ) -> None:
     ran = golf("record", f"dir={tmp_path}", *arguments)
     assert ran.status == 2 and message in ran.err
+
+
+def test_a_record_is_evaluated_on_images_of_its_own_shape(tmp_path: Path) -> None:
+    spec = InputSpec((3, 8, 8), 10, (0.5,) * 3, (0.2,) * 3)
+    net = build_net({"name": "x", "layers": [{"kind": "linear", "features": 10}]}, spec)
+    making = Making(net, initial_weights(net, 0), "test", [], "", {}, [])
+    config = RecordConfig(
+        folder=tmp_path, storage=StorageConfig(None), study="s", trial="best", source=None,
+        board="99", slug="mine", how=None, data=DataConfig("digits", tmp_path),
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=r"data is digits .* but mine takes 3x8x8, 10 classes"):
+        write_record(config, making)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_verify_of_nothing(golf: Callable[..., Ran], tmp_path: Path) -> None:

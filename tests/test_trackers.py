@@ -16,6 +16,7 @@ import pytest
 from conftest import Ran, told
 
 import golf_opt as golf
+from golf_opt.study import tracking
 from golf_opt.study.callbacks import Callback, TrialRun
 from golf_opt.study.tracking import Metrics, Tracked, Tracker, Writer
 
@@ -206,6 +207,30 @@ def test_lanes_do_not_wait_for_the_writer(golf: Golf) -> None:
         for what in ("begin", "epoch 1", "epoch 2", "complete")
     ]  # fmt: skip
     assert Held.told == [*expected, ("close", -1)]
+
+
+class Stuck(Tracker):
+    """Its writer never ends its first trial."""
+
+    name, package = "stuck", "json"
+
+    def writer(self, study: str, study_id: str) -> Writer:
+        return StuckWriter()
+
+
+class StuckWriter(HeldWriter):
+    def begin(self, trial: Tracked) -> None:
+        threading.Event().wait()
+
+
+def test_a_writer_that_hangs_keeps_no_study_from_its_end(
+    golf: Golf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "MOST_WAITING", 3)
+    monkeypatch.setattr(tracking, "FLUSH_S", 0.2)
+    ran = golf(*STUDY, "trials=3", "+callbacks.x._target_=test_trackers.Stuck")
+    assert ran.status == 0, ran.err
+    assert "stuck was too slow: " in ran.out and "3 of 3 trials finished" in ran.out
 
 
 class Faulty(Tracker):

@@ -147,13 +147,7 @@ class Net:
         given = given_of({"data": data}, overrides)
         with asking("accuracy", given):
             own = self._data if not given else None
-            found = load_data(own or data_config(given), self._trained.description)
-        if found.input.shape != self.input.shape or found.input.classes != self.input.classes:
-            raise UsageError(
-                f"data is {found.name} ({_show_input(found.input)}), but {self.name} takes "
-                f"{_show_input(self.input)}; give the data=... that it was trained on."
-            )
-        return found
+            return load_data(own or data_config(given), self._trained)
 
     def to_torch(self) -> nn.Module:
         """Return the net as a torch module in evaluation mode, from `normalise(images)` to scores.
@@ -254,7 +248,3 @@ def _pair(data: tuple[Any, ...]) -> tuple[Any, npt.NDArray[Any]]:
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise UsageError(f"labels are {short(data[1])}, but must be whole numbers, [n].")
     return data[0], labels
-
-
-def _show_input(spec: InputSpec) -> str:
-    return f"{show_shape(spec.shape)}, {spec.classes} classes"

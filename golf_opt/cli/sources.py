@@ -70,8 +70,14 @@ Choice = Callable[[str], Mapping[str, Any] | None]
 
 def _data(name: str) -> Mapping[str, Any] | None:
     """Return the configuration of data by a name of torchvision's, or by a path."""
-    is_path = "/" in name or name.endswith(".npz") or Path(name).is_dir()
-    return {**load_yaml(CONF_DIR / "data" / "auto.yaml"), "name": name} if is_path else None
+    known = "/" in name or name.endswith(".npz") or Path(name).is_dir() or name in _published()
+    return {**load_yaml(CONF_DIR / "data" / "auto.yaml"), "name": name} if known else None
+
+
+def _published() -> list[str]:
+    from golf_opt.task.data.published import PUBLISHED  # NumPy: not every command needs it
+
+    return list(PUBLISHED)
 
 
 def _arch(name: str) -> Mapping[str, Any] | None:
@@ -121,6 +127,8 @@ class GrammarSource(ConfigSource):
         return True
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        if config_path == "data" and results_filter != ObjectType.GROUP:
+            return _published()  # for whoever mistypes one
         return [*CHOICES] if config_path == "" and results_filter != ObjectType.CONFIG else []
 
     @staticmethod

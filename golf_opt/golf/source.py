@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -20,7 +20,8 @@ from golf_opt.study.description import StudyDescription, description_of, find_st
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View, load
 from golf_opt.task.forward import check_tensors
-from golf_opt.task.inputs import MNIST
+from golf_opt.task.inputs import MNIST, InputSpec
+from golf_opt.task.layers import show_shape
 from golf_opt.task.modules.resolve import Say, provide, resolve
 from golf_opt.utils.trials import best_trial
 
@@ -134,9 +135,26 @@ def require_net(study: optuna.Study) -> None:
         )
 
 
-def load_data(data: DataConfig, description: StudyDescription | None) -> Dataset:
-    """Load the data that was asked for; `auto` stands for that of the study, if there is one."""
-    return load(data if description is None else description.data_config(data))
+def load_data(data: DataConfig, trained: TrainedNet) -> Dataset:
+    """Load the data that was asked for; `auto` stands for that of the study, if there is one.
+
+    It is normalised as the data that the net was trained on.
+
+    Raises:
+        UsageError: it cannot be had, or is of another shape or number of classes than the net's.
+    """
+    study = trained.description
+    found, needed = load(data if study is None else study.data_config(data)), trained.net.input
+    if (found.input.shape, found.input.classes) != (needed.shape, needed.classes):
+        raise UsageError(
+            f"data is {found.name} ({_show_input(found.input)}), but {trained.label} takes "
+            f"{_show_input(needed)}; give the data=... that it was trained on."
+        )
+    return replace(found, input=needed)
+
+
+def _show_input(spec: InputSpec) -> str:
+    return f"{show_shape(spec.shape)}, {spec.classes} classes"
 
 
 def study_view(study: optuna.Study, data: DataConfig) -> View:
@@ -146,7 +164,7 @@ def study_view(study: optuna.Study, data: DataConfig) -> View:
         UsageError: the data cannot be had, or is not what the study was made on.
     """
     made_on = description_of(study)
-    view = load_data(data, made_on).view(made_on.protocol)
+    view = load(made_on.data_config(data)).view(made_on.protocol)
     if view.digest != made_on.digest:
         raise UsageError(
             f"data is {view.dataset} ({view.digest}), but study {study.study_name!r} was made on "

@@ -126,7 +126,9 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
                 f"and is {here}; give data=, or data.root, with what it was made with."
             )
         with contextlib.closing(engine_for(worker.engine, description, data, view, say)) as engine:
-            say_if_changed(description.objective, getattr(engine, "digest", ""), say)
+            digest = getattr(engine, "digest", "")
+            say_if_changed(description.objective, digest, say)
+            description = description.with_source(digest)  # its trials are of this one
             if len(description.goals) > 1:
                 parts = without_pruner(parts, say)
             context = StudyContext(study, engine, worker.folder, description, view, say)

@@ -164,9 +164,13 @@ def _check_names(nodes: Mapping[str, Any]) -> None:
 def _dimension(name: str, node: Mapping[str, Any]) -> Dimension:
     check_keys(f"space.{name}", node, NODE_KEYS)
     kind = check_choice(f"space.{name}.type", node.get("type"), ("int", "float", "categorical"))
+    conditions = node.get("when") or {}
+    if not isinstance(conditions, Mapping):
+        must = "a mapping such as {schedule: step}"
+        raise UsageError(f"space.{name}.when is {short(conditions)}, but must be {must}.")
     when = {
         str(other): tuple(allowed) if isinstance(allowed, list) else (allowed,)
-        for other, allowed in (node.get("when") or {}).items()
+        for other, allowed in conditions.items()
     }
     distribution = _categorical(name, node) if kind == "categorical" else _range(name, node)
     return Dimension(distribution, when)
@@ -201,7 +205,7 @@ def _range(name: str, node: Mapping[str, Any]) -> BaseDistribution:
         if whole:
             return IntDistribution(low, high, log=log, step=node.get("step") or 1)
         return FloatDistribution(float(low), float(high), log=log, step=node.get("step"))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UsageError(f"space.{name}: {error}") from error
 
 

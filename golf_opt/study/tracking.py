@@ -7,9 +7,11 @@ costs one line, and the study goes on without it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import queue
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
@@ -113,8 +115,10 @@ class Tracker(Callback):
 
     def on_study_end(self) -> None:
         if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join(FLUSH_S)
+            until = time.monotonic() + FLUSH_S
+            with contextlib.suppress(queue.Full):
+                self._queue.put(None, timeout=FLUSH_S)
+            self._thread.join(max(0.0, until - time.monotonic()))
         self._tell_fault()
         if self._thread.is_alive():
             self._lost += self._queue.qsize()
@@ -182,7 +186,7 @@ def metrics_of(result: EpochResult, goals: Sequence[Goal]) -> dict[str, float]:
     """Return what an epoch measured, by name."""
     if not goals[0].accuracy:  # an objective of the user's own
         names = (goal.name for goal in goals)
-        return dict(zip(names, result.values, strict=True)) | {"time_s": result.time_s}
+        return {"time_s": result.time_s} | dict(zip(names, result.values, strict=True))
     return {
         name: float(value)
         for name, value in asdict(result).items()

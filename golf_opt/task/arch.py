@@ -146,6 +146,8 @@ def build_net(arch: Mapping[str, Any], spec: InputSpec = MNIST) -> Net:
             raise UsageError(f"arch {name}, layer {index + 1}: so large a net cannot be trained.")
     if any(isinstance(node.layer, Module) for node in nodes[len(nodes) == 1 :]):
         raise UsageError(f"arch {name}: a layer of kind module must be the only one.")
+    if not any(node.parameters for node in nodes):
+        raise UsageError(f"arch {name} has no parameters, but must have some to train.")
     if shape != (spec.classes,):
         raise UsageError(
             f"arch {name} ends in {show_shape(shape)}, but must end in {spec.classes} features, "

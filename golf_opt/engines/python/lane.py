@@ -73,7 +73,13 @@ class _Messages:
     def __init__(self, engine: socket.socket) -> None:
         self._engine = engine
         self._read: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        os.register_at_fork(after_in_child=self._leave)
         threading.Thread(target=self._work, daemon=True, name="engine").start()
+
+    def _leave(self) -> None:
+        """Close a forked child's end: while it is open, the engine does not see a lane's death."""
+        with contextlib.suppress(OSError):
+            os.close(self._engine.detach())
 
     def take(self) -> Any:
         return self._read.get()

@@ -53,7 +53,7 @@ def interpret(config: InterpretConfig, say: Callable[[str], None]) -> Path:
     check_tensors(trained.net, trained.tensors)
     for note in trained.notes:
         say(note)
-    dataset = load_data(config.data, trained.description)
+    dataset = load_data(config.data, trained)
     if dataset.fallback:
         say(f"these are not MNIST but scikit-learn's digits: {dataset.fallback}")
     made_by = trained.description.protocol if trained.description else "test"

@@ -50,7 +50,7 @@ def prune_trained(
     options = config.options
     for note in (*trained.notes, *_warnings(trained, options)):
         say(note)
-    dataset = load_data(config.data, trained.description)
+    dataset = load_data(config.data, trained)
     if dataset.fallback:
         say(fallback_banner(dataset.fallback))
     view = dataset.view(options.rule)

@@ -25,12 +25,17 @@ from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.pruning.folder import PruningFolder
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.schema import CONFIG, LOG, SEEDS, WEIGHTS, Claim
-from golf_opt.golf.source import find_net_study, find_trial, load_trained
+from golf_opt.golf.source import (
+    TrainedNet,
+    find_net_study,
+    find_trial,
+    load_data,
+    load_trained,
+)
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.connect import opened_storage
 from golf_opt.study.description import description_of
 from golf_opt.task.arch import Net, build_net
-from golf_opt.task.data import load
 from golf_opt.task.goals import Goal
 from golf_opt.task.grammar import load_arch
 from golf_opt.task.inputs import InputSpec
@@ -223,7 +228,8 @@ def write_record(config: RecordConfig, making: Making) -> Path:
 
 def _write_files(config: RecordConfig, making: Making, part: Path, date: datetime.date) -> Claim:
     """Write all files but record.json; return what it says."""
-    net, dataset = making.net, load(config.data)
+    net = making.net
+    dataset = load_data(config.data, TrainedNet(config.slug, net, making.tensors))
     files = {
         WEIGHTS: save(dict(making.tensors)),
         CONFIG: OmegaConf.to_yaml(OmegaConf.create(portable(making.config))).encode(),

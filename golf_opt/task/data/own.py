@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from golf_opt.config.errors import UsageError, short
 from golf_opt.task import rng
 from golf_opt.task.data import idx
 from golf_opt.task.data.splits import HOLDOUT_SHARE, Bytes, Dataset, Split, dataset
-from golf_opt.task.inputs import MOST_CLASSES
+from golf_opt.task.inputs import MOST_CLASSES, MOST_PIXELS
 from golf_opt.utils.files import read_regular
 
 Size = tuple[int, int]  # height, width
@@ -73,7 +73,9 @@ def _arrays(path: Path) -> Dataset:
                 if name in found.files
             }
             listed = ", ".join(found.files)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # zipfile and zlib have many errors, with no base of their own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
             f"data={path} cannot be read: {reason}; it must be what numpy.savez_compressed writes."
@@ -153,20 +155,17 @@ def _pictures(path: Path, size: Size | None, grey: bool) -> Dataset:
     folders = {name: folder for name, folder in parts.items() if folder} or {"train": path}
     listed = {name: _list_pictures(path, folder) for name, folder in folders.items()}
     names = tuple(dict.fromkeys(label for label, _ in listed["train"]))
-    opened = {
-        name: [_open(picture) for _, picture in pictures] for name, pictures in listed.items()
-    }
-    every = [image for images in opened.values() for image in images]
-    grey = grey or all(image.mode in GREY_MODES for image in every)
     files = [picture for pictures in listed.values() for _, picture in pictures]
+    modes, sizes = zip(*map(_mode_and_size, files), strict=True)
+    grey = grey or all(mode in GREY_MODES for mode in modes)
     if size is None:
-        _check_one_size(path, files, every)
+        _check_sizes(path, files, sizes)
     splits = {}
     for name, pictures in listed.items():
         if unknown := [label for label, _ in pictures if label not in names]:
             raise UsageError(f"data={path} has no training image of class {unknown[0]}; add some.")
         labels = [names.index(label) for label, _ in pictures]
-        images = [_pixels(image, size, grey) for image in opened[name]]
+        images = [_pixels(picture, size, grey) for _, picture in pictures]
         splits[name] = Split(name, np.stack(images), np.array(labels, dtype=np.uint8))
     if "test" in splits:
         return dataset(str(path), splits["train"], splits["test"], names)
@@ -186,8 +185,9 @@ def _list_pictures(whole: Path, folder: Path) -> list[tuple[str, Path]]:
             f"data={whole} has no pictures in {folder}; it must have a folder of them for each "
             "class, such as cat/1.png and dog/1.png."
         )
+    used = set(found.targets)
     for index, name in enumerate(found.classes):
-        if index not in set(found.targets):
+        if index not in used:
             raise UsageError(f"data={whole} has no image of class {name} in {folder}; add some.")
     if len(found.classes) > MOST_CLASSES or len(found.samples) > MOST_PICTURES:
         raise UsageError(
@@ -197,12 +197,14 @@ def _list_pictures(whole: Path, folder: Path) -> list[tuple[str, Path]]:
     return [(found.classes[label], Path(picture)) for picture, label in found.samples]
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, decode: bool) -> Any:
+    """Return a picture; all of them decoded at once may not fit into memory."""
     from PIL import Image
 
     try:
         image = Image.open(io.BytesIO(read_regular(path)))
-        image.load()
+        if decode:
+            image.load()
     except Exception as error:  # Pillow raises what its decoders do: SyntaxError, struct.error, ...
         reason = " ".join(str(error).split())
         raise UsageError(
@@ -211,20 +213,33 @@ def _open(path: Path) -> Any:
     return image
 
 
-def _check_one_size(path: Path, files: Iterable[Path], images: list[Any]) -> None:
-    for file, image in zip(files, images, strict=True):
-        if image.size != images[0].size:
-            first, other = ("{1}x{0}".format(*i.size) for i in (images[0], image))
+def _mode_and_size(path: Path) -> tuple[str, tuple[int, int]]:
+    image = _open(path, decode=False)
+    return image.mode, image.size
+
+
+def _check_sizes(path: Path, files: Iterable[Path], sizes: Sequence[tuple[int, int]]) -> None:
+    """Refuse pictures, each of a width and a height, that no net takes as they are."""
+    first = "{1}x{0}".format(*sizes[0])
+    fix = "give a size to scale them to, such as data.size=32."
+    for file, size in zip(files, sizes, strict=True):
+        if size != sizes[0]:
+            other = "{1}x{0}".format(*size)
             raise UsageError(
-                f"data={path} has pictures of {first} and of {other}, {file} for one; give a size "
-                "to scale them to, such as data.size=32."
+                f"data={path} has pictures of {first} and of {other}, {file} for one; {fix}"
             )
+    if math.prod(sizes[0]) > MOST_PIXELS:
+        raise UsageError(
+            f"data={path} has pictures of {first}, but must have at most {MOST_PIXELS:,} pixels "
+            f"(96x96); {fix}"
+        )
 
 
-def _pixels(image: Any, size: Size | None, grey: bool) -> Bytes:
+def _pixels(path: Path, size: Size | None, grey: bool) -> Bytes:
     """Return a picture as bytes [channels, height, width]."""
     from PIL import Image
 
+    image = _open(path, decode=True)
     if image.mode in ("I", "I;16", "F"):  # 16 bits
         image = Image.fromarray((np.asarray(image, dtype=np.float32) / 257).astype(np.uint8))
     image = image.convert("L" if grey else "RGB")

@@ -96,12 +96,13 @@ def dataset(
             f"data={name}: train images are {shapes[0]}, but test images {shapes[1]}; they must be "
             "of one shape."
         )
-    classes = len(names) if names else int(max(train.labels.max(), test.labels.max())) + 1
+    largest = int(max(train.labels.max(), test.labels.max()))
+    classes = len(names) or largest + 1
     counts = np.bincount(train.labels, minlength=classes)
-    if len(counts) > classes:
+    if largest >= classes:
         raise UsageError(
-            f"data={name} has the label {len(counts) - 1}, but must have labels from 0 to "
-            f"{classes - 1}, since it names {classes} classes."
+            f"data={name} has the label {largest}, but must have labels from 0 to {classes - 1}, "
+            f"since it names {classes} classes."
         )
     if (without := np.flatnonzero(counts == 0)).size:
         missing = names[without[0]] if names else without[0]

@@ -66,8 +66,9 @@ class Walk:
             called = self._module.get_submodule(str(node.target)) if _calls_module(node) else None
             try:
                 self._operation(node, called)
-            except NotOurs as error:
-                what = f" with {error}" if str(error) else ""
+            except (NotOurs, TypeError, ValueError) as error:
+                why = str(error) if isinstance(error, NotOurs) else "options that are no numbers"
+                what = f" with {why}" if why else ""
                 uses = f"uses {name_of(node.target, called)}{what}{show_line(node.stack_trace)}"
                 raise NotOurs(f"{uses}, which is no layer of ours") from error
 
