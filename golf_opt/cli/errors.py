@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from golf_opt.config import PACKAGE
 from golf_opt.config.comments import choices, known_keys
 from golf_opt.config.errors import UsageError, did_you_mean, near
+from golf_opt.task.data.own import no_data
 from golf_opt.task.grammar import unknown_arch
 
 EXIT_USAGE = 2
@@ -57,6 +58,8 @@ def _explain_missing(error: MissingConfigException) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     if group == "arch":
         return unknown_arch(name, error.options or [])
+    if group == "data":
+        return no_data(Path(name), error.options or [])
     if not group:
         return str(error)
     return f"{group} is {name!r}, but must be {did_you_mean(name, error.options or [])}"

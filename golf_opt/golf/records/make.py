@@ -34,6 +34,7 @@ from golf_opt.task.data import load
 from golf_opt.task.goals import Goal
 from golf_opt.task.grammar import load_arch
 from golf_opt.task.inputs import InputSpec
+from golf_opt.task.layers import show_shape
 from golf_opt.utils.files import staged_folder
 from golf_opt.utils.processes import git_commit
 from golf_opt.utils.text import percent, show_params
@@ -224,6 +225,12 @@ def write_record(config: RecordConfig, making: Making) -> Path:
 def _write_files(config: RecordConfig, making: Making, part: Path, date: datetime.date) -> Claim:
     """Write all files but record.json; return what it says."""
     net, dataset = making.net, load(config.data)
+    takes, given = (f"{show_shape(i.shape)}, {i.classes} classes" for i in (net.input, dataset.input))
+    if takes != given:
+        raise UsageError(
+            f"data is {config.data.name!r} ({given}), but must be what {net.name} was trained on "
+            f"({takes}); give data=NAME."
+        )
     files = {
         WEIGHTS: save(dict(making.tensors)),
         CONFIG: OmegaConf.to_yaml(OmegaConf.create(portable(making.config))).encode(),
