@@ -265,7 +265,7 @@ def test_a_failure_costs_its_trial_and_says_why(
     assert ran.status == 0, ran.err
     failed, good = study_of(here, "s").trials
     assert (failed.state.name, good.state.name) == ("FAIL", "COMPLETE")
-    assert failed.user_attrs["fail_reason"] == reason
+    assert failed.user_attrs["fail_reason"] == reason and f"trial    0  {reason}\n" in ran.out
     first, second = (process for _, process, _ in logged(here))
     died = how in ("exit", "crash", "orphan")
     assert (first != second) == died, "a process that died is replaced"
@@ -462,6 +462,10 @@ MISTAKES = [
         "mean 'train'?",
     ),
     (
+        ("objective=toy:zzz", SPACED),
+        "objective is 'toy:zzz', but must be one of images, nothing, pair, quiet, train.\n",
+    ),
+    (
         ("objective=toy:quiet", SPACED),
         "objective toy:quiet is no generator: it must yield one value an epoch.",
     ),
@@ -543,7 +547,7 @@ def test_a_mistake_is_one_line_before_anything_begins(
     (here / "lacks.py").write_text("import nowhere\n")
     (here / "list.yaml").write_text("- 1\n")
     (here / "clever.yaml").write_text("x: ${oc.env:HOME}\n")
-    assert message in told(golf("study", *arguments))
+    assert message in f"{told(golf('study', *arguments))}\n"
     assert not (here / "studies" / "golf.db").exists()
 
 

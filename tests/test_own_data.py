@@ -310,3 +310,48 @@ def test_a_study_of_own_data_goes_on_wherever_the_data_is(
     npz(tmp_path, **found, class_names=np.array(["a", "b", "c", "d"]))
     assert "is another study: data was" in told(golf("worker", "study=copy", "data=mine.npz"))
     assert "is another study: data: " in told(golf("study", "data=mine.npz", "trials=3", *quick))
+
+
+# --- on the command line ---
+
+Golf = Callable[..., Ran]
+TRAINED = ("epochs=1", "engine=torch", "engine.lanes=1", "space.batch_size=8", "study.name=s")
+
+
+def test_pictures_are_scaled_as_the_study_says_wherever_they_are_now(
+    golf: Golf, tmp_path: Path
+) -> None:
+    _mixed(tmp_path)
+    asked = ("study", "arch=c2-k3", "data.size=[6,7]", *TRAINED)
+    assert "1 of 1 trial finished" in golf(*asked, "data=p", "trials=1").out
+    assert "2 of 2 trials finished" in golf(*asked, "data=p", "trials=2").out
+    (tmp_path / "p").rename(tmp_path / "moved")
+    assert "give data=PATH, where it is now." in told(golf("confirm", "study=s", "seeds=1"))
+    ran = golf("confirm", "study=s", "top=1", "seeds=1", "data=moved", "engine=torch")
+    assert "best by mean" in ran.out, ran.err
+    ran = golf("arch", "c2-k3", "data=moved", "data.size=[6,7]")
+    assert "2x4x5" in ran.out and "total parameters" in ran.out
+
+
+def test_names_and_paths_are_data_for_every_verb_that_takes_some(
+    golf: Golf, tmp_path: Path
+) -> None:
+    for name in PUBLISHED:
+        assert f"name: {name}\n" in golf("study", f"data={name}", "--cfg", "job").out
+    npz(tmp_path, **arrays())
+    for verb in ("report", "dashboard", "record", "verify", "interpret", "prune", "worker"):
+        assert "name: mine.npz\n" in golf(verb, "data=mine.npz", "--cfg", "job").out, verb
+    assert told(golf("report", "study=s", "data=kmnits")).endswith("did you mean 'kmnist'?")
+    assert "no/where is not there" in told(golf("study", "data=no/where"))
+
+
+def test_a_record_of_own_data_is_held_against_it(golf: Golf, tmp_path: Path) -> None:
+    bright = np.arange(60, dtype=np.uint8) % 2
+    images = np.broadcast_to(bright[:, None, None, None] * np.uint8(255), (60, 1, 6, 5))
+    npz(tmp_path, x_train=images, y_train=bright, x_test=images, y_test=bright)
+    golf("study", "data=mine.npz", "arch=c2-k3", "space.lr=3e-2", *TRAINED, "trials=1")
+    record = ("record", "study=s", "board=article", "slug=mine")
+    line = told(golf(*record, "data=digits"))
+    assert "data is digits (1x28x28, 10 classes), but mine takes 1x6x5, 2 classes" in line
+    assert golf(*record, "data=mine.npz").status == 0
+    assert "1 of 1 records verified" in golf("verify", "data=mine.npz").out

@@ -92,6 +92,16 @@ def test_the_target_allows_so_many_errors(target: float, n: int, errors: int) ->
     assert allowed_errors(target, n) == errors
 
 
+def test_a_guide_may_have_fewer_images_than_there_are_lanes(
+    engine: NativeEngine, tensors: Tensors, small_view: View
+) -> None:
+    few = small_view.test.take("test", np.array([5]))
+    evaluator = Evaluator(engine, NET, tensors, few, 0.5)
+    evaluator.sort(flatten(NET, tensors))  # into three parts
+    assert evaluator.accuracy(flatten(NET, tensors)) == engine.evaluate(NET, tensors, few)
+    evaluator.close()
+
+
 @pytest.mark.parametrize("method", ["index", "magnitude", "saliency"])
 def test_the_target_is_kept(
     engine: NativeEngine, tensors: Tensors, small_view: View, method: str

@@ -57,6 +57,10 @@ def _explain_missing(error: MissingConfigException) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     if group == "arch":
         return unknown_arch(name, error.options or [])
+    if group == "data":
+        from golf_opt.task.data.own import no_data
+
+        return no_data(Path(name), error.options or [])
     if not group:
         return str(error)
     return f"{group} is {name!r}, but must be {did_you_mean(name, error.options or [])}"

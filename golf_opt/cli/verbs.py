@@ -20,7 +20,7 @@ from golf_opt.config.check import load
 from golf_opt.config.reproduce import ReproduceConfig
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.grammar import load_arch, parse_target, presets
-from golf_opt.task.inputs import MNIST
+from golf_opt.task.inputs import MNIST, InputSpec
 from golf_opt.task.kinds import NAME, kinds_in_lines
 from golf_opt.task.layers import show_shape
 from golf_opt.utils.files import tidied
@@ -29,6 +29,7 @@ from golf_opt.utils.said import tell as say
 if TYPE_CHECKING:
     from golf_opt.study.run import Outcome
 
+DATA = ("data=", "data.")  # how keys of data begin
 EXIT_SIGNAL = 128  # plus the signal's number, as shells do
 
 
@@ -163,8 +164,11 @@ def deploy(cfg: DictConfig) -> None:
 
 def arch(names: list[str]) -> None:
     """Print layer, output shape and parameters of each net, and the total."""
+    overrides = [name for name in names if name.startswith(DATA)]
+    names = [name for name in names if name not in overrides]
     if not names or names[0] in ("-h", "--help"):
-        say(f"golf-opt arch NAME...\n\npresets: {', '.join(presets())}\n\nor by grammar:")
+        say("golf-opt arch NAME... [data=NAME]  for images of that data instead of MNIST's")
+        say(f"\npresets: {', '.join(presets())}\n\nor by grammar:")
         say("  c4-5-4   c4-5-4-prelu   c4-5-4-leaky0.2   c3-4-4-k5-3-3")
         say("\nor a class of yours that gives a torch.nn.Module:\n  my_nets:Tiny")
         say("\nor a file, FILE.yaml, of a name and layers, such as")
@@ -173,7 +177,8 @@ def arch(names: list[str]) -> None:
         for line in kinds_in_lines():
             say(line)
         return
-    for net in [_net_of(name) for name in names]:
+    spec = _input_of(overrides)
+    for net in [_net_of(name, spec) for name in names]:
         say(f"{net.name}")
         for node in net.nodes:
             label = f"{node.name} (shared)" if node.shared else node.name
@@ -181,14 +186,25 @@ def arch(names: list[str]) -> None:
         say(f"  {'total parameters':<24} {'':>12} {net.num_params:>10,}\n")
 
 
-def _net_of(name: str) -> Net:
-    """Return the net of a name; one of a module's is imported, for MNIST's images."""
+def _input_of(overrides: list[str]) -> InputSpec:
+    """Return what nets for the data of `data=NAME` and the like take: MNIST's where none is."""
+    if not overrides:
+        return MNIST
+    from golf_opt.cli.compose import compose
+    from golf_opt.task.data import load as load_data
+
+    tree = compose("report", overrides).data
+    return load_data(load(schema.DataConfig, tree)).input
+
+
+def _net_of(name: str, spec: InputSpec) -> Net:
+    """Return the net of a name for images of `spec`; one of a module's is imported."""
     from golf_opt.task.modules.resolve import resolve
 
     module = parse_target(name)
     if module is None:
-        return load_arch(name)
-    net = build_net(resolve(module, MNIST, say))
+        return load_arch(name, spec)
+    net = build_net(resolve(module, spec, say), spec)
     if net.module is not None:
         from golf_opt.task.modules.given import why_not_ours
 

@@ -162,6 +162,7 @@ Side = Annotated[StrictInt, Field(ge=1, le=4096)]
 PictureSize = Annotated[  # one number is both sides; None: as they are
     tuple[Side, Side] | None,
     BeforeValidator(lambda size: (size, size) if isinstance(size, int) else size),
+    BeforeValidator(lambda size: tuple(size) if isinstance(size, list) else size),  # JSON has lists
     Field(description="a number of pixels, or [height, width], or null"),
 ]
 Lanes = Annotated[  # None: as many as the engine finds useful

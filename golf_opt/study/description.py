@@ -165,10 +165,12 @@ class StudyDescription(BaseModel):
         return tuple(Goal(name, direction, accuracy=False) for name, direction in rows)
 
     def data_config(self, given: DataConfig) -> DataConfig:
-        """Return where the study's data is to be had: where `given` says, or as it was typed."""
-        if given.name != "auto":
-            return given
-        return replace(given, name=self.data, size=self.size, grey=self.grey)
+        """Return where the study's data is to be had: where `given` says, or as it was typed.
+
+        Pictures are read as the study reads them, unless `given` says otherwise.
+        """
+        name = self.data if given.name == "auto" else given.name
+        return replace(given, name=name, size=given.size or self.size, grey=given.grey or self.grey)
 
     @property
     def data_and_digest(self) -> str:

@@ -77,10 +77,10 @@ class Progress(Callback):
         self._epochs_saved += run.job.epochs - len(run.history)
         if self._mode in ("plain", "live"):
             last = self._show(run.history[-1]) if run.history else "-"
-            params = show_params(run.trial.params)
-            self._say(
-                f"{self._head(run, len(run.history))}  {last:>8}  {WORDS[state]:<8}  {params}"
-            )
+            line = f"{self._head(run, len(run.history))}  {last:>8}  {WORDS[state]:<8}"
+            self._say(f"{line}  {show_params(run.trial.params)}")
+            if state == TrialState.FAIL:
+                self._say(f"trial {run.number:>4}  {run.trial.user_attrs['fail_reason']}")
 
     def on_trial_finished(self, run: TrialRun) -> None:
         if self._runs.get(run.lane) is run:

@@ -6,6 +6,7 @@ Each object has memory of its own, so that each thread can have one.
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +46,7 @@ class Images:
 
 
 def _in_chunks(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    rows = np.ascontiguousarray(images).reshape(len(images), -1)
+    rows = np.ascontiguousarray(images).reshape(len(images), math.prod(images.shape[1:]))
     rest = -rows.shape[1] % CHUNK
     return np.pad(rows, ((0, 0), (0, rest))) if rest else rows
 

@@ -91,7 +91,7 @@ class PythonEngine:
             how = process.ended_with()
             raise UsageError(f"objective {self._objective} ended its process with {how}.")
         if "refused" in answer:
-            raise UsageError(f"{answer['refused']}.")
+            raise UsageError(f"{answer['refused'].rstrip('.')}.".replace("?.", "?"))
         return answer
 
     def start(self, lane: int, job: Call, state: LaneState | None = None) -> None:

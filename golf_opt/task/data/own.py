@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golf_opt.config.errors import UsageError, short
+from golf_opt.config.errors import UsageError, near, short
 from golf_opt.task import rng
 from golf_opt.task.data import idx
 from golf_opt.task.data.splits import HOLDOUT_SHARE, Bytes, Dataset, Split, dataset
@@ -52,12 +52,19 @@ def load_path(path: Path, size: Size | None, grey: bool) -> Dataset:
     if path.is_dir():
         return _pictures(path, size, grey)
     if not path.is_file() or path.suffix != ".npz":
-        there = "is no such thing" if path.is_file() else "is not there"
-        raise UsageError(
-            f"data is {short(str(path))}, but must be a data set's name, a file FILE.npz of "
-            f"arrays, or a folder with a folder of pictures for each class; {path} {there}."
-        )
+        raise UsageError(no_data(path))
     return _arrays(path)
+
+
+def no_data(path: Path, names: Sequence[str] = ()) -> str:
+    """Return the message for what is neither a data set's name, one of `names`, nor data."""
+    there = "is no such thing" if path.is_file() else "is not there"
+    known = f" ({', '.join(names)})" if names else ""
+    fix = near(str(path), names) if names else "; give data=PATH, where it is now."
+    return (
+        f"data is {short(str(path))}, but must be a data set's name{known}, a file FILE.npz of "
+        f"arrays, or a folder with a folder of pictures for each class; {path} {there}{fix}"
+    )
 
 
 def _arrays(path: Path) -> Dataset:
