@@ -167,7 +167,7 @@ def arch(names: list[str]) -> None:
     overrides = [name for name in names if name.startswith(DATA)]
     names = [name for name in names if name not in overrides]
     if not names or names[0] in ("-h", "--help"):
-        say("golf-opt arch NAME... [data=NAME]  for images of that data instead of MNIST's")
+        say("golf-opt arch NAME...\n\ndata=NAME counts for its images instead of MNIST's")
         say(f"\npresets: {', '.join(presets())}\n\nor by grammar:")
         say("  c4-5-4   c4-5-4-prelu   c4-5-4-leaky0.2   c3-4-4-k5-3-3")
         say("\nor a class of yours that gives a torch.nn.Module:\n  my_nets:Tiny")
