@@ -225,7 +225,8 @@ def write_record(config: RecordConfig, making: Making) -> Path:
 def _write_files(config: RecordConfig, making: Making, part: Path, date: datetime.date) -> Claim:
     """Write all files but record.json; return what it says."""
     net, dataset = making.net, load(config.data)
-    takes, given = (f"{show_shape(i.shape)}, {i.classes} classes" for i in (net.input, dataset.input))
+    inputs = (net.input, dataset.input)
+    takes, given = (f"{show_shape(each.shape)}, {each.classes} classes" for each in inputs)
     if takes != given:
         raise UsageError(
             f"data is {config.data.name!r} ({given}), but must be what {net.name} was trained on "
