@@ -56,6 +56,7 @@ class _Lane:
     lr: Tensor
     index: Tensor  # the images of a full batch; a CUDA graph reads it
     loss_sum: Tensor  # of the epoch in progress, float64
+    until: int = 0  # the epoch at whose end it rests
     epoch: int = 0
     step: int = 0
     time_s: float = 0.0
@@ -96,21 +97,32 @@ class TorchEngine:
         self._lanes: dict[int, _Lane] = {}
         self._turns: deque[int] = deque()
 
-    def start(self, lane: int, job: Job, state: LaneState | None = None) -> None:
+    def start(
+        self, lane: int, job: Job, state: LaneState | None = None, until: int | None = None
+    ) -> None:
         assert lane not in self._lanes and 0 <= lane < self.num_lanes
         self._lanes[lane] = self._new_lane(job, state)
+        self._lanes[lane].until = job.epochs if until is None else until
         self._turns.append(lane)
+
+    def extend(self, lane: int, until: int) -> None:
+        run = self._lanes[lane]
+        run.until = until
+        if run.epoch < until and lane not in self._turns:
+            self._turns.append(lane)
 
     def step(self) -> list[Slice]:
         if not self._turns:
             return []
-        lane = self._turns[0]
-        self._turns.rotate(-1)
+        lane = self._turns.popleft()
         run = self._lanes[lane]
         try:
-            return [self._slice(lane, run)]
+            part = self._slice(lane, run)
         except Exception as error:
-            return [_raised(lane, run, error)]
+            part = _raised(lane, run, error)
+        if run.epoch < run.until and part.error is None:
+            self._turns.append(lane)
+        return [part]
 
     def state(self, lane: int) -> LaneState:
         run = self._lanes[lane]
@@ -124,7 +136,8 @@ class TorchEngine:
 
     def stop(self, lane: int) -> None:
         del self._lanes[lane]
-        self._turns.remove(lane)
+        if lane in self._turns:
+            self._turns.remove(lane)
 
     def evaluate(self, net: Net, tensors: Tensors, split: Split) -> float:
         module = self._module(net, tensors)
@@ -205,7 +218,7 @@ class TorchEngine:
         """Train one lane until the slice's time is over or its epoch ends."""
         started = time.perf_counter()
         steps = self._steps(run.job)
-        if run.epoch == run.job.epochs:
+        if run.epoch >= run.until:
             return Slice(lane, run.epoch, 1.0)
         if run.order is None:
             self._begin_epoch(run)
