@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,13 @@ class _Lane:
     order: Tensor | None = None
     rates: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     replay: Callable[[], None] | None = None
+
+    @property
+    def live(self) -> list[Tensor]:
+        """All that a training step changes."""
+        states = (self.optimizer.state[weight] for weight in self.weights.values())
+        moments = [tensor for state in states for tensor in state.values()]
+        return [*self.module.tensors().values(), self.loss_sum, *moments]
 
 
 class TorchEngine:
@@ -267,7 +274,7 @@ class TorchEngine:
         elif self._device.type == "cuda" and len(index) == size:
             run.index.copy_(index)
             if run.replay is None:
-                run.replay = self._capture(run)
+                run.replay = _captured(lambda: self._update(run, run.index), run.live)
             run.replay()
         else:
             self._update(run, index)
@@ -299,25 +306,6 @@ class TorchEngine:
                 run.weights[name].mul_(mask)
             run.loss_sum.add_(loss.detach(), alpha=len(index))
 
-    def _capture(self, run: _Lane) -> Callable[[], None]:
-        """Capture the step on `run.index` as a CUDA graph; the lane's state stays as it was."""
-        live = [*run.module.tensors().values(), run.loss_sum]
-        live += [t for weight in run.weights.values() for t in run.optimizer.state[weight].values()]
-        before = [tensor.detach().clone() for tensor in live]
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(GRAPH_WARMUP_STEPS):
-                self._update(run, run.index)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._update(run, run.index)
-        with torch.no_grad():
-            for tensor, value in zip(live, before, strict=True):
-                tensor.copy_(value)
-        return graph.replay
-
     @torch.no_grad()
     def _accuracy(self, module: TorchNet, images: Tensor, labels: Tensor) -> float:
         module.eval()
@@ -326,6 +314,24 @@ class TorchEngine:
             scores = module(images[at : at + EVAL_BATCH])
             correct += (scores.argmax(1) == labels[at : at + EVAL_BATCH]).sum()
         return int(correct) / len(labels)
+
+
+def _captured(step: Callable[[], None], live: Sequence[Tensor]) -> Callable[[], None]:
+    """Return a step captured as a CUDA graph; the tensors that it changes stay as they were."""
+    before = [tensor.detach().clone() for tensor in live]
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(GRAPH_WARMUP_STEPS):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    with torch.no_grad():
+        for tensor, value in zip(live, before, strict=True):
+            tensor.copy_(value)
+    return graph.replay
 
 
 def _raised(lane: int, run: _Lane, error: Exception) -> Slice:
