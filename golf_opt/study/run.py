@@ -190,8 +190,9 @@ def check_same_objective(worker: WorkerConfig, description: StudyDescription) ->
 
 def without_pruner(parts: Parts, say: Say) -> Parts:
     """Return the parts of a study with several objectives, of which Optuna prunes none."""
-    if not isinstance(parts.pruner, NopPruner):
-        say("note: no trial is pruned, since Optuna prunes by one value and here are several")
+    if isinstance(parts.pruner, NopPruner):
+        return parts
+    say("note: no trial is pruned, since Optuna prunes by one value and here are several")
     return replace(parts, pruner=NopPruner())
 
 
