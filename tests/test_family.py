@@ -122,7 +122,7 @@ def test_what_is_no_family_is_refused(old: str, new: str, words: str) -> None:
 
 def test_a_family_that_fits_no_picture_is_refused_before_a_trial() -> None:
     content = yaml.safe_load(TINY.replace("kind: global_avg_pool", "kind: max_pool, size: 40"))
-    with pytest.raises(UsageError, match="family tiny has no net for this data: .*pool 40x40"):
+    with pytest.raises(UsageError, match=r"family tiny has no net for this data: .*pool 40x40"):
         build_family(content).check(InputSpec((1, 28, 28), 10, (0.0,), (1.0,)))
 
 
