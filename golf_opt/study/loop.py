@@ -25,10 +25,10 @@ from golf_opt.storage.optuna_internals import (
 from golf_opt.storage.studies import num_finished
 from golf_opt.storage.workers import WORKER, coordination, requeue
 from golf_opt.storage.write_behind import BudgetSpent
+from golf_opt.study.aims import missed, values_of
 from golf_opt.study.build import Parts
 from golf_opt.study.callbacks import StudyContext, TrialRun
 from golf_opt.task import rng
-from golf_opt.task.recipe import Candidate
 from golf_opt.utils.processes import worker_id
 from golf_opt.utils.signals import stop_on_signals
 
@@ -131,6 +131,8 @@ class StudyLoop:
             if (job := self._job_of(trial)) is not None:
                 break
         attributes = {WORKER: worker_id(), "seed": job.seed} | self._provenance
+        if isinstance(job, Job):
+            attributes["num_params"] = job.net.num_params
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
         self._asking_s.append(time.monotonic() - begun)
@@ -155,7 +157,8 @@ class StudyLoop:
         try:
             values = self._parts.space.values(trial)
             if self._plan.objective is None:
-                return Job(self._plan.net, Candidate(**values), seed, self._plan.epochs)
+                job = self._plan.job_of(values, seed)
+                return None if self._too_large(trial, job) else job
             folder = self._checkpoints.folder / str(trial.number)
             return Call(values, seed, self._plan.epochs, trial.number, folder)
         except UsageError as error:
@@ -163,6 +166,17 @@ class StudyLoop:
             self._study.tell(trial, state=TrialState.FAIL)
             self._say(f"trial {trial.number} failed: {error}")
             return None
+
+    def _too_large(self, trial: optuna.Trial, job: Job) -> bool:
+        """End a trial whose net has too many parameters, untrained; the sampler learns of it."""
+        excess = missed(self._plan, job, None)
+        if not any(value > 0 for value in excess.values()):
+            return False
+        trial.set_user_attr("num_params", job.net.num_params)
+        for name, value in excess.items():
+            trial.set_constraint(name, value)
+        self._study.tell(trial, state=TrialState.PRUNED)
+        return True
 
     def _advance(self, run: TrialRun, done: Slice) -> None:
         """Handle what one lane did: report its epoch, and end its trial if it is over."""
@@ -205,9 +219,12 @@ class StudyLoop:
         run.trial.set_user_attr("time_s", time_s)
         values = None
         if state == TrialState.COMPLETE:
-            values = list(run.history[-1].values)
+            values = values_of(self._plan, run.job, run.history[-1])
             if self._plan.objective is None:
                 run.trial.set_user_attr("train_accuracy", run.history[-1].train_accuracy)
+        if run.history and state != TrialState.FAIL:
+            for name, value in missed(self._plan, run.job, run.history[-1]).items():
+                run.trial.set_constraint(name, value)  # is met at or below zero
         self._call("on_trial_end", run, state)
         self._study.tell(run.trial, values, state, skip_if_finished=True)
         self._lanes.leave(run.lane)

@@ -50,7 +50,7 @@ EACH, WHEN, REPEAT, SHARE = "each", "when", "repeat", "share"
 BLOCK = (REPEAT, "layers", WHEN, SHARE)
 MOST_REPEATS = 32
 PARAMETER = re.compile(r"\$([A-Za-z]\w*)", re.ASCII)
-NUM_TRIED = 24  # nets that are built of a family before it is searched
+NUM_TRIED = 100  # nets that are built of a family before it is searched
 Conditions = Mapping[str, Sequence[Any]]
 
 
@@ -79,13 +79,14 @@ class Family:
         net = build_net({"name": self.name, "layers": rows}, spec)
         return replace(net, name=f"{self.name}-{net.num_params}")
 
-    def check(self, spec: InputSpec = MNIST) -> None:
-        """Refuse a family whose nets cannot be built for an input.
+    def check(self, spec: InputSpec = MNIST, max_params: int | None = None) -> Net:
+        """Return the smallest net of some that are tried.
 
         Raises:
-            UsageError: not one of those that are tried can be.
+            UsageError: none of them can be built for the input, or none is small enough.
         """
         errors: list[UsageError] = []
+        nets: list[Net] = []
         draw = random.Random(0)
         for _ in range(NUM_TRIED):
             params: dict[str, Any] = {}
@@ -95,11 +96,19 @@ class Family:
                 elif not isinstance(node, Mapping):
                     params[name] = node
             try:
-                self.net(params, spec)
+                nets.append(self.net(params, spec))
             except UsageError as error:
                 errors.append(error)
-        if len(errors) == NUM_TRIED:
+        if not nets:
             raise UsageError(f"family {self.name} has no net for this data: {errors[0]}")
+        smallest = min(nets, key=lambda net: net.num_params)
+        if max_params is not None and smallest.num_params > max_params:
+            raise UsageError(
+                f"max_params is {max_params}, but the smallest of {len(nets)} nets of family "
+                f"{self.name} has {smallest.num_params:,} parameters; allow more, or take a "
+                "family with smaller ones."
+            )
+        return smallest
 
     def describe(self) -> list[str]:
         """Return the layers as lines: what two families must share to be the same."""
