@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from golf_opt.config.types import MOST
 from golf_opt.storage import tables
 from golf_opt.storage.failures import is_made_meanwhile
-from golf_opt.storage.tables import CHECKPOINTS, LEASES, STUDIES, TRIALS, Batch, Row
+from golf_opt.storage.tables import CHECKPOINTS, LEASES, REPORTS, RESERVATIONS, STUDIES, TRIALS, Batch, Row
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 COUNTED = (*FINISHED, TrialState.RUNNING)
@@ -104,6 +104,49 @@ class Ledger:
             self._lease(connection, trial_id)
         return True
 
+    # --- a budget of epochs ---
+
+    def epochs_spent(self, study_id: int) -> int:
+        """Return the epochs that a study's trials reported, or reserved and still run for."""
+        with self._begin() as connection:
+            return self._spent(connection, study_id)
+
+    def reserve(self, study_id: int, trial_id: int, done: int, until: int, limit: int) -> int:
+        """Reserve epochs for a running trial of this worker's; return up to which it may train.
+
+        Args:
+            study_id: of its study.
+            trial_id: of the trial.
+            done: epochs of it that are finished.
+            until: the epoch that it is to reach.
+            limit: epochs that the study may take in all.
+        """
+        with self._begin() as connection:
+            self._lock_study(connection, study_id)
+            left = limit - self._spent(connection, study_id, but=trial_id) - done
+            granted = min(until, done + max(0, left))
+            row = {"trial_id": trial_id, "until": granted}
+            self._upsert(connection, RESERVATIONS, [row])
+        return granted
+
+    def _spent(self, connection: Connection, study_id: int, but: int | None = None) -> int:
+        mine = and_(TRIALS.c.study_id == study_id, TRIALS.c.trial_id != (but or 0))
+        reported = self._count(
+            connection, and_(mine, REPORTS.c.trial_id == TRIALS.c.trial_id, REPORTS.c.step > 0)
+        )
+        so_far = select(sql.func.count()).where(
+            REPORTS.c.trial_id == RESERVATIONS.c.trial_id, REPORTS.c.step > 0
+        )
+        running = and_(
+            mine,
+            TRIALS.c.state == TrialState.RUNNING,
+            RESERVATIONS.c.trial_id == TRIALS.c.trial_id,
+        )
+        rows = connection.execute(
+            select(RESERVATIONS.c.until, so_far.scalar_subquery()).where(running)
+        )
+        return reported + sum(max(0, until - count) for until, count in rows)
+
     def _lock_study(self, connection: Connection, study_id: int) -> None:
         """Let no other worker ask meanwhile: the first write of a transaction takes the lock."""
         same = {"study_name": STUDIES.c.study_name}
@@ -170,6 +213,8 @@ class Ledger:
         if completed is not None:
             row["datetime_complete"] = _stored(completed)
         connection.execute(update(TRIALS).where(here).values(row))
+        held = RESERVATIONS.c.trial_id == trial_id
+        connection.execute(delete(RESERVATIONS).where(held))
         if state in FINISHED:
             connection.execute(delete(LEASES).where(LEASES.c.trial_id == trial_id))
         else:  # no one's, but its deaths are remembered
@@ -231,7 +276,8 @@ class Ledger:
     def delete_leases(self, trial_ids: Collection[int]) -> None:
         """Forget trials that are deleted: their ids may be given out again."""
         with self._begin() as connection:
-            connection.execute(delete(LEASES).where(LEASES.c.trial_id.in_(trial_ids)))
+            for table in (LEASES, RESERVATIONS):
+                connection.execute(delete(table).where(table.c.trial_id.in_(trial_ids)))
 
     # --- checkpoints ---
 
