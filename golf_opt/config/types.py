@@ -101,6 +101,7 @@ MOST_OF_A_NAME = 255  # bytes, on every system of today
 LONGEST_NAME = 200  # bytes; while it is made a file has a longer name, and systems take 255
 MOST = 2**31 - 1  # that a column of whole numbers holds in any database
 Positive = Annotated[StrictInt, Field(ge=1, le=MOST)]
+USUAL_TRIALS = 50  # of a study with neither a total nor a budget
 Trials = Annotated[Positive | None, Field(description="a whole number of trials, or null")]
 Epochs = Annotated[StrictInt, Field(ge=1, le=10_000)]
 Seed = Annotated[StrictInt, Field(ge=0, le=2**63 - 1)]

@@ -23,7 +23,16 @@ from sqlalchemy.exc import DBAPIError
 from golf_opt.config.types import MOST
 from golf_opt.storage import tables
 from golf_opt.storage.failures import is_made_meanwhile
-from golf_opt.storage.tables import CHECKPOINTS, LEASES, REPORTS, RESERVATIONS, STUDIES, TRIALS, Batch, Row
+from golf_opt.storage.tables import (
+    CHECKPOINTS,
+    LEASES,
+    REPORTS,
+    RESERVATIONS,
+    STUDIES,
+    TRIALS,
+    Batch,
+    Row,
+)
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 COUNTED = (*FINISHED, TrialState.RUNNING)
@@ -145,7 +154,7 @@ class Ledger:
         rows = connection.execute(
             select(RESERVATIONS.c.until, so_far.scalar_subquery()).where(running)
         )
-        return reported + sum(max(0, until - count) for until, count in rows)
+        return reported + sum(max(0, int(until) - int(count)) for until, count in rows)
 
     def _lock_study(self, connection: Connection, study_id: int) -> None:
         """Let no other worker ask meanwhile: the first write of a transaction takes the lock."""

@@ -67,13 +67,13 @@ class Queued(Rule):
 
 
 class NewPoints(Rule):
-    """New points up to the study's total."""
+    """New points up to the study's total; None is no limit."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int | None) -> None:
         self._total = total
 
     def choose(self, trials: Trials) -> Choice | None:
-        return New() if num_begun(trials) < self._total else None
+        return New() if self._total is None or num_begun(trials) < self._total else None
 
 
 class Allocation(Rule):

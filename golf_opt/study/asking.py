@@ -12,8 +12,14 @@ from golf_opt.engines import provenance
 from golf_opt.engines.base import Job, Work
 from golf_opt.engines.python import Call
 from golf_opt.storage.failures import StorageUnreachable
-from golf_opt.storage.optuna_internals import frozen, id_of_trial, new_trial, take_trial
-from golf_opt.storage.workers import WORKER
+from golf_opt.storage.optuna_internals import (
+    frozen,
+    id_of_study,
+    id_of_trial,
+    new_trial,
+    take_trial,
+)
+from golf_opt.storage.workers import WORKER, ManyWorkers, SingleWorker
 from golf_opt.storage.write_behind import BudgetSpent
 from golf_opt.study.aims import missed
 from golf_opt.study.allocation import Allocation, Choice, GoOn, New, Trials
@@ -31,10 +37,17 @@ class Asking:
     does not answer, or others have asked for the last ones meanwhile.
     """
 
-    def __init__(self, context: StudyContext, parts: Parts, allocation: Allocation) -> None:
+    def __init__(
+        self,
+        context: StudyContext,
+        parts: Parts,
+        allocation: Allocation,
+        workers: SingleWorker | ManyWorkers,
+    ) -> None:
         self._study, self._plan, self._say = context.study, context.description, context.say
         self._parts, self._allocation = parts, allocation
-        self._checkpoints = context.checkpoints
+        self._checkpoints, self._workers = context.checkpoints, workers
+        self._most_epochs = context.limits.epochs
         self._provenance = provenance(context.engine) | self._plan.provenance
         self.refused = False
         self.times_s: list[float] = []  # for each trial: choose, ask and suggest
@@ -52,7 +65,7 @@ class Asking:
     @property
     def has_more(self) -> bool:
         """Whether there is something to do."""
-        return self._allocation.choose(self.trials) is not None
+        return self._choose() is not None
 
     def take(self, lane: int) -> TrialRun | None:
         """Return the run of the next trial; None where there is nothing to do now."""
@@ -71,29 +84,50 @@ class Asking:
         self.times_s.append(time.monotonic() - begun)
         return TrialRun(trial, job, lane)
 
-    def set_until(self, run: TrialRun) -> None:
-        """Set the epoch at whose end the run's trial is looked at again."""
-        trial = frozen(run.trial)
-        run.until = self._allocation.until(trial, run.job.epochs)
+    def set_until(self, run: TrialRun) -> bool:
+        """Set the epoch at whose end the run's trial is looked at again.
 
-    def goes_on(self, run: TrialRun) -> bool:
-        """Return whether a trial that rests goes on at once; its run says how far."""
-        if not self._allocation.goes_on(run.number, self.trials):
-            return False
-        self.set_until(run)
-        return True
+        Return whether there is anything to train up to there: the budget may be spent.
+        """
+        done = len(run.history)
+        run.rung = run.until = self._allocation.until(frozen(run.trial), run.job.epochs)
+        if self._most_epochs is not None and done < run.until:
+            study, trial = id_of_study(self._study), id_of_trial(run.trial)
+            try:
+                reserve = self._workers.reserve
+                run.until = reserve(study, trial, done, run.until, self._most_epochs)
+            except StorageUnreachable:
+                run.until = done
+        return run.until > done
+
+    def is_promoted(self, run: TrialRun) -> bool:
+        """Return whether a trial that rests at a rung goes on at once."""
+        return self._allocation.goes_on(run.number, self.trials)
+
+    def _choose(self) -> Choice | None:
+        """Return what a free lane does; None where the budget is spent.
+
+        Raises:
+            StorageUnreachable: the database has to say that, and does not answer.
+        """
+        if self._most_epochs is not None:
+            spent = self._workers.epochs_spent(id_of_study(self._study))
+            if spent >= self._most_epochs:
+                return None
+        return self._allocation.choose(self.trials)
 
     def _next(self) -> optuna.Trial | None:
         self.refused = False
-        while (choice := self._allocation.choose(self.trials)) is not None:
+        while True:
             try:
+                if (choice := self._choose()) is None:
+                    return None
                 trial = self._ask(choice)
             except (BudgetSpent, StorageUnreachable):
                 self.refused = True
                 return None
             if trial is not None:
                 return trial
-        return None
 
     def _ask(self, choice: Choice) -> optuna.Trial | None:
         """Return the trial, a running one of this worker's; None where another was faster."""

@@ -203,7 +203,7 @@ def describe(config: StudyConfig, view: View | None, command: str) -> StudyDescr
         build_family(config.family).check(view.input, config.max_params)
     asked = (
         "arch", "family", "target", "max_params", "space", "sampler", "pruner", "protocol",
-        "epochs", "trials", "seed",
+        "epochs", "seed",
     )  # fmt: skip
     data: dict[str, Any] = {"data": "", "digest": "", "num_train": 0}
     if view is not None and config.data is not None:
@@ -215,6 +215,7 @@ def describe(config: StudyConfig, view: View | None, command: str) -> StudyDescr
         objective = {"name": config.objective, "digest": "", "directions": directions}
     return StudyDescription.model_validate(
         {key: getattr(config, key) for key in asked}
+        | {"trials": config.total}
         | data
         | {"version": __version__, "command": command, "objective": objective}
         | {"format": FORMAT_WITHOUT_FAMILY if config.family is None else FORMAT}

@@ -130,7 +130,7 @@ class StudyDescription(BaseModel):
     num_train: Annotated[int, Field(ge=0)]  # images
     protocol: Literal["test", "holdout"]
     epochs: types.Epochs  # of each trial
-    trials: types.Positive  # in all
+    trials: types.Trials  # in all; None: a budget alone says when it is over
     seed: types.Seed
     command: str  # what the user typed
 

@@ -12,11 +12,15 @@ from datetime import datetime
 
 import optuna
 
+from golf_opt.config.errors import UsageError
+from golf_opt.config.schema import StudyConfig
 from golf_opt.config.types import Budget
 from golf_opt.storage.optuna_internals import id_of_study, storage_of
 from golf_opt.storage.studies import mark, marks
 from golf_opt.storage.workers import coordination
-from golf_opt.study.description import snapshot_of
+from golf_opt.study.allocation import last_epoch
+from golf_opt.study.description import StudyDescription, snapshot_of
+from golf_opt.task.goals import show_goals
 from golf_opt.utils.text import count, show_duration
 from golf_opt.visualization.snapshot import seed_noise
 
@@ -39,25 +43,30 @@ class Limits:
     plateau: bool = False
 
     @property
+    def is_budget(self) -> bool:
+        return self.deadline is not None or self.epochs is not None
+
+    @property
     def seconds_left(self) -> float | None:
         return None if self.deadline is None else self.deadline - time.time()
 
     def epochs_left(self, study: optuna.Study) -> int | None:
-        """Return how many epochs may still be begun; None where they are not counted.
-
-        Raises:
-            StorageUnreachable: the database does not answer.
-        """
+        """Return how many epochs are not trained yet, as far as is known here; None: any."""
         if self.epochs is None:
             return None
-        spent = coordination(storage_of(study)).epochs_spent(id_of_study(study))
-        return max(0, self.epochs - spent)
+        trials = study.get_trials(deepcopy=False)
+        return max(0, self.epochs - sum(map(last_epoch, trials)))
 
-    def why_over(self, study: optuna.Study) -> str | None:
-        """Return why the run is over, whatever its trials do; None where it is not."""
+    def why_over(self, study: optuna.Study, news: bool) -> str | None:
+        """Return why the run is over, whatever its trials do; None where it is not.
+
+        Args:
+            study: that runs.
+            news: whether trials have ended since this was asked last.
+        """
         if self.deadline is not None and time.time() >= self.deadline:
             return "its time is up"
-        if self.plateau and _is_plateau(study):
+        if news and self.plateau and _is_plateau(study):
             return f"the last {STAGNATION} complete trials are no better than those before them"
         return None
 
@@ -69,9 +78,7 @@ class Limits:
         return f"{' and '.join(parts)} of the budget left" if parts else None
 
 
-def begin_limits(
-    study: optuna.Study, budget: Budget | None, plateau: bool, begun: float
-) -> Limits:
+def begin_limits(study: optuna.Study, budget: Budget | None, plateau: bool, begun: float) -> Limits:
     """Return the limits of a run that begins, and keep them for the workers that join it.
 
     Args:
@@ -91,6 +98,19 @@ def begin_limits(
     return limits
 
 
+def check_stop(config: StudyConfig, plan: StudyDescription) -> None:
+    """Refuse to look for a plateau of several values.
+
+    Raises:
+        UsageError: it is asked for.
+    """
+    if config.stop is not None and len(plan.goals) > 1:
+        raise UsageError(
+            f"stop is {config.stop}, which looks at one value, but the goals are "
+            f"{show_goals(plan.goals)}; leave stop= out, and give trials= or budget=."
+        )
+
+
 def limits_of(study: optuna.Study) -> Limits:
     """Return the limits of the run that was begun last."""
     return Limits(**marks(study).get(LIMITS, {}))
@@ -108,4 +128,4 @@ def _is_plateau(study: optuna.Study) -> bool:
     sign = snapshot.goals[0].sign
     values = [sign * trial.values[0] for trial in complete]
     sd, _ = seed_noise(snapshot)
-    return max(values[-STAGNATION:]) <= max(values[:-STAGNATION]) + (sd or 0.0)
+    return bool(max(values[-STAGNATION:]) <= max(values[:-STAGNATION]) + (sd or 0.0))
