@@ -74,10 +74,10 @@ def test_a_budget_of_epochs_is_spent_to_the_last_one(
 
 
 def test_a_budget_of_time_ends_in_time_and_keeps_what_was_begun(golf: Golf, tmp_path: Path) -> None:
-    ran = golf(*STUDY, "epochs=10000", "pruner=none", "budget=1s")
+    ran = golf(*STUDY, "epochs=10000", "pruner=none", "budget=5s")
     assert ran.status == 0, ran.err
     assert "its time is up; trials under way wait to go on" in ran.out
-    assert "0 trials finished (0 pruned), 2 waiting to go on" in ran.out
+    assert "study s: 0 trials finished (0 pruned), 2 waiting to go on" in ran.out
     assert "s of the budget left" in ran.out
 
 

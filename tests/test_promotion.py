@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from golf_opt.config.schema import StorageConfig
 from golf_opt.storage.checkpoint import open_checkpoints
 from golf_opt.storage.connect import opened_storage
-from golf_opt.study.allocation import Allocation, GoOn, New, NewPoints, Queued
+from golf_opt.study.allocation import Allocation, GoOn, New, UpToTotal
 from golf_opt.study.curves import extrapolated
 from golf_opt.study.promotion import AtLeastOne, Promote, Promotion
 from golf_opt.task.goals import Goal
@@ -73,7 +73,7 @@ def test_the_highest_rung_comes_first_and_a_trial_looks_up_at_every_rung() -> No
 
 def test_a_study_goes_on_until_one_trial_is_complete() -> None:
     rule = promotion()
-    allocation = Allocation([rule, Queued(), NewPoints(2), AtLeastOne(rule)])
+    allocation = Allocation([rule, UpToTotal(2), AtLeastOne(rule)])
     trials = [trial(0, 0.3)]
     assert allocation.choose(trials) == New()
     trials.append(trial(1, 0.2))
@@ -82,6 +82,14 @@ def test_a_study_goes_on_until_one_trial_is_complete() -> None:
     assert not allocation.goes_on(1, [trial(0, 0.3), trial(1, 0.2, paused=False)])
     done = create_trial(state=TrialState.COMPLETE, value=0.5, intermediate_values={1: 0.3})
     assert allocation.choose([done, trials[1]]) is None
+
+
+def test_what_waits_comes_before_new_points_and_neither_beyond_the_total() -> None:
+    waiting = create_trial(state=TrialState.WAITING)
+    assert UpToTotal(2).choose([trial(0, 0.1), waiting]) == GoOn(waiting.number)
+    assert UpToTotal(1).choose([trial(0, 0.1), waiting]) is None
+    assert UpToTotal(None).choose([trial(0, 0.1), waiting]) == GoOn(waiting.number)
+    assert UpToTotal(None).choose([trial(0, 0.1)]) == New()
 
 
 def test_of_several_goals_the_front_goes_on_first() -> None:
@@ -172,3 +180,10 @@ def test_other_storages_pause_too(golf: Golf, tmp_path: Path, storage: str) -> N
     ran = golf(*STUDY, *PROMOTE, f"storage={storage}")
     assert ran.status == 0, ran.err
     assert "1 of 9 trials finished (0 pruned), 8 paused" in ran.out
+
+
+def test_points_beyond_the_total_stay_in_the_queue(golf: Golf, tmp_path: Path) -> None:
+    points = "study.enqueue=[{lr: 0.001}, {lr: 0.002}, {lr: 0.003}]"
+    ran = golf(*STUDY[:4], "study.name=s", "epochs=1", "trials=2", points)
+    assert ran.status == 0, ran.err
+    assert "2 of 2 trials finished (0 pruned), 1 waiting" in ran.out

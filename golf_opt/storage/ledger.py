@@ -23,10 +23,10 @@ from sqlalchemy.exc import DBAPIError
 from golf_opt.config.types import MOST
 from golf_opt.storage import tables
 from golf_opt.storage.failures import is_made_meanwhile
+from golf_opt.storage.reservations import spent
 from golf_opt.storage.tables import (
     CHECKPOINTS,
     LEASES,
-    REPORTS,
     RESERVATIONS,
     STUDIES,
     TRIALS,
@@ -118,7 +118,7 @@ class Ledger:
     def epochs_spent(self, study_id: int) -> int:
         """Return the epochs that a study's trials reported, or reserved and still run for."""
         with self._begin() as connection:
-            return self._spent(connection, study_id)
+            return spent(connection, study_id)
 
     def reserve(self, study_id: int, trial_id: int, done: int, until: int, limit: int) -> int:
         """Reserve epochs for a running trial of this worker's; return up to which it may train.
@@ -132,29 +132,11 @@ class Ledger:
         """
         with self._begin() as connection:
             self._lock_study(connection, study_id)
-            left = limit - self._spent(connection, study_id, but=trial_id) - done
+            left = limit - spent(connection, study_id, but=trial_id) - done
             granted = min(until, done + max(0, left))
             row = {"trial_id": trial_id, "until": granted}
             self._upsert(connection, RESERVATIONS, [row])
         return granted
-
-    def _spent(self, connection: Connection, study_id: int, but: int | None = None) -> int:
-        mine = and_(TRIALS.c.study_id == study_id, TRIALS.c.trial_id != (but or 0))
-        reported = self._count(
-            connection, and_(mine, REPORTS.c.trial_id == TRIALS.c.trial_id, REPORTS.c.step > 0)
-        )
-        so_far = select(sql.func.count()).where(
-            REPORTS.c.trial_id == RESERVATIONS.c.trial_id, REPORTS.c.step > 0
-        )
-        running = and_(
-            mine,
-            TRIALS.c.state == TrialState.RUNNING,
-            RESERVATIONS.c.trial_id == TRIALS.c.trial_id,
-        )
-        rows = connection.execute(
-            select(RESERVATIONS.c.until, so_far.scalar_subquery()).where(running)
-        )
-        return reported + sum(max(0, int(until) - int(count)) for until, count in rows)
 
     def _lock_study(self, connection: Connection, study_id: int) -> None:
         """Let no other worker ask meanwhile: the first write of a transaction takes the lock."""

@@ -58,22 +58,20 @@ class Rule:
         return epochs
 
 
-class Queued(Rule):
-    """What waits goes on first: trials of runs that were stopped, points that were enqueued."""
+class UpToTotal(Rule):
+    """What waits goes on, then new points do, up to the study's total; None is no limit.
 
-    def choose(self, trials: Trials) -> Choice | None:
-        waiting = (trial.number for trial in trials if waits(trial))
-        return next(map(GoOn, waiting), None)
-
-
-class NewPoints(Rule):
-    """New points up to the study's total; None is no limit."""
+    Trials of runs that were stopped wait, and points that were enqueued.
+    """
 
     def __init__(self, total: int | None) -> None:
         self._total = total
 
     def choose(self, trials: Trials) -> Choice | None:
-        return New() if self._total is None or num_begun(trials) < self._total else None
+        if self._total is not None and num_begun(trials) >= self._total:
+            return None
+        waiting = (GoOn(trial.number) for trial in trials if waits(trial))
+        return next(waiting, New())
 
 
 class Allocation(Rule):

@@ -135,7 +135,9 @@ class Asking:
             case GoOn(number):
                 waiting = next(trial for trial in self.trials if trial.number == number)
                 trial = take_trial(self._study, id_of_trial(waiting))
-                if trial is not None and paused_at(waiting) is not None:
+                if trial is None:
+                    self._workers.refresh(id_of_study(self._study))  # what is known here is old
+                elif paused_at(waiting) is not None:
                     trial.storage.set_trial_system_attr(id_of_trial(trial), PAUSED, None)
                 return trial
             case New():

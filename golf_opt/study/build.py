@@ -20,7 +20,7 @@ from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError, short
 from golf_opt.config.schema import StudyConfig
 from golf_opt.storage.optuna_internals import num_grid_points
-from golf_opt.study.allocation import Allocation, NewPoints, Queued, Rule
+from golf_opt.study.allocation import Allocation, Rule, UpToTotal
 from golf_opt.study.arguments import check_arguments
 from golf_opt.study.callbacks import Callback
 from golf_opt.study.description import (
@@ -74,7 +74,7 @@ def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
 
 def allocation(plan: StudyDescription, pruner: BasePruner) -> Allocation:
     """Return what decides what a free lane does next."""
-    rules: list[Rule] = [Queued(), NewPoints(plan.trials)]
+    rules: list[Rule] = [UpToTotal(plan.trials)]
     if isinstance(pruner, Promote):
         promotion = Promotion(pruner, plan.goals, plan.epochs)
         rules = [promotion, *rules, AtLeastOne(promotion)]
