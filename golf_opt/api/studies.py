@@ -34,9 +34,10 @@ from golf_opt.study.description import (
 from golf_opt.study.run import run_study
 from golf_opt.task.goals import show_values
 from golf_opt.task.modules.resolve import provide
+from golf_opt.utils.points import best_trial
 from golf_opt.utils.said import Say, tell
 from golf_opt.utils.text import count, show_params
-from golf_opt.utils.trials import attribute, best_trial, counts
+from golf_opt.utils.trials import attribute, counts
 from golf_opt.visualization.document import Picture
 from golf_opt.visualization.optuna_plots import optuna_pictures
 from golf_opt.visualization.size_and_accuracy import kept_records
@@ -132,14 +133,14 @@ class Study:
     def best(self) -> Trial | None:
         """The best complete trial; None where there is none yet."""
         with self.opened() as study:
-            found = best_trial(study)
+            found = best_trial(study, description_of(study).by_seed.worth)
         return None if found is None else _trial(found)
 
     @property
     def front(self) -> list[Trial]:
         """The complete trials that no other beats in every objective; of one, the best."""
         with self.opened() as study:
-            return [_trial(trial) for trial in study.best_trials]
+            return [_trial(trial) for trial in snapshot_of(study).best_or_front]
 
     @property
     def all(self) -> list[Trial]:
@@ -195,7 +196,8 @@ class Study:
 
     def __repr__(self) -> str:
         with self.opened() as study:
-            plan, best = description_of(study), best_trial(study)
+            plan = description_of(study)
+            best = best_trial(study, plan.by_seed.worth)
             done = _done(counts(study))
             size = len(snapshot_of(study).front) if len(plan.goals) > 1 else 0
         result = "none complete" if best is None else f"best {_result(plan, best)}"

@@ -23,7 +23,7 @@ from golf_opt.task.forward import check_tensors
 from golf_opt.task.inputs import MNIST, InputSpec
 from golf_opt.task.layers import show_shape
 from golf_opt.task.modules.resolve import Say, provide, resolve
-from golf_opt.utils.trials import best_trial
+from golf_opt.utils.points import best_trial
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def find_trial(study: optuna.Study, which: str | int = "best") -> FrozenTrial:
         UsageError: there is none.
     """
     if which == "best":
-        best = best_trial(study)
+        best = best_trial(study, description_of(study).by_seed.worth)
         if best is None:
             raise UsageError(f"study {study.study_name!r} has no complete trial yet.")
         return best

@@ -25,6 +25,7 @@ from golf_opt.study.description import StudyDescription
 from golf_opt.study.samplers import CmaEsSampler, FreshSampler, GridSampler, grid_sampler
 from golf_opt.study.space import Space, build_space
 from golf_opt.task import rng
+from golf_opt.utils.points import Statistic
 from golf_opt.utils.text import one_line
 
 Plan = StudyConfig | StudyDescription
@@ -52,7 +53,7 @@ def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
     check_goals(plan, make(0))
     return Parts(
         space=space,
-        sampler=FreshSampler(make),
+        sampler=FreshSampler(make, Statistic.parse(plan.statistic), plan.epochs),
         pruner=_builder("pruner", plan.pruner, BasePruner)(),
         callbacks=[
             _builder(f"callbacks.{name}", node, Callback)() for name, node in callbacks.items()

@@ -34,6 +34,7 @@ from golf_opt.engines.base import Job
 from golf_opt.storage import gate
 from golf_opt.storage.optuna_internals import id_of_study
 from golf_opt.storage.studies import find_any_study, marks
+from golf_opt.study.seeds import Seeds
 from golf_opt.study.space import Space, build_space
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import View
@@ -124,6 +125,8 @@ class StudyDescription(BaseModel):
     epochs: types.Epochs  # of each trial
     trials: types.Positive  # in all
     seed: types.Seed
+    seeds: types.Seeds = 1  # of each point
+    statistic: types.Statistic = "mean"  # what a point is worth by them
     command: str  # what the user typed
 
     @model_validator(mode="after")
@@ -163,6 +166,11 @@ class StudyDescription(BaseModel):
             return (Goal(OBJECTIVES[self.protocol]),)
         rows = self.objective.directions.items()
         return tuple(Goal(name, direction, accuracy=False) for name, direction in rows)
+
+    @property
+    def by_seed(self) -> Seeds:
+        """How many seeds points get, and what they are worth by them."""
+        return Seeds(self.seeds, self.statistic, self.seed)
 
     def data_config(self, given: DataConfig) -> DataConfig:
         """Return where the study's data is to be had: where `given` says, or as it was typed.
@@ -219,7 +227,8 @@ class StudyDescription(BaseModel):
 
     def snapshot(self, name: str, trials: Sequence[FrozenTrial]) -> StudySnapshot:
         """Return the study as figures and reports read it, with some of its trials."""
-        return StudySnapshot(name, self.data, self.protocol, self.goals, self.epochs, trials)
+        worth = self.by_seed.worth
+        return StudySnapshot(name, self.data, self.protocol, self.goals, self.epochs, trials, worth)
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two runs the same study."""
@@ -234,6 +243,7 @@ class StudyDescription(BaseModel):
             "data": self.data_and_digest,
             "protocol": self.protocol,
             "epochs": self.epochs,
+            "seeds": self.by_seed.identity,
         }
 
 
@@ -256,7 +266,10 @@ def describe(config: StudyConfig, view: View | None, command: str) -> StudyDescr
     """
     if config.arch is not None and view is not None:
         build_net(config.arch, view.input)
-    asked = ("arch", "space", "sampler", "pruner", "protocol", "epochs", "trials", "seed")
+    asked = (
+        "arch", "space", "sampler", "pruner", "protocol", "epochs", "trials", "seed", "seeds",
+        "statistic",
+    )  # fmt: skip
     data: dict[str, Any] = {"data": "", "digest": "", "num_train": 0}
     if view is not None and config.data is not None:
         data = {"data": view.dataset, "size": config.data.size, "grey": config.data.grey}
@@ -347,8 +360,12 @@ def best_of_all(storage: BaseStorage, but: str) -> list[StudySnapshot]:
         plan = readable(frozen.study_name, frozen.system_attrs)
         if plan is not None and frozen.study_name != but:
             with contextlib.suppress(ValueError, RuntimeError):  # none is complete; several goals
-                best = storage.get_best_trial(id_of_study(frozen))
-                snapshots.append(plan.snapshot(frozen.study_name, [best]))
+                if plan.seeds == 1:
+                    best = [storage.get_best_trial(id_of_study(frozen))]
+                else:
+                    trials = storage.get_all_trials(id_of_study(frozen), deepcopy=False)
+                    best = plan.snapshot(frozen.study_name, trials).ranked(1)
+                snapshots.append(plan.snapshot(frozen.study_name, best))
     return snapshots
 
 

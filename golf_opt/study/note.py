@@ -12,8 +12,9 @@ from golf_opt.storage.optuna_internals import save_note
 from golf_opt.storage.studies import NOTE_SECTIONS, mark, marks, num_finished
 from golf_opt.study.description import StudyDescription, description_of, snapshot_of
 from golf_opt.task.goals import Goal, show_goals, show_values
+from golf_opt.utils.points import best_trial, seeds_of
 from golf_opt.utils.text import count, markdown_table, percent, show_params
-from golf_opt.utils.trials import attribute, best_trial, counts, epoch_losses
+from golf_opt.utils.trials import attribute, counts, epoch_losses
 from golf_opt.visualization.snapshot import (
     NOISE_SDS,
     StudySnapshot,
@@ -75,7 +76,8 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
     lines = [
         f"# {title_of(plan)}",
         "",
-        f"Objective: **{show_goals(plan.goals)}** after {plan.epochs} epochs, one seed a trial.",
+        f"Objective: **{plan.by_seed.words(plan.goals)}** after {plan.epochs} epochs, "
+        "one seed a trial.",
         "",
         "| | |",
         "|---|---|",
@@ -88,7 +90,7 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
         "",
     ]
     snapshot = snapshot_of(study)
-    best = best_trial(study)
+    best = best_trial(study, plan.by_seed.worth)
     if (seeds := seeds_words(study, plan)) is not None:
         lines.append(f"Nothing is tuned, every trial is a seed: **{seeds}**.")
     elif best is not None:
@@ -133,11 +135,12 @@ def noise_words(study: StudySnapshot) -> str:
     sd, source = seed_noise(study)
     if sd is None:
         return source
-    alike, all_of_them = not_told_apart(study), len(study.complete)
+    alike, all_of_them = not_told_apart(study), len(study.points)
     if alike < 2:
         return f"Seed noise: {source}. No other trial is within {NOISE_SDS:g} sd of the best."
+    what = "complete trials" if all_of_them == len(study.complete) else "points"
     return (
-        f"**{alike} of {all_of_them} complete trials cannot be told apart:** they lie within "
+        f"**{alike} of {all_of_them} {what} cannot be told apart:** they lie within "
         f"{NOISE_SDS:g} sd of seed noise below the best ({source}). Which of them is really best "
         "takes more seeds."
     )
@@ -159,9 +162,10 @@ def protocol_words(plan: StudyDescription) -> str:
 
 def result_words(trial: FrozenTrial, goals: Sequence[Goal] = ACCURACY) -> str:
     """Return `94.37 % (trial 1, n = 1 seed, train accuracy 93.89 %)` for a complete trial."""
-    train = attribute(trial, "train_accuracy", float)
+    train = attribute(trial, "train_accuracy", float) if seeds_of(trial) == 1 else None
     beside = f", train accuracy {percent(train)}" if train is not None else ""
-    return f"{show_values(goals, trial.values)} (trial {trial.number}, n = 1 seed{beside})"
+    seeds = count(seeds_of(trial), "seed")
+    return f"{show_values(goals, trial.values)} (trial {trial.number}, n = {seeds}{beside})"
 
 
 def seeds_words(study: optuna.Study, plan: StudyDescription) -> str | None:
@@ -189,13 +193,14 @@ def closing_words(
     study: optuna.Study, plan: StudyDescription, test_reading: Mapping[str, Any] | None
 ) -> str:
     """Return the last lines of `golf-opt study` but what to do next: best trial, study name."""
-    best, tally = best_trial(study), counts(study)
+    best, tally = best_trial(study, plan.by_seed.worth), counts(study)
     finished, total = num_finished(study), plan.trials
     lines = [""]
     if (seeds := seeds_words(study, plan)) is not None:
         lines.append(f"{plan.goals[0].name}: {seeds}")
     elif best is not None:
-        lines.append(f"best {plan.goals[0].name} {result_words(best, plan.goals)}")
+        what = f"best {plan.by_seed.words(plan.goals[:1])}"
+        lines.append(f"{what} {result_words(best, plan.goals)}")
     elif len(plan.goals) > 1:
         lines += front_words(snapshot_of(study))
     if best is not None:

@@ -42,8 +42,8 @@ from golf_opt.study.space import Space
 from golf_opt.task.data import View, load
 from golf_opt.task.goals import show_goals
 from golf_opt.task.modules.resolve import provide, resolve
+from golf_opt.utils.points import best_trial
 from golf_opt.utils.text import count
-from golf_opt.utils.trials import best_trial
 
 TEST_READINGS = "golf_opt:test_readings"
 Opened = Callable[[StorageConfig], AbstractContextManager[BaseStorage]]
@@ -275,7 +275,8 @@ def _may_have(plan: StudyDescription, trials: int) -> bool:
 
 def read_test(context: StudyContext) -> Mapping[str, Any] | None:
     """protocol=holdout: read the test set for the best trial, and keep every reading made."""
-    study, best, view = context.study, best_trial(context.study), context.view
+    study, view = context.study, context.view
+    best = best_trial(study, context.description.by_seed.worth)
     if best is None or view is None:
         return None
     readings: list[dict[str, Any]] = marks(study).get(TEST_READINGS, [])

@@ -31,10 +31,11 @@ from golf_opt.study.note import add_section
 from golf_opt.task import rng
 from golf_opt.task.data import View
 from golf_opt.task.modules.resolve import provide
+from golf_opt.utils.points import best_points
 from golf_opt.utils.signals import stop_on_signals
 from golf_opt.utils.stats import ENOUGH, Spread, points
 from golf_opt.utils.text import count, markdown_table
-from golf_opt.utils.trials import attribute, best_trials
+from golf_opt.utils.trials import attribute
 
 Say = Callable[[str], None]
 Key = tuple[int, int]  # trial number, seed
@@ -97,9 +98,10 @@ def confirm_study(study: optuna.Study, config: ConfirmConfig, say: Say) -> Confi
 
 
 def complete_trials(study: optuna.Study, top: int | None = None) -> list[FrozenTrial]:
-    """Return the complete trials, the best first."""
+    """Return the complete points by their first trials, the best first."""
     trials = study.get_trials(deepcopy=False)
-    best = best_trials(trials, top or len(trials))
+    worth = description_of(study).by_seed.worth
+    best = best_points(trials, top or len(trials), statistic=worth)
     if not best:
         raise UsageError(f"study {study.study_name!r} has no complete trial yet.")
     return best
