@@ -87,9 +87,12 @@ class Ledger:
             mine = TRIALS.c.study_id == study_id
             count = self._count(connection, mine)
             if like is not None and SEED_INDEX in like.user_attrs:
-                if self._has_seed(connection, study_id, like):
+                if self._count(
+                    connection,
+                    and_(mine, *(_has(key, like.user_attrs[key]) for key in (POINT, SEED_INDEX))),
+                ):
                     return None
-            elif total is not None and count - self._repeats(connection, mine) >= total:
+            elif total is not None and self._count(connection, and_(mine, IS_POINT)) >= total:
                 return None
             # as many as there are, unless somebody else gave a higher one
             used = and_(mine, TRIALS.c.number <= MOST)
@@ -111,10 +114,9 @@ class Ledger:
         """Make a waiting trial a running one of this worker's; False if another was faster."""
         with self._begin() as connection:
             self._lock_study(connection, study_id)
-            counted = and_(TRIALS.c.study_id == study_id, TRIALS.c.state.in_(COUNTED))
-            points = self._count(connection, counted) - self._repeats(connection, counted)
-            repeat = self._repeats(connection, TRIALS.c.trial_id == trial_id)
-            if total is not None and not repeat and points >= total:
+            counted = and_(TRIALS.c.study_id == study_id, TRIALS.c.state.in_(COUNTED), IS_POINT)
+            point = self._count(connection, and_(TRIALS.c.trial_id == trial_id, IS_POINT))
+            if total is not None and point and self._count(connection, counted) >= total:
                 return False
             here = and_(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.WAITING)
             running = {"state": TrialState.RUNNING, "datetime_start": _stored(datetime.now(UTC))}
@@ -134,21 +136,6 @@ class Ledger:
 
     def _count(self, connection: Connection, trials: sql.ColumnElement[bool]) -> int:
         return int(connection.scalar(select(sql.func.count()).where(trials)) or 0)
-
-    def _repeats(self, connection: Connection, trials: sql.ColumnElement[bool]) -> int:
-        """Return how many of some trials are further seeds of a point."""
-        index = and_(USER_ATTRS.c.trial_id == TRIALS.c.trial_id, USER_ATTRS.c.key == SEED_INDEX)
-        return self._count(connection, and_(trials, sql.exists().where(index)))
-
-    def _has_seed(self, connection: Connection, study_id: int, like: FrozenTrial) -> bool:
-        """Return whether a seed of a point was begun already."""
-        same: list[sql.ColumnElement[bool]] = [TRIALS.c.study_id == study_id]
-        for key in (POINT, SEED_INDEX):
-            row = USER_ATTRS.alias()
-            value = json.dumps(like.user_attrs[key])
-            of_it = and_(row.c.trial_id == TRIALS.c.trial_id, row.c.key == key)
-            same.append(sql.exists().where(of_it, row.c.value_json == value))
-        return self._count(connection, and_(*same)) > 0
 
     def _lease(self, connection: Connection, trial_id: int) -> None:
         row = {"trial_id": trial_id, "owner": self.owner, "beat": self._now, "deaths": 0}
@@ -293,6 +280,17 @@ class Ledger:
         """Delete the checkpoints of a study."""
         with self._begin() as connection:
             connection.execute(delete(CHECKPOINTS).where(CHECKPOINTS.c.study == study))
+
+
+def _has(key: str, value: Any = None) -> sql.ColumnElement[bool]:
+    """Return the condition that a trial has a user attribute, with a value if one is given."""
+    row = USER_ATTRS.alias()
+    there = and_(row.c.trial_id == TRIALS.c.trial_id, row.c.key == key)
+    same = sql.true() if value is None else row.c.value_json == json.dumps(value)
+    return sql.exists().where(there, same)
+
+
+IS_POINT = ~_has(SEED_INDEX)  # and no further seed of one
 
 
 def _attributes(trial: FrozenTrial | None) -> list[tuple[sql.Table, Row]]:

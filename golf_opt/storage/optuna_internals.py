@@ -53,10 +53,15 @@ def report(trial: optuna.Trial, value: float, step: int) -> None:
     reported(trial)[step] = value
 
 
-def new_trial(study: optuna.Study) -> optuna.Trial:
-    """Make a new running trial, whatever waits; its parameters are asked for as always."""
+def new_trial(study: optuna.Study, like: FrozenTrial | None = None) -> optuna.Trial:
+    """Make a new running trial, whatever waits; its parameters are asked for as always.
+
+    Args:
+        study: that it is of.
+        like: a running trial whose attributes it has, such as parameters that are fixed.
+    """
     study._thread_local.cached_all_trials = None  # as `Study.ask` does: read the trials anew
-    return optuna.Trial(study, storage_of(study).create_new_trial(id_of_study(study)))
+    return optuna.Trial(study, storage_of(study).create_new_trial(id_of_study(study), like))
 
 
 def take_trial(study: optuna.Study, trial_id: int) -> optuna.Trial | None:

@@ -19,10 +19,11 @@ from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError, short
 from golf_opt.config.schema import StudyConfig
 from golf_opt.storage.optuna_internals import num_grid_points
-from golf_opt.study.allocation import Allocation, NewPoints, Queued
+from golf_opt.study.allocation import Allocation, NewPoints, Queued, Rule
 from golf_opt.study.arguments import check_arguments
 from golf_opt.study.callbacks import Callback
 from golf_opt.study.description import StudyDescription
+from golf_opt.study.racing import FurtherSeeds, Raced, Racing
 from golf_opt.study.samplers import CmaEsSampler, FreshSampler, GridSampler, grid_sampler
 from golf_opt.study.space import Space, build_space
 from golf_opt.task import rng
@@ -64,7 +65,18 @@ def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
 
 def allocation(plan: StudyDescription) -> Allocation:
     """Return what decides what a free lane does next."""
-    return Allocation([Queued(), NewPoints(plan.trials)])
+    return Allocation([Queued(), *further_seeds(plan), NewPoints(plan.trials)])
+
+
+def further_seeds(plan: StudyDescription) -> list[Rule]:
+    """Return the rule by which points get more than one seed, if they do."""
+    seeds = plan.by_seed
+    if seeds.most == 1:
+        return []
+    if not seeds.race:
+        return [FurtherSeeds(seeds.most, "NopPruner" in plan.pruner["_target_"])]
+    signs = [goal.sign for goal in plan.goals]
+    return [Raced(Racing(seeds.most), seeds.worth, signs, plan.trials)]
 
 
 def check_goals(plan: Plan, sampler: BaseSampler) -> None:

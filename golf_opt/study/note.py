@@ -12,7 +12,7 @@ from golf_opt.storage.optuna_internals import save_note
 from golf_opt.storage.studies import NOTE_SECTIONS, mark, marks, num_finished
 from golf_opt.study.description import StudyDescription, description_of, snapshot_of
 from golf_opt.task.goals import Goal, show_goals, show_values
-from golf_opt.utils.points import best_trial, seeds_of
+from golf_opt.utils.points import best_trial, is_further_seed, seeds_of
 from golf_opt.utils.text import count, markdown_table, percent, show_params
 from golf_opt.utils.trials import attribute, counts, epoch_losses
 from golf_opt.visualization.snapshot import (
@@ -211,10 +211,12 @@ def closing_words(
             f"test accuracy of trial {test_reading['trial']}, read once: "
             f"{percent(test_reading['test_accuracy'])}"
         )
+    repeats = sum(map(is_further_seed, study.get_trials(deepcopy=False)))
+    seeds_too = f", {count(repeats, 'further seed')}" if repeats else ""
     waiting = f", {tally['waiting']} waiting to go on" if tally["waiting"] else ""
     failed = f", {tally['fail']} failed" if tally["fail"] else ""
     lines.append(
         f"study {study.study_name}: {finished} of {count(total, 'trial')} finished "
-        f"({tally['pruned']} pruned{failed}){waiting}"
+        f"({tally['pruned']} pruned{failed}){seeds_too}{waiting}"
     )
     return "\n".join(lines)

@@ -17,7 +17,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from golf_opt.utils.points import Noise, Point, Statistic, moderated, seed_noise_of
+from optuna.trial import TrialState
+
+from golf_opt.study.allocation import Choice, Repeat, Rule, Trials, num_begun
+from golf_opt.utils.points import (
+    Noise,
+    Point,
+    Statistic,
+    moderated,
+    points_of,
+    seed_noise_of,
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,50 @@ class Racing:
             fewer = challenger
         waits = (fewer.pending or challenger.pending) and not last  # what runs may drop it
         return None if waits or fewer.tried >= self.most else fewer
+
+
+class FurtherSeeds(Rule):
+    """The same number of seeds for every point.
+
+    Args:
+        most: seeds of a point.
+        at_once: whether they begin beside the first one. Where that may be given up or paused, they
+            wait until it is complete; they themselves never are, or the mean would be of those that
+            did well.
+    """
+
+    def __init__(self, most: int, at_once: bool) -> None:
+        self._most, self._at_once = most, at_once
+
+    def choose(self, trials: Trials) -> Choice | None:
+        for point in points_of(trials):
+            running = self._at_once and point.first.state == TrialState.RUNNING
+            has_begun = running and point.first.params  # which the further ones take over
+            if (0 in point.results or has_begun) and max(point.trials) + 1 < self._most:
+                return Repeat(point.number, max(point.trials) + 1)
+        return None
+
+
+class Raced(Rule):
+    """Further seeds for points that may still win: see `Racing`.
+
+    Args:
+        racing: decides.
+        statistic: what points rank by.
+        signs: of each goal, what makes the better one of two values the larger one.
+        total: points that the study is to have.
+    """
+
+    def __init__(
+        self, racing: Racing, statistic: Statistic, signs: Sequence[int], total: int
+    ) -> None:
+        self._racing, self._statistic, self._signs = racing, statistic, signs
+        self._total = total
+
+    def choose(self, trials: Trials) -> Choice | None:
+        last = num_begun(trials) >= self._total
+        found = self._racing.choose(points_of(trials), self._statistic, self._signs, last)
+        return None if found is None else Repeat(*found)
 
 
 def _contender(

@@ -21,7 +21,7 @@ from golf_opt.config.errors import UsageError
 from golf_opt.storage.optuna_internals import RebuiltCmaEs, SeenStudy
 from golf_opt.study.space import Space
 from golf_opt.study.view import seen
-from golf_opt.utils.points import MEAN, SEED_INDEX, Statistic
+from golf_opt.utils.points import MEAN, Statistic, is_further_seed
 
 CmaEsSampler = RebuiltCmaEs  # in conf/sampler, and for studies that name Optuna's
 
@@ -63,7 +63,7 @@ class FreshSampler(optuna.samplers.BaseSampler):
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._sampler = self._make(trial.number)
-        if SEED_INDEX not in trial.user_attrs:  # a further seed asks for nothing
+        if not is_further_seed(trial):  # a further seed asks for nothing
             self._sampler.before_trial(self._seen(study), trial)
 
     def infer_relative_search_space(

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from optuna.trial import FrozenTrial
+import optuna
 
 from golf_opt.task import rng
 from golf_opt.task.goals import Goal, show_goals
 from golf_opt.utils.points import SEED_INDEX, Statistic
-from golf_opt.utils.trials import attribute
+from golf_opt.utils.trials import of_kind
 
 MOST_RACED = 10  # seeds of a point, of seeds=race
 
@@ -46,13 +46,13 @@ class Seeds:
         """What of it makes two studies different ones: more seeds can be had at any time."""
         return "each point its own" if self.asked == 1 else "the same for every point"
 
-    def of(self, trial: FrozenTrial) -> int:
+    def of(self, trial: optuna.Trial) -> int:
         """Return the seed of a trial's weights, data order and dropout.
 
         Where points may have several, seed k is the same for every point, so that points are
         compared seed by seed; otherwise each has its own.
         """
-        index = attribute(trial, SEED_INDEX, int) or 0
+        index = of_kind(trial.user_attrs.get(SEED_INDEX), int) or 0
         if index == 0 and self.asked == 1:
             return rng.derive(self.study, "trial", trial.number)
         return rng.derive(self.study, "seed", index)

@@ -44,7 +44,12 @@ def further_seed(point: FrozenTrial, index: int) -> FrozenTrial:
 
 def begins_a_seed(trial: FrozenTrial) -> bool:
     """Return whether a trial to be made is what `further_seed` returns."""
-    return trial.state == TrialState.RUNNING and SEED_INDEX in trial.user_attrs
+    return trial.state == TrialState.RUNNING and is_further_seed(trial)
+
+
+def is_further_seed(trial: FrozenTrial | optuna.Trial) -> bool:
+    """Return whether a trial is of a point that another one began."""
+    return SEED_INDEX in trial.user_attrs
 
 
 @dataclass(frozen=True)
@@ -87,15 +92,14 @@ class Point:
 def points_of(trials: Iterable[FrozenTrial]) -> list[Point]:
     """Return the points of trials, by number.
 
-    A trial that claims to be a seed of a point that is not there, or of other parameters, or one
-    that is there already, is a point of its own.
+    A trial that claims to be a seed of a point that is not there, or one that the point has
+    already, is a point of its own.
     """
     points: dict[int, Point] = {}
     for trial in trials:
         index, number = attribute(trial, SEED_INDEX, int), attribute(trial, POINT, int)
         point = None if number is None else points.get(number)
-        fits = point is not None and trial.params.items() <= point.first.params.items()
-        if point and fits and index is not None and index > 0 and index not in point.trials:
+        if point and index is not None and index > 0 and index not in point.trials:
             point.trials[index] = trial
         else:
             points[trial.number] = Point({0: trial})
@@ -254,7 +258,7 @@ def as_trials(
     trials: Sequence[FrozenTrial], statistic: Statistic = MEAN, signs: Sequence[int] = (1,)
 ) -> list[FrozenTrial]:
     """Return what `shown` does, without the ranks: the very trials where none is a further seed."""
-    if not any(SEED_INDEX in trial.user_attrs for trial in trials):
+    if not any(map(is_further_seed, trials)):
         return list(trials)
     return [row.trial for row in shown(trials, statistic, signs)]
 
