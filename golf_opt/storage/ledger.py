@@ -87,10 +87,8 @@ class Ledger:
             mine = TRIALS.c.study_id == study_id
             count = self._count(connection, mine)
             if like is not None and SEED_INDEX in like.user_attrs:
-                if self._count(
-                    connection,
-                    and_(mine, *(_has(key, like.user_attrs[key]) for key in (POINT, SEED_INDEX))),
-                ):
+                same = (_has(key, like.user_attrs[key]) for key in (POINT, SEED_INDEX))
+                if self._count(connection, and_(mine, *same)):
                     return None
             elif total is not None and self._count(connection, and_(mine, IS_POINT)) >= total:
                 return None

@@ -28,7 +28,7 @@ POINT, SEED_INDEX = "point", "seed_index"  # user attributes of a further seed o
 SEEDS = "seeds"  # a user attribute of a point seen as one trial: the first value on each seed
 PRIOR = 3  # degrees of freedom, at most, that the study's noise has beside a point's own
 FIXED_PARAMS = "fixed_params"  # Optuna's system attribute: parameters that no sampler is asked for
-CONSTRAINTS = "constraints"  # Optuna's system attribute: a list, a value each
+CONSTRAINT = "constraints"  # with :NAME, Optuna's system attribute of a constraint
 
 
 def further_seed(point: FrozenTrial, index: int) -> FrozenTrial:
@@ -275,11 +275,12 @@ def _as_trial(point: Point, statistic: Statistic, sign: int, noise: Noise | None
     means = [float(np.mean(column)) for column in columns[1:]]
     made.values = [statistic.of(columns[0], sign, noise), *means]
     made.user_attrs = shown.user_attrs | {SEEDS: columns[0]}
-    limits = [point.trials[index].system_attrs.get(CONSTRAINTS) for index in rows]
-    if all(isinstance(row, list) for row in limits):
-        made.system_attrs = shown.system_attrs | {
-            CONSTRAINTS: np.mean(np.array(limits, float), axis=0).tolist()
-        }
+    limits = [point.trials[index].constraints for index in rows]
+    made.system_attrs = shown.system_attrs | {
+        f"{CONSTRAINT}:{name}": float(np.mean([row[name] for row in limits]))
+        for name in shown.constraints
+        if all(name in row for row in limits)
+    }
     return made
 
 
