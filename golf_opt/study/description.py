@@ -244,6 +244,7 @@ class StudyDescription(BaseModel):
             "" if self.epochs == standing["epochs"] else f"{self.epochs}epochs",
             f"target{self.target:g}" if self.target else "",
             f"max{self.max_params}" if self.max_params else "",
+            "" if self.seeds == 1 or self.family is not None else "seeds",
         ]
         suffix = "-".join(mark for mark in marks if mark)
         name = self.subject.replace(":", ".")
