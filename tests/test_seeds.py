@@ -18,7 +18,7 @@ from golf_opt.storage.optuna_internals import id_of_study, storage_of
 from golf_opt.storage.write_behind import BudgetSpent, WriteBehindStorage
 from golf_opt.study.racing import Racing
 from golf_opt.study.samplers import FreshSampler
-from golf_opt.study.view import seen
+from golf_opt.study.view import View
 from golf_opt.utils.points import (
     MEAN,
     POINT,
@@ -138,7 +138,7 @@ def test_with_as_many_seeds_each_the_order_is_that_of_the_means() -> None:
 
 def test_without_seeds_and_pauses_a_sampler_sees_the_very_trials() -> None:
     trials = [trial(0, 0.5), trial(1, state=TrialState.RUNNING), trial(2, state=TrialState.FAIL)]
-    made = seen(trials, MEAN, epochs=5)
+    made = View(epochs=5).of(trials)
     assert len(made) == 3 and all(a is b for a, b in zip(made, trials, strict=True))
 
 
@@ -146,7 +146,7 @@ def test_a_paused_trial_is_seen_with_a_value_and_a_waiting_one_without() -> None
     paused = trial(0, state=TrialState.WAITING, reports={1: 0.5, 2: 0.75})
     paused.system_attrs = {PAUSED: 2}
     requeued = trial(1, state=TrialState.WAITING, reports={1: 0.5})
-    made = seen([paused, requeued], MEAN, epochs=4)
+    made = View(epochs=4).of([paused, requeued])
     assert [t.state for t in made] == [TrialState.COMPLETE, TrialState.WAITING]
     assert 0.75 <= made[0].values[0] <= 1 and paused.state == TrialState.WAITING
 

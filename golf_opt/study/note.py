@@ -14,7 +14,7 @@ from golf_opt.study.description import StudyDescription, description_of, snapsho
 from golf_opt.task.goals import Goal, show_goals, show_values
 from golf_opt.utils.points import is_further_seed, seeds_of
 from golf_opt.utils.text import count, markdown_table, percent, show_params
-from golf_opt.utils.trials import attribute, counts, epoch_losses
+from golf_opt.utils.trials import attribute, counts, epoch_losses, state_words
 from golf_opt.visualization.snapshot import (
     NOISE_SDS,
     StudySnapshot,
@@ -32,7 +32,7 @@ def log(trial: FrozenTrial, goals: Sequence[Goal]) -> str:
     attributes = trial.user_attrs
     start, end = trial.datetime_start, trial.datetime_complete
     lines = [
-        f"trial {trial.number}: {trial.state.name.lower()}",
+        f"trial {trial.number}: {state_words(trial)}",
         f"parameters  {show_params(trial.params) or 'none tuned'}",
         f"seed        {attributes.get('seed', '-')}",
         f"engine      {attributes.get('engine', '-')} on {attributes.get('device', '-')}",
@@ -72,7 +72,9 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
     """Return the study in Markdown: what, on what data, by which rule, best so far, the command."""
     space = plan.search_space
     tally = counts(study)
-    finished = ", ".join(f"{tally[s]} {s}" for s in ("complete", "pruned", "fail") if tally[s])
+    finished = ", ".join(
+        f"{tally[s]} {s}" for s in ("complete", "pruned", "paused", "fail") if tally[s]
+    )
     lines = [
         f"# {title_of(plan)}",
         "",
@@ -225,6 +227,7 @@ def closing_words(study: optuna.Study, plan: StudyDescription, test: Mapping[int
     repeats = sum(map(is_further_seed, study.get_trials(deepcopy=False)))
     seeds_too = f", {count(repeats, 'further seed')}" if repeats else ""
     waiting = f", {tally['waiting']} waiting to go on" if tally["waiting"] else ""
+    waiting = (f", {tally['paused']} paused" if tally["paused"] else "") + waiting
     failed = f", {tally['fail']} failed" if tally["fail"] else ""
     lines.append(
         f"study {study.study_name}: {finished} of {count(total, 'trial')} finished "

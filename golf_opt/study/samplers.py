@@ -20,10 +20,13 @@ from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
 from golf_opt.storage.optuna_internals import RebuiltCmaEs, SeenStudy
 from golf_opt.study.space import Space
-from golf_opt.study.view import seen
-from golf_opt.utils.points import MEAN, Statistic, is_further_seed
+from golf_opt.study.view import View
+from golf_opt.utils.points import is_further_seed
 
 CmaEsSampler = RebuiltCmaEs  # in conf/sampler, and for studies that name Optuna's
+
+
+AS_IT_IS = View()  # but for seeds and pauses
 
 
 class GridSampler(optuna.samplers.GridSampler):
@@ -38,28 +41,23 @@ class FreshSampler(optuna.samplers.BaseSampler):
 
     So a study stopped and resumed asks for the same points as one that ran through (with one lane),
     and two workers never ask for the same point. It sees a point's seeds as one trial, and what a
-    paused trial is likely to come to: see `view.seen`.
+    paused trial is likely to come to: see `View`.
 
     Args:
         make: from a trial's number to its sampler.
-        statistic: what a point is worth by its seeds.
-        epochs: of a whole training.
+        view: what samplers see of a study.
     """
 
     def __init__(
         self,
         make: Callable[[int], optuna.samplers.BaseSampler],
-        statistic: Statistic = MEAN,
-        epochs: int = 0,
+        view: View = AS_IT_IS,
     ) -> None:
-        self._make, self._statistic, self._epochs = make, statistic, epochs
+        self._make, self._view = make, view
         self._sampler = make(0)
 
     def _seen(self, study: optuna.Study) -> optuna.Study:
-        view = partial(
-            seen, statistic=self._statistic, epochs=self._epochs, directions=study.directions
-        )
-        return SeenStudy(study, view)
+        return SeenStudy(study, partial(self._view.of, directions=study.directions))
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._sampler = self._make(trial.number)
