@@ -210,6 +210,8 @@ class ConfirmConfig(Common):
     top: types.Positive  # trials, the best first
     seeds: types.Epochs  # for each
     target: types.Fraction  # accuracy in [0, 1]
+    sizes: types.Sizes  # None: whatever their size
+    epochs: types.EpochsOrNone  # None: the study's
     data: DataConfig
     engine: EngineConfig
     arch: types.Mapped | None = field(default=None, kw_only=True)  # a module that the net is
