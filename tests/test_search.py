@@ -148,7 +148,7 @@ def test_a_front_is_confirmed_by_size_for_more_epochs(
     found: golf.Study, request: pytest.FixtureRequest
 ) -> None:
     golf_main: Golf = request.getfixturevalue("golf")
-    ran = confirmed(found, golf_main, "sizes=[60,150]", "top=1", "epochs=3")
+    ran = confirmed(found, golf_main, "sizes=[60,150]", "top=1", "epochs=3", "test=true")
     assert ran.status == 0, ran.err
     with found.opened() as study:
         assert kept_results(study) == {}

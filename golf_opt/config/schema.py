@@ -210,10 +210,11 @@ class ConfirmConfig(Common):
     top: types.Positive  # trials, the best first
     seeds: types.Epochs  # for each
     target: types.Fraction  # accuracy in [0, 1]
-    sizes: types.Sizes  # None: whatever their size
-    epochs: types.EpochsOrNone  # None: the study's
     data: DataConfig
     engine: EngineConfig
+    sizes: types.Sizes = field(default=None, kw_only=True)  # None: whatever their size
+    epochs: types.EpochsOrNone = field(default=None, kw_only=True)  # None: the study's
+    test: StrictBool = field(default=False, kw_only=True)  # whether to read the test set, too
     arch: types.Mapped | None = field(default=None, kw_only=True)  # a module that the net is
 
 

@@ -105,9 +105,9 @@ Fraction = Annotated[StrictFloat, Field(gt=0, lt=1, description="a share above 0
 Target = Annotated[Fraction | None, Field(description="a share above 0 and below 1, or null")]
 MaxParams = Annotated[Positive | None, Field(description="a whole number of parameters, or null")]
 Sizes = Annotated[
-    tuple[Positive, ...] | None,
+    Annotated[tuple[Positive, ...], Field(min_length=1)] | None,
     BeforeValidator(lambda sizes: tuple(sizes) if isinstance(sizes, list) else sizes),
-    Field(description="a list of numbers of parameters, or null", min_length=1),
+    Field(description="a list of numbers of parameters, or null"),
 ]
 EpochsOrNone = Annotated[Epochs | None, Field(description="a whole number of epochs, or null")]
 Mapped = dict[str, Any]

@@ -38,6 +38,7 @@ from golf_opt.utils.trials import attribute
 
 Say = Callable[[str], None]
 Key = tuple[int, int]  # trial number, seed
+UNREAD = Spread(())
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Confirmed:
     tuned: float
     ours: Spread
     train: Spread
-    test: Spread  # of the same nets on the test set, where another split is what was tuned on
+    test: Spread = UNREAD  # of the same nets on the test set, if it was read
     num_params: int | None = None  # of the trial's net
 
     @property
@@ -184,7 +185,7 @@ def run_missing(
             progress.show(run)
             if run.over:
                 test = None
-                if run.error is None and view.protocol == "holdout":
+                if config.test and run.error is None:
                     tensors = engine.state(part.lane).tensors
                     test = engine.evaluate(run.job.net, tensors, view.test)
                 keep(study, run, test)
@@ -272,6 +273,15 @@ def cells(row: Confirmed, target: float) -> list[str]:
     ]
 
 
+def columns(rows: Sequence[Confirmed], target: float) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the table, without sizes that are all one and tests that none has."""
+    told = [cells(row, target) for row in rows]
+    some = {"params": len({row.num_params for row in rows}) > 1}
+    some["test"] = any(row.test.n for row in rows)
+    kept = [index for index, name in enumerate(HEAD) if some.get(name, True)]
+    return [HEAD[index] for index in kept], [[row[index] for index in kept] for row in told]
+
+
 def interval_words(ours: Spread) -> str:
     """Return the interval of a mean accuracy, in percent, within what an accuracy can be."""
     if ours.n < ENOUGH:
@@ -284,21 +294,22 @@ def show(rows: Sequence[Confirmed], config: ConfirmConfig, split: str) -> Table:
     """Return the table for the terminal."""
     title = f"{config.study}: accuracy on {split} in %, target {points(config.target)}"
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), title_justify="left")
-    for name in HEAD:
+    head, told = columns(rows, config.target)
+    for name in head:
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*cells(row, config.target))
+    for row in told:
+        table.add_row(*row)
     return table
 
 
 def in_markdown(study: optuna.Study, target: float, epochs: int | None = None) -> str:
     """Return the table for the study's note, of every trial that was ever confirmed."""
-    rows = confirmed_rows(study, complete_trials(study), epochs)
+    head, rows = columns(confirmed_rows(study, complete_trials(study), epochs), target)
     return (
         "Accuracy in % of the best trials' recipes on seeds that no trial had; `over` is the share "
         f"of seeds that reach {points(target)} %, `gap` the winner's curse: tuned minus mean. "
-        "`test` is the mean of the same nets on the test set, where that was not tuned on.\n\n"
-        + markdown_table(HEAD, [cells(row, target) for row in rows], "r" * len(HEAD))
+        "`test` is the mean of the same nets on the test set, where it was read.\n\n"
+        + markdown_table(head, rows, "r" * len(head))
     )
 
 
