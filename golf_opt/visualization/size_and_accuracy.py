@@ -79,18 +79,15 @@ def front_of_nets(study: StudySnapshot, records: Sequence[KnownNet] = ()) -> Fig
         study: of a family of nets; of any other there is no such figure.
         records: of ours, shown with what others published where the data is MNIST.
     """
-    sized = [(attribute(t, "num_params", int) or 0, t) for t in study.complete]
-    if not study.goal.accuracy or len({size for size, _ in sized if size}) < 2:
+    known = [(attribute(t, "num_params", int) or 0, t) for t in study.complete]
+    sized = [(size, trial) for size, trial in known if size > 0]
+    if not study.goal.accuracy or len({size for size, _ in sized}) < 2:
         return None
     sized.sort(key=lambda row: (row[0], -value_of(row[1])))
-    nets = [
-        KnownNet(f"trial {trial.number}", size, 100 * value_of(trial))
-        for size, trial in sized
-        if size
-    ]
+    nets = [KnownNet(f"trial {trial.number}", size, 100 * value_of(trial)) for size, trial in sized]
     series = [_points(f"nets of this search ({len(nets)})", nets, BLUE, "circle", 0.35)]
     series += [*_beside(study.data, records), _front(nets, "front", ORANGE)]
-    series += _bars([(size, trial) for size, trial in sized if size])
+    series += _bars(sized)
     top = max(net.accuracy for net in nets)
     y_range = max(min(net.accuracy for net in nets), top - 8.0) - 0.3, min(100.0, top + 1.0)
     return Figure(
@@ -176,7 +173,7 @@ def parameters_and_accuracy(
 
 def _best_net(study: StudySnapshot, data: str) -> KnownNet | None:
     size = None if study.best is None else attribute(study.best, "num_params", int)
-    if study.best is None or not size or study.data != data:
+    if study.best is None or not size or size < 0 or study.data != data:
         return None
     if not study.goal.accuracy:
         return None
