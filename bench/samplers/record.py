@@ -1,12 +1,13 @@
 """Record a table of trainings: points of a space by seeds, every epoch's accuracy of each.
 
     python -m bench.samplers.record FILE.jsonl [arch=c4-5-4] [space=article] [key=value ...]
-        [--points 256] [--seeds 6] [--only FILE --first-seed 6]
+        [--points 256] [--only-first N] [--best N] [--first-seed 0] [--seeds 6]
 
 The keys are those of `golf-opt study`. Points are of a scrambled Sobol sequence, and seed k is the
 same for every point, so that points can be compared seed by seed. One line a training is appended
 as it ends: the same command goes on where it stopped. Seeds come one after another, each over all
-points, so that a table that is not finished is one of fewer seeds.
+points, so that a table that is not finished is one of fewer seeds. With --best only the points that
+are best by the seeds before --first-seed are trained: the better ones can have more seeds.
 
 `accuracy` is of the data that the protocol's objective is measured on, after each epoch; `test` is
 of the test set, after the last. MNIST is read from $GOLF_DATA (default data/).
@@ -65,9 +66,7 @@ def sobol(space: Space, count: int, seed: int = 0) -> list[dict[str, Any]]:
     points = []
     for row in unit:
         fractions = dict(zip(names, row, strict=True))
-        every = {
-            name: value_at(space.tuned[name].distribution, fractions[name]) for name in names
-        }
+        every = {name: value_at(space.tuned[name].distribution, fractions[name]) for name in names}
         trial = optuna.trial.FixedTrial(every)  # what does not matter is not asked for
         values = space.values(trial)
         points.append({name: values[name] for name in names if name in values})
@@ -117,7 +116,8 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--best", type=int, help="only so many points, the best of the table")
+    parser.add_argument("--only-first", type=int, help="of the points")
+    parser.add_argument("--best", type=int, help="of the points, as the seeds before tell")
     options = parser.parse_intermixed_args()
     root = os.environ.get("GOLF_DATA", "data")
     keys = [f"data.root={root}", "data=mnist", "protocol=holdout", "storage=memory"]
@@ -136,14 +136,14 @@ def main() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(head) + "\n")
     there = {(row["point"], row["seed"]) for row in rows}
-    chosen = list(range(options.points))
+    chosen = list(range(options.only_first or options.points))
     if options.best:
         finals: dict[int, list[float]] = {}
         for row in rows:
             if row["seed"] < options.first_seed:
                 finals.setdefault(row["point"], []).append(row["accuracy"][-1])
         means = {point: sum(values) / len(values) for point, values in finals.items()}
-        chosen = sorted(means, key=lambda point: -means[point])[: options.best]
+        chosen = sorted(means, key=lambda point: (-means[point], point))[: options.best]
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     missing = [(point, seed) for seed in seeds for point in chosen if (point, seed) not in there]
     engine = create_engine(config.engine, view, net, print)
