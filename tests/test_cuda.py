@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Ran
+from test_engines import rests_and_goes_on
 from test_native import (
     EVERYTHING,
     LINEAR,
@@ -221,6 +222,11 @@ def test_a_stopped_trial_goes_on_bit_for_bit_from_any_slice() -> None:
     assert [(r.loss, r.accuracy) for r in parts] == [(r.loss, r.accuracy) for r in results]
     there, here = whole.state(0), engine.state(0)
     assert all(np.array_equal(values, here.tensors[name]) for name, values in there.tensors.items())
+
+
+def test_a_lane_rests_and_goes_on_bit_for_bit() -> None:
+    job = base.Job(net_of(SMALL), Candidate(6, 2e-3), 2, 4)
+    rests_and_goes_on(emulated(snapshot_of(64), lanes=2, slice_s=10), job, train)
 
 
 def test_a_trial_begun_by_the_native_engine_goes_on() -> None:

@@ -142,6 +142,36 @@ def test_dropout_follows_the_counter(small_view: View) -> None:
     assert torch.equal(dropout.eval()(x), x)
 
 
+def rests_and_goes_on(engine: Engine, job: Job, train: Callable[..., list[EpochResult]]) -> None:
+    """Check that it does not matter to a job of 4 epochs where it rests; other tests use this."""
+    whole = numbers(train(engine, job))
+    end = engine.state(0)
+    engine.stop(0)
+
+    engine.start(0, job, until=2)
+    engine.start(1, job, until=1)
+    slices = [part for _ in range(100) for part in engine.step()]
+    results = {lane: [s.result for s in slices if s.lane == lane and s.result] for lane in (0, 1)}
+    assert [result.epoch for result in results[0]] == [1, 2] and len(results[1]) == 1
+    assert engine.step() == []  # nobody works
+    state = engine.state(0)
+    assert (state.epoch, state.step) == (2, 0)
+    engine.stop(1)
+    engine.extend(0, 3)
+    engine.extend(0, 4)
+    while len(results[0]) < 4:
+        results[0] += [part.result for part in engine.step() if part.result]
+    assert numbers(results[0]) == whole
+    for name, tensor in end.tensors.items():
+        np.testing.assert_array_equal(engine.state(0).tensors[name], tensor, err_msg=name)
+    engine.stop(0)
+
+    assert numbers(train(engine, job, state)) == whole[2:]  # elsewhere, from where it rested
+    for name, tensor in end.tensors.items():
+        np.testing.assert_array_equal(engine.state(0).tensors[name], tensor, err_msg=name)
+    engine.stop(0)
+
+
 ENGINES: dict[str, Callable[[View, int], Engine]] = {
     "torch": lambda view, lanes: TorchEngine(view, lanes=lanes),
     "native": lambda view, lanes: NativeEngine(view, lanes=lanes),
@@ -213,6 +243,12 @@ def test_a_stopped_trial_goes_on_bit_for_bit(
     assert numbers(rest) == numbers(whole)[state.epoch :]
     for name, tensor in whole_state.tensors.items():
         np.testing.assert_array_equal(other.state(0).tensors[name], tensor, err_msg=name)
+
+
+def test_a_lane_rests_and_goes_on_bit_for_bit(
+    make_engine: Callable[[View, int], Engine], small_view: View
+) -> None:
+    rests_and_goes_on(make_engine(small_view, 2), job_of(epochs=4), train)
 
 
 def test_torch_goes_on_within_an_epoch(small_view: View, monkeypatch: pytest.MonkeyPatch) -> None:

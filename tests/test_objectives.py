@@ -21,7 +21,9 @@ from serving import ask, served, wait_for
 
 from golf_opt.config.schema import StorageConfig
 from golf_opt.engines.python import ObjectiveJob
+from golf_opt.engines.python.engine import PythonEngine
 from golf_opt.engines.python.files import TrialFiles
+from golf_opt.engines.python.job import Call
 from golf_opt.engines.python.lane import Refused, values_of
 from golf_opt.storage.checkpoint import DamagedCheckpoint
 from golf_opt.storage.connect import opened_storage
@@ -97,6 +99,28 @@ def here(golf: Golf, tmp_path: Path) -> Path:
 
 def study_of(folder: Path, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/studies/golf.db")
+
+
+def test_a_lane_rests_and_goes_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(here)
+    engine = PythonEngine("toy:train", ["value"], 1, 1, None, "paper", print)
+    engine.start(0, Call({"x": 9.0}, 1, 4, 0, here), until=2)
+    found: list[float] = []
+
+    def train(epochs: int) -> None:
+        while len(found) < epochs:
+            found.extend(part.result.accuracy for part in engine.step() if part.result)
+
+    try:
+        train(2)
+        assert [engine.step() for _ in range(3)] == [[], [], []]
+        assert engine.state(0).epoch == 2
+        engine.extend(0, 4)
+        train(4)
+    finally:
+        engine.close()
+    assert found == [9.0, 8.0, 7.0, 6.0]
+    assert len((here / "epochs.log").read_text().splitlines()) == 1  # it was never called again
 
 
 def toy(how: str = "well", *more: str) -> tuple[str, ...]:

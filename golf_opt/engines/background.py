@@ -36,12 +36,17 @@ class Run:
     mask: Floats | None
     at: Place  # the thread's
     returned: Place  # at the end of the slice that the caller took last
+    until: int  # the epoch at whose end it rests
     pending: deque[tuple[Slice, Place]] = field(default_factory=deque)
-    done: bool = False  # nothing more will be pending
+    done: bool = False  # nothing more will be pending, unless it rests and is extended
+    failed: bool = False  # its training cannot go on
 
     @classmethod
-    def begin(cls, job: Job, state: LaneState | None, padded: int, **parts: Any) -> Self:
+    def begin(
+        cls, job: Job, state: LaneState | None, until: int | None, padded: int, **parts: Any
+    ) -> Self:
         """Return the run of a job from its beginning or from where `state` left it."""
+        until = job.epochs if until is None else until
         net, tensors = job.net, state.tensors if state else initial_weights(job.net, job.seed)
         layout = Layout(net, ("weights", *MOMENTS[job.candidate.optimizer]), padded)
         masked = any(name.startswith("masks/") for name in tensors)
@@ -52,7 +57,14 @@ class Run:
         state = state or LaneState({}, 0, 0, 0.0, 0.0)
         at = Place(flat, state.epoch, state.step, state.loss_sum, state.time_s)
         returned = replace(at, flat=flat.copy())
-        return cls(job=job, layout=layout, mask=mask, at=at, returned=returned, **parts)
+        return cls(
+            job=job, layout=layout, mask=mask, at=at, returned=returned, until=until, **parts
+        )
+
+    @property
+    def rests(self) -> bool:
+        """Whether it is as far as it is meant to go."""
+        return self.at.epoch >= self.until
 
     def state(self) -> LaneState:
         """Return a copy of the returned state, its tensors by name."""
@@ -86,6 +98,13 @@ class BackgroundEngine(Generic[AnyRun]):
     def state(self, lane: int) -> LaneState:
         return self._runs[lane].state()
 
+    def extend(self, lane: int, until: int) -> None:
+        with self._changed:
+            run = self._runs[lane]
+            run.until = until
+            run.done = run.done and (run.rests or run.failed)
+            self._changed.notify_all()
+
     def _take(self) -> list[Slice]:
         """Return the next slice of every lane that has one; raise what ended a thread."""
         if self._failure is not None:
@@ -97,10 +116,12 @@ class BackgroundEngine(Generic[AnyRun]):
                 slices.append(part)
         return slices
 
-    def _hand_over(self, run: AnyRun, entries: Sequence[tuple[Slice, Place]], done: bool) -> None:
+    def _hand_over(self, run: AnyRun, entries: Sequence[tuple[Slice, Place]]) -> None:
+        """Leave slices for the caller, the last of them at the run's `at`."""
         with self._changed:
             run.pending.extend(entries)
-            run.done = done
+            run.failed = any(part.error for part, _ in entries)
+            run.done = run.failed or run.rests
             self._changed.notify_all()
 
     def _fail(self, error: BaseException) -> None:

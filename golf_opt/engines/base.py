@@ -120,8 +120,20 @@ class Engine(Protocol[WorkT]):
     device: str
     num_lanes: int
 
-    def start(self, lane: int, job: WorkT, state: LaneState | None = None) -> None:
-        """Put a job into a free lane, at its beginning or where `state` left it."""
+    def start(
+        self, lane: int, job: WorkT, state: LaneState | None = None, until: int | None = None
+    ) -> None:
+        """Put a job into a free lane, at its beginning or where `state` left it.
+
+        Args:
+            lane: a free one.
+            job: its `epochs` rule the learning rates, wherever it rests.
+            state: where it goes on.
+            until: the epoch at whose end the lane rests; None is the job's last.
+        """
+
+    def extend(self, lane: int, until: int) -> None:
+        """Let a lane that rests, or is on its way to, go on to the end of epoch `until`."""
 
     def step(self) -> list[Slice]:
         """Wait until a busy lane has done a slice, under about a second; return one from each.
@@ -129,8 +141,9 @@ class Engine(Protocol[WorkT]):
         An engine that cannot know how long a slice takes returns without one after such a time.
 
         Where the engine has threads, every lane goes on by itself while the caller handles what
-        was returned, so no lane waits for another or for the caller's bookkeeping. A lane whose
-        last epoch ended, or that reported an error, stays occupied until `stop`.
+        was returned, so no lane waits for another or for the caller's bookkeeping. A lane that
+        rests, whose last epoch ended, or that reported an error, stays occupied until `stop` and
+        has no slices; where every lane is such a one, the answer is empty at once.
         """
 
     def state(self, lane: int) -> LaneState:

@@ -18,11 +18,12 @@ import numpy as np
 import optuna
 from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.storages._rdb import models as models
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy as FrozenStudy
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 
 def storage_of(study: optuna.Study) -> BaseStorage:
@@ -49,6 +50,25 @@ def report(trial: optuna.Trial, value: float, step: int) -> None:
     """Report a value as `Trial.report` does, which refuses where objectives are several."""
     trial.storage.set_trial_intermediate_value(id_of_trial(trial), step, value)
     reported(trial)[step] = value
+
+
+def new_trial(study: optuna.Study) -> optuna.Trial:
+    """Make a new running trial, whatever waits; its parameters are asked for as always."""
+    study._thread_local.cached_all_trials = None  # as `Study.ask` does: read the trials anew
+    return optuna.Trial(study, storage_of(study).create_new_trial(id_of_study(study)))
+
+
+def take_trial(study: optuna.Study, trial_id: int) -> optuna.Trial | None:
+    """Make a waiting trial a running one; None where another worker was faster."""
+    study._thread_local.cached_all_trials = None
+    storage = storage_of(study)
+    try:
+        if storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+            return optuna.Trial(study, trial_id)
+    except UpdateFinishedTrialError:
+        pass
+    storage.get_trial(trial_id)  # what is kept of it here is old
+    return None
 
 
 def check_trial(trial: FrozenTrial) -> None:

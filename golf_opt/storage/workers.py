@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -12,6 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from golf_opt.storage.cache import TrialCache
+from golf_opt.storage.failures import StorageUnreachable
 from golf_opt.storage.ledger import Lease, Ledger
 from golf_opt.storage.optuna_internals import id_of_trial, storage_of
 from golf_opt.storage.synchronizer import Synchronizer
@@ -53,6 +55,11 @@ class ManyWorkers:
             study.total, study.space = total, space
             for trial in list(study.trials.values()):
                 study.put(study.fitting(trial))
+
+    def refresh(self, study_id: int) -> None:
+        """Read what other workers did up to now; where nothing answers, keep what is known."""
+        with contextlib.suppress(StorageUnreachable):
+            self._sync.refresh(study_id, force=True)
 
     def lost_trials(self) -> set[int]:
         """Return ids of trials that others took over: this worker was silent for too long."""
@@ -119,6 +126,9 @@ class SingleWorker:
         self, study_id: int, total: int, space: Mapping[str, BaseDistribution] | None = None
     ) -> None:
         """Nobody else asks for trials."""
+
+    def refresh(self, study_id: int) -> None:
+        pass
 
     def lost_trials(self) -> set[int]:
         return set()

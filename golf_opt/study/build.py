@@ -19,6 +19,7 @@ from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError, short
 from golf_opt.config.schema import StudyConfig
 from golf_opt.storage.optuna_internals import num_grid_points
+from golf_opt.study.allocation import Allocation, NewPoints, Queued
 from golf_opt.study.arguments import check_arguments
 from golf_opt.study.callbacks import Callback
 from golf_opt.study.description import StudyDescription
@@ -58,6 +59,11 @@ def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
             _builder(f"callbacks.{name}", node, Callback)() for name, node in callbacks.items()
         ],
     )
+
+
+def allocation(plan: StudyDescription) -> Allocation:
+    """Return what decides what a free lane does next."""
+    return Allocation([Queued(), NewPoints(plan.trials)])
 
 
 def check_goals(plan: Plan, sampler: BaseSampler) -> None:

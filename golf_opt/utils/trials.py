@@ -17,6 +17,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+PAUSED = "golf_opt:paused"  # the system attribute of a paused trial: the epoch that it reached
 MOST_BITS = 63  # of a whole number, as in NumPy and in databases
 Kind = TypeVar("Kind", int, float, str, dict[str, Any], list[Any])
 
@@ -39,6 +40,16 @@ def of_kind(value: object, kind: type[Kind]) -> Kind | None:
     if type(value) is not kind or (isinstance(value, int) and value.bit_length() > MOST_BITS):
         return None
     return value
+
+
+def paused_at(trial: FrozenTrial) -> int | None:
+    """Return the epoch after which a trial is paused; None of one that is not.
+
+    A paused trial waits, as Optuna sees it, but goes on only when it is promoted.
+    """
+    if trial.state != TrialState.WAITING:
+        return None
+    return of_kind(trial.system_attrs.get(PAUSED), int)
 
 
 def epoch_losses(trial: FrozenTrial) -> list[float]:

@@ -107,10 +107,12 @@ class CudaEngine(BackgroundEngine[Run]):
 
     # --- the protocol ---
 
-    def start(self, lane: int, job: Job, state: LaneState | None = None) -> None:
+    def start(
+        self, lane: int, job: Job, state: LaneState | None = None, until: int | None = None
+    ) -> None:
         assert lane not in self._runs and 0 <= lane < self.num_lanes
         program = self._program(job.net, job.candidate.batch_size)
-        run = Run.begin(job, state, program.info.padded, program=program)
+        run = Run.begin(job, state, until, program.info.padded, program=program)
         _ = self._train, self._objective  # on the device before any launch
         with self._changed:
             self._runs[lane] = run
@@ -189,7 +191,7 @@ class CudaEngine(BackgroundEngine[Run]):
     def _launch(self, program: Program, lanes: dict[int, Run]) -> None:
         """Train a slice of every lane and hand over what came of it."""
         for lane, run in list(lanes.items()):
-            if run.at.epoch >= run.job.epochs:  # killed between its last epoch and its end
+            if run.rests:  # killed between its last epoch and its end
                 self._leave(lanes.pop(lane), [(Slice(lane, run.at.epoch, 1.0), run.at)])
         if lanes:
             after = self._slice(program, list(lanes.values()))
@@ -199,8 +201,7 @@ class CudaEngine(BackgroundEngine[Run]):
     def _leave(self, run: Run, entries: Sequence[tuple[Slice, Place]]) -> None:
         """Hand over what a launch left of a lane."""
         run.launched = len(entries)
-        ended = run.at.epoch >= run.job.epochs or any(part.error for part, _ in entries)
-        self._hand_over(run, entries, done=ended)
+        self._hand_over(run, entries)
 
     def _slice(self, program: Program, runs: Sequence[Run]) -> npt.NDArray[Any]:
         """Let the device train a slice of every run; return the lanes as it left them."""

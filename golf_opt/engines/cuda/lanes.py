@@ -98,7 +98,7 @@ class Memory:
 
     def plan(self, run: Run) -> None:
         """Write what the next WINDOW epochs need, unless it is there."""
-        window = range(run.at.epoch, min(run.at.epoch + WINDOW, run.job.epochs))
+        window = range(run.at.epoch, min(run.at.epoch + WINDOW, run.until))
         if window == self._planned:
             return
         self._planned = window

@@ -98,12 +98,14 @@ class NativeEngine(BackgroundEngine[_Run]):
 
     # --- the protocol ---
 
-    def start(self, lane: int, job: Job, state: LaneState | None = None) -> None:
+    def start(
+        self, lane: int, job: Job, state: LaneState | None = None, until: int | None = None
+    ) -> None:
         assert lane not in self._runs and 0 <= lane < self.num_lanes
         kernel, wide = self._kernels(job)
         workspace = aligned(kernel.workspace_bytes(job.candidate.batch_size), np.uint8)
         parts = {"kernel": kernel, "forward": ForwardPass(job.net, wide), "workspace": workspace}
-        run = _Run.begin(job, state, kernel.padded_params, **parts)
+        run = _Run.begin(job, state, until, kernel.padded_params, **parts)
         run.thread = threading.Thread(
             target=self._work, args=(lane, run), name=f"lane {lane}", daemon=True
         )
@@ -191,27 +193,18 @@ class NativeEngine(BackgroundEngine[_Run]):
     def _work(self, lane: int, run: _Run) -> None:
         """The thread of a lane: slice after slice until the job ends or is stopped."""
         try:
-            while not run.stop.value:
-                part = self._slice(lane, run)
-                if part is None or not self._go_on(run, part):
-                    break
+            while not run.stop.value and (part := self._slice(lane, run)) is not None:
+                self._hand_over(run, [(part, run.snapshot())])
+                with self._changed:
+                    while (run.done or len(run.pending) >= AHEAD) and not run.stop.value:
+                        self._changed.wait()
         except BaseException as error:  # shown by the caller's next step
             self._fail(error)
-        self._hand_over(run, (), done=True)
-
-    def _go_on(self, run: _Run, part: Slice) -> bool:
-        """Hand over a slice, wait until the caller has taken enough; return whether to go on."""
-        last = part.error is not None or run.at.epoch >= run.job.epochs
-        self._hand_over(run, [(part, run.snapshot())], done=last)
-        with self._changed:
-            while len(run.pending) >= AHEAD and not run.stop.value and not last:
-                self._changed.wait()
-        return not last
 
     def _slice(self, lane: int, run: _Run) -> Slice | None:
         """Train until the epoch or the slice's time ends; None when stopped."""
         at, job = run.at, run.job
-        if at.epoch >= job.epochs:
+        if run.rests:
             return Slice(lane, at.epoch, 1.0)
         started = time.thread_time()
         steps = base.steps_per_epoch(len(self._train), job.candidate.batch_size)

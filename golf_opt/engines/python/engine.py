@@ -27,6 +27,7 @@ class _Run:
     call: Call
     process: LaneProcess | None  # None: there is nothing more to run, or it has ended
     epoch: int  # that has its values
+    until: int = 0  # the epoch at whose end it rests
     waits: bool = False  # the process, for a word to go on
 
 
@@ -94,15 +95,21 @@ class PythonEngine:
             raise UsageError(f"{answer['refused'].rstrip('.')}.".replace("?.", "?"))
         return answer
 
-    def start(self, lane: int, job: Call, state: LaneState | None = None) -> None:
-        done = state.epoch if state is not None else 0
-        run = self._runs[lane] = _Run(job, None, done)
-        if done < job.epochs:
+    def start(
+        self, lane: int, job: Call, state: LaneState | None = None, until: int | None = None
+    ) -> None:
+        self._runs[lane] = _Run(job, None, state.epoch if state is not None else 0)
+        self.extend(lane, job.epochs if until is None else until)
+
+    def extend(self, lane: int, until: int) -> None:
+        run = self._runs[lane]
+        run.until, job = until, run.call
+        if run.epoch < until and run.process is None:
             run.process = self._idle.pop() if self._idle else self._begin()
             run.process.put(
                 {
                     "params": dict(job.params), "seed": job.seed, "epochs": job.epochs,
-                    "number": job.number, "folder": str(job.folder.absolute()), "done": done,
+                    "number": job.number, "folder": str(job.folder.absolute()), "done": run.epoch,
                 }
             )  # fmt: skip
 
@@ -111,7 +118,7 @@ class PythonEngine:
         ready: list[int] = []
         with selectors.DefaultSelector() as selector:
             for lane, run in self._runs.items():
-                if run.process is None or run.epoch >= run.call.epochs:
+                if run.process is None or run.epoch >= run.until:
                     continue
                 if run.waits:
                     run.waits = False

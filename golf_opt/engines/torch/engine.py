@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,12 +56,20 @@ class _Lane:
     lr: Tensor
     index: Tensor  # the images of a full batch; a CUDA graph reads it
     loss_sum: Tensor  # of the epoch in progress, float64
+    until: int = 0  # the epoch at whose end it rests
     epoch: int = 0
     step: int = 0
     time_s: float = 0.0
     order: Tensor | None = None
     rates: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     replay: Callable[[], None] | None = None
+
+    @property
+    def live(self) -> list[Tensor]:
+        """All that a training step changes."""
+        states = (self.optimizer.state[weight] for weight in self.weights.values())
+        moments = [tensor for state in states for tensor in state.values()]
+        return [*self.module.tensors().values(), self.loss_sum, *moments]
 
 
 class TorchEngine:
@@ -96,21 +104,32 @@ class TorchEngine:
         self._lanes: dict[int, _Lane] = {}
         self._turns: deque[int] = deque()
 
-    def start(self, lane: int, job: Job, state: LaneState | None = None) -> None:
+    def start(
+        self, lane: int, job: Job, state: LaneState | None = None, until: int | None = None
+    ) -> None:
         assert lane not in self._lanes and 0 <= lane < self.num_lanes
         self._lanes[lane] = self._new_lane(job, state)
+        self._lanes[lane].until = job.epochs if until is None else until
         self._turns.append(lane)
+
+    def extend(self, lane: int, until: int) -> None:
+        run = self._lanes[lane]
+        run.until = until
+        if run.epoch < until and lane not in self._turns:
+            self._turns.append(lane)
 
     def step(self) -> list[Slice]:
         if not self._turns:
             return []
-        lane = self._turns[0]
-        self._turns.rotate(-1)
+        lane = self._turns.popleft()
         run = self._lanes[lane]
         try:
-            return [self._slice(lane, run)]
+            part = self._slice(lane, run)
         except Exception as error:
-            return [_raised(lane, run, error)]
+            part = _raised(lane, run, error)
+        if run.epoch < run.until and part.error is None:
+            self._turns.append(lane)
+        return [part]
 
     def state(self, lane: int) -> LaneState:
         run = self._lanes[lane]
@@ -124,7 +143,8 @@ class TorchEngine:
 
     def stop(self, lane: int) -> None:
         del self._lanes[lane]
-        self._turns.remove(lane)
+        if lane in self._turns:
+            self._turns.remove(lane)
 
     def evaluate(self, net: Net, tensors: Tensors, split: Split) -> float:
         module = self._module(net, tensors)
@@ -205,7 +225,7 @@ class TorchEngine:
         """Train one lane until the slice's time is over or its epoch ends."""
         started = time.perf_counter()
         steps = self._steps(run.job)
-        if run.epoch == run.job.epochs:
+        if run.epoch >= run.until:
             return Slice(lane, run.epoch, 1.0)
         if run.order is None:
             self._begin_epoch(run)
@@ -254,7 +274,7 @@ class TorchEngine:
         elif self._device.type == "cuda" and len(index) == size:
             run.index.copy_(index)
             if run.replay is None:
-                run.replay = self._capture(run)
+                run.replay = _captured(lambda: self._update(run, run.index), run.live)
             run.replay()
         else:
             self._update(run, index)
@@ -286,25 +306,6 @@ class TorchEngine:
                 run.weights[name].mul_(mask)
             run.loss_sum.add_(loss.detach(), alpha=len(index))
 
-    def _capture(self, run: _Lane) -> Callable[[], None]:
-        """Capture the step on `run.index` as a CUDA graph; the lane's state stays as it was."""
-        live = [*run.module.tensors().values(), run.loss_sum]
-        live += [t for weight in run.weights.values() for t in run.optimizer.state[weight].values()]
-        before = [tensor.detach().clone() for tensor in live]
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(GRAPH_WARMUP_STEPS):
-                self._update(run, run.index)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._update(run, run.index)
-        with torch.no_grad():
-            for tensor, value in zip(live, before, strict=True):
-                tensor.copy_(value)
-        return graph.replay
-
     @torch.no_grad()
     def _accuracy(self, module: TorchNet, images: Tensor, labels: Tensor) -> float:
         module.eval()
@@ -313,6 +314,24 @@ class TorchEngine:
             scores = module(images[at : at + EVAL_BATCH])
             correct += (scores.argmax(1) == labels[at : at + EVAL_BATCH]).sum()
         return int(correct) / len(labels)
+
+
+def _captured(step: Callable[[], None], live: Sequence[Tensor]) -> Callable[[], None]:
+    """Return a step captured as a CUDA graph; the tensors that it changes stay as they were."""
+    before = [tensor.detach().clone() for tensor in live]
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(GRAPH_WARMUP_STEPS):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    with torch.no_grad():
+        for tensor, value in zip(live, before, strict=True):
+            tensor.copy_(value)
+    return graph.replay
 
 
 def _raised(lane: int, run: _Lane, error: Exception) -> Slice:

@@ -1,0 +1,106 @@
+"""From what a free lane is to do next to a trial of this worker's, with its job."""
+
+from __future__ import annotations
+
+import time
+
+import optuna
+from optuna.trial import TrialState
+
+from golf_opt.config.errors import UsageError
+from golf_opt.engines import provenance
+from golf_opt.engines.base import Job, Work
+from golf_opt.engines.python import Call
+from golf_opt.storage.failures import StorageUnreachable
+from golf_opt.storage.optuna_internals import id_of_trial, new_trial, take_trial
+from golf_opt.storage.workers import WORKER
+from golf_opt.storage.write_behind import BudgetSpent
+from golf_opt.study.allocation import Allocation, Choice, GoOn, New, Trials
+from golf_opt.study.build import Parts
+from golf_opt.study.callbacks import StudyContext, TrialRun
+from golf_opt.task import rng
+from golf_opt.task.recipe import Candidate
+from golf_opt.utils.processes import worker_id
+
+
+class Asking:
+    """Gives lanes their trials, as an allocation has it.
+
+    `refused` says that the storage gave no trial last time, though there was something to do: it
+    does not answer, or others have asked for the last ones meanwhile.
+    """
+
+    def __init__(self, context: StudyContext, parts: Parts, allocation: Allocation) -> None:
+        self._study, self._plan, self._say = context.study, context.description, context.say
+        self._parts, self._allocation = parts, allocation
+        self._checkpoints = context.checkpoints
+        self._provenance = provenance(context.engine) | self._plan.provenance
+        self.refused = False
+        self.times_s: list[float] = []  # for each trial: choose, ask and suggest
+
+    @property
+    def trials(self) -> Trials:
+        """The study's trials as this worker knows them."""
+        return self._study.get_trials(deepcopy=False)
+
+    @property
+    def others_run(self) -> bool:
+        """Whether some trial runs, where none does here."""
+        return any(trial.state == TrialState.RUNNING for trial in self.trials)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is something to do."""
+        return self._allocation.choose(self.trials) is not None
+
+    def take(self, lane: int) -> TrialRun | None:
+        """Return the run of the next trial; None where there is nothing to do now."""
+        begun = time.monotonic()
+        while True:
+            trial = self._next()
+            if trial is None:
+                return None
+            if (job := self._job_of(trial)) is not None:
+                break
+        attributes = {WORKER: worker_id(), "seed": job.seed} | self._provenance
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+        self.times_s.append(time.monotonic() - begun)
+        return TrialRun(trial, job, lane)
+
+    def _next(self) -> optuna.Trial | None:
+        self.refused = False
+        while (choice := self._allocation.choose(self.trials)) is not None:
+            try:
+                trial = self._ask(choice)
+            except (BudgetSpent, StorageUnreachable):
+                self.refused = True
+                return None
+            if trial is not None:
+                return trial
+        return None
+
+    def _ask(self, choice: Choice) -> optuna.Trial | None:
+        """Return the trial, a running one of this worker's; None where another was faster."""
+        match choice:
+            case GoOn(number):
+                waiting = next(trial for trial in self.trials if trial.number == number)
+                return take_trial(self._study, id_of_trial(waiting))
+            case New():
+                return new_trial(self._study)
+        raise AssertionError(f"nobody asks for {choice} yet")
+
+    def _job_of(self, trial: optuna.Trial) -> Work | None:
+        """Return what a trial tries; one that was stored as what cannot be run fails: None."""
+        seed = rng.derive(self._plan.seed, "trial", trial.number)  # weights, data order, dropout
+        try:
+            values = self._parts.space.values(trial)
+            if self._plan.objective is None:
+                return Job(self._plan.net, Candidate(**values), seed, self._plan.epochs)
+            folder = self._checkpoints.folder / str(trial.number)
+            return Call(values, seed, self._plan.epochs, trial.number, folder)
+        except UsageError as error:
+            trial.set_user_attr("fail_reason", str(error))
+            self._study.tell(trial, state=TrialState.FAIL)
+            self._say(f"trial {trial.number} failed: {error}")
+            return None
