@@ -103,6 +103,7 @@ Epochs = Annotated[StrictInt, Field(ge=1, le=10_000)]
 Seed = Annotated[StrictInt, Field(ge=0, le=2**63 - 1)]
 Fraction = Annotated[StrictFloat, Field(gt=0, lt=1, description="a share above 0 and below 1")]
 Target = Annotated[Fraction | None, Field(description="a share above 0 and below 1, or null")]
+MaxParams = Annotated[Positive | None, Field(description="a whole number of parameters, or null")]
 Mapped = dict[str, Any]
 Callbacks = Annotated[Mapped, BeforeValidator(lambda value: value or {})]  # null: none
 FilePath = Annotated[Path, BeforeValidator(_path), Field(description="a path")]

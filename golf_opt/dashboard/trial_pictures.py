@@ -55,7 +55,8 @@ class TrialPictures:
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         best = best_trials(complete, BEST_SHOWN)  # only nets have more to show
         plan = shown.description
-        runs = plan.objective is None and is_given(plan.net)  # a module never is, here
+        net = plan.one_net
+        runs = plan.objective is None and (net is None or is_given(net))  # a module never is, here
         kinds = KINDS if runs and not self.misses_images(shown) else (*EVERY, "weights")
         with_checkpoint = shown.checkpoints.numbers()
         for trial in [*best, *complete[-NEWEST_SHOWN:]]:
@@ -99,7 +100,7 @@ class TrialPictures:
             last = "no value" if steps[-1] is None else goal.show(steps[-1])
             title = f"trial {trial.number}: {last} after epoch {len(steps)}"
             return pictures.learning_curve(title, goal, steps, epoch_losses(trial))
-        net = shown.description.net
+        net = shown.description.job(trial).net
         tensors = shown.checkpoints.load(trial.number).state.tensors
         if kind == "weights":
             return pictures.weights(f"trial {trial.number}: {net.name}", net, tensors)

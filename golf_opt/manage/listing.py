@@ -82,7 +82,7 @@ def study_rows(storage: BaseStorage) -> list[StudyRow]:
 
 def study_row(study: optuna.Study) -> StudyRow:
     plan = readable(study.study_name, marks(study))
-    net = plan.net if plan and plan.objective is None else None
+    net = plan.one_net if plan else None
     trials = study.get_trials(deepcopy=False)
     best = best_trial(study)
     moments = [trial.datetime_complete or trial.datetime_start for trial in trials]

@@ -158,6 +158,12 @@ def _what_was_done(plan: StudyDescription, best: FrozenTrial) -> str:
             f") was run{on} for {plan.epochs} epochs a trial, one seed each, to optimise "
             f"{show_goals(plan.goals)}."
         )
+    if plan.nets is not None:
+        return (
+            f"Nets of the family {plan.subject} were trained on {plan.data_and_digest} for up to "
+            f"{plan.epochs} epochs a trial, to optimise {plan.identity()['objective']}. Protocol "
+            f"{plan.protocol}: {PROTOCOL_WORDS[plan.protocol]}."
+        )
     return (
         f"The network {plan.net.name} ({attribute(best, 'num_params', int) or '?'} parameters) "
         f"was trained on {plan.data_and_digest} for {plan.epochs} epochs a trial, one seed each. "
@@ -185,7 +191,7 @@ def _best_pictures(
     yield Picture("best-learning-curve", f"{words} by epoch", "", drawn)
     if plan.objective is not None:
         return
-    net = plan.net
+    net = plan.job(best).net
     try:
         tensors = open_checkpoints(study, config.folder).load(best.number).state.tensors
         check_tensors(net, tensors)

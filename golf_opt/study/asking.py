@@ -15,11 +15,11 @@ from golf_opt.storage.failures import StorageUnreachable
 from golf_opt.storage.optuna_internals import id_of_trial, new_trial, take_trial
 from golf_opt.storage.workers import WORKER
 from golf_opt.storage.write_behind import BudgetSpent
+from golf_opt.study.aims import missed
 from golf_opt.study.allocation import Allocation, Choice, GoOn, New, Trials
 from golf_opt.study.build import Parts
 from golf_opt.study.callbacks import StudyContext, TrialRun
 from golf_opt.task import rng
-from golf_opt.task.recipe import Candidate
 from golf_opt.utils.processes import worker_id
 
 
@@ -63,6 +63,8 @@ class Asking:
             if (job := self._job_of(trial)) is not None:
                 break
         attributes = {WORKER: worker_id(), "seed": job.seed} | self._provenance
+        if isinstance(job, Job):
+            attributes["num_params"] = job.net.num_params
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
         self.times_s.append(time.monotonic() - begun)
@@ -96,7 +98,8 @@ class Asking:
         try:
             values = self._parts.space.values(trial)
             if self._plan.objective is None:
-                return Job(self._plan.net, Candidate(**values), seed, self._plan.epochs)
+                job = self._plan.job_of(values, seed)
+                return None if self._is_too_large(trial, job) else job
             folder = self._checkpoints.folder / str(trial.number)
             return Call(values, seed, self._plan.epochs, trial.number, folder)
         except UsageError as error:
@@ -104,3 +107,14 @@ class Asking:
             self._study.tell(trial, state=TrialState.FAIL)
             self._say(f"trial {trial.number} failed: {error}")
             return None
+
+    def _is_too_large(self, trial: optuna.Trial, job: Job) -> bool:
+        """End a trial whose net has too many parameters, untrained; the sampler learns of it."""
+        excess = missed(self._plan, job, None)
+        if not any(value > 0 for value in excess.values()):
+            return False
+        trial.set_user_attr("num_params", job.net.num_params)
+        for name, value in excess.items():
+            trial.set_constraint(name, value)
+        self._study.tell(trial, state=TrialState.PRUNED)
+        return True

@@ -15,6 +15,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from pydantic import Field, StrictInt
 
+from golf_opt import __version__
 from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError, short
 from golf_opt.config.schema import StudyConfig
@@ -22,10 +23,18 @@ from golf_opt.storage.optuna_internals import num_grid_points
 from golf_opt.study.allocation import Allocation, NewPoints, Queued
 from golf_opt.study.arguments import check_arguments
 from golf_opt.study.callbacks import Callback
-from golf_opt.study.description import StudyDescription
+from golf_opt.study.description import (
+    FORMAT,
+    FORMAT_WITHOUT_FAMILY,
+    ONE_VALUE,
+    StudyDescription,
+)
 from golf_opt.study.samplers import CmaEsSampler, FreshSampler, GridSampler, grid_sampler
 from golf_opt.study.space import Space, build_space
 from golf_opt.task import rng
+from golf_opt.task.arch import build_net
+from golf_opt.task.data import View
+from golf_opt.task.family import build_family
 from golf_opt.utils.text import one_line
 
 Plan = StudyConfig | StudyDescription
@@ -48,7 +57,8 @@ def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
         UsageError: a part of it cannot be built; it is named.
     """
     assert plan.space is not None
-    space = build_space(plan.space, free=plan.objective is not None)
+    nodes = None if plan.family is None else build_family(plan.family).space
+    space = build_space(plan.space, free=plan.objective is not None, family=nodes)
     make = sampler_maker(plan, space)
     check_goals(plan, make(0))
     return Parts(
@@ -72,14 +82,16 @@ def check_goals(plan: Plan, sampler: BaseSampler) -> None:
     Raises:
         UsageError: it is such a one.
     """
-    if isinstance(plan, StudyConfig):
-        directions = plan.directions or {}
+    if plan.family is not None:
+        count, which = 1 if plan.max_params else 2, "a search without max_params"
+    elif isinstance(plan, StudyConfig):
+        count, which = len(plan.directions or {}), "directions"
     else:
-        directions = plan.objective.directions if plan.objective else {}
-    if len(directions) > 1 and isinstance(sampler, optuna.samplers.CmaEsSampler):
+        count, which = len(plan.objective.directions if plan.objective else {}), "directions"
+    if count > 1 and isinstance(sampler, optuna.samplers.CmaEsSampler):
         raise UsageError(
-            "sampler is cmaes, which optimises one value alone, but directions has "
-            f"{len(directions)}; take sampler=tpe, gp, qmc or random."
+            f"sampler is cmaes, which optimises one value alone, but {which} has "
+            f"{count}; take sampler=tpe, gp, qmc or random."
         )
 
 
@@ -167,3 +179,38 @@ def _builder(name: str, node: Any, kind: type[Any]) -> Callable[..., Any]:
         return made
 
     return build
+
+
+def describe(config: StudyConfig, view: View | None, command: str) -> StudyDescription:
+    """Return the description of the study that a user asks for.
+
+    Args:
+        config: what they ask for.
+        view: of the data; None: an objective that asks for none.
+        command: what they typed.
+
+    Raises:
+        UsageError: the architecture is none, or does not fit the data.
+    """
+    if config.arch is not None and view is not None:
+        build_net(config.arch, view.input)
+    if config.family is not None and view is not None:
+        build_family(config.family).check(view.input, config.max_params)
+    asked = (
+        "arch", "family", "target", "max_params", "space", "sampler", "pruner", "protocol",
+        "epochs", "trials", "seed",
+    )  # fmt: skip
+    data: dict[str, Any] = {"data": "", "digest": "", "num_train": 0}
+    if view is not None and config.data is not None:
+        data = {"data": view.dataset, "size": config.data.size, "grey": config.data.grey}
+        data |= {"digest": view.digest, "num_train": len(view.train), "input": view.input}
+    objective = None
+    if config.objective is not None:
+        directions = config.directions or ONE_VALUE
+        objective = {"name": config.objective, "digest": "", "directions": directions}
+    return StudyDescription.model_validate(
+        {key: getattr(config, key) for key in asked}
+        | data
+        | {"version": __version__, "command": command, "objective": objective}
+        | {"format": FORMAT_WITHOUT_FAMILY if config.family is None else FORMAT}
+    )

@@ -21,6 +21,7 @@ from golf_opt.storage.optuna_internals import (
     storage_of,
 )
 from golf_opt.storage.workers import coordination, requeue
+from golf_opt.study.aims import missed, values_of
 from golf_opt.study.asking import Asking
 from golf_opt.study.build import Parts, allocation
 from golf_opt.study.callbacks import StudyContext, TrialRun
@@ -171,9 +172,12 @@ class StudyLoop:
         run.trial.set_user_attr("time_s", time_s)
         values = None
         if state == TrialState.COMPLETE:
-            values = list(run.history[-1].values)
+            values = values_of(self._plan, run.job, run.history[-1])
             if self._plan.objective is None:
                 run.trial.set_user_attr("train_accuracy", run.history[-1].train_accuracy)
+        if run.history and state != TrialState.FAIL:
+            for name, value in missed(self._plan, run.job, run.history[-1]).items():
+                run.trial.set_constraint(name, value)  # is met at or below zero
         self._call("on_trial_end", run, state)
         self._study.tell(run.trial, values, state, skip_if_finished=True)
         self._lanes.leave(run.lane)

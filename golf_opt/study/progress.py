@@ -116,7 +116,8 @@ class Progress(Callback):
             self._heights.append(best([values[0], *self._heights[-1:]]))
 
     def _show(self, result: EpochResult) -> str:
-        return show_values(self.context.description.goals, result.values)
+        goals = self.context.description.goals[: len(result.values)]  # not what a net's size is
+        return show_values(goals, result.values)
 
     def _lines(self) -> list[Text]:
         """Return what the terminal shows of this moment."""

@@ -88,7 +88,7 @@ def confirm_study(study: optuna.Study, config: ConfirmConfig, say: Say) -> Confi
     """
     require_net(study)
     trials = complete_trials(study, config.top)
-    provide(config.arch, description_of(study).net, f"study {config.study!r}")
+    provide(config.arch, description_of(study).one_net, f"study {config.study!r}")
     view = study_view(study, config.data)
     signal = run_missing(config, study, trials, view, say)
     rows = confirmed_rows(study, trials)
@@ -141,7 +141,7 @@ def run_missing(
         f"{count(config.seeds, 'fresh seed')}, {count(plan.epochs, 'epoch')}; {len(runs)} to train"
     )
     with (
-        contextlib.closing(create_engine(config.engine, view, plan.net, say)) as engine,
+        contextlib.closing(create_engine(config.engine, view, runs[0].job.net, say)) as engine,
         stop_on_signals() as stop,
         TrainingProgress(sum(run.job.epochs for run in runs), say) as progress,
     ):
@@ -188,7 +188,7 @@ def confirmed(trial: FrozenTrial, results: Mapping[str, Mapping[str, Any]]) -> C
     done = [row for row in results.values() if "accuracy" in row]
     return Confirmed(
         trial.number,
-        trial.value or 0.0,
+        trial.values[0],
         Spread([row["accuracy"] for row in done]),
         Spread([row["train_accuracy"] for row in done if row.get("train_accuracy") is not None]),
     )
