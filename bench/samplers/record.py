@@ -1,10 +1,12 @@
 """Record a table of trainings: points of a space by seeds, every epoch's accuracy of each.
 
-    python -m bench.samplers.record FILE.jsonl [arch=c4-5-4] [space=article] [key=value ...]
+    python -m bench.samplers.record FILE.jsonl [--verb study] [key=value ...]
         [--points 256] [--only-first N] [--best N] [--first-seed 0] [--seeds 6]
 
-The keys are those of `golf-opt study`. Points are of a scrambled Sobol sequence, and seed k is the
-same for every point, so that points can be compared seed by seed. One line a training is appended
+The keys are those of the verb, `study` or `search`: `arch=c4-5-4 space=article`, or
+`--verb search family=separable max_params=700`, of which nets that are too large are left out.
+Points are of a scrambled Sobol sequence, and seed k is the same for every point, so that points can
+be compared seed by seed. One line a training is appended
 as it ends: the same command goes on where it stopped. Seeds come one after another, each over all
 points, so that a table that is not finished is one of fewer seeds. With --best only the points that
 are best by the seeds before --first-seed are trained: the better ones can have more seeds.
@@ -30,14 +32,13 @@ from scipy.stats import qmc
 from golf_opt.cli.compose import compose
 from golf_opt.config.check import load
 from golf_opt.config.schema import StudyConfig
-from golf_opt.engines import create_engine
-from golf_opt.engines.base import Job
 from golf_opt.engines.lanes import Run, train
-from golf_opt.study.description import describe
-from golf_opt.study.space import Space, build_space
+from golf_opt.study.build import describe
+from golf_opt.study.description import StudyDescription
+from golf_opt.study.run import engine_for
+from golf_opt.study.space import Space
 from golf_opt.task import rng
 from golf_opt.task.data import load as load_data
-from golf_opt.task.recipe import Candidate
 
 Key = tuple[int, int]  # point, seed
 DIGITS = 6  # of a real parameter, so that a table can be read
@@ -89,30 +90,35 @@ def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return rows[0], rows[1:]
 
 
-def head_of(config: StudyConfig, digest: str, points: list[dict[str, Any]]) -> dict[str, Any]:
-    assert config.arch is not None and config.data is not None and config.space is not None
-    return {
-        "arch": dict(config.arch),
-        "space": dict(config.space),
-        "data": f"{config.data.name} ({digest})",
-        "protocol": config.protocol,
-        "epochs": config.epochs,
-        "points": points,
-    }
+def points_of(plan: StudyDescription, count: int) -> list[dict[str, Any]]:
+    """Return Sobol points of a study's space whose nets are not too large."""
+    space = plan.search_space
+    points = sobol(space, count)
+    if plan.max_params is None:
+        return points
+    most = plan.max_params
+    return [p for p in points if plan.net_of(dict(space.fixed) | p).num_params <= most]
 
 
-def jobs(
-    missing: list[Key], points: list[dict[str, Any]], space: Space, net: Any, epochs: int
+def head_of(plan: StudyDescription, points: list[dict[str, Any]]) -> dict[str, Any]:
+    kept = ("arch", "family", "max_params", "space", "data", "digest", "protocol", "epochs")
+    head = {key: getattr(plan, key) for key in kept}
+    return {key: value for key, value in head.items() if value is not None} | {"points": points}
+
+
+def runs_of(
+    missing: list[Key], points: list[dict[str, Any]], plan: StudyDescription
 ) -> Iterator[Run[Key]]:
+    fixed = dict(plan.search_space.fixed)
     for point, seed in missing:
-        candidate = Candidate(**(dict(space.fixed) | points[point]))
-        yield Run((point, seed), Job(net, candidate, seed_of(seed), epochs))
+        yield Run((point, seed), plan.job_of(fixed | points[point], seed_of(seed)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--verb", choices=("study", "search"), default="study")
     parser.add_argument("--points", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -121,13 +127,13 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     root = os.environ.get("GOLF_DATA", "data")
     keys = [f"data.root={root}", "data=mnist", "protocol=holdout", "storage=memory"]
-    config = load(StudyConfig, compose("study", [*keys, *options.overrides]))
-    assert config.data is not None and config.space is not None
-    space = build_space(config.space)
+    config = load(StudyConfig, compose(options.verb, [*keys, *options.overrides]))
+    assert config.data is not None
     view = load_data(config.data).view(config.protocol)
-    net = describe(config, view, "").net
+    plan = describe(config, view, "")
     path: Path = options.file
-    head = head_of(config, view.digest, sobol(space, options.points))
+    head = head_of(plan, points_of(plan, options.points))
+    points = head["points"]
     rows: list[Mapping[str, Any]] = []
     if path.exists():
         stored, rows = read(path)  # type: ignore[assignment]
@@ -136,7 +142,7 @@ def main() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(head) + "\n")
     there = {(row["point"], row["seed"]) for row in rows}
-    chosen = list(range(options.only_first or options.points))
+    chosen = list(range(options.only_first or len(points)))
     if options.best:
         finals: dict[int, list[float]] = {}
         for row in rows:
@@ -146,10 +152,10 @@ def main() -> None:
         chosen = sorted(means, key=lambda point: (-means[point], point))[: options.best]
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     missing = [(point, seed) for seed in seeds for point in chosen if (point, seed) not in there]
-    engine = create_engine(config.engine, view, net, print)
+    engine = engine_for(config.engine, plan, config.data, view, print)
     started, done, epochs = time.perf_counter(), 0, 0
     with path.open("a") as table:
-        for run, part in train(engine, jobs(missing, head["points"], space, net, config.epochs)):
+        for run, part in train(engine, runs_of(missing, points, plan)):
             epochs += part.result is not None
             if not run.over:
                 continue
@@ -157,7 +163,7 @@ def main() -> None:
             row["accuracy"] = [round(result.accuracy, 6) for result in run.history]
             if run.error is None:
                 tensors = engine.state(part.lane).tensors
-                row["test"] = round(engine.evaluate(net, tensors, view.test), 6)
+                row["test"] = round(engine.evaluate(run.job.net, tensors, view.test), 6)
             table.write(json.dumps(row, separators=(",", ":")) + "\n")
             table.flush()
             done += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,10 +14,6 @@ from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 
 MOST_SEEDS = 64  # of a point, in a study that trains it with several
-
-
-class Spent(Exception):
-    """The epochs that the study may have are used up."""
 
 
 @dataclass
@@ -32,7 +29,6 @@ class ReplayEngine:
 
     Args:
         table: of recorded trainings.
-        budget: epochs, after which `step` raises `Spent`.
         seed: of the study, whose seeds are shuffled onto those of the table.
         lanes: trials side by side; all go through their epochs at the same pace.
     """
@@ -40,9 +36,9 @@ class ReplayEngine:
     name = "replay"
     device = "a table"
 
-    def __init__(self, table: Table, budget: int, seed: int, lanes: int = 2) -> None:
-        self.table, self.budget, self.num_lanes = table, budget, lanes
-        self.spent = 0
+    def __init__(self, table: Table, seed: int, lanes: int = 2) -> None:
+        self.table, self.num_lanes = table, lanes
+        self.coming: Mapping[str, Any] = {}  # parameters of the trial that a lane is to get
         self._lanes: dict[int, _Lane] = {}
         count = table.num_search_seeds
         self._shuffled = rng.permutation(rng.derive(seed, "table"), count)
@@ -52,7 +48,7 @@ class ReplayEngine:
         self, lane: int, job: Job, state: LaneState | None = None, until: int | None = None
     ) -> None:
         assert lane not in self._lanes
-        point = self.table.nearest(job.candidate.to_dict())
+        point = self.table.nearest(self.coming)
         # a seed of the study's own, the same for every point, is one of the table's; any other
         # falls on one of them
         index = self._index.get(job.seed, job.seed % len(self._shuffled))
@@ -64,14 +60,11 @@ class ReplayEngine:
         self._lanes[lane].until = until
 
     def step(self) -> list[Slice]:
-        """Return an epoch of each lane that is not at its rest, as far as the budget goes."""
+        """Return an epoch of each lane that is not at its rest."""
         slices = []
         for lane, held in self._lanes.items():
             if held.epoch >= held.until:
                 continue
-            if self.spent == self.budget:
-                break
-            self.spent += 1
             held.epoch += 1
             if held.epoch > len(held.curve):
                 slices.append(Slice(lane, held.epoch, 1.0, error="training failed when recorded"))
@@ -81,8 +74,6 @@ class ReplayEngine:
             if held.epoch == held.job.epochs:
                 result = replace(result, train_accuracy=value)
             slices.append(Slice(lane, held.epoch, 1.0, result))
-        if not slices and self.spent == self.budget:
-            raise Spent
         return slices
 
     def state(self, lane: int) -> LaneState:
@@ -99,12 +90,17 @@ class ReplayEngine:
 
 
 class Remembering(Callback):
-    """Keeps where a trial stands, as `Checkpointing` does, in memory."""
+    """Keeps where a trial stands, as `Checkpointing` does, in memory; tells the engine its point.
 
-    def __init__(self) -> None:
+    Of a family's net the engine could not say which parameters made it.
+    """
+
+    def __init__(self, engine: ReplayEngine) -> None:
+        self._engine = engine
         self._kept: dict[int, tuple[LaneState, list[Any]]] = {}
 
     def on_trial_start(self, run: TrialRun) -> None:
+        self._engine.coming = run.trial.params
         if run.number in self._kept:
             run.resume, history = self._kept[run.number]
             run.history = list(history)

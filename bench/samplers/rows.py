@@ -12,6 +12,11 @@ class Row:
     name: str
     asks: tuple[str, ...]
 
+    @property
+    def slow(self) -> bool:
+        """Whether asking for a point takes longer than replaying its training: with --all only."""
+        return "sampler=gp" in self.asks and self.name != "gp median"
+
 
 def _row(sampler: str, pruner: str, seeds: str = "") -> Row:
     name = f"{sampler} {pruner}" + (f" {seeds} seeds" if seeds.isdigit() else f" {seeds}")

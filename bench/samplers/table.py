@@ -14,6 +14,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from bench.samplers.record import read
 from golf_opt.study.space import Space, build_space
 from golf_opt.task.data import Split, View
+from golf_opt.task.family import build_family
 
 NUM_TRAIN = 50_000  # images of MNIST, holdout; a study of the table's is described with it
 
@@ -31,7 +32,9 @@ class Table:
         self.head, rows = read(path)
         self.points: list[dict[str, Any]] = self.head["points"]
         self.epochs: int = self.head["epochs"]
-        self.space: Space = build_space(self.head["space"])
+        family = self.head.get("family")
+        nodes = None if family is None else build_family(family).space
+        self.space: Space = build_space(self.head["space"], family=nodes)
         self.curves: dict[int, dict[int, list[float]]] = defaultdict(dict)
         self._tests: dict[int, dict[int, float]] = defaultdict(dict)
         for row in rows:
@@ -88,8 +91,9 @@ class Table:
 
     def view(self) -> View:
         """Return data as empty as a study of the table needs it: with a name and a size."""
-        name, _, digest = self.head["data"].partition(" ")
         images = np.zeros((0, 1, 28, 28), dtype=np.uint8)
         train = Split("train", images, np.zeros(NUM_TRAIN, dtype=np.uint8))
         none = Split("none", images, np.zeros(0, dtype=np.uint8))
-        return View(name, self.head["protocol"], train, none, none, digest.strip("()"))
+        return View(
+            self.head["data"], self.head["protocol"], train, none, none, self.head["digest"]
+        )
