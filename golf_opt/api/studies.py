@@ -37,7 +37,7 @@ from golf_opt.task.goals import show_values
 from golf_opt.task.modules.resolve import provide
 from golf_opt.utils.said import Say, tell
 from golf_opt.utils.text import count, show_params
-from golf_opt.utils.trials import attribute, counts
+from golf_opt.utils.trials import attribute, counts, state_words
 from golf_opt.visualization.document import Picture
 from golf_opt.visualization.optuna_plots import optuna_pictures
 from golf_opt.visualization.size_and_accuracy import kept_records
@@ -56,7 +56,7 @@ class Trial:
     """A trial as it was at one moment. Accuracies are shares in [0, 1]."""
 
     number: int
-    state: str  # complete, pruned, fail, running, waiting
+    state: str  # complete, pruned, fail, running, waiting, or paused at epoch N
     value: float | None  # the objective, of a complete trial; of several there is none
     values: tuple[float, ...]  # each objective's, of a complete trial
     params: Mapping[str, Any]  # what was tuned
@@ -352,7 +352,7 @@ def _trial(trial: FrozenTrial) -> Trial:
     values = tuple(trial.values) if trial.state == TrialState.COMPLETE else ()
     return Trial(
         number=trial.number,
-        state=trial.state.name.lower(),
+        state=state_words(trial),
         value=values[0] if len(values) == 1 else None,
         values=values,
         params=dict(trial.params),

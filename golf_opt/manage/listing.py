@@ -164,7 +164,9 @@ _TABLE: dict[str, dict[str, Any]] = {
 def _table_cells(row: StudyRow) -> list[str]:
     done = sum(row.trials[state] for state in ("complete", "pruned", "fail"))
     parts = [f"{done} of {row.total}" if row.total else str(done)]
-    parts += [f"{row.trials[state]} {state}" for state in STATES[1:] if row.trials[state]]
+    parts += [
+        f"{row.trials[state]} {state}" for state in (*STATES[1:], "paused") if row.trials[state]
+    ]
     best = "-"
     if row.best is not None:
         best = percent(row.best) if row.parameters else f"{row.best:.6g}"

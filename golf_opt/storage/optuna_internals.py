@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution
@@ -23,6 +24,7 @@ from optuna.storages import BaseStorage
 from optuna.storages._rdb import models as models
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy as FrozenStudy
+from optuna.study._multi_objective import _fast_non_domination_rank
 from optuna.trial import FrozenTrial, TrialState
 
 
@@ -41,9 +43,14 @@ def id_of_trial(trial: optuna.Trial | FrozenTrial) -> int:
     return trial._trial_id
 
 
+def frozen(trial: optuna.Trial) -> FrozenTrial:
+    """Return a running trial as it is known here, without asking the storage."""
+    return trial._cached_frozen_trial
+
+
 def reported(trial: optuna.Trial) -> dict[int, float]:
     """Return what a trial reported so far, by step, without asking the storage."""
-    return trial._cached_frozen_trial.intermediate_values
+    return frozen(trial).intermediate_values
 
 
 def report(trial: optuna.Trial, value: float, step: int) -> None:
@@ -69,6 +76,11 @@ def take_trial(study: optuna.Study, trial_id: int) -> optuna.Trial | None:
         pass
     storage.get_trial(trial_id)  # what is kept of it here is old
     return None
+
+
+def front_numbers(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return for each row of losses, [rows, goals], in which front it is: 0 is the best."""
+    return _fast_non_domination_rank(losses)
 
 
 def check_trial(trial: FrozenTrial) -> None:

@@ -18,6 +18,7 @@ from golf_opt.storage.ledger import Lease, Ledger
 from golf_opt.storage.optuna_internals import id_of_trial, storage_of
 from golf_opt.storage.synchronizer import Synchronizer
 from golf_opt.utils.processes import is_alive
+from golf_opt.utils.trials import PAUSED
 
 LEASE_S = 60.0  # without a sign of life, a worker on another host counts as dead
 MAX_DEATHS = 5  # of workers in a row, in one trial, before it fails
@@ -174,3 +175,9 @@ def flush(study: optuna.Study) -> None:
 def requeue(study: optuna.Study, trial_id: int) -> None:
     """Return a running trial to the queue, as it is; the next ask takes it up again."""
     storage_of(study).set_trial_state_values(trial_id, TrialState.WAITING)
+
+
+def pause(study: optuna.Study, trial_id: int, epoch: int) -> None:
+    """Let a running trial wait until it is promoted, at the end of an epoch."""
+    storage_of(study).set_trial_system_attr(trial_id, PAUSED, epoch)
+    requeue(study, trial_id)

@@ -12,7 +12,7 @@ from golf_opt.engines import provenance
 from golf_opt.engines.base import Job, Work
 from golf_opt.engines.python import Call
 from golf_opt.storage.failures import StorageUnreachable
-from golf_opt.storage.optuna_internals import id_of_trial, new_trial, take_trial
+from golf_opt.storage.optuna_internals import frozen, id_of_trial, new_trial, take_trial
 from golf_opt.storage.workers import WORKER
 from golf_opt.storage.write_behind import BudgetSpent
 from golf_opt.study.aims import missed
@@ -21,6 +21,7 @@ from golf_opt.study.build import Parts
 from golf_opt.study.callbacks import StudyContext, TrialRun
 from golf_opt.task import rng
 from golf_opt.utils.processes import worker_id
+from golf_opt.utils.trials import PAUSED, paused_at
 
 
 class Asking:
@@ -70,6 +71,18 @@ class Asking:
         self.times_s.append(time.monotonic() - begun)
         return TrialRun(trial, job, lane)
 
+    def set_until(self, run: TrialRun) -> None:
+        """Set the epoch at whose end the run's trial is looked at again."""
+        trial = frozen(run.trial)
+        run.until = self._allocation.until(trial, run.job.epochs)
+
+    def goes_on(self, run: TrialRun) -> bool:
+        """Return whether a trial that rests goes on at once; its run says how far."""
+        if not self._allocation.goes_on(run.number, self.trials):
+            return False
+        self.set_until(run)
+        return True
+
     def _next(self) -> optuna.Trial | None:
         self.refused = False
         while (choice := self._allocation.choose(self.trials)) is not None:
@@ -87,7 +100,10 @@ class Asking:
         match choice:
             case GoOn(number):
                 waiting = next(trial for trial in self.trials if trial.number == number)
-                return take_trial(self._study, id_of_trial(waiting))
+                trial = take_trial(self._study, id_of_trial(waiting))
+                if trial is not None and paused_at(waiting) is not None:
+                    trial.storage.set_trial_system_attr(id_of_trial(trial), PAUSED, None)
+                return trial
             case New():
                 return new_trial(self._study)
         raise AssertionError(f"nobody asks for {choice} yet")

@@ -20,7 +20,7 @@ from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError, short
 from golf_opt.config.schema import StudyConfig
 from golf_opt.storage.optuna_internals import num_grid_points
-from golf_opt.study.allocation import Allocation, NewPoints, Queued
+from golf_opt.study.allocation import Allocation, NewPoints, Queued, Rule
 from golf_opt.study.arguments import check_arguments
 from golf_opt.study.callbacks import Callback
 from golf_opt.study.description import (
@@ -29,6 +29,7 @@ from golf_opt.study.description import (
     ONE_VALUE,
     StudyDescription,
 )
+from golf_opt.study.promotion import AtLeastOne, Promote, Promotion
 from golf_opt.study.samplers import CmaEsSampler, FreshSampler, GridSampler, grid_sampler
 from golf_opt.study.space import Space, build_space
 from golf_opt.task import rng
@@ -71,9 +72,13 @@ def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
     )
 
 
-def allocation(plan: StudyDescription) -> Allocation:
+def allocation(plan: StudyDescription, pruner: BasePruner) -> Allocation:
     """Return what decides what a free lane does next."""
-    return Allocation([Queued(), NewPoints(plan.trials)])
+    rules: list[Rule] = [Queued(), NewPoints(plan.trials)]
+    if isinstance(pruner, Promote):
+        promotion = Promotion(pruner, plan.goals, plan.epochs)
+        rules = [promotion, *rules, AtLeastOne(promotion)]
+    return Allocation(rules)
 
 
 def check_goals(plan: Plan, sampler: BaseSampler) -> None:

@@ -36,6 +36,7 @@ class TrialRun:
     job: Work
     lane: int
     resume: LaneState | None = None  # where the lane begins, if not at the start
+    until: int = 0  # the epoch at whose end to look at it again; set before it starts
     history: list[EpochResult] = field(default_factory=list)
     epochs_done: float = 0.0  # fractions included
 
@@ -118,6 +119,10 @@ class Callback:
 
     def on_interrupt(self, run: TrialRun) -> None:
         """The study stops before this trial's end; the trial goes back to the queue."""
+
+    def on_pause(self, run: TrialRun) -> None:
+        """The trial waits from here on until it is promoted, and its lane is given away."""
+        self.on_interrupt(run)
 
     def on_study_end(self) -> None:
         """The loop is over, for whatever reason."""

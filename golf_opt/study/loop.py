@@ -20,7 +20,7 @@ from golf_opt.storage.optuna_internals import (
     reported,
     storage_of,
 )
-from golf_opt.storage.workers import coordination, requeue
+from golf_opt.storage.workers import coordination, pause, requeue
 from golf_opt.study.aims import missed, values_of
 from golf_opt.study.asking import Asking
 from golf_opt.study.build import Parts, allocation
@@ -48,7 +48,7 @@ class StudyLoop:
         self._looked_at_workers = -1e9  # when other workers were last looked after
         self._reachable = True
         self._failed_in_a_row = 0
-        self._asking = Asking(context, parts, allocation(self._plan))
+        self._asking = Asking(context, parts, allocation(self._plan, parts.pruner))
         for callback in parts.callbacks:
             callback.context = context
 
@@ -80,7 +80,7 @@ class StudyLoop:
             placed = False
             for _, run in self._lanes.fill(self._take):
                 placed = True
-                if len(run.history) == run.job.epochs:  # its worker died before it could `tell`
+                if len(run.history) >= run.until:  # its worker died before it could say so
                     self._report(run)
         if self._lanes.busy:
             return True
@@ -129,6 +129,7 @@ class StudyLoop:
             self._call("on_trial_start", run)
             for result in run.history:  # of a worker that died between checkpoint and report
                 self._report_values(run, result)
+            self._asking.set_until(run)
         return run
 
     def _advance(self, run: TrialRun, done: Slice) -> None:
@@ -153,6 +154,19 @@ class StudyLoop:
         else:
             if result.epoch == run.job.epochs:
                 self._finish(run, TrialState.COMPLETE)
+            elif result.epoch >= run.until:
+                self._look_again(run)
+
+    def _look_again(self, run: TrialRun) -> None:
+        """Let a trial that rests go on, or pause it and free its lane."""
+        if self._asking.goes_on(run):
+            self._lanes.engine.extend(run.lane, run.until)
+            return
+        self._note_so_far(run)
+        self._call("on_pause", run)
+        self._lanes.leave(run.lane)
+        with contextlib.suppress(StorageUnreachable):  # it is written when the storage answers
+            pause(self._study, id_of_trial(run.trial), len(run.history))
 
     def _report_values(self, run: TrialRun, result: EpochResult) -> None:
         """Report an epoch, unless it was reported before the trial was resumed."""
@@ -166,10 +180,7 @@ class StudyLoop:
 
     def _finish(self, run: TrialRun, state: TrialState) -> None:
         """Store what a trial came to besides its reported values, end it, free its lane."""
-        if self._plan.objective is None:
-            run.trial.set_user_attr("epoch_losses", [result.loss for result in run.history])
-        time_s = round(sum(result.time_s for result in run.history), 3)
-        run.trial.set_user_attr("time_s", time_s)
+        self._note_so_far(run)
         values = None
         if state == TrialState.COMPLETE:
             values = values_of(self._plan, run.job, run.history[-1])
@@ -184,6 +195,13 @@ class StudyLoop:
         self._finished.append(run)
         failed = state == TrialState.FAIL
         self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
+
+    def _note_so_far(self, run: TrialRun) -> None:
+        """Store what the trial's epochs came to besides their values."""
+        if self._plan.objective is None:
+            run.trial.set_user_attr("epoch_losses", [result.loss for result in run.history])
+        time_s = round(sum(result.time_s for result in run.history), 3)
+        run.trial.set_user_attr("time_s", time_s)
 
     def _say_if_failing(self, why: str) -> None:
         """End a study whose objective does nothing but fail; what it was to try is not spent.

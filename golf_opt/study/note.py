@@ -13,7 +13,7 @@ from golf_opt.study.aims import answer
 from golf_opt.study.description import StudyDescription, description_of, snapshot_of
 from golf_opt.task.goals import Goal, show_goals, show_values
 from golf_opt.utils.text import count, markdown_table, percent, show_params
-from golf_opt.utils.trials import attribute, counts, epoch_losses
+from golf_opt.utils.trials import attribute, counts, epoch_losses, state_words
 from golf_opt.visualization.snapshot import (
     NOISE_SDS,
     StudySnapshot,
@@ -31,7 +31,7 @@ def log(trial: FrozenTrial, goals: Sequence[Goal]) -> str:
     attributes = trial.user_attrs
     start, end = trial.datetime_start, trial.datetime_complete
     lines = [
-        f"trial {trial.number}: {trial.state.name.lower()}",
+        f"trial {trial.number}: {state_words(trial)}",
         f"parameters  {show_params(trial.params) or 'none tuned'}",
         f"seed        {attributes.get('seed', '-')}",
         f"engine      {attributes.get('engine', '-')} on {attributes.get('device', '-')}",
@@ -71,7 +71,9 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
     """Return the study in Markdown: what, on what data, by which rule, best so far, the command."""
     space = plan.search_space
     tally = counts(study)
-    finished = ", ".join(f"{tally[s]} {s}" for s in ("complete", "pruned", "fail") if tally[s])
+    finished = ", ".join(
+        f"{tally[s]} {s}" for s in ("complete", "pruned", "paused", "fail") if tally[s]
+    )
     lines = [
         f"# {title_of(plan)}",
         "",
@@ -218,6 +220,7 @@ def closing_words(study: optuna.Study, plan: StudyDescription, test: Mapping[int
             f"test accuracy of trial {best.number}, read once: {percent(test[best.number])}"
         )
     waiting = f", {tally['waiting']} waiting to go on" if tally["waiting"] else ""
+    waiting = (f", {tally['paused']} paused" if tally["paused"] else "") + waiting
     failed = f", {tally['fail']} failed" if tally["fail"] else ""
     lines.append(
         f"study {study.study_name}: {finished} of {count(total, 'trial')} finished "

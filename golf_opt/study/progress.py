@@ -48,6 +48,7 @@ class Progress(Callback):
         self._epochs_done = 0.0  # in this session, fractions included
         self._epochs_saved = 0.0  # by pruning
         self._trials_ended = 0
+        self._paused = 0
         self._started = time.monotonic()
 
     def on_study_start(self) -> None:
@@ -81,6 +82,10 @@ class Progress(Callback):
             self._say(f"{line}  {show_params(run.trial.params)}")
             if state == TrialState.FAIL:
                 self._say(f"trial {run.number:>4}  {run.trial.user_attrs['fail_reason']}")
+
+    def on_pause(self, run: TrialRun) -> None:
+        self._paused += 1
+        self._runs.pop(run.lane, None)
 
     def on_trial_finished(self, run: TrialRun) -> None:
         if self._runs.get(run.lane) is run:

@@ -43,6 +43,7 @@ from golf_opt.task.data import View, load
 from golf_opt.task.goals import show_goals
 from golf_opt.task.modules.resolve import provide, resolve
 from golf_opt.utils.text import count
+from golf_opt.utils.trials import counts
 
 TEST_READINGS = "golf_opt:test_readings"
 MOST_READ = 50  # nets of a front for which the test set is read
@@ -191,8 +192,9 @@ def check_same_objective(worker: WorkerConfig, description: StudyDescription) ->
 
 def without_pruner(parts: Parts, say: Say) -> Parts:
     """Return the parts of a study with several objectives, of which Optuna prunes none."""
-    if not isinstance(parts.pruner, NopPruner):
-        say("note: no trial is pruned, since Optuna prunes by one value and here are several")
+    if isinstance(parts.pruner, NopPruner):
+        return parts
+    say("note: no trial is pruned, since Optuna prunes by one value and here are several")
     return replace(parts, pruner=NopPruner())
 
 
@@ -259,7 +261,7 @@ def next_words(context: StudyContext, verb: Literal["study", "search", "worker"]
         return []  # it is gone in a moment
     look = command.runnable("dashboard")
     finished = num_finished(study)
-    if finished < plan.trials:
+    if finished + counts(study)["paused"] < plan.trials:
         named = [command.override("study", study.study_name)] if verb == "worker" else []
         return [f"next, to go on: {command.again(verb, *named)}", f"or to look: {look}"]
     more = max(2 * plan.trials, finished + 1)

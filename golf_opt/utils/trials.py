@@ -52,6 +52,12 @@ def paused_at(trial: FrozenTrial) -> int | None:
     return of_kind(trial.system_attrs.get(PAUSED), int)
 
 
+def state_words(trial: FrozenTrial) -> str:
+    """Return `complete`, or `paused at epoch 4`."""
+    epoch = paused_at(trial)
+    return trial.state.name.lower() if epoch is None else f"paused at epoch {epoch}"
+
+
 def epoch_losses(trial: FrozenTrial) -> list[float]:
     """Return the training loss of each epoch, NaN where what is kept is no number."""
     losses = (of_kind(loss, float) for loss in attribute(trial, "epoch_losses", list) or ())
@@ -88,6 +94,7 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 
 def counts(study: optuna.Study) -> dict[str, int]:
-    """Return how many trials are in each state, by its lower-case name."""
-    tally = Counter(trial.state for trial in study.get_trials(deepcopy=False))
-    return {state.name.lower(): tally[state] for state in TrialState}
+    """Return how many trials are in each state, by its lower-case name; paused ones do not wait."""
+    trials = study.get_trials(deepcopy=False)
+    tally = Counter("paused" if paused_at(t) is not None else t.state.name.lower() for t in trials)
+    return {state: tally[state] for state in (*(s.name.lower() for s in TrialState), "paused")}
