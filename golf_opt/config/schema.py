@@ -219,6 +219,9 @@ class ConfirmConfig(Common):
     target: types.Fraction  # accuracy in [0, 1]
     data: DataConfig
     engine: EngineConfig
+    sizes: types.Sizes = field(default=None, kw_only=True)  # None: whatever their size
+    epochs: types.EpochsOrNone = field(default=None, kw_only=True)  # None: the study's
+    test: StrictBool = field(default=False, kw_only=True)  # whether to read the test set, too
     arch: types.Mapped | None = field(default=None, kw_only=True)  # a module that the net is
 
 

@@ -104,6 +104,12 @@ Seed = Annotated[StrictInt, Field(ge=0, le=2**63 - 1)]
 Fraction = Annotated[StrictFloat, Field(gt=0, lt=1, description="a share above 0 and below 1")]
 Target = Annotated[Fraction | None, Field(description="a share above 0 and below 1, or null")]
 MaxParams = Annotated[Positive | None, Field(description="a whole number of parameters, or null")]
+Sizes = Annotated[
+    Annotated[tuple[Positive, ...], Field(min_length=1)] | None,
+    BeforeValidator(lambda sizes: tuple(sizes) if isinstance(sizes, list) else sizes),
+    Field(description="a list of numbers of parameters, or null"),
+]
+EpochsOrNone = Annotated[Epochs | None, Field(description="a whole number of epochs, or null")]
 Mapped = dict[str, Any]
 Callbacks = Annotated[Mapped, BeforeValidator(lambda value: value or {})]  # null: none
 FilePath = Annotated[Path, BeforeValidator(_path), Field(description="a path")]
