@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from golf_opt.config.schema import StorageConfig
 from golf_opt.storage.checkpoint import open_checkpoints
 from golf_opt.storage.connect import opened_storage
-from golf_opt.study.allocation import Allocation, GoOn, New, UpToTotal
+from golf_opt.study.allocation import Allocation, GoOn, New, NewPoints, Queued
 from golf_opt.study.curves import extrapolated
 from golf_opt.study.promotion import AtLeastOne, Promote, Promotion
 from golf_opt.task.goals import Goal
@@ -73,7 +73,7 @@ def test_the_highest_rung_comes_first_and_a_trial_looks_up_at_every_rung() -> No
 
 def test_a_study_goes_on_until_one_trial_is_complete() -> None:
     rule = promotion()
-    allocation = Allocation([rule, UpToTotal(2), AtLeastOne(rule)])
+    allocation = Allocation([rule, Queued(2), NewPoints(2), AtLeastOne(rule)])
     trials = [trial(0, 0.3)]
     assert allocation.choose(trials) == New()
     trials.append(trial(1, 0.2))
@@ -86,10 +86,11 @@ def test_a_study_goes_on_until_one_trial_is_complete() -> None:
 
 def test_what_waits_comes_before_new_points_and_neither_beyond_the_total() -> None:
     waiting = create_trial(state=TrialState.WAITING)
-    assert UpToTotal(2).choose([trial(0, 0.1), waiting]) == GoOn(waiting.number)
-    assert UpToTotal(1).choose([trial(0, 0.1), waiting]) is None
-    assert UpToTotal(None).choose([trial(0, 0.1), waiting]) == GoOn(waiting.number)
-    assert UpToTotal(None).choose([trial(0, 0.1)]) == New()
+    assert Queued(2).choose([trial(0, 0.1), waiting]) == GoOn(waiting.number)
+    assert Queued(1).choose([trial(0, 0.1), waiting]) is None
+    assert Queued(None).choose([trial(0, 0.1), waiting]) == GoOn(waiting.number)
+    assert NewPoints(1).choose([trial(0, 0.1)]) is None
+    assert NewPoints(None).choose([trial(0, 0.1)]) == New()
 
 
 def test_of_several_goals_the_front_goes_on_first() -> None:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sql
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import and_, delete, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -23,16 +23,18 @@ from sqlalchemy.exc import DBAPIError
 from golf_opt.config.types import MOST
 from golf_opt.storage import tables
 from golf_opt.storage.failures import is_made_meanwhile
-from golf_opt.storage.reservations import spent
+from golf_opt.storage.reservations import granted, spent
 from golf_opt.storage.tables import (
     CHECKPOINTS,
     LEASES,
     RESERVATIONS,
     STUDIES,
     TRIALS,
+    USER_ATTRS,
     Batch,
     Row,
 )
+from golf_opt.utils.points import POINT, SEED_INDEX
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 COUNTED = (*FINISHED, TrialState.RUNNING)
@@ -77,17 +79,28 @@ class Ledger:
 
     # --- asking ---
 
-    def create(self, study_id: int, total: int | None) -> tuple[int, int, datetime] | None:
+    def create(
+        self, study_id: int, total: int | None, like: FrozenTrial | None = None
+    ) -> tuple[int, int, datetime] | None:
         """Make a running trial of this worker's; return its id, number and start.
 
-        None where the study has `total` trials already.
+        None where the study has `total` points already, or that seed of that point.
+
+        Args:
+            study_id: of the study.
+            total: points that it may have: further seeds of one do not count.
+            like: whose attributes it begins with, such as a further seed of a point.
         """
         started = datetime.now(UTC)
         with self._begin() as connection:
             self._lock_study(connection, study_id)
             mine = TRIALS.c.study_id == study_id
-            count = self._count(connection, mine)
-            if total is not None and count >= total:
+            count = _count(connection, mine)
+            if like is not None and SEED_INDEX in like.user_attrs:
+                same = (_has(key, like.user_attrs[key]) for key in (POINT, SEED_INDEX))
+                if _count(connection, and_(mine, *same)):
+                    return None
+            elif total is not None and _count(connection, and_(mine, IS_POINT)) >= total:
                 return None
             # as many as there are, unless somebody else gave a higher one
             used = and_(mine, TRIALS.c.number <= MOST)
@@ -96,6 +109,12 @@ class Ledger:
             row = {"study_id": study_id, "number": number, "state": TrialState.RUNNING}
             made = connection.execute(insert(TRIALS).values(**row, datetime_start=_stored(started)))
             (trial_id,) = made.inserted_primary_key or (0,)
+            for table, given in _attributes(like):
+                rows = [
+                    {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+                    for key, value in given.items()
+                ]
+                self._upsert(connection, table, rows)
             self._lease(connection, trial_id)
         return trial_id, number, local_time(started)
 
@@ -103,8 +122,9 @@ class Ledger:
         """Make a waiting trial a running one of this worker's; False if another was faster."""
         with self._begin() as connection:
             self._lock_study(connection, study_id)
-            counted = and_(TRIALS.c.study_id == study_id, TRIALS.c.state.in_(COUNTED))
-            if total is not None and self._count(connection, counted) >= total:
+            counted = and_(TRIALS.c.study_id == study_id, TRIALS.c.state.in_(COUNTED), IS_POINT)
+            point = _count(connection, and_(TRIALS.c.trial_id == trial_id, IS_POINT))
+            if total is not None and point and _count(connection, counted) >= total:
                 return False
             here = and_(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.WAITING)
             running = {"state": TrialState.RUNNING, "datetime_start": _stored(datetime.now(UTC))}
@@ -113,30 +133,18 @@ class Ledger:
             self._lease(connection, trial_id)
         return True
 
-    # --- a budget of epochs ---
-
     def epochs_spent(self, study_id: int) -> int:
         """Return the epochs that a study's trials reported, or reserved and still run for."""
         with self._begin() as connection:
             return spent(connection, study_id)
 
     def reserve(self, study_id: int, trial_id: int, done: int, until: int, limit: int) -> int:
-        """Reserve epochs for a running trial of this worker's; return up to which it may train.
-
-        Args:
-            study_id: of its study.
-            trial_id: of the trial.
-            done: epochs of it that are finished.
-            until: the epoch that it is to reach.
-            limit: epochs that the study may take in all.
-        """
+        """Reserve epochs of a budget for a running trial; see `reservations.granted`."""
         with self._begin() as connection:
             self._lock_study(connection, study_id)
-            left = limit - spent(connection, study_id, but=trial_id) - done
-            granted = min(until, done + max(0, left))
-            row = {"trial_id": trial_id, "until": granted}
-            self._upsert(connection, RESERVATIONS, [row])
-        return granted
+            epoch = granted(connection, study_id, trial_id, done, until, limit)
+            self._upsert(connection, RESERVATIONS, [{"trial_id": trial_id, "until": epoch}])
+        return epoch
 
     def _lock_study(self, connection: Connection, study_id: int) -> None:
         """Let no other worker ask meanwhile: the first write of a transaction takes the lock."""
@@ -146,9 +154,6 @@ class Ledger:
         )
         if found.rowcount != 1:
             raise KeyError(f"study {study_id} is not in the storage")
-
-    def _count(self, connection: Connection, trials: sql.ColumnElement[bool]) -> int:
-        return int(connection.scalar(select(sql.func.count()).where(trials)) or 0)
 
     def _lease(self, connection: Connection, trial_id: int) -> None:
         row = {"trial_id": trial_id, "owner": self.owner, "beat": self._now, "deaths": 0}
@@ -296,6 +301,28 @@ class Ledger:
         """Delete the checkpoints of a study."""
         with self._begin() as connection:
             connection.execute(delete(CHECKPOINTS).where(CHECKPOINTS.c.study == study))
+
+
+def _count(connection: Connection, trials: sql.ColumnElement[bool]) -> int:
+    return int(connection.scalar(select(sql.func.count()).where(trials)) or 0)
+
+
+def _has(key: str, value: Any = None) -> sql.ColumnElement[bool]:
+    """Return the condition that a trial has a user attribute, with a value if one is given."""
+    row = USER_ATTRS.alias()
+    there = and_(row.c.trial_id == TRIALS.c.trial_id, row.c.key == key)
+    same = sql.true() if value is None else row.c.value_json == json.dumps(value)
+    return sql.exists().where(there, same)
+
+
+IS_POINT = ~_has(SEED_INDEX)  # and no further seed of one
+
+
+def _attributes(trial: FrozenTrial | None) -> list[tuple[sql.Table, Row]]:
+    """Return a trial's attributes by the table that they stand in."""
+    if trial is None:
+        return []
+    return [(tables.USER_ATTRS, trial.user_attrs), (tables.SYSTEM_ATTRS, trial.system_attrs)]
 
 
 def _checkpoint(study: str, number: int) -> sql.ColumnElement[bool]:

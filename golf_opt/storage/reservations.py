@@ -34,3 +34,20 @@ def spent(connection: Connection, study_id: int, but: int | None = None) -> int:
     )
     rows = connection.execute(select(RESERVATIONS.c.until, so_far).where(running))
     return reported + sum(max(0, int(until) - int(count)) for until, count in rows)
+
+
+def granted(
+    connection: Connection, study_id: int, trial_id: int, done: int, until: int, limit: int
+) -> int:
+    """Return up to which epoch a trial may train, of a budget that others draw on too.
+
+    Args:
+        connection: in whose transaction, which holds the study's lock.
+        study_id: of its study.
+        trial_id: of the trial.
+        done: epochs of it that are finished.
+        until: the epoch that it is to reach.
+        limit: epochs that the study may take in all.
+    """
+    left = limit - spent(connection, study_id, but=trial_id) - done
+    return min(until, done + max(0, left))

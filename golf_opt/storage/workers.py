@@ -76,7 +76,7 @@ class ManyWorkers:
         return self._sync.reach(self.ledger.epochs_spent, study_id)
 
     def reserve(self, study_id: int, trial_id: int, done: int, until: int, limit: int) -> int:
-        """Reserve epochs for a trial of this worker's; see `Ledger.reserve`."""
+        """Reserve epochs for a trial of this worker's; see `reservations.granted`."""
         reserve = self.ledger.reserve
         return self._sync.reach(reserve, study_id, trial_id, done, until, limit)
 

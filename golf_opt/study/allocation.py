@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
+from golf_opt.utils.points import is_further_seed
 from golf_opt.utils.trials import PAUSED, paused_at
 
 Trials = Sequence[FrozenTrial]
@@ -58,20 +59,36 @@ class Rule:
         return epochs
 
 
-class UpToTotal(Rule):
-    """What waits goes on, then new points do, up to the study's total; None is no limit.
+class Queued(Rule):
+    """What waits goes on first: trials of runs that were stopped, points that were enqueued.
 
-    Trials of runs that were stopped wait, and points that were enqueued.
+    Args:
+        total: points of the study, beyond which none begins; None is no limit.
     """
 
     def __init__(self, total: int | None) -> None:
         self._total = total
 
     def choose(self, trials: Trials) -> Choice | None:
-        if self._total is not None and num_begun(trials) >= self._total:
-            return None
-        waiting = (GoOn(trial.number) for trial in trials if waits(trial))
-        return next(waiting, New())
+        is_full = self._total is not None and num_begun(trials) >= self._total
+        return next(
+            (
+                GoOn(trial.number)
+                for trial in trials
+                if waits(trial) and (is_further_seed(trial) or not is_full)
+            ),
+            None,
+        )
+
+
+class NewPoints(Rule):
+    """New points up to the study's total; None is no limit."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+
+    def choose(self, trials: Trials) -> Choice | None:
+        return New() if self._total is None or num_begun(trials) < self._total else None
 
 
 class Allocation(Rule):
@@ -100,7 +117,7 @@ def waits(trial: FrozenTrial) -> bool:
 
 def num_begun(trials: Trials) -> int:
     """Return how many points count against the total: those that are, or were, in a lane."""
-    return sum(not waits(trial) for trial in trials)
+    return sum(not waits(trial) and not is_further_seed(trial) for trial in trials)
 
 
 def last_epoch(trial: FrozenTrial) -> int:

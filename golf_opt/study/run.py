@@ -274,6 +274,9 @@ def next_words(context: StudyContext, verb: Literal["study", "search", "worker"]
         return []  # it is gone in a moment
     look = command.runnable("dashboard")
     finished = num_finished(study)
+    if plan.family is not None and snapshot_of(study).complete:
+        this = command.override("study", study.study_name)
+        look = f"{command.runnable('confirm', this, 'test=true')}\nor to look: {look}"
     if plan.trials is None or finished + counts(study)["paused"] < plan.trials:
         named = [command.override("study", study.study_name)] if verb == "worker" else []
         again = ", by as much again" if verb != "worker" and context.limits.is_budget else ""
