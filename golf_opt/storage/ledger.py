@@ -149,9 +149,8 @@ class Ledger:
     def _lock_study(self, connection: Connection, study_id: int) -> None:
         """Let no other worker ask meanwhile: the first write of a transaction takes the lock."""
         same = {"study_name": STUDIES.c.study_name}
-        found = connection.execute(
-            update(STUDIES).where(STUDIES.c.study_id == study_id).values(same)
-        )
+        this = update(STUDIES).where(STUDIES.c.study_id == study_id)
+        found = connection.execute(this.values(same))
         if found.rowcount != 1:
             raise KeyError(f"study {study_id} is not in the storage")
 
