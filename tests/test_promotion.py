@@ -64,7 +64,7 @@ def test_one_in_three_of_those_that_reached_a_rung_goes_on() -> None:
 
 def test_the_highest_rung_comes_first_and_a_trial_looks_up_at_every_rung() -> None:
     rule = promotion()
-    higher = [trial(number, 0.9, 0.9, value) for number, value in enumerate((0.7, 0.9, 0.8))]
+    higher = [trial(number, 0.0, 0.9, value) for number, value in enumerate((0.7, 0.9, 0.8))]
     lower = [trial(number, 0.1 * number) for number in range(3, 9)]
     assert rule.choose(lower) == GoOn(8)
     assert rule.choose([*higher, *lower]) == GoOn(1)
@@ -165,6 +165,10 @@ def test_a_promoted_trial_is_bit_for_bit_one_that_was_never_paused(
     assert states.count("WAITING") == 9 - states.count("COMPLETE")
     assert f"{states.count('WAITING')} paused" in ended.stdout
     resumed = 0
+    with opened_storage(StorageConfig(f"sqlite:///{tmp_path}/parts/studies/golf.db")) as storage:
+        for one in optuna.load_study(study_name="s", storage=storage).trials:
+            losses = one.user_attrs["epoch_losses"]
+            assert len(losses) == len(one.intermediate_values), "an epoch was trained again"
     for (state, values, weights), (_, others, same) in zip(rows, twins, strict=True):
         assert values == {epoch: others[epoch] for epoch in values}
         if state == "COMPLETE":
