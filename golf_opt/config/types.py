@@ -173,6 +173,19 @@ PictureSize = Annotated[  # one number is both sides; None: as they are
     BeforeValidator(lambda size: tuple(size) if isinstance(size, list) else size),  # JSON has lists
     Field(description="a number of pixels, or [height, width], or null"),
 ]
+Seeds = Annotated[  # of each point
+    Annotated[StrictInt, Field(ge=1, le=1000)]
+    | Annotated[str, Field(pattern=r"^race(:([2-9]|[1-9]\d{1,2}))?$")],
+    Field(description="a number from 1 to 1000, race, or race:N with N from 2 to 999"),
+]
+Statistic = Annotated[
+    str,
+    Field(
+        pattern=r"^(mean|lower|best|share:-?\d+(\.\d+)?(e-?\d+)?)$",
+        max_length=40,
+        description="mean, lower, best, or share:TARGET such as share:0.98",
+    ),
+]
 Lanes = Annotated[  # None: as many as the engine finds useful
     Annotated[StrictInt, Field(ge=1, le=4096)] | None,
     BeforeValidator(lambda lanes: None if lanes == "auto" else lanes),

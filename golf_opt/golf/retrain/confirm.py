@@ -103,11 +103,12 @@ def confirm_study(study: optuna.Study, config: ConfirmConfig, say: Say) -> Confi
 
 
 def complete_trials(study: optuna.Study, top: int | None = None) -> list[FrozenTrial]:
-    """Return the complete trials by accuracy, the best first."""
-    complete = snapshot_of(study).complete
-    if not complete:
+    """Return the complete points, each as one trial, the best first."""
+    points = snapshot_of(study).points
+    if not points:
         raise UsageError(f"study {study.study_name!r} has no complete trial yet.")
-    return sorted(complete, key=lambda trial: (-trial.values[0], trial.number))[:top]
+    best_first = sorted(points, key=lambda row: (-row.rank, row.trial.number))
+    return [row.trial for row in best_first[:top]]
 
 
 def chosen_trials(
