@@ -116,7 +116,7 @@ def _report(
         yield Heading(f"The front, {'its first' if len(snapshot.front) > TOP else 'all'} of it")
         yield best_table(snapshot)
         return
-    yield from optuna_pictures(study)
+    yield from optuna_pictures(study, snapshot.worth)
     yield Heading(f"The best trial, {best.number}")
     yield from _best_pictures(study, best, config)
     yield Heading(f"The best {TOP} trials" if len(snapshot.complete) > TOP else "Complete trials")
