@@ -397,11 +397,12 @@ def test_workers_that_are_killed_train_no_seed_twice(
 def num_reports(folder: Path) -> int:
     """How many epochs the trials of a study have reported, 0 as long as it is not there."""
     database = f"file:{folder}/studies/golf.db?mode=ro"  # a reader that creates no tables
-    with contextlib.suppress(sqlite3.OperationalError):  # not there yet
-        with contextlib.closing(sqlite3.connect(database, uri=True)) as connection:
-            return connection.execute("SELECT count(*) FROM trial_intermediate_values").fetchone()[
-                0
-            ]
+    count = "SELECT count(*) FROM trial_intermediate_values"
+    with (
+        contextlib.suppress(sqlite3.OperationalError),  # not there yet
+        contextlib.closing(sqlite3.connect(database, uri=True)) as connection,
+    ):
+        return connection.execute(count).fetchone()[0]
     return 0
 
 
