@@ -118,7 +118,7 @@ def _report(
         yield best_table(snapshot)
         yield from _nets_of_front(study, snapshot)
         return
-    yield from optuna_pictures(study)
+    yield from optuna_pictures(study, snapshot.worth)
     yield Heading(f"The best trial, {best.number}")
     yield from _best_pictures(study, best, config)
     yield Heading(f"The best {TOP} trials" if len(snapshot.complete) > TOP else "Complete trials")
