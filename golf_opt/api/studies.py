@@ -372,7 +372,14 @@ def _drawn(study: optuna.Study, folder: Path, kind: str) -> Picture | None:
     if len(snapshot.goals) > 1 and kind in ("best-so-far", *BY_OPTUNA):
         return None
     if kind in BY_OPTUNA:
-        return next((drawn for drawn in optuna_pictures(study) if drawn.key == kind), None)
+        return next(
+            (
+                drawn
+                for drawn in optuna_pictures(study, description_of(study).by_seed.worth)
+                if drawn.key == kind
+            ),
+            None,
+        )
     others = best_of_all(storage_of(study), but=study.study_name)
     figures = study_figures(snapshot, others, kept_records(folder / "records"))
     if len(snapshot.goals) == 1:

@@ -185,6 +185,7 @@ class DashboardConfig(Common):
 class ReportConfig(Common):
     study: types.ExistingStudy
     data: DataConfig
+    trial: types.TrialOrNone = field(default=None, kw_only=True)  # None: of the whole study
 
 
 @model

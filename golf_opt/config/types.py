@@ -176,6 +176,7 @@ Trial = Annotated[
     Literal["best"] | Annotated[StrictInt, Field(ge=0, le=MOST)],
     Field(description="best or a trial's number"),
 ]
+TrialOrNone = Annotated[Trial | None, Field(description="best, a trial's number, or null")]
 TwoOrMore = Annotated[tuple[str, ...], BeforeValidator(_two_or_more)]
 Points = Annotated[tuple[Mapped, ...], BeforeValidator(_points)]
 Objective = Annotated[
