@@ -4,14 +4,7 @@
 #include "piece.hpp"
 #include "simple.hpp"
 
-namespace golf {
-template <class In, class Other, class Out, int OTHER>
-constexpr bool IS_SUM<Add<In, Other, Out, OTHER>> = true;
-}  // namespace golf
-
 #include GOLF_NET  // generated: `constexpr auto PIECE = ...`
 
-extern "C" {
-extern const decltype(golf::PIECE) golf_piece;
+extern "C" __attribute__((visibility("default"))) const decltype(golf::PIECE) golf_piece;
 const decltype(golf::PIECE) golf_piece = golf::PIECE;
-}

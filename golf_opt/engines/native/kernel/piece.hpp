@@ -40,8 +40,13 @@ struct Backward {
     void (*end)(const Step&, float* state);
 };
 
+// A layer that reads two tensors.
+template <class In, class Other, class Out, int OTHER>
+struct Add;
 template <class Layer>
-constexpr bool IS_SUM = false;  // of two tensors
+constexpr bool IS_SUM = false;
+template <class In, class Other, class Out, int OTHER>
+constexpr bool IS_SUM<Add<In, Other, Out, OTHER>> = true;
 
 template <class Images>
 constexpr Input input_of() {

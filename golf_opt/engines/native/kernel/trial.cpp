@@ -59,6 +59,7 @@ static void evaluate(const Table& table, const uint8_t* images, int64_t n, const
 
 using namespace golf;
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 // Find out where everything lies.
@@ -134,3 +135,4 @@ void golf_order(const uint32_t* round_keys, int32_t half, int64_t n, uint32_t* o
     for (int64_t i = 0; i < n; i++) order[i] = permutation.walk(order[i]);
 }
 }
+#pragma GCC visibility pop
