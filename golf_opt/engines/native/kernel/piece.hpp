@@ -10,7 +10,6 @@ namespace golf {
 
 // What reads the images.
 struct Input {
-    int32_t bytes;  // of an image
     void (*load)(const Batch&, const Step&, float* to);
 };
 
@@ -50,7 +49,15 @@ constexpr bool IS_SUM<Add<In, Other, Out, OTHER>> = true;
 
 template <class Images>
 constexpr Input input_of() {
-    return {Images::BYTES, Images::load};
+    return {[](const Batch& batch, const Step& step, float* to) {
+        Images::load(batch, step, to);
+        for (int i = 0; i < IMAGES; i++) {  // the next pass' images arrive while this one works
+            const int image = step.first_image + IMAGES + i;
+            if (image >= batch.ahead) break;
+            const uint8_t* start = batch.images + size_t(batch.order[image]) * Images::BYTES;
+            for (int at = 0; at < Images::PIXELS; at += 64) prefetch(start + at);
+        }
+    }};
 }
 
 // Source: the convolution that a normalisation is joined with, or void.

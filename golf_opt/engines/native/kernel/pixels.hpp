@@ -16,7 +16,7 @@ struct Loader {
     static constexpr int PIXELS = Input::C * Input::H * Input::W;
     static constexpr int CHUNKS = ceil_div(PIXELS, 16), BYTES = 16 * CHUNKS;
 
-    // One pass' images; those of the next one are fetched.
+    // One pass' images.
     static void load(const Batch& batch, const Step& step, float* to) {
         const Rows<IMAGES> from = make_rows<IMAGES>([&](int i) {
             const int image = step.first_image + (i < step.num_images ? i : 0);
@@ -40,14 +40,6 @@ struct Loader {
                 }
             }
         });
-        if constexpr (!TEAM) {
-            for (int i = 0; i < IMAGES; i++) {
-                const int image = step.first_image + IMAGES + i;
-                if (image >= batch.ahead) break;
-                const uint8_t* start = batch.images + size_t(batch.order[image]) * BYTES;
-                for (int at = 0; at < PIXELS; at += 64) prefetch(start + at);
-            }
-        }
     }
 };
 
