@@ -13,7 +13,7 @@ GOLF := .venv/bin/golf-opt
 SETUP := .venv/.installed
 MKDOCS := NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-.PHONY: help setup study worker demo task dashboard test test-fast fuzz check docs reproduce records bench bench-storage clean
+.PHONY: help setup study worker demo task dashboard test test-fast fuzz check docs reproduce records bench bench-storage compare-samplers clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -88,6 +88,9 @@ bench: $(SETUP) .venv/.bench ## Measure the engines and a study against PyTorch;
 
 bench-storage: $(SETUP) .venv/.bench ## Measure the storage against plain Optuna's
 	@.venv/bin/python -W ignore -m bench.storage $(ARGS)
+
+compare-samplers: $(SETUP) ## Compare samplers, pruners and seeds on recorded trainings; writes studies/samplers/
+	@.venv/bin/python -m bench.samplers.compare $(ARGS)
 
 .venv/.bench: $(SETUP)
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from golf_opt.api.golfing import Confirmation, confirm, deploy, prune
     from golf_opt.api.nets import Net, load_net
-    from golf_opt.api.studies import Study, Trial, load, study
+    from golf_opt.api.studies import Study, Trial, load, search, study
     from golf_opt.api.training import Training, train
     from golf_opt.config.errors import UsageError
 
 __version__ = "0.2.0"
 __all__ = [
     "Confirmation", "Net", "Study", "Training", "Trial", "UsageError", "confirm", "deploy", "load",
-    "load_net", "prune", "study", "train",
+    "load_net", "prune", "search", "study", "train",
 ]  # fmt: skip
 _PLACES = {
     "api.golfing": ("Confirmation", "confirm", "deploy", "prune"),
     "api.nets": ("Net", "load_net"),
-    "api.studies": ("Study", "Trial", "load", "study"),
+    "api.studies": ("Study", "Trial", "load", "search", "study"),
     "api.training": ("Training", "train"),
     "config.errors": ("UsageError",),
 }  # the same once more: Optuna and NumPy are imported when one of these is used, and not before

@@ -596,7 +596,7 @@ def test_ls_counts_states_and_workers_and_knows_foreign_studies(golf: Golf, here
         foreign, row = json.loads(golf("ls", "format=json").out)
     assert (row["study"], row["arch"], row["workers"]) == ("s", None, sorted(["a:1", worker]))
     assert row["trials"] == {
-        "running": 1, "complete": 1, "pruned": 1, "fail": 0, "waiting": 0,
+        "running": 1, "complete": 1, "pruned": 1, "fail": 0, "waiting": 0, "paused": 0,
     }  # fmt: skip
     assert row["best_trial"] == 0 and row["last_activity"] > str(lately)
     assert (foreign["study"], foreign["best"]) == ("[red]\tx", None)

@@ -20,7 +20,18 @@ CONF = ROOT / "conf"
 PAGE = ROOT / "docs" / "configuration.md"
 BEGIN = "<!-- configuration: python docs/scripts/configuration.py --write -->\n"
 END = "<!-- /configuration -->"
-GROUPS = ("arch", "space", "points", "sampler", "pruner", "data", "engine", "storage", "callbacks")
+GROUPS = (
+    "arch",
+    "family",
+    "space",
+    "points",
+    "sampler",
+    "pruner",
+    "data",
+    "engine",
+    "storage",
+    "callbacks",
+)
 
 
 def code(text: str) -> str:
@@ -69,7 +80,7 @@ def groups() -> Iterator[str]:
             made_by = "".join(f" (`{k.default}`)" for k in keys(path) if k.path == "_target_")
             yield f"| `{path.stem}` | {count}{cell(title(path))}{made_by} |"
         yield ""
-        if group not in ("arch", "points"):
+        if group not in ("arch", "family", "points"):
             yield from option_table(group, files)
 
 

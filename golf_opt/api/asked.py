@@ -149,7 +149,7 @@ def _choice(group: str, name: str) -> str:
 
 def _put(config: DictConfig, key: str, value: Any) -> None:
     """Set a key; a mapping says only what differs, but an architecture is a whole."""
-    if isinstance(value, dict) and value and key != "arch":
+    if isinstance(value, dict) and value and key not in ("arch", "family"):
         for name, inner in value.items():
             _put(config, f"{key}.{name}", inner)
         return

@@ -24,9 +24,9 @@ from golf_opt.golf.source import load_trained
 from golf_opt.reports.report import picture
 from golf_opt.storage.connect import opened_storage, opened_to_read
 from golf_opt.storage.optuna_internals import storage_of
+from golf_opt.study.aims import answer, best_of_all
 from golf_opt.study.description import (
     StudyDescription,
-    best_of_all,
     description_of,
     find_study,
     snapshot_of,
@@ -36,7 +36,7 @@ from golf_opt.task.goals import show_values
 from golf_opt.task.modules.resolve import provide
 from golf_opt.utils.said import Say, tell
 from golf_opt.utils.text import count, show_params
-from golf_opt.utils.trials import attribute, best_trial, counts
+from golf_opt.utils.trials import attribute, counts, state_words
 from golf_opt.visualization.document import Picture
 from golf_opt.visualization.optuna_plots import optuna_pictures
 from golf_opt.visualization.size_and_accuracy import kept_records
@@ -55,7 +55,7 @@ class Trial:
     """A trial as it was at one moment. Accuracies are shares in [0, 1]."""
 
     number: int
-    state: str  # complete, pruned, fail, running, waiting
+    state: str  # complete, pruned, fail, running, waiting, or paused at epoch N
     value: float | None  # the objective, of a complete trial; of several there is none
     values: tuple[float, ...]  # each objective's, of a complete trial
     params: Mapping[str, Any]  # what was tuned
@@ -132,14 +132,14 @@ class Study:
     def best(self) -> Trial | None:
         """The best complete trial; None where there is none yet."""
         with self.opened() as study:
-            found = best_trial(study)
+            found = answer(study)
         return None if found is None else _trial(found)
 
     @property
     def front(self) -> list[Trial]:
         """The complete trials that no other beats in every objective; of one, the best."""
         with self.opened() as study:
-            return [_trial(trial) for trial in study.best_trials]
+            return [_trial(trial) for trial in snapshot_of(study).best_or_front]
 
     @property
     def all(self) -> list[Trial]:
@@ -172,7 +172,7 @@ class Study:
         """
         with self.opened() as study:
             trained = load_trained(study, self._place.folder, trial)
-        accuracy = None if trained.trial is None else trained.trial.value
+        accuracy = None if trained.trial is None else trained.trial.values[0]
         assert self._place.data is not None  # a study that trains a net has data
         return Net(trained, accuracy, self._place.data)
 
@@ -195,11 +195,11 @@ class Study:
 
     def __repr__(self) -> str:
         with self.opened() as study:
-            plan, best = description_of(study), best_trial(study)
+            plan, best = description_of(study), answer(study)
             done = _done(counts(study))
             size = len(snapshot_of(study).front) if len(plan.goals) > 1 else 0
         result = "none complete" if best is None else f"best {_result(plan, best)}"
-        result = f"front of {size}" if size else result
+        result = f"front of {size}" if size and best is None else result
         return f"<Study {self.name}: {done} of {count(plan.trials, 'trial')}, {result}>"
 
     def _repr_html_(self) -> str:
@@ -261,9 +261,52 @@ def study(
         "arch": arch, "trials": trials, "epochs": epochs, "data": data, "space": space,
         "storage": storage,
     }  # fmt: skip
-    given = given_of(named, overrides)
-    with asking("study", given):
-        config = configured(StudyConfig, "study", given)
+    return _run("study", given_of(named, overrides), say)
+
+
+def search(
+    family: str | Path | Mapping[str, Any] | None = None,
+    trials: int | None = None,
+    *,
+    target: float | None = None,
+    max_params: int | None = None,
+    epochs: int | None = None,
+    data: str | Path | Mapping[str, Any] | None = None,
+    space: str | Path | Mapping[str, Any] | None = None,
+    storage: str | Path | Mapping[str, Any] | None = None,
+    say: Say | None = tell,
+    **overrides: Any,
+) -> Study:
+    """Search a family of nets for small and accurate ones, or go on with it; return the study.
+
+    It is `golf-opt search` with keywords: what is not given is as in conf/search.yaml.
+
+    Args:
+        family: separable, chain, residual, the path of a file, or a mapping of name, space and
+            layers as a file has them.
+        trials: the total; a search that has as many is only opened.
+        target: accuracy in (0, 1) that is to be reached, with the fewest parameters.
+        max_params: parameters that a net may have, for the best accuracy.
+        epochs: of each trial.
+        data: as `golf.study` has it.
+        space: the recipe that is tuned beside the family's own parameters.
+        storage: as `golf.study` has it.
+        say: told every line; None is nobody.
+        **overrides: any other key of the command line.
+
+    Raises:
+        UsageError: something of it cannot be; nothing was written.
+    """
+    named = {
+        "family": family, "trials": trials, "target": target, "max_params": max_params,
+        "epochs": epochs, "data": data, "space": space, "storage": storage,
+    }  # fmt: skip
+    return _run("search", given_of(named, overrides), say)
+
+
+def _run(verb: str, given: Mapping[str, Any], say: Say | None) -> Study:
+    with asking(verb, given):
+        config = configured(StudyConfig, verb, given)
         place = Place.of(config)
         ran = run_study(config, command.this_call(), speaker(say), place.opened)
         speaker(say)(ran.closing)
@@ -298,7 +341,9 @@ def load(
         with place.opened() as opened:
             found = find_study(opened, config.study)
             if arch is not None:
-                provide(module_of(arch), description_of(found).net, f"study {found.study_name!r}")
+                provide(
+                    module_of(arch), description_of(found).one_net, f"study {found.study_name!r}"
+                )
             return Study(found.study_name, place)
 
 
@@ -306,7 +351,7 @@ def _trial(trial: FrozenTrial) -> Trial:
     values = tuple(trial.values) if trial.state == TrialState.COMPLETE else ()
     return Trial(
         number=trial.number,
-        state=trial.state.name.lower(),
+        state=state_words(trial),
         value=values[0] if len(values) == 1 else None,
         values=values,
         params=dict(trial.params),
@@ -326,7 +371,14 @@ def _drawn(study: optuna.Study, folder: Path, kind: str) -> Picture | None:
     if len(snapshot.goals) > 1 and kind in ("best-so-far", *BY_OPTUNA):
         return None
     if kind in BY_OPTUNA:
-        return next((drawn for drawn in optuna_pictures(study) if drawn.key == kind), None)
+        return next(
+            (
+                drawn
+                for drawn in optuna_pictures(study, description_of(study).by_seed.worth)
+                if drawn.key == kind
+            ),
+            None,
+        )
     others = best_of_all(storage_of(study), but=study.study_name)
     figures = study_figures(snapshot, others, kept_records(folder / "records"))
     if len(snapshot.goals) == 1:

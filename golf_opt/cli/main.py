@@ -28,6 +28,7 @@ USAGE = """\
 golf-opt VERB key=value ...
 
   study      run a study, or go on with it:  golf-opt study arch=c4-5-4 trials=50
+  search     find the smallest good net:    golf-opt search family=separable budget=30m
   worker     run trials beside others:     golf-opt worker study=c4-5-4 storage=postgres
   dashboard  browse the studies:             golf-opt dashboard
   report     a study on one page:            golf-opt report study=c4-5-4

@@ -15,9 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from golf_opt.config import CONF_DIR, load_yaml, yaml_file
 from golf_opt.config.errors import UsageError
+from golf_opt.task.family import read_family
 from golf_opt.task.grammar import parse_grammar, parse_target, read_arch
 
 FILES = (".yaml", ".yml")
+READERS = {"arch": read_arch, "family": read_family}  # of what is data, whoever wrote it
 
 
 def register() -> None:
@@ -46,8 +48,9 @@ class CheckedSource(FileConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))
         header: dict[str, str | None] = {"package": None}
-        if config_path.partition("/")[0] == "arch" and not path.is_relative_to(CONF_DIR):
-            content: object = OmegaConf.create(read_arch(path))
+        read = READERS.get(config_path.partition("/")[0])
+        if read is not None and not path.is_relative_to(CONF_DIR):
+            content: object = OmegaConf.create(read(path))
         else:
             content = yaml_file.load(path)
             with path.open(encoding="utf-8") as file:
@@ -88,6 +91,11 @@ def _arch(name: str) -> Mapping[str, Any] | None:
     return parse_grammar(name) or parse_target(name)
 
 
+def _family(name: str) -> Mapping[str, Any] | None:
+    """Return the family of a file that is named by its path."""
+    return read_family(Path(name)) if name.endswith(FILES) else None
+
+
 def _space(name: str) -> Mapping[str, Any] | None:
     """Return the space of a file that is named by its path."""
     if not name.endswith(FILES):
@@ -98,7 +106,7 @@ def _space(name: str) -> Mapping[str, Any] | None:
     return content
 
 
-CHOICES: Mapping[str, Choice] = {"arch": _arch, "data": _data, "space": _space}
+CHOICES: Mapping[str, Choice] = {"arch": _arch, "data": _data, "family": _family, "space": _space}
 
 
 class GrammarSource(ConfigSource):
@@ -134,6 +142,6 @@ class GrammarSource(ConfigSource):
     @staticmethod
     def _choice(config_path: str) -> Mapping[str, Any] | None:
         group, _, name = config_path.partition("/")
-        if group != "space":  # whose files have their whole name
+        if group not in ("family", "space"):  # whose files have their whole name
             name = name.removesuffix(".yaml")
         return CHOICES[group](name) if group in CHOICES else None

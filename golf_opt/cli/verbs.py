@@ -63,6 +63,10 @@ def study(cfg: DictConfig) -> None:
     end(run_study(load(schema.StudyConfig, cfg), command(), say))
 
 
+def search(cfg: DictConfig) -> None:
+    study(cfg)  # of another configuration: the same loop
+
+
 def worker(cfg: DictConfig) -> None:
     from golf_opt.study.run import join_study
 
@@ -110,7 +114,13 @@ def reproduce(cfg: DictConfig) -> None:
 def report(cfg: DictConfig) -> None:
     from golf_opt.reports.report import write_report
 
-    for path in write_report(load(schema.ReportConfig, cfg)):
+    config = load(schema.ReportConfig, cfg)
+    if config.trial is not None:
+        from golf_opt.golf.source import show_card
+
+        say(show_card(config))
+        return
+    for path in write_report(config):
         say(str(path))
 
 
@@ -228,8 +238,8 @@ def tidy(verb: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
 HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     verb.__name__.rstrip("_"): tidy(verb)
     for verb in (
-        study, worker, dashboard, report, compare, ls, rm, export, import_, prune, confirm, record,
-        verify, reproduce, interpret, deploy,
+        study, search, worker, dashboard, report, compare, ls, rm, export, import_, prune, confirm,
+        record, verify, reproduce, interpret, deploy,
     )
 }  # fmt: skip
 VERBS = (*HYDRA_VERBS, "arch")

@@ -42,7 +42,12 @@ class Typed:
 
 _typed = Typed()  # by who started the process
 _called: ContextVar[Typed | None] = ContextVar("called", default=None)
-CALLS = {"study": "", "prune": "..., ", "confirm": "..., "}  # verbs of Python: what comes first
+CALLS = {
+    "study": "",
+    "search": "",
+    "prune": "..., ",
+    "confirm": "..., ",
+}  # verbs of Python: what comes first
 
 
 def remember(called: str, verb: str, arguments: Iterable[str]) -> None:

@@ -61,23 +61,41 @@ class StudyConfig(Common):
     trials: types.Positive
     epochs: types.Epochs
     seed: types.Seed
+    seeds: types.Seeds  # of each point
+    statistic: types.Statistic  # what a point is worth by them
     protocol: types.Protocol
-    objective: types.ObjectiveOrNone  # None: the accuracy of a net of ours
-    directions: types.DirectionsOrNone  # of an objective; None: its one value is maximised
     sampler: types.Mapped
     pruner: types.Mapped
     callbacks: types.Callbacks
     engine: EngineConfig
+    # of an objective; None: of a net of ours. Directions: None is one value, maximised
+    objective: types.ObjectiveOrNone = field(default=None, kw_only=True)
+    directions: types.DirectionsOrNone = field(default=None, kw_only=True)
     arch: types.Mapped | None = field(default=None, kw_only=True)  # with an objective: none
+    family: types.Mapped | None = field(
+        default=None, kw_only=True
+    )  # of a search, which has no arch
+    target: types.Target = field(default=None, kw_only=True)  # accuracy for a search to reach
+    max_params: types.MaxParams = field(default=None, kw_only=True)  # of a search's nets
     space: types.Mapped | None = field(default=None, kw_only=True)  # None: not given
     data: DataConfig | None = field(default=None, kw_only=True)  # None: an objective without any
 
     @model_validator(mode="after")
     def _net_or_objective(self) -> Self:
+        if self.seeds == 1 and self.statistic != "mean":
+            raise UsageError(
+                f"statistic is {self.statistic!r}, but seeds is 1, which leaves nothing to reckon "
+                "with; give seeds=5, or seeds=race."
+            )
         if self.objective is not None:
             _check_objective(self, self.objective)
             return self
-        for group in ("arch", "space", "data"):
+        if self.target is not None and self.max_params is not None:
+            raise UsageError(
+                "target and max_params are both given; give one: target=0.98 for the smallest net "
+                "that reaches it, or max_params=700 for the best one that small."
+            )
+        for group in ("arch" if self.family is None else "family", "space", "data"):
             if getattr(self, group) is None:
                 raise UsageError(f"{group} is None, but must be chosen for a net of ours.")
         if self.directions is not None:
@@ -158,6 +176,7 @@ class DashboardConfig(Common):
 class ReportConfig(Common):
     study: types.ExistingStudy
     data: DataConfig
+    trial: types.TrialOrNone = field(default=None, kw_only=True)  # None: of the whole study
 
 
 @model
@@ -201,6 +220,9 @@ class ConfirmConfig(Common):
     target: types.Fraction  # accuracy in [0, 1]
     data: DataConfig
     engine: EngineConfig
+    sizes: types.Sizes = field(default=None, kw_only=True)  # None: whatever their size
+    epochs: types.EpochsOrNone = field(default=None, kw_only=True)  # None: the study's
+    test: StrictBool = field(default=False, kw_only=True)  # whether to read the test set, too
     arch: types.Mapped | None = field(default=None, kw_only=True)  # a module that the net is
 
 

@@ -17,11 +17,13 @@ from golf_opt.config.schema import DataConfig
 from golf_opt.dashboard.shown import Kinds, Shown
 from golf_opt.storage.checkpoint import DamagedCheckpoint
 from golf_opt.storage.optuna_internals import id_of_trial
+from golf_opt.study.card import HEAD, layer_rows
 from golf_opt.study.description import StudyDescription
 from golf_opt.study.note import log
 from golf_opt.task.data import Split, objective_split
 from golf_opt.task.modules.given import is_given
-from golf_opt.utils.trials import best_trials, epoch_losses
+from golf_opt.utils.points import best_points
+from golf_opt.utils.trials import epoch_losses
 from golf_opt.visualization import pictures
 from golf_opt.visualization.snapshot import values_by_epoch
 
@@ -53,9 +55,10 @@ class TrialPictures:
             return {}
         offers: dict[int, Kinds] = {id_of_trial(t): EVERY for t in trials if t.intermediate_values}
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        best = best_trials(complete, BEST_SHOWN)  # only nets have more to show
-        plan = shown.description
-        runs = plan.objective is None and is_given(plan.net)  # a module never is, here
+        plan = shown.description  # only nets have more to show
+        best = best_points(complete, BEST_SHOWN, statistic=plan.by_seed.worth)
+        net = plan.one_net
+        runs = plan.objective is None and (net is None or is_given(net))  # a module never is, here
         kinds = KINDS if runs and not self.misses_images(shown) else (*EVERY, "weights")
         with_checkpoint = shown.checkpoints.numbers()
         for trial in [*best, *complete[-NEWEST_SHOWN:]]:
@@ -92,14 +95,19 @@ class TrialPictures:
     def _draw(self, kind: str, trial: FrozenTrial, shown: Shown) -> str | None:
         assert shown.description is not None  # of no other study are pictures offered
         if kind == "log":
-            return log(trial, shown.description.goals)
+            text = log(trial, shown.description.goals)
+            if shown.description.nets is None:
+                return text
+            rows = [list(HEAD), *layer_rows(shown.description.job(trial).net)]
+            lines = ("{:<20}{:>12}{:>12}{:>16}".format(*row) for row in rows)
+            return "\n".join([text.rstrip(), "", *lines, ""])
         if kind == "learning-curve":
             goal = shown.description.goals[0]
             steps = list(values_by_epoch(trial, goal).values())
             last = "no value" if steps[-1] is None else goal.show(steps[-1])
             title = f"trial {trial.number}: {last} after epoch {len(steps)}"
             return pictures.learning_curve(title, goal, steps, epoch_losses(trial))
-        net = shown.description.net
+        net = shown.description.job(trial).net
         tensors = shown.checkpoints.load(trial.number).state.tensors
         if kind == "weights":
             return pictures.weights(f"trial {trial.number}: {net.name}", net, tensors)

@@ -22,6 +22,10 @@ class Trainable(Protocol):
     @property
     def resume(self) -> LaneState | None: ...
 
+    @property
+    def until(self) -> int | None:
+        """The epoch at whose end the lane rests; None is the job's last."""
+
 
 AnyRun = TypeVar("AnyRun", bound=Trainable)
 
@@ -37,7 +41,7 @@ class Lanes(Scheduler[AnyRun]):
         """Start what `take(lane)` returns in every free lane, until it has no more."""
         for lane, run in super().fill(take):
             try:
-                self.engine.start(lane, run.job, run.resume)
+                self.engine.start(lane, run.job, run.resume, run.until)
             except BaseException:
                 self.release(lane)  # there is nothing to save or stop
                 raise
@@ -65,6 +69,7 @@ class Run(Generic[Key]):
     key: Key
     job: Job
     resume: LaneState | None = None
+    until: int | None = None
     history: list[EpochResult] = field(default_factory=list)
     epochs_done: float = 0.0  # fractions included
     error: str | None = None  # why training could not go on

@@ -10,20 +10,29 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.config.errors import UsageError
-from golf_opt.config.schema import DataConfig, SourceConfig
+from golf_opt.config.schema import DataConfig, ReportConfig, SourceConfig
 from golf_opt.engines.base import Job, Tensors
+from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.net_file import net_of
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
-from golf_opt.storage.connect import opened_storage
-from golf_opt.study.description import StudyDescription, description_of, find_study
+from golf_opt.storage.connect import opened_storage, opened_to_read
+from golf_opt.study.aims import answer
+from golf_opt.study.card import card
+from golf_opt.study.description import (
+    StudyDescription,
+    description_of,
+    find_study,
+    snapshot_of,
+)
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Dataset, View, load
 from golf_opt.task.forward import check_tensors
 from golf_opt.task.inputs import MNIST, InputSpec
 from golf_opt.task.layers import show_shape
 from golf_opt.task.modules.resolve import Say, provide, resolve
-from golf_opt.utils.trials import best_trial
+
+MOST_NAMED = 10  # trials, in a message
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ def load_source(source: SourceConfig, say: Say) -> TrainedNet:
     assert source.study is not None
     with opened_storage(source.storage) as opened:
         study = find_net_study(opened, source.study)
-        provide(source.arch, description_of(study).net, f"study {source.study!r}")
+        provide(source.arch, description_of(study).one_net, f"study {source.study!r}")
         return load_trained(study, source.folder, source.trial)
 
 
@@ -180,7 +189,14 @@ def find_trial(study: optuna.Study, which: str | int = "best") -> FrozenTrial:
         UsageError: there is none.
     """
     if which == "best":
-        best = best_trial(study)
+        best = answer(study)
+        front = snapshot_of(study).front
+        if best is None and front:
+            numbers = ", ".join(str(trial.number) for trial in front[:MOST_NAMED])
+            raise UsageError(
+                f"no trial of {study.study_name!r} is best, since accuracy is weighed against "
+                f"parameters; give trial=N, such as one of its front: {numbers}."
+            )
         if best is None:
             raise UsageError(f"study {study.study_name!r} has no complete trial yet.")
         return best
@@ -194,3 +210,16 @@ def find_trial(study: optuna.Study, which: str | int = "best") -> FrozenTrial:
         state = trials[which].state.name.lower()
         raise UsageError(f"trial {which} is {state}, but must be complete.")
     return trials[which]
+
+
+def show_card(config: ReportConfig) -> str:
+    """Return the card of a trial's net.
+
+    Raises:
+        UsageError: there is no such study or trial, or it is of an objective.
+    """
+    with opened_to_read(config.storage) as storage:
+        study = find_net_study(storage, config.study)
+        trial = find_trial(study, "best" if config.trial is None else config.trial)
+        fresh = kept_results(study).get(str(trial.number), {})
+        return "\n".join(card(study, trial, fresh))

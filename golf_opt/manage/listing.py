@@ -22,9 +22,10 @@ from golf_opt.storage.optuna_internals import id_of_study, storage_of
 from golf_opt.storage.studies import marks
 from golf_opt.storage.workers import WORKER, coordination, is_held
 from golf_opt.study.description import readable
+from golf_opt.utils.points import MEAN, best_trial
 from golf_opt.utils.processes import is_alive, show_worker
 from golf_opt.utils.text import percent, show_duration
-from golf_opt.utils.trials import best_trial, counts
+from golf_opt.utils.trials import counts
 
 LATELY = timedelta(minutes=10)  # a worker of another host is there if it ended a trial since then
 STATES = ("complete", "pruned", "fail", "running", "waiting")
@@ -82,9 +83,9 @@ def study_rows(storage: BaseStorage) -> list[StudyRow]:
 
 def study_row(study: optuna.Study) -> StudyRow:
     plan = readable(study.study_name, marks(study))
-    net = plan.net if plan and plan.objective is None else None
+    net = plan.one_net if plan else None
     trials = study.get_trials(deepcopy=False)
-    best = best_trial(study)
+    best = best_trial(study, plan.by_seed.worth if plan else MEAN)
     moments = [trial.datetime_complete or trial.datetime_start for trial in trials]
     leases = []
     if any(trial.state == TrialState.RUNNING for trial in trials):
@@ -164,7 +165,9 @@ _TABLE: dict[str, dict[str, Any]] = {
 def _table_cells(row: StudyRow) -> list[str]:
     done = sum(row.trials[state] for state in ("complete", "pruned", "fail"))
     parts = [f"{done} of {row.total}" if row.total else str(done)]
-    parts += [f"{row.trials[state]} {state}" for state in STATES[1:] if row.trials[state]]
+    parts += [
+        f"{row.trials[state]} {state}" for state in (*STATES[1:], "paused") if row.trials[state]
+    ]
     best = "-"
     if row.best is not None:
         best = percent(row.best) if row.parameters else f"{row.best:.6g}"

@@ -16,9 +16,10 @@ from golf_opt.config.schema import ReportConfig
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import NOTE_SECTIONS, marks
+from golf_opt.study.aims import best_of_all
+from golf_opt.study.card import HEAD, layer_rows
 from golf_opt.study.description import (
     StudyDescription,
-    best_of_all,
     description_of,
     find_study,
     snapshot_of,
@@ -65,7 +66,7 @@ def write_report(config: ReportConfig) -> list[Path]:
 def snapshot_with_best(study: optuna.Study) -> StudySnapshot:
     """Return what there is to report; raises UsageError where no trial is complete."""
     snapshot = snapshot_of(study)
-    if not snapshot.complete:
+    if not snapshot.points:
         raise UsageError(
             f"study {study.study_name!r} has no complete trial yet; nothing to report."
         )
@@ -80,13 +81,14 @@ def _report(
     study: optuna.Study, snapshot: StudySnapshot, storage: BaseStorage, config: ReportConfig
 ) -> Iterator[Block]:
     goals, best = snapshot.goals, snapshot.best
+    aim = description_of(study).by_seed.words(goals[:1])
     yield Heading("Result")
     seeds = repeats(snapshot)
     if seeds is not None:
         yield Paragraph(f"Nothing was tuned. {goals[0].name.capitalize()}: {seeds.words}.")
     if best is not None:
         yield Paragraph(
-            f"Best {goals[0].name} {result_words(best, goals)} with "
+            f"Best {aim} {result_words(best, goals)} with "
             f"{show_params(best.params) or 'no tuned parameters'}."
         )
     else:
@@ -114,8 +116,9 @@ def _report(
     if best is None:
         yield Heading(f"The front, {'its first' if len(snapshot.front) > TOP else 'all'} of it")
         yield best_table(snapshot)
+        yield from _nets_of_front(study, snapshot)
         return
-    yield from optuna_pictures(study)
+    yield from optuna_pictures(study, snapshot.worth)
     yield Heading(f"The best trial, {best.number}")
     yield from _best_pictures(study, best, config)
     yield Heading(f"The best {TOP} trials" if len(snapshot.complete) > TOP else "Complete trials")
@@ -158,6 +161,12 @@ def _what_was_done(plan: StudyDescription, best: FrozenTrial) -> str:
             f") was run{on} for {plan.epochs} epochs a trial, one seed each, to optimise "
             f"{show_goals(plan.goals)}."
         )
+    if plan.nets is not None:
+        return (
+            f"Nets of the family {plan.subject} were trained on {plan.data_and_digest} for up to "
+            f"{plan.epochs} epochs a trial, to optimise {plan.identity()['objective']}. Protocol "
+            f"{plan.protocol}: {PROTOCOL_WORDS[plan.protocol]}."
+        )
     return (
         f"The network {plan.net.name} ({attribute(best, 'num_params', int) or '?'} parameters) "
         f"was trained on {plan.data_and_digest} for {plan.epochs} epochs a trial, one seed each. "
@@ -185,7 +194,7 @@ def _best_pictures(
     yield Picture("best-learning-curve", f"{words} by epoch", "", drawn)
     if plan.objective is not None:
         return
-    net = plan.net
+    net = plan.job(best).net
     try:
         tensors = open_checkpoints(study, config.folder).load(best.number).state.tensors
         check_tensors(net, tensors)
@@ -211,6 +220,17 @@ def _best_pictures(
     table, worst = pictures.confusion(title, readings), pictures.mistakes(title, readings)
     yield Picture("best-confusion", "What it takes for what", "", table)
     yield Picture("best-mistakes", "The worst of its mistakes", "", worst)
+
+
+def _nets_of_front(study: optuna.Study, snapshot: StudySnapshot) -> Iterator[Block]:
+    """Show the layers of the nets that a search found."""
+    plan = description_of(study)
+    if plan.nets is None:
+        return
+    for trial in snapshot.ranked(TOP):
+        net = plan.job(trial).net
+        yield Heading(f"{net.name}, trial {trial.number}")
+        yield Table(list(HEAD), layer_rows(net))
 
 
 def best_table(snapshot: StudySnapshot) -> Table:

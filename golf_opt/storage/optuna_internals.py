@@ -6,8 +6,9 @@ which says what of golf_opt no longer works.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -15,14 +16,17 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.storages._rdb import models as models
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy as FrozenStudy
-from optuna.trial import FrozenTrial
+from optuna.study._multi_objective import _fast_non_domination_rank
+from optuna.trial import FrozenTrial, TrialState
 
 
 def storage_of(study: optuna.Study) -> BaseStorage:
@@ -40,15 +44,49 @@ def id_of_trial(trial: optuna.Trial | FrozenTrial) -> int:
     return trial._trial_id
 
 
+def frozen(trial: optuna.Trial) -> FrozenTrial:
+    """Return a running trial as it is known here, without asking the storage."""
+    return trial._cached_frozen_trial
+
+
 def reported(trial: optuna.Trial) -> dict[int, float]:
     """Return what a trial reported so far, by step, without asking the storage."""
-    return trial._cached_frozen_trial.intermediate_values
+    return frozen(trial).intermediate_values
 
 
 def report(trial: optuna.Trial, value: float, step: int) -> None:
     """Report a value as `Trial.report` does, which refuses where objectives are several."""
     trial.storage.set_trial_intermediate_value(id_of_trial(trial), step, value)
     reported(trial)[step] = value
+
+
+def new_trial(study: optuna.Study, like: FrozenTrial | None = None) -> optuna.Trial:
+    """Make a new running trial, whatever waits; its parameters are asked for as always.
+
+    Args:
+        study: that it is of.
+        like: a running trial whose attributes it has, such as parameters that are fixed.
+    """
+    study._thread_local.cached_all_trials = None  # as `Study.ask` does: read the trials anew
+    return optuna.Trial(study, storage_of(study).create_new_trial(id_of_study(study), like))
+
+
+def take_trial(study: optuna.Study, trial_id: int) -> optuna.Trial | None:
+    """Make a waiting trial a running one; None where another worker was faster."""
+    study._thread_local.cached_all_trials = None
+    storage = storage_of(study)
+    try:
+        if storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+            return optuna.Trial(study, trial_id)
+    except UpdateFinishedTrialError:
+        pass
+    storage.get_trial(trial_id)  # what is kept of it here is old
+    return None
+
+
+def front_numbers(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return for each row of losses, [rows, goals], in which front it is: 0 is the best."""
+    return _fast_non_domination_rank(losses)
 
 
 def check_trial(trial: FrozenTrial) -> None:
@@ -134,6 +172,32 @@ def check_study_page(study: FrozenStudy) -> None:
 
     figures = get_plotly_graph_objects(study.system_attrs)
     serialize_study_detail(study, [], [], [], [], [], False, figures, [])
+
+
+class SeenStudy(optuna.Study):
+    """A study, or one of Hyperband's brackets of it, whose trials are seen in another way.
+
+    Args:
+        study: that it is in everything else.
+        view: from its trials to those that it has.
+    """
+
+    def __init__(
+        self, study: optuna.Study, view: Callable[[list[FrozenTrial]], list[FrozenTrial]]
+    ) -> None:
+        self.__dict__.update(object.__getattribute__(study, "__dict__"))  # a bracket hides its own
+        self._whole, self._view = study, view
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        trials = self._view(self._whole._get_trials(deepcopy=False, use_cache=use_cache))
+        if states is not None:
+            trials = [trial for trial in trials if trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
 
 
 class RebuiltCmaEs(optuna.samplers.CmaEsSampler):

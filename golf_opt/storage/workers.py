@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -12,10 +13,12 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from golf_opt.storage.cache import TrialCache
+from golf_opt.storage.failures import StorageUnreachable
 from golf_opt.storage.ledger import Lease, Ledger
 from golf_opt.storage.optuna_internals import id_of_trial, storage_of
 from golf_opt.storage.synchronizer import Synchronizer
 from golf_opt.utils.processes import is_alive
+from golf_opt.utils.trials import PAUSED
 
 LEASE_S = 60.0  # without a sign of life, a worker on another host counts as dead
 MAX_DEATHS = 5  # of workers in a row, in one trial, before it fails
@@ -53,6 +56,11 @@ class ManyWorkers:
             study.total, study.space = total, space
             for trial in list(study.trials.values()):
                 study.put(study.fitting(trial))
+
+    def refresh(self, study_id: int) -> None:
+        """Read what other workers did up to now; where nothing answers, keep what is known."""
+        with contextlib.suppress(StorageUnreachable):
+            self._sync.refresh(study_id, force=True)
 
     def lost_trials(self) -> set[int]:
         """Return ids of trials that others took over: this worker was silent for too long."""
@@ -120,6 +128,9 @@ class SingleWorker:
     ) -> None:
         """Nobody else asks for trials."""
 
+    def refresh(self, study_id: int) -> None:
+        pass
+
     def lost_trials(self) -> set[int]:
         return set()
 
@@ -164,3 +175,9 @@ def flush(study: optuna.Study) -> None:
 def requeue(study: optuna.Study, trial_id: int) -> None:
     """Return a running trial to the queue, as it is; the next ask takes it up again."""
     storage_of(study).set_trial_state_values(trial_id, TrialState.WAITING)
+
+
+def pause(study: optuna.Study, trial_id: int, epoch: int) -> None:
+    """Let a running trial wait until it is promoted, at the end of an epoch."""
+    storage_of(study).set_trial_system_attr(trial_id, PAUSED, epoch)
+    requeue(study, trial_id)

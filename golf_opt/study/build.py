@@ -11,20 +11,34 @@ from typing import Annotated, Any
 
 import optuna
 from hydra.utils import get_object, instantiate
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from pydantic import Field, StrictInt
 
+from golf_opt import __version__
 from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError, short
 from golf_opt.config.schema import StudyConfig
 from golf_opt.storage.optuna_internals import num_grid_points
+from golf_opt.study.allocation import Allocation, NewPoints, Queued, Rule
 from golf_opt.study.arguments import check_arguments
 from golf_opt.study.callbacks import Callback
-from golf_opt.study.description import StudyDescription
+from golf_opt.study.description import (
+    FORMAT,
+    FORMAT_WITHOUT_FAMILY,
+    ONE_VALUE,
+    StudyDescription,
+)
+from golf_opt.study.promotion import AtLeastOne, Promote, Promotion
+from golf_opt.study.racing import FurtherSeeds, Raced, Racing
 from golf_opt.study.samplers import CmaEsSampler, FreshSampler, GridSampler, grid_sampler
 from golf_opt.study.space import Space, build_space
+from golf_opt.study.view import View as Seen
 from golf_opt.task import rng
+from golf_opt.task.arch import build_net
+from golf_opt.task.data import View
+from golf_opt.task.family import build_family
+from golf_opt.utils.points import Statistic
 from golf_opt.utils.text import one_line
 
 Plan = StudyConfig | StudyDescription
@@ -47,17 +61,40 @@ def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
         UsageError: a part of it cannot be built; it is named.
     """
     assert plan.space is not None
-    space = build_space(plan.space, free=plan.objective is not None)
+    nodes = None if plan.family is None else build_family(plan.family).space
+    space = build_space(plan.space, free=plan.objective is not None, family=nodes)
     make = sampler_maker(plan, space)
+    worth = Statistic.parse(plan.statistic)
+    view = Seen(worth, plan.epochs, plan.target, plan.max_params)
     check_goals(plan, make(0))
     return Parts(
         space=space,
-        sampler=FreshSampler(make),
+        sampler=FreshSampler(make, view),
         pruner=_builder("pruner", plan.pruner, BasePruner)(),
         callbacks=[
             _builder(f"callbacks.{name}", node, Callback)() for name, node in callbacks.items()
         ],
     )
+
+
+def allocation(plan: StudyDescription, pruner: BasePruner) -> Allocation:
+    """Return what decides what a free lane does next."""
+    rules: list[Rule] = [Queued(), *further_seeds(plan, pruner), NewPoints(plan.trials)]
+    if isinstance(pruner, Promote):
+        promotion = Promotion(pruner, plan.goals, plan.epochs)
+        rules = [promotion, *rules, AtLeastOne(promotion)]
+    return Allocation(rules)
+
+
+def further_seeds(plan: StudyDescription, pruner: BasePruner) -> list[Rule]:
+    """Return the rule by which points get more than one seed, if they do."""
+    seeds = plan.by_seed
+    if seeds.most == 1:
+        return []
+    if not seeds.race:
+        return [FurtherSeeds(seeds.most, at_once=type(pruner) is NopPruner)]
+    signs = [goal.sign for goal in plan.goals]
+    return [Raced(Racing(seeds.most), seeds.worth, signs, plan.trials)]
 
 
 def check_goals(plan: Plan, sampler: BaseSampler) -> None:
@@ -66,14 +103,16 @@ def check_goals(plan: Plan, sampler: BaseSampler) -> None:
     Raises:
         UsageError: it is such a one.
     """
-    if isinstance(plan, StudyConfig):
-        directions = plan.directions or {}
+    if plan.family is not None:
+        count, which = 1 if plan.max_params else 2, "a search without max_params"
+    elif isinstance(plan, StudyConfig):
+        count, which = len(plan.directions or {}), "directions"
     else:
-        directions = plan.objective.directions if plan.objective else {}
-    if len(directions) > 1 and isinstance(sampler, optuna.samplers.CmaEsSampler):
+        count, which = len(plan.objective.directions if plan.objective else {}), "directions"
+    if count > 1 and isinstance(sampler, optuna.samplers.CmaEsSampler):
         raise UsageError(
-            "sampler is cmaes, which optimises one value alone, but directions has "
-            f"{len(directions)}; take sampler=tpe, gp, qmc or random."
+            f"sampler is cmaes, which optimises one value alone, but {which} has "
+            f"{count}; take sampler=tpe, gp, qmc or random."
         )
 
 
@@ -161,3 +200,38 @@ def _builder(name: str, node: Any, kind: type[Any]) -> Callable[..., Any]:
         return made
 
     return build
+
+
+def describe(config: StudyConfig, view: View | None, command: str) -> StudyDescription:
+    """Return the description of the study that a user asks for.
+
+    Args:
+        config: what they ask for.
+        view: of the data; None: an objective that asks for none.
+        command: what they typed.
+
+    Raises:
+        UsageError: the architecture is none, or does not fit the data.
+    """
+    if config.arch is not None and view is not None:
+        build_net(config.arch, view.input)
+    if config.family is not None and view is not None:
+        build_family(config.family).check(view.input, config.max_params)
+    asked = (
+        "arch", "family", "target", "max_params", "space", "sampler", "pruner", "protocol",
+        "epochs", "trials", "seed", "seeds", "statistic",
+    )  # fmt: skip
+    data: dict[str, Any] = {"data": "", "digest": "", "num_train": 0}
+    if view is not None and config.data is not None:
+        data = {"data": view.dataset, "size": config.data.size, "grey": config.data.grey}
+        data |= {"digest": view.digest, "num_train": len(view.train), "input": view.input}
+    objective = None
+    if config.objective is not None:
+        directions = config.directions or ONE_VALUE
+        objective = {"name": config.objective, "digest": "", "directions": directions}
+    return StudyDescription.model_validate(
+        {key: getattr(config, key) for key in asked}
+        | data
+        | {"version": __version__, "command": command, "objective": objective}
+        | {"format": FORMAT_WITHOUT_FAMILY if config.family is None else FORMAT}
+    )

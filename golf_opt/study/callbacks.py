@@ -23,6 +23,7 @@ from golf_opt.storage.objective_files import ObjectiveFiles
 from golf_opt.study.description import StudyDescription
 from golf_opt.study.note import write_note
 from golf_opt.task.data import View
+from golf_opt.utils.points import is_further_seed
 
 NOTE_EVERY_S = 3.0
 Say = Callable[[str], None]  # prints a line to the user
@@ -36,6 +37,7 @@ class TrialRun:
     job: Work
     lane: int
     resume: LaneState | None = None  # where the lane begins, if not at the start
+    until: int = 0  # the epoch at whose end to look at it again; set before it starts
     history: list[EpochResult] = field(default_factory=list)
     epochs_done: float = 0.0  # fractions included
 
@@ -119,6 +121,10 @@ class Callback:
     def on_interrupt(self, run: TrialRun) -> None:
         """The study stops before this trial's end; the trial goes back to the queue."""
 
+    def on_pause(self, run: TrialRun) -> None:
+        """The trial waits from here on until it is promoted, and its lane is given away."""
+        self.on_interrupt(run)
+
     def on_study_end(self) -> None:
         """The loop is over, for whatever reason."""
 
@@ -129,6 +135,8 @@ class Pruning(Callback):
     def on_epoch_end(self, run: TrialRun) -> None:
         if isinstance(self.context.study.pruner, NopPruner):
             return  # asking it reads the trial from the storage all the same
+        if is_further_seed(run.trial):
+            return  # or the mean would be of the seeds that did well
         if len(run.history) < run.job.epochs and run.trial.should_prune():
             raise optuna.TrialPruned
 

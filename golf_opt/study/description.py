@@ -5,7 +5,6 @@ Who goes on with the study must agree with its `identity`; the rest says how to 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -29,22 +28,23 @@ from golf_opt import __version__
 from golf_opt.config import defaults, types
 from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
-from golf_opt.config.schema import DataConfig, StudyConfig
+from golf_opt.config.schema import DataConfig
 from golf_opt.engines.base import Job
 from golf_opt.storage import gate
-from golf_opt.storage.optuna_internals import id_of_study
 from golf_opt.storage.studies import find_any_study, marks
+from golf_opt.study.seeds import Seeds
 from golf_opt.study.space import Space, build_space
 from golf_opt.task.arch import Net, build_net
-from golf_opt.task.data import View
+from golf_opt.task.family import Family, build_family
 from golf_opt.task.goals import Goal, show_goals
 from golf_opt.task.inputs import MNIST, InputSpec
-from golf_opt.task.recipe import Candidate
+from golf_opt.task.recipe import PARAMETERS, Candidate
 from golf_opt.utils.text import slug
 from golf_opt.visualization.snapshot import StudySnapshot
 
 DESCRIPTION = "golf_opt:study"
-FORMAT = 2  # of the description; version 0.1 kept three parts under keys of their own
+FORMAT = 3  # of the description; 2 is one without a family, 0.1 kept three parts under own keys
+FORMAT_WITHOUT_FAMILY = 2
 RECIPE_0_1, FINGERPRINT_0_1, FACTS_0_1 = (
     f"golf_opt:{part}" for part in ("recipe", "fingerprint", "facts")
 )
@@ -54,6 +54,7 @@ RENAMED = {  # what a stored study may ask for by a name that is not ours today
     "optuna.samplers.CmaEsSampler": "golf_opt.study.samplers.CmaEsSampler",
 }
 ONE_VALUE: types.Directions = {"value": "maximize"}  # of an objective that says nothing else
+SIZE = Goal("parameters", "minimize", accuracy=False)  # of a family's nets
 OBJECTIVES = {"test": "test accuracy", "holdout": "holdout accuracy"}  # by protocol
 
 
@@ -75,7 +76,9 @@ def _made_by(build: Callable[[Any, Mapping[str, Any]], object]) -> AfterValidato
 
 
 def _space(space: dict[str, Any], before: Mapping[str, Any]) -> None:
-    build_space(space, free=before.get("objective") is not None)
+    family = before.get("family")
+    nodes = None if family is None else build_family(family).space
+    build_space(space, free=before.get("objective") is not None, family=nodes)
 
 
 def _part(node: dict[str, Any]) -> dict[str, Any]:
@@ -90,6 +93,7 @@ def _part(node: dict[str, Any]) -> dict[str, Any]:
 
 Part = Annotated[dict[str, Any], AfterValidator(_part)]
 Short = Annotated[str, Field(max_length=100)]
+Goalpost = Annotated[float, Field(gt=0, lt=1)] | None
 
 
 class Objective(BaseModel):
@@ -107,10 +111,13 @@ class StudyDescription(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True)
 
-    format: types.Positive = FORMAT
+    format: types.Positive = FORMAT_WITHOUT_FAMILY
     version: Short  # of golf_opt, which stored this
     objective: Objective | None = None  # of the user's; None: the accuracy of a net of ours
     arch: dict[str, Any] | None  # name and layers; an objective has none
+    family: Annotated[dict[str, Any], _made_by(lambda node, _: build_family(node))] | None = None
+    target: Goalpost = None  # accuracy that a net of a family is to reach, and small
+    max_params: types.Positive | None = None  # that a net of a family may have
     space: Annotated[dict[str, Any], _made_by(_space)]
     sampler: Part  # _target_ and arguments
     pruner: Part  # likewise
@@ -124,12 +131,14 @@ class StudyDescription(BaseModel):
     epochs: types.Epochs  # of each trial
     trials: types.Positive  # in all
     seed: types.Seed
+    seeds: types.Seeds = 1  # of each point
+    statistic: types.Statistic = "mean"  # what a point is worth by them
     command: str  # what the user typed
 
     @model_validator(mode="after")
     def _arch_is_a_net(self) -> Self:
-        if (self.arch is None) != (self.objective is not None):
-            raise ValueError("a study has either an arch or an objective")
+        if [self.arch, self.family, self.objective].count(None) != 2:
+            raise ValueError("a study has either an arch or a family or an objective")
         try:
             _ = self.arch and self.net
         except gate.UNREADABLE as error:
@@ -141,28 +150,63 @@ class StudyDescription(BaseModel):
         """The net that the study trains.
 
         Raises:
-            UsageError: it is a study of an objective.
+            UsageError: it is a study of an objective, or of many nets.
         """
+        if self.family is not None:
+            raise UsageError(f"{self.subject} is a family of nets: each trial has its own.")
         if self.arch is None:
             raise UsageError(f"{self.subject} is a function of yours, and no net of ours.")
         return build_net(self.arch, self.input)
 
     @property
+    def one_net(self) -> Net | None:
+        """The net of every trial; None of an objective, and of a family."""
+        return None if self.arch is None else self.net
+
+    @cached_property
+    def nets(self) -> Family | None:
+        """The family that the study searches."""
+        return None if self.family is None else build_family(self.family)
+
+    @property
+    def verb(self) -> Literal["study", "search"]:
+        """What one goes on with the study by."""
+        return "study" if self.family is None else "search"
+
+    def net_of(self, params: Mapping[str, Any]) -> Net:
+        """Return the net of a trial's parameters.
+
+        Raises:
+            UsageError: they make none.
+        """
+        return self.net if self.nets is None else self.nets.net(params, self.input)
+
+    @property
     def subject(self) -> str:
         """What is trained: a net's name, or `my_module:train`."""
-        return self.net.name if self.objective is None else self.objective.name
+        if self.objective is not None:
+            return self.objective.name
+        return self.net.name if self.nets is None else self.nets.name
 
     @property
     def search_space(self) -> Space:
-        return build_space(self.space, free=self.objective is not None)
+        nodes = None if self.nets is None else self.nets.space
+        return build_space(self.space, free=self.objective is not None, family=nodes)
 
     @property
     def goals(self) -> tuple[Goal, ...]:
         """What the study optimises, in the order of its trials' values."""
         if self.objective is None:
-            return (Goal(OBJECTIVES[self.protocol]),)
+            accuracy = Goal(OBJECTIVES[self.protocol])
+            both = self.family is not None and self.max_params is None
+            return (accuracy, SIZE) if both else (accuracy,)
         rows = self.objective.directions.items()
         return tuple(Goal(name, direction, accuracy=False) for name, direction in rows)
+
+    @property
+    def by_seed(self) -> Seeds:
+        """How many seeds points get, and what they are worth by them."""
+        return Seeds(self.seeds, self.statistic, self.seed)
 
     def data_config(self, given: DataConfig) -> DataConfig:
         """Return where the study's data is to be had: where `given` says, or as it was typed.
@@ -188,16 +232,19 @@ class StudyDescription(BaseModel):
         """What every trial says of what was trained."""
         if self.objective is not None:
             return {"objective": self.objective.name, "objective_digest": self.objective.digest}
-        return {"protocol": self.protocol, "num_params": self.net.num_params}
+        return {"protocol": self.protocol}
 
     @property
     def default_name(self) -> str:
         """`c4-5-4`, or `c4-5-4@digits-holdout-2epochs`: what is not default is in the name."""
-        usual = "mnist" if self.objective is None else ""
+        usual, standing = "mnist" if self.objective is None else "", defaults(self.verb)
         marks = [
             "" if self.data == usual else slug(Path(self.data).stem),
-            "" if self.protocol == "test" else self.protocol,
-            "" if self.epochs == defaults("study")["epochs"] else f"{self.epochs}epochs",
+            "" if self.protocol == standing["protocol"] else self.protocol,
+            "" if self.epochs == standing["epochs"] else f"{self.epochs}epochs",
+            f"target{self.target:g}" if self.target else "",
+            f"max{self.max_params}" if self.max_params else "",
+            "" if self.seeds == 1 or self.family is not None else "seeds",
         ]
         suffix = "-".join(mark for mark in marks if mark)
         name = self.subject.replace(":", ".")
@@ -209,22 +256,38 @@ class StudyDescription(BaseModel):
         Raises:
             UsageError: the trial's parameters or its seed are none.
         """
-        net = self.net
+        values = dict(self.search_space.fixed) | trial.params
+        net = self.net_of(values)
         try:
-            candidate = check(Candidate, dict(self.search_space.fixed) | trial.params)
+            candidate = check(Candidate, recipe_of(values))
             seed: int = check(types.Seed, trial.user_attrs.get("seed"), "its seed")
         except UsageError as error:
             raise UsageError(f"trial {trial.number} cannot be read: {error}") from error
         return Job(net, candidate, seed, self.epochs)
 
+    def job_of(self, values: Mapping[str, Any], seed: int) -> Job:
+        """Return what a lane trains for values of all parameters, the fixed ones included.
+
+        Raises:
+            UsageError: they make no net.
+        """
+        return Job(self.net_of(values), Candidate(**recipe_of(values)), seed, self.epochs)
+
     def snapshot(self, name: str, trials: Sequence[FrozenTrial]) -> StudySnapshot:
         """Return the study as figures and reports read it, with some of its trials."""
-        return StudySnapshot(name, self.data, self.protocol, self.goals, self.epochs, trials)
+        worth = self.by_seed.worth
+        return StudySnapshot(name, self.data, self.protocol, self.goals, self.epochs, trials, worth)
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two runs the same study."""
         own: dict[str, Any]
-        if self.objective is None:
+        if self.nets is not None:
+            asked = [show_goals(self.goals)]
+            asked += [f"target={self.target:g}"] if self.target else []
+            asked += [f"max_params={self.max_params}"] if self.max_params else []
+            own = {"family": self.nets.name, "layers": self.nets.describe()}
+            own |= {"objective": ", ".join(asked)}
+        elif self.objective is None:
             layers = [_show_layer(row) for row in self.net.describe()]
             own = {"arch": self.net.name, "layers": layers, "objective": self.goals[0].name}
         else:
@@ -234,42 +297,19 @@ class StudyDescription(BaseModel):
             "data": self.data_and_digest,
             "protocol": self.protocol,
             "epochs": self.epochs,
+            "seeds": self.by_seed.identity,
         }
+
+
+def recipe_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a net's parameters that says how it is trained."""
+    return {name: value for name, value in values.items() if name in PARAMETERS}
 
 
 def _show_layer(row: Mapping[str, Any]) -> str:
     left_out = ("kind", "trained", "kept")  # the hash of a module is of its tensors' shapes too
     options = ", ".join(f"{key}={value}" for key, value in row.items() if key not in left_out)
     return f"{row['kind']}({options})"
-
-
-def describe(config: StudyConfig, view: View | None, command: str) -> StudyDescription:
-    """Return the description of the study that a user asks for.
-
-    Args:
-        config: what they ask for.
-        view: of the data; None: an objective that asks for none.
-        command: what they typed.
-
-    Raises:
-        UsageError: the architecture is none, or does not fit the data.
-    """
-    if config.arch is not None and view is not None:
-        build_net(config.arch, view.input)
-    asked = ("arch", "space", "sampler", "pruner", "protocol", "epochs", "trials", "seed")
-    data: dict[str, Any] = {"data": "", "digest": "", "num_train": 0}
-    if view is not None and config.data is not None:
-        data = {"data": view.dataset, "size": config.data.size, "grey": config.data.grey}
-        data |= {"digest": view.digest, "num_train": len(view.train), "input": view.input}
-    objective = None
-    if config.objective is not None:
-        directions = config.directions or ONE_VALUE
-        objective = {"name": config.objective, "digest": "", "directions": directions}
-    return StudyDescription.model_validate(
-        {key: getattr(config, key) for key in asked}
-        | data
-        | {"version": __version__, "command": command, "objective": objective}
-    )
 
 
 def read(attributes: Mapping[str, Any]) -> StudyDescription | None:
@@ -303,7 +343,7 @@ def _stored_by_0_1(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
     recipe: dict[str, Any] = attributes[RECIPE_0_1]
     data = attributes[FINGERPRINT_0_1]["data"]
     return recipe | {
-        "format": FORMAT,
+        "format": FORMAT_WITHOUT_FAMILY,
         "digest": data.partition(" ")[2].strip("()"),
         "num_train": attributes.get(FACTS_0_1, {}).get("num_train", 0),
     }
@@ -338,18 +378,6 @@ def description_of(study: optuna.Study) -> StudyDescription:
 def snapshot_of(study: optuna.Study) -> StudySnapshot:
     """Return a study of ours with all its trials."""
     return description_of(study).snapshot(study.study_name, study.get_trials(deepcopy=False))
-
-
-def best_of_all(storage: BaseStorage, but: str) -> list[StudySnapshot]:
-    """Return every study of ours but one, each with its best trial alone."""
-    snapshots = []
-    for frozen in storage.get_all_studies():
-        plan = readable(frozen.study_name, frozen.system_attrs)
-        if plan is not None and frozen.study_name != but:
-            with contextlib.suppress(ValueError, RuntimeError):  # none is complete; several goals
-                best = storage.get_best_trial(id_of_study(frozen))
-                snapshots.append(plan.snapshot(frozen.study_name, [best]))
-    return snapshots
 
 
 def find_study(storage: BaseStorage, name: str) -> optuna.Study:

@@ -24,14 +24,15 @@ class Difference(NamedTuple):
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
     """Return in what two identities differ, as `StudyDescription.identity` gives them."""
     found = []
-    for key, typed in (("arch", "arch"), ("function", "objective")):
+    for key, typed in (("arch", "arch"), ("family", "family"), ("function", "objective")):
         old, new = before.get(key, NOTHING), now.get(key, NOTHING)
         if old != new:  # the layers follow
             found.append(Difference(typed, old, new, "" if new == NOTHING else new))
-    if not found and "arch" in now:
+    if not found and "layers" in now:
         found += _of_layers(before["layers"], now["layers"])
-    elif not found and before["objective"] != now["objective"]:
-        found.append(Difference("directions", before["objective"], now["objective"]))
+    if not found and "arch" not in now and before["objective"] != now["objective"]:
+        typed = "goals" if "family" in now else "directions"
+        found.append(Difference(typed, before["objective"], now["objective"]))
     found += _of_spaces(before["space"], now["space"])
     if before["data"].rpartition("(")[2] != now["data"].rpartition("(")[2]:  # by whatever path
         names = [row["data"].rpartition(" ")[0] or NOTHING for row in (before, now)]
@@ -43,6 +44,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
     if before["epochs"] != now["epochs"]:
         epochs = str(before["epochs"]), str(now["epochs"])
         found.append(Difference("epochs", *epochs, f"{now['epochs']}epochs"))
+    if before["seeds"] != now["seeds"]:
+        found.append(Difference("seeds", before["seeds"], now["seeds"], "seeds"))
     return found
 
 

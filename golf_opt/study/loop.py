@@ -10,10 +10,8 @@ import optuna
 from optuna.trial import TrialState
 
 from golf_opt.config.errors import UsageError
-from golf_opt.engines import provenance
-from golf_opt.engines.base import EpochResult, Job, Slice, Work
+from golf_opt.engines.base import EpochResult, Slice
 from golf_opt.engines.lanes import Lanes
-from golf_opt.engines.python import Call
 from golf_opt.storage.failures import StorageUnreachable
 from golf_opt.storage.optuna_internals import (
     id_of_study,
@@ -22,14 +20,11 @@ from golf_opt.storage.optuna_internals import (
     reported,
     storage_of,
 )
-from golf_opt.storage.studies import num_finished
-from golf_opt.storage.workers import WORKER, coordination, requeue
-from golf_opt.storage.write_behind import BudgetSpent
-from golf_opt.study.build import Parts
+from golf_opt.storage.workers import coordination, pause, requeue
+from golf_opt.study.aims import missed, values_of
+from golf_opt.study.asking import Asking
+from golf_opt.study.build import Parts, allocation
 from golf_opt.study.callbacks import StudyContext, TrialRun
-from golf_opt.task import rng
-from golf_opt.task.recipe import Candidate
-from golf_opt.utils.processes import worker_id
 from golf_opt.utils.signals import stop_on_signals
 
 IDLE_S = 0.2  # between two looks at trials that other workers run
@@ -50,11 +45,10 @@ class StudyLoop:
         self._workers.set_plan(id_of_study(context.study), self._plan.trials, space)
         self._lanes: Lanes[TrialRun] = Lanes(context.engine)
         self._finished: list[TrialRun] = []  # in the storage, but callbacks do not know yet
-        self._asking_s: list[float] = []  # for each trial: ask and suggest
         self._looked_at_workers = -1e9  # when other workers were last looked after
         self._reachable = True
         self._failed_in_a_row = 0
-        self._provenance = provenance(context.engine) | self._plan.provenance
+        self._asking = Asking(context, parts, allocation(self._plan, parts.pruner))
         for callback in parts.callbacks:
             callback.context = context
 
@@ -86,11 +80,18 @@ class StudyLoop:
             placed = False
             for _, run in self._lanes.fill(self._take):
                 placed = True
-                if len(run.history) == run.job.epochs:  # its worker died before it could `tell`
+                if len(run.history) >= run.until:  # its worker died before it could say so
                     self._report(run)
         if self._lanes.busy:
             return True
-        return self._workers.shared and num_finished(self._study) < self._plan.trials
+        return self._workers.shared and self._more_may_come()
+
+    def _more_may_come(self) -> bool:
+        """Return whether other workers may leave something to do here."""
+        if self._asking.refused or self._asking.others_run:
+            return True
+        self._workers.refresh(id_of_study(self._study))  # before this worker says that it is over
+        return self._asking.others_run or self._asking.has_more
 
     def _step(self) -> list[tuple[TrialRun, Slice]]:
         """Let the lanes work; where none has a trial, wait for those of other workers."""
@@ -122,47 +123,14 @@ class StudyLoop:
             )
 
     def _take(self, lane: int) -> TrialRun | None:
-        """Ask for the next trial; None where no more may begin."""
-        begun = time.monotonic()
-        while True:
-            trial = self._ask()
-            if trial is None:
-                return None
-            if (job := self._job_of(trial)) is not None:
-                break
-        attributes = {WORKER: worker_id(), "seed": job.seed} | self._provenance
-        for key, value in attributes.items():
-            trial.set_user_attr(key, value)
-        self._asking_s.append(time.monotonic() - begun)
-        run = TrialRun(trial, job, lane)
-        self._call("on_trial_start", run)
-        for result in run.history:  # of a worker that died between its checkpoint and its report
-            self._report_values(run, result)
+        """Begin what the lane does next; None where it has nothing to do now."""
+        run = self._asking.take(lane)
+        if run is not None:
+            self._call("on_trial_start", run)
+            for result in run.history:  # of a worker that died between checkpoint and report
+                self._report_values(run, result)
+            self._asking.set_until(run)
         return run
-
-    def _ask(self) -> optuna.Trial | None:
-        trials = self._study.get_trials(deepcopy=False)
-        if sum(trial.state != TrialState.WAITING for trial in trials) >= self._plan.trials:
-            return None
-        try:
-            return self._study.ask()
-        except (BudgetSpent, StorageUnreachable):
-            return None
-
-    def _job_of(self, trial: optuna.Trial) -> Work | None:
-        """Return what a trial tries; one that was stored as what cannot be run fails: None."""
-        seed = rng.derive(self._plan.seed, "trial", trial.number)  # weights, data order, dropout
-        try:
-            values = self._parts.space.values(trial)
-            if self._plan.objective is None:
-                return Job(self._plan.net, Candidate(**values), seed, self._plan.epochs)
-            folder = self._checkpoints.folder / str(trial.number)
-            return Call(values, seed, self._plan.epochs, trial.number, folder)
-        except UsageError as error:
-            trial.set_user_attr("fail_reason", str(error))
-            self._study.tell(trial, state=TrialState.FAIL)
-            self._say(f"trial {trial.number} failed: {error}")
-            return None
 
     def _advance(self, run: TrialRun, done: Slice) -> None:
         """Handle what one lane did: report its epoch, and end its trial if it is over."""
@@ -186,6 +154,19 @@ class StudyLoop:
         else:
             if result.epoch == run.job.epochs:
                 self._finish(run, TrialState.COMPLETE)
+            elif result.epoch >= run.until:
+                self._look_again(run)
+
+    def _look_again(self, run: TrialRun) -> None:
+        """Let a trial that rests go on, or pause it and free its lane."""
+        if self._asking.goes_on(run):
+            self._lanes.engine.extend(run.lane, run.until)
+            return
+        self._note_so_far(run)
+        self._call("on_pause", run)
+        self._lanes.leave(run.lane)
+        with contextlib.suppress(StorageUnreachable):  # it is written when the storage answers
+            pause(self._study, id_of_trial(run.trial), len(run.history))
 
     def _report_values(self, run: TrialRun, result: EpochResult) -> None:
         """Report an epoch, unless it was reported before the trial was resumed."""
@@ -199,21 +180,28 @@ class StudyLoop:
 
     def _finish(self, run: TrialRun, state: TrialState) -> None:
         """Store what a trial came to besides its reported values, end it, free its lane."""
-        if self._plan.objective is None:
-            run.trial.set_user_attr("epoch_losses", [result.loss for result in run.history])
-        time_s = round(sum(result.time_s for result in run.history), 3)
-        run.trial.set_user_attr("time_s", time_s)
+        self._note_so_far(run)
         values = None
         if state == TrialState.COMPLETE:
-            values = list(run.history[-1].values)
+            values = values_of(self._plan, run.job, run.history[-1])
             if self._plan.objective is None:
                 run.trial.set_user_attr("train_accuracy", run.history[-1].train_accuracy)
+        if run.history and state != TrialState.FAIL:
+            for name, value in missed(self._plan, run.job, run.history[-1]).items():
+                run.trial.set_constraint(name, value)  # is met at or below zero
         self._call("on_trial_end", run, state)
         self._study.tell(run.trial, values, state, skip_if_finished=True)
         self._lanes.leave(run.lane)
         self._finished.append(run)
         failed = state == TrialState.FAIL
         self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
+
+    def _note_so_far(self, run: TrialRun) -> None:
+        """Store what the trial's epochs came to besides their values."""
+        if self._plan.objective is None:
+            run.trial.set_user_attr("epoch_losses", [result.loss for result in run.history])
+        time_s = round(sum(result.time_s for result in run.history), 3)
+        run.trial.set_user_attr("time_s", time_s)
 
     def _say_if_failing(self, why: str) -> None:
         """End a study whose objective does nothing but fail; what it was to try is not spent.
@@ -236,7 +224,7 @@ class StudyLoop:
         """Say so where asking for trials, not training them, took the time."""
         fraction, seconds = self._lanes.waiting
         if fraction > WAITING_FRACTION and seconds > WAITING_S:
-            each_ms = 1e3 * sum(self._asking_s) / len(self._asking_s)
+            each_ms = 1e3 * sum(self._asking.times_s) / len(self._asking.times_s)
             self._say(
                 f"note: lanes stood idle {fraction:.0%} of the time, since asking for a trial took "
                 f"{each_ms:.0f} ms; sampler=random and sampler=qmc ask for next to nothing, and "

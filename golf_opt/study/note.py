@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.storage.optuna_internals import save_note
 from golf_opt.storage.studies import NOTE_SECTIONS, mark, marks, num_finished
+from golf_opt.study.aims import answer
 from golf_opt.study.description import StudyDescription, description_of, snapshot_of
 from golf_opt.task.goals import Goal, show_goals, show_values
+from golf_opt.utils.points import is_further_seed, seeds_of
 from golf_opt.utils.text import count, markdown_table, percent, show_params
-from golf_opt.utils.trials import attribute, best_trial, counts, epoch_losses
+from golf_opt.utils.trials import attribute, counts, epoch_losses, state_words
 from golf_opt.visualization.snapshot import (
     NOISE_SDS,
     StudySnapshot,
@@ -31,7 +32,7 @@ def log(trial: FrozenTrial, goals: Sequence[Goal]) -> str:
     attributes = trial.user_attrs
     start, end = trial.datetime_start, trial.datetime_complete
     lines = [
-        f"trial {trial.number}: {trial.state.name.lower()}",
+        f"trial {trial.number}: {state_words(trial)}",
         f"parameters  {show_params(trial.params) or 'none tuned'}",
         f"seed        {attributes.get('seed', '-')}",
         f"engine      {attributes.get('engine', '-')} on {attributes.get('device', '-')}",
@@ -71,11 +72,14 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
     """Return the study in Markdown: what, on what data, by which rule, best so far, the command."""
     space = plan.search_space
     tally = counts(study)
-    finished = ", ".join(f"{tally[s]} {s}" for s in ("complete", "pruned", "fail") if tally[s])
+    finished = ", ".join(
+        f"{tally[s]} {s}" for s in ("complete", "pruned", "paused", "fail") if tally[s]
+    )
     lines = [
         f"# {title_of(plan)}",
         "",
-        f"Objective: **{show_goals(plan.goals)}** after {plan.epochs} epochs, one seed a trial.",
+        f"Objective: **{plan.by_seed.words(plan.goals)}** after {plan.epochs} epochs, "
+        "one seed a trial.",
         "",
         "| | |",
         "|---|---|",
@@ -88,7 +92,7 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
         "",
     ]
     snapshot = snapshot_of(study)
-    best = best_trial(study)
+    best = answer(study)
     if (seeds := seeds_words(study, plan)) is not None:
         lines.append(f"Nothing is tuned, every trial is a seed: **{seeds}**.")
     elif best is not None:
@@ -96,9 +100,9 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
         lines += [
             f"Best so far: **{result_words(best, plan.goals)}**: `{shown}`",
             "",
-            noise_words(snapshot),
+            *([noise_words(snapshot)] if len(plan.goals) == 1 else []),
         ]
-    elif len(plan.goals) > 1 and snapshot.front:
+    if len(plan.goals) > 1 and snapshot.front:
         lines += ["Front so far, of trials that none beats in every objective:", ""]
         lines.append(front_table(snapshot))
     for title, text in marks(study).get(NOTE_SECTIONS, {}).items():
@@ -108,7 +112,7 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
 
 def title_of(plan: StudyDescription) -> str:
     """Return `c4-5-4: 807 parameters`, or an objective's name."""
-    if plan.objective is not None:
+    if plan.one_net is None:
         return plan.subject
     return f"{plan.subject}: {plan.net.num_params} parameters"
 
@@ -133,11 +137,12 @@ def noise_words(study: StudySnapshot) -> str:
     sd, source = seed_noise(study)
     if sd is None:
         return source
-    alike, all_of_them = not_told_apart(study), len(study.complete)
+    alike, all_of_them = not_told_apart(study), len(study.points)
     if alike < 2:
         return f"Seed noise: {source}. No other trial is within {NOISE_SDS:g} sd of the best."
+    what = "complete trials" if all_of_them == len(study.complete) else "points"
     return (
-        f"**{alike} of {all_of_them} complete trials cannot be told apart:** they lie within "
+        f"**{alike} of {all_of_them} {what} cannot be told apart:** they lie within "
         f"{NOISE_SDS:g} sd of seed noise below the best ({source}). Which of them is really best "
         "takes more seeds."
     )
@@ -159,9 +164,10 @@ def protocol_words(plan: StudyDescription) -> str:
 
 def result_words(trial: FrozenTrial, goals: Sequence[Goal] = ACCURACY) -> str:
     """Return `94.37 % (trial 1, n = 1 seed, train accuracy 93.89 %)` for a complete trial."""
-    train = attribute(trial, "train_accuracy", float)
+    train = attribute(trial, "train_accuracy", float) if seeds_of(trial) == 1 else None
     beside = f", train accuracy {percent(train)}" if train is not None else ""
-    return f"{show_values(goals, trial.values)} (trial {trial.number}, n = 1 seed{beside})"
+    seeds = count(seeds_of(trial), "seed")
+    return f"{show_values(goals, trial.values)} (trial {trial.number}, n = {seeds}{beside})"
 
 
 def seeds_words(study: optuna.Study, plan: StudyDescription) -> str | None:
@@ -173,11 +179,12 @@ def seeds_words(study: optuna.Study, plan: StudyDescription) -> str | None:
     return None if seeds is None else seeds.words
 
 
-def front_words(study: StudySnapshot) -> list[str]:
+def front_words(study: StudySnapshot, test: Mapping[int, float]) -> list[str]:
     """Return the front of several objectives, a line a trial, and how many more there are."""
     shown = [
         f"  trial {trial.number:>4}  {show_values(study.goals, trial.values)}  "
-        f"{show_params(trial.params)}"
+        + (f"test {percent(test[trial.number])}  " if trial.number in test else "")
+        + show_params(trial.params)
         for trial in study.front[:MOST_OF_FRONT]
     ]
     more = len(study.front) - MOST_OF_FRONT
@@ -185,31 +192,45 @@ def front_words(study: StudySnapshot) -> list[str]:
     return [head, *shown, *([f"  and {more} more"] if more > 0 else [])]
 
 
-def closing_words(
-    study: optuna.Study, plan: StudyDescription, test_reading: Mapping[str, Any] | None
-) -> str:
+def target_words(plan: StudyDescription, best: FrozenTrial | None) -> str:
+    """Say which net is the answer of a search with a target."""
+    assert plan.target is not None
+    if best is None:
+        return f"no net reaches {percent(plan.target)} yet"
+    return (
+        f"smallest net that reaches {percent(plan.target)}: {best.values[1]:,.0f} parameters, "
+        f"{result_words(best, plan.goals)}"
+    )
+
+
+def closing_words(study: optuna.Study, plan: StudyDescription, test: Mapping[int, float]) -> str:
     """Return the last lines of `golf-opt study` but what to do next: best trial, study name."""
-    best, tally = best_trial(study), counts(study)
+    best, tally = answer(study), counts(study)
     finished, total = num_finished(study), plan.trials
     lines = [""]
     if (seeds := seeds_words(study, plan)) is not None:
         lines.append(f"{plan.goals[0].name}: {seeds}")
-    elif best is not None:
-        lines.append(f"best {plan.goals[0].name} {result_words(best, plan.goals)}")
+    elif best is not None and len(plan.goals) == 1:
+        what = f"best {plan.by_seed.words(plan.goals)}"
+        lines.append(f"{what} {result_words(best, plan.goals)}")
     elif len(plan.goals) > 1:
-        lines += front_words(snapshot_of(study))
+        lines += front_words(snapshot_of(study), test)
+    if plan.target is not None:
+        lines.append(target_words(plan, best))
     if best is not None:
         params = best.params or plan.search_space.fixed
         lines.append(f"  {show_params(params)}{'' if best.params else ', nothing tuned'}")
-    if test_reading is not None:
+    if best is not None and best.number in test:
         lines.append(
-            f"test accuracy of trial {test_reading['trial']}, read once: "
-            f"{percent(test_reading['test_accuracy'])}"
+            f"test accuracy of trial {best.number}, read once: {percent(test[best.number])}"
         )
+    repeats = sum(map(is_further_seed, study.get_trials(deepcopy=False)))
+    seeds_too = f", {count(repeats, 'further seed')}" if repeats else ""
     waiting = f", {tally['waiting']} waiting to go on" if tally["waiting"] else ""
+    waiting = (f", {tally['paused']} paused" if tally["paused"] else "") + waiting
     failed = f", {tally['fail']} failed" if tally["fail"] else ""
     lines.append(
         f"study {study.study_name}: {finished} of {count(total, 'trial')} finished "
-        f"({tally['pruned']} pruned{failed}){waiting}"
+        f"({tally['pruned']} pruned{failed}){seeds_too}{waiting}"
     )
     return "\n".join(lines)

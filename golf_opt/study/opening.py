@@ -87,7 +87,7 @@ def check_identity(study: optuna.Study, description: StudyDescription) -> None:
         free, _ = _name_to_take(storage, name, description)
         raise UsageError(
             f"study {name!r} is there already and was not made by golf-opt; choose another name: "
-            f"{command.again('study', command.override('study.name', free))}"
+            f"{command.again(description.verb, command.override('study.name', free))}"
         )
     if found := differences(stored.identity(), description.identity()):
         wanted = name_for(name, found, command.chosen("space"))
@@ -95,7 +95,7 @@ def check_identity(study: optuna.Study, description: StudyDescription) -> None:
         raise UsageError(
             f"study {name!r} is another study: {told(found)}. Give what it was made with to go on "
             f"with it, or {'go on with this one' if there else 'begin a new one'}: "
-            f"{command.again('study', command.override('study.name', other))}"
+            f"{command.again(description.verb, command.override('study.name', other))}"
         )
 
 

@@ -16,8 +16,9 @@ from golf_opt.storage.studies import num_finished
 from golf_opt.study.callbacks import Callback, TrialRun
 from golf_opt.task.goals import show_values
 from golf_opt.utils.live import LiveLines, may_move
+from golf_opt.utils.points import best_trial
 from golf_opt.utils.text import count, show_duration, show_params
-from golf_opt.utils.trials import best_trial, counts
+from golf_opt.utils.trials import counts
 
 Mode = Literal["auto", "live", "plain", "quiet"]
 MOST = 1e9  # of a value that a bar stands for; the difference of two is a number, too
@@ -48,6 +49,7 @@ class Progress(Callback):
         self._epochs_done = 0.0  # in this session, fractions included
         self._epochs_saved = 0.0  # by pruning
         self._trials_ended = 0
+        self._paused = 0
         self._started = time.monotonic()
 
     def on_study_start(self) -> None:
@@ -82,6 +84,10 @@ class Progress(Callback):
             if state == TrialState.FAIL:
                 self._say(f"trial {run.number:>4}  {run.trial.user_attrs['fail_reason']}")
 
+    def on_pause(self, run: TrialRun) -> None:
+        self._paused += 1
+        self._runs.pop(run.lane, None)
+
     def on_trial_finished(self, run: TrialRun) -> None:
         if self._runs.get(run.lane) is run:
             del self._runs[run.lane]
@@ -106,7 +112,7 @@ class Progress(Callback):
         study = self.context.study
         self._finished = num_finished(study)
         self._tally = counts(study)
-        self._best = best_trial(study)
+        self._best = best_trial(study, self.context.description.by_seed.worth)
 
     def _climb(self, values: Sequence[float]) -> None:
         """Note the best value so far, if there is such a thing."""
@@ -116,7 +122,8 @@ class Progress(Callback):
             self._heights.append(best([values[0], *self._heights[-1:]]))
 
     def _show(self, result: EpochResult) -> str:
-        return show_values(self.context.description.goals, result.values)
+        goals = self.context.description.goals[: len(result.values)]  # not what a net's size is
+        return show_values(goals, result.values)
 
     def _lines(self) -> list[Text]:
         """Return what the terminal shows of this moment."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -27,13 +27,13 @@ from golf_opt.storage.checkpoint import DamagedCheckpoint
 from golf_opt.storage.connect import opened_storage, opened_to_read
 from golf_opt.storage.optuna_internals import storage_of
 from golf_opt.storage.studies import mark, marks, num_finished
-from golf_opt.study.build import Parts, build_parts, check_targets, sampler_maker
+from golf_opt.study.build import Parts, build_parts, check_targets, describe, sampler_maker
 from golf_opt.study.callbacks import Say, StudyContext
 from golf_opt.study.description import (
     StudyDescription,
-    describe,
     description_of,
     find_study,
+    snapshot_of,
 )
 from golf_opt.study.loop import StudyLoop
 from golf_opt.study.note import closing_words
@@ -43,9 +43,10 @@ from golf_opt.task.data import View, load
 from golf_opt.task.goals import show_goals
 from golf_opt.task.modules.resolve import provide, resolve
 from golf_opt.utils.text import count
-from golf_opt.utils.trials import best_trial
+from golf_opt.utils.trials import counts
 
 TEST_READINGS = "golf_opt:test_readings"
+MOST_READ = 50  # nets of a front for which the test set is read
 Opened = Callable[[StorageConfig], AbstractContextManager[BaseStorage]]
 
 
@@ -93,7 +94,7 @@ def run_study(
         for point in points:
             study.enqueue_trial(point, skip_if_exists=True)
         context = StudyContext(study, engine, config.folder, description, view, say)
-        return run_trials(context, parts, "study", new)
+        return run_trials(context, parts, description.verb, new)
 
 
 def join_study(worker: WorkerConfig, say: Say) -> Outcome:
@@ -116,7 +117,7 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
         check_same_objective(worker, description)
         parts = build_parts(description, worker.callbacks)
         if description.objective is None:
-            provide(worker.arch, description.net, f"study {worker.study!r}")
+            provide(worker.arch, description.one_net, f"study {worker.study!r}")
         data = description.data_config(worker.data) if description.data else None
         view = load_view(data, description.protocol, parts.space, say) if data else None
         if view is not None and view.digest != description.digest:
@@ -156,7 +157,8 @@ def engine_for(
     """
     if plan.objective is None:
         assert view is not None
-        return create_engine(config, view, plan.net, say)
+        smallest = None if plan.nets is None else plan.nets.check(plan.input, plan.max_params)
+        return create_engine(config, view, smallest or plan.net, say)
     from golf_opt.engines.python import PythonEngine
 
     names = [goal.name for goal in plan.goals]
@@ -190,8 +192,9 @@ def check_same_objective(worker: WorkerConfig, description: StudyDescription) ->
 
 def without_pruner(parts: Parts, say: Say) -> Parts:
     """Return the parts of a study with several objectives, of which Optuna prunes none."""
-    if not isinstance(parts.pruner, NopPruner):
-        say("note: no trial is pruned, since Optuna prunes by one value and here are several")
+    if isinstance(parts.pruner, NopPruner):
+        return parts
+    say("note: no trial is pruned, since Optuna prunes by one value and here are several")
     return replace(parts, pruner=NopPruner())
 
 
@@ -213,7 +216,10 @@ def opening_line(context: StudyContext, new: bool) -> str:
     plan, engine = context.description, context.engine
     how = "new study, " if new else f"going on at {num_finished(context.study)} of "
     lanes = f"{engine.num_lanes} lane{'s' if engine.num_lanes > 1 else ''}"
-    if plan.objective is None:
+    if plan.nets is not None:
+        asked = plan.identity()["objective"]
+        what = f"family {plan.nets.name}, {asked}, {plan.data}, protocol {plan.protocol}"
+    elif plan.objective is None:
         what = f"{plan.net.num_params:,} parameters, {plan.data}, protocol {plan.protocol}"
     else:
         data = f", {plan.data}, protocol {plan.protocol}" if plan.data else ""
@@ -234,30 +240,33 @@ def fallback_banner(why: str) -> str:
 
 
 def run_trials(
-    context: StudyContext, parts: Parts, verb: Literal["study", "worker"], new: bool
+    context: StudyContext, parts: Parts, verb: Literal["study", "search", "worker"], new: bool
 ) -> Outcome:
     """Run up to the total; of a whole study with protocol=holdout, read the test set at the end."""
     context.say(opening_line(context, new))
     signal = StudyLoop(context, parts).run()
-    reading = None
+    readings: dict[int, float] = {}
     plan = context.description
     if plan.protocol == "holdout" and plan.objective is None and signal is None:
-        reading = read_test(context)
-    closing = closing_words(context.study, context.description, reading)
+        readings = read_test(context)
+    closing = closing_words(context.study, context.description, readings)
     words = "\n".join([closing, *next_words(context, verb)])
     return Outcome(words, signal, context.study.study_name)
 
 
-def next_words(context: StudyContext, verb: Literal["study", "worker"]) -> list[str]:
+def next_words(context: StudyContext, verb: Literal["study", "search", "worker"]) -> list[str]:
     """Say by which commands one goes on, ready to run."""
     study, plan = context.study, context.description
     if isinstance(storage_of(study), InMemoryStorage):
         return []  # it is gone in a moment
     look = command.runnable("dashboard")
     finished = num_finished(study)
-    if finished < plan.trials:
+    if finished + counts(study)["paused"] < plan.trials:
         named = [command.override("study", study.study_name)] if verb == "worker" else []
         return [f"next, to go on: {command.again(verb, *named)}", f"or to look: {look}"]
+    if plan.family is not None and snapshot_of(study).complete:
+        this = command.override("study", study.study_name)
+        look = f"{command.runnable('confirm', this, 'test=true')}\nor to look: {look}"
     more = max(2 * plan.trials, finished + 1)
     if verb == "worker" or not _may_have(plan, more):
         return [f"next: {look}"]
@@ -273,24 +282,32 @@ def _may_have(plan: StudyDescription, trials: int) -> bool:
     return True
 
 
-def read_test(context: StudyContext) -> Mapping[str, Any] | None:
-    """protocol=holdout: read the test set for the best trial, and keep every reading made."""
-    study, best, view = context.study, best_trial(context.study), context.view
-    if best is None or view is None:
-        return None
+def read_test(context: StudyContext) -> dict[int, float]:
+    """protocol=holdout: read the test set for the best trial, or the front of a search.
+
+    Every reading is kept, and none made twice.
+
+    Returns:
+        Test accuracy in [0, 1] by the trial's number.
+    """
+    study, view = context.study, context.view
+    if view is None:
+        return {}
     readings: list[dict[str, Any]] = marks(study).get(TEST_READINGS, [])
-    for reading in readings:
-        if reading["trial"] == best.number:
-            return reading
-    try:
-        state = context.checkpoints.load(best.number).state
-    except (FileNotFoundError, DamagedCheckpoint):
-        return None  # made with callbacks.checkpoint taken out, or on another machine
-    net, test = context.description.net, view.test
-    reading = {
-        "trial": best.number,
-        "test_accuracy": context.engine.evaluate(net, state.tensors, test),
-        "after_trials": num_finished(study),
-    }
-    mark(study, TEST_READINGS, [*readings, reading])
-    return reading
+    known = {reading["trial"]: reading["test_accuracy"] for reading in readings}
+    found: dict[int, float] = {}
+    for trial in snapshot_of(study).ranked(MOST_READ):
+        if trial.number not in known:
+            try:
+                state = context.checkpoints.load(trial.number).state
+            except (FileNotFoundError, DamagedCheckpoint):
+                continue  # made with callbacks.checkpoint taken out, or on another machine
+            net = context.description.job(trial).net
+            known[trial.number] = context.engine.evaluate(net, state.tensors, view.test)
+            reading = {"trial": trial.number, "test_accuracy": known[trial.number]}
+            readings = [*readings, reading | {"after_trials": num_finished(study)}]
+            mark(study, TEST_READINGS, readings)
+        found[trial.number] = known[trial.number]
+        if len(context.description.goals) == 1:
+            break  # the best alone
+    return found

@@ -117,17 +117,24 @@ class Space:
             )
 
 
-def build_space(nodes: Mapping[str, Any], free: bool = False) -> Space:
+def build_space(
+    nodes: Mapping[str, Any], free: bool = False, family: Mapping[str, Any] | None = None
+) -> Space:
     """Build the space from its nodes; every bound is tried as a candidate's value.
 
     Args:
         nodes: by parameter.
         free: the parameters are an objective's own, and may be any.
+        family: nodes of the parameters of a family of nets, which come before the recipe's.
     """
     if free:
         _check_names(nodes)
     else:
         check_keys("space", nodes, PARAMETERS)
+    for name in family or {}:
+        if name in PARAMETERS:
+            raise UsageError(f"family.space has {name}, which is the recipe's; take another name.")
+    nodes = {**(family or {}), **nodes}
     tuned: dict[str, Dimension] = {}
     fixed: dict[str, Any] = {}
     for name, node in nodes.items():
@@ -215,6 +222,8 @@ def _check_bounds(tuned: Mapping[str, Dimension], fixed: Mapping[str, Any]) -> N
     for name, dimension in tuned.items():
         trials += [({name: value}, name) for value in _extremes(dimension.distribution)]
     for values, name in trials:
+        if name not in PARAMETERS:
+            continue  # a family's own
         try:
             Candidate(**{**base, **values})
         except UsageError as error:

@@ -17,6 +17,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+PAUSED = "golf_opt:paused"  # the system attribute of a paused trial: the epoch that it reached
 MOST_BITS = 63  # of a whole number, as in NumPy and in databases
 Kind = TypeVar("Kind", int, float, str, dict[str, Any], list[Any])
 
@@ -39,6 +40,22 @@ def of_kind(value: object, kind: type[Kind]) -> Kind | None:
     if type(value) is not kind or (isinstance(value, int) and value.bit_length() > MOST_BITS):
         return None
     return value
+
+
+def paused_at(trial: FrozenTrial) -> int | None:
+    """Return the epoch after which a trial is paused; None of one that is not.
+
+    A paused trial waits, as Optuna sees it, but goes on only when it is promoted.
+    """
+    if trial.state != TrialState.WAITING:
+        return None
+    return of_kind(trial.system_attrs.get(PAUSED), int)
+
+
+def state_words(trial: FrozenTrial) -> str:
+    """Return `complete`, or `paused at epoch 4`."""
+    epoch = paused_at(trial)
+    return trial.state.name.lower() if epoch is None else f"paused at epoch {epoch}"
 
 
 def epoch_losses(trial: FrozenTrial) -> list[float]:
@@ -68,15 +85,8 @@ def best_trials(
     return [trial for *_, trial in heapq.nsmallest(count, ranked, key=lambda row: row[:2])]
 
 
-def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """Return the best complete trial; None without one, and where objectives are several."""
-    if len(study.directions) > 1:
-        return None
-    trials = study.get_trials(deepcopy=False)
-    return next(iter(best_trials(trials, 1, study.direction)), None)
-
-
 def counts(study: optuna.Study) -> dict[str, int]:
-    """Return how many trials are in each state, by its lower-case name."""
-    tally = Counter(trial.state for trial in study.get_trials(deepcopy=False))
-    return {state.name.lower(): tally[state] for state in TrialState}
+    """Return how many trials are in each state, by its lower-case name; paused ones do not wait."""
+    trials = study.get_trials(deepcopy=False)
+    tally = Counter("paused" if paused_at(t) is not None else t.state.name.lower() for t in trials)
+    return {state: tally[state] for state in (*(s.name.lower() for s in TrialState), "paused")}

@@ -76,12 +76,12 @@ def _as_it_is(made: Factory, module: nn.Module, why: str) -> dict[str, Any]:
     }
 
 
-def provide(arch: Arch | None, net: Net, whose: str) -> None:
+def provide(arch: Arch | None, net: Net | None, whose: str) -> None:
     """Let a stored net be trained and evaluated by the module that a user gives for it.
 
     Args:
         arch: `{name, module}` as the user typed it; None: nothing was given.
-        net: as it was stored.
+        net: as it was stored; None of a family, whose nets are of our layers.
         whose: it is, such as `study 'odd'`.
 
     Raises:
@@ -89,7 +89,7 @@ def provide(arch: Arch | None, net: Net, whose: str) -> None:
     """
     if arch is None:
         return
-    if net.module is None:
+    if net is None or net.module is None:
         raise UsageError(f"arch is given, but {whose} has its own layers; leave it out.")
     if "module" not in arch:
         raise UsageError(

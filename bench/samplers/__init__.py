@@ -1,0 +1,1 @@
+"""Which sampler, pruner and way with seeds finds the better recipe at an equal budget, measured."""

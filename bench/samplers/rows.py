@@ -1,0 +1,45 @@
+"""What is compared, as data: a row's name and what it asks of `golf-opt study`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BASE = "tpe median"  # the defaults of `golf-opt study`, to which every row is compared
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    asks: tuple[str, ...]
+
+    @property
+    def slow(self) -> bool:
+        """Whether asking for a point takes longer than replaying its training: with --all only."""
+        return "sampler=gp" in self.asks and self.name != "gp median"
+
+
+def _row(sampler: str, pruner: str, seeds: str = "") -> Row:
+    name = f"{sampler} {pruner}" + (f" {seeds} seeds" if seeds.isdigit() else f" {seeds}")
+    keys = {
+        "tpe-uni": ("sampler=tpe", "+sampler.multivariate=false"),
+    }.get(sampler, (f"sampler={sampler}",))
+    more = (f"seeds={seeds}",) if seeds else ()
+    return Row(name.strip(), (*keys, f"pruner={pruner}", *more))
+
+
+SAMPLERS = ("random", "grid", "qmc", "tpe-uni", "tpe", "gp", "cmaes")
+ROWS = (
+    *(_row(sampler, "median") for sampler in SAMPLERS),
+    _row("random", "none"),
+    _row("tpe", "none"),
+    _row("tpe", "hyperband"),
+    _row("tpe", "promote"),
+    _row("random", "promote"),
+    _row("gp", "promote"),
+    _row("tpe", "none", "3"),
+    _row("tpe", "median", "3"),
+    _row("tpe", "none", "race"),
+    _row("tpe", "median", "race"),
+    _row("tpe", "promote", "race"),
+    _row("gp", "promote", "race"),
+)

@@ -1,0 +1,250 @@
+"""The comparison as a page and a picture, written from the lines of runs.jsonl alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from bench.report import PICTURES, ROOT
+from bench.samplers import statistics
+from bench.samplers.rows import BASE
+from bench.samplers.table import Table
+
+STUDIES = ROOT / "studies" / "samplers"
+DOCS = ROOT / "docs" / "samplers.md"
+PICTURE = "critical-difference.svg"
+BEGIN, END = "<!-- written by make compare-samplers -->", "<!-- end -->"
+
+Runs = list[dict[str, Any]]
+QUESTIONS = (  # what the rows are asked: better than, and with how many epochs
+    ("Does racing find a better recipe than one seed?", "tpe median race"),
+    ("Does racing help where nothing is stopped early?", "tpe none race"),
+    ("Do three seeds for every point help?", "tpe median 3 seeds"),
+    ("Does pausing and promoting beat median pruning?", "tpe promote"),
+    ("Do both together?", "tpe promote race"),
+    ("Would no pruning be better?", "tpe none"),
+    ("Would chance be better than a model?", "random median"),
+)
+
+
+def points(accuracy: float) -> str:
+    return f"{100 * accuracy:.2f}"
+
+
+def by_row(path: Path) -> tuple[int, dict[str, Runs]]:
+    """Return the budget, and the runs of every row that has all repeats, by repeat."""
+    runs = [json.loads(line) for line in path.read_text().splitlines()]
+    budget = Counter(run["budget"] for run in runs).most_common(1)[0][0]
+    rows: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+    for run in runs:
+        if run["budget"] == budget:
+            rows[run["row"]][run["repeat"]] = run
+    repeats = max(map(len, rows.values()))
+    whole = {name: kept for name, kept in rows.items() if len(kept) == repeats}
+    return budget, {name: [kept[k] for k in sorted(kept)] for name, kept in whole.items()}
+
+
+def write(folder: Path) -> None:
+    """Write README.md and critical-difference.svg of a folder with table.jsonl and runs.jsonl."""
+    table = Table(folder / "table.jsonl")
+    budget, rows = by_row(folder / "runs.jsonl")
+    # of what was picked, as the table tells it today: more seeds may have been recorded since
+    for run in (run for runs in rows.values() for run in runs):
+        run["confirmed"] = table.confirmed(run["point"])
+        run["picks"] = [(spent, table.confirmed(point)) for spent, point in run["picks"]]
+    names = list(rows)
+    results = np.array([[run["confirmed"] for run in rows[name]] for name in names])
+    ranks = statistics.mean_ranks(results)
+    difference = statistics.critical_difference(*results.shape)
+    picture(folder / PICTURE, names, ranks, difference)
+    text = page(table, budget, rows, results, ranks, difference)
+    if (folder / "live.jsonl").exists():
+        text += "\n".join(beside_live(table, rows, folder / "live.jsonl")) + "\n"
+    (folder / "README.md").write_text(text)
+    print(f"{folder / 'README.md'} and its picture are written")
+    if folder.resolve() == STUDIES.resolve():
+        (PICTURES / "samplers.svg").write_bytes((folder / PICTURE).read_bytes())
+        DOCS.write_text(in_docs(DOCS.read_text(), text))
+
+
+def in_docs(page: str, text: str) -> str:
+    """Return the documentation's page with the results of README.md."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    results = text.partition("\n\n")[2].replace("\n## ", "\n### ")
+    results = results.partition("\n\n")[2].replace(f"({PICTURE})", "(pictures/samplers.svg)")
+    return f"{before}{BEGIN}\n{results}{END}{after}"
+
+
+def page(
+    table: Table,
+    budget: int,
+    rows: dict[str, Runs],
+    results: statistics.Floats,
+    ranks: statistics.Floats,
+    difference: float,
+) -> str:
+    """Return the page."""
+    names, repeats = list(rows), results.shape[1]
+    order = np.argsort(ranks)
+    base = names.index(BASE) if BASE in names else 0
+    others = [index for index in range(len(names)) if index != base]
+    told = statistics.against(results[base], [results[index] for index in others])
+    chance = dict(zip(others, told, strict=True))
+    best = table.best()
+    subject = table.head.get("arch", table.head.get("family", {}))["name"]
+    trainings = sum(map(len, table.curves.values()))
+    held = fmean(run["point"] in held_back(table) for runs in rows.values() for run in runs)
+    lines = [
+        f"# What helps a study of {subject}",
+        "",
+        "Written by `make compare-samplers`; what is measured and how is in docs/samplers.md.",
+        "",
+        f"- {repeats} studies a row, {budget:,} epochs each "
+        f"({budget // table.epochs} whole trainings of {table.epochs})",
+        f"- replayed from a table of {trainings:,} recorded trainings: {len(table.known)} points, "
+        f"up to {max(map(len, table.curves.values()))} seeds of the better ones; "
+        f"{table.head['data']}, protocol {table.head['protocol']}",
+        f"- confirmed: mean test accuracy of the picked point over seeds that no study saw "
+        f"({held:.0%} of the picks; the others' own seeds stand in)",
+        f"- the best point of the table has {points(table.confirmed(best))}; in brackets "
+        f"{statistics.LEVEL:.0%} bootstrap intervals",
+        f"- Friedman: p = {statistics.friedman(results):.1g}; mean ranks that differ by less than "
+        f"{difference:.2f} are not told apart (Nemenyi)",
+        f"- p: against `{names[base]}`, Wilcoxon's signed ranks, corrected by Holm",
+        "",
+        "| sampler, pruner, seeds | rank | confirmed | difference | p | seen | points | complete |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for index in order:
+        runs = rows[names[index]]
+        low, high = statistics.interval(results[index])
+        gap = "" if index == base else _gap(results[index] - results[base])
+        p = "" if index == base else f"{chance[int(index)]:.2g}"
+        complete = fmean(run["trials"].get("complete", 0) for run in runs)
+        lines.append(
+            f"| {names[index]} | {ranks[index]:.2f} | {points(results[index].mean())} "
+            f"[{points(low)}, {points(high)}] | {gap} | {p} | "
+            f"{points(fmean(run['seen'] for run in runs))} | "
+            f"{fmean(run['points'] for run in runs):.0f} | {complete:.0f} |"
+        )
+    lines += [
+        "",
+        "`seen` is what a study saw of its pick, on the data it optimised on; `points` those it "
+        "asked for, and `complete` the trainings that reached the last epoch.",
+        "",
+        f"![Mean ranks; rows joined by a bar are not told apart]({PICTURE})",
+        "",
+        *answers(names, rows, results, budget, base),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def held_back(table: Table) -> set[int]:
+    return {point for point in table.known if table.is_held_back(point)}
+
+
+def _gap(gaps: statistics.Floats) -> str:
+    low, high = statistics.interval(gaps)
+    return f"{100 * gaps.mean():+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+
+
+def answers(
+    names: list[str],
+    rows: dict[str, Runs],
+    results: statistics.Floats,
+    budget: int,
+    base: int,
+) -> list[str]:
+    """Return what the figures say to the questions whose rows there are."""
+    lines = [
+        "## Answers",
+        "",
+        f"Against `{names[base]}`. Saved: of the {budget:,} epochs, when the mean of what studies "
+        "would pick stays at or above what the base has at the end.",
+        "",
+        "| question | row | difference | saved | answer |",
+        "| --- | --- | ---: | ---: | --- |",
+    ]
+    traces = [[run["picks"] for run in rows[name]] for name in names]
+    for question, name in QUESTIONS:
+        if name not in names:
+            continue
+        index = names.index(name)
+        gaps = results[index] - results[base]
+        low, high = statistics.interval(gaps)
+        answer = "yes" if low > 0 else "no, worse" if high < 0 else "not told apart"
+        shares = statistics.saving(traces[index], traces[base], budget)
+        saved = "{} [{}, {}]".format(*map(_share, shares))
+        lines.append(f"| {question} | {name} | {_gap(gaps)} | {saved} | {answer} |")
+    return lines
+
+
+def beside_live(table: Table, rows: dict[str, Runs], path: Path) -> list[str]:
+    """Return what live studies came to, and the replays of their rows."""
+    live: dict[str, Runs] = defaultdict(list)
+    for line in path.read_text().splitlines():
+        live[json.loads(line)["row"]].append(json.loads(line))
+    lines = [
+        "",
+        "## Replays and live studies",
+        "",
+        "The same rows, really trained, and what they picked confirmed by training it with the "
+        "seeds held back. A replayed study asks for points between those of the table and is "
+        "given the nearest, so that it cannot find a better one than the table has.",
+        "",
+        "| row | how | studies | seen | confirmed | complete | points |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, made in live.items():
+        for how, runs in (("live", made), ("replayed", rows.get(name, []))):
+            if runs:
+                confirmed = np.array([run["confirmed"] for run in runs])
+                low, high = statistics.interval(confirmed)
+                complete = fmean(run["trials"].get("complete", 0) for run in runs)
+                lines.append(
+                    f"| {name} | {how} | {len(runs)} | {points(fmean(r['seen'] for r in runs))} | "
+                    f"{points(confirmed.mean())} [{points(low)}, {points(high)}] | {complete:.0f} "
+                    f"| {fmean(run['points'] for run in runs):.0f} |"
+                )
+    return lines
+
+
+def _share(share: float) -> str:
+    return "not reached" if math.isinf(share) else f"{share:.0%}"
+
+
+def picture(path: Path, names: list[str], ranks: statistics.Floats, difference: float) -> None:
+    """Draw mean ranks on a line, and a bar over each group that they do not tell apart."""
+    order = np.argsort(ranks)
+    count = len(names)
+    spans = statistics.cliques(ranks, difference)
+    height = 0.22 * count + 0.16 * len(spans) + 0.8
+    figure = Figure(figsize=(8, height), layout="constrained")
+    axes = figure.subplots()
+    low, high = math.floor(ranks.min()), math.ceil(ranks.max())
+    axes.set_xlim(low - 0.35 * (high - low), high + 0.1)
+    axes.set_ylim(-len(spans) - 1.5, count)
+    for place, index in enumerate(order):
+        y = count - 1 - place
+        axes.plot([ranks[index]] * 2, [y, -0.5], color="0.85", lw=0.8, zorder=0)
+        axes.plot(ranks[index], y, "o", color="tab:blue", ms=5)
+        axes.text(
+            ranks[index] - 0.01 * (high - low), y, f"{names[index]}  ", ha="right", va="center"
+        )
+    for place, (first, last) in enumerate(spans):
+        ends = ranks[order[first]], ranks[order[last]]
+        axes.plot(ends, [-1.2 - place] * 2, color="black", lw=3, solid_capstyle="butt")
+    axes.set_xlabel(f"mean rank, 1 is best; critical difference {difference:.2f}")
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    axes.set_yticks([])
+    with matplotlib.rc_context({"svg.hashsalt": "golf_opt"}):  # same figures, same file
+        figure.savefig(path, metadata={"Date": None})

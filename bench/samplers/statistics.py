@@ -1,0 +1,109 @@
+"""Which rows differ, and by how much: intervals, ranks, and what the ranks tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Floats = npt.NDArray[np.float64]
+LEVEL = 0.95
+DRAWS = 10_000
+
+
+def interval(values: Floats, seed: int = 0) -> tuple[float, float]:
+    """Return the bootstrap interval of a mean."""
+    draw = np.random.default_rng(seed).integers(0, len(values), (DRAWS, len(values)))
+    low, high = np.quantile(values[draw].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def mean_ranks(results: Floats) -> Floats:
+    """Return the mean rank of each row, 1 the best, of results [rows, repeats]."""
+    ranks: Floats = stats.rankdata(-results, axis=0).mean(axis=1)
+    return ranks
+
+
+def critical_difference(rows: int, repeats: int) -> float:
+    """Return by how much the mean ranks of two rows must differ (Nemenyi, Demsar 2006)."""
+    q = stats.studentized_range.ppf(LEVEL, rows, np.inf) / np.sqrt(2)
+    return float(q * np.sqrt(rows * (rows + 1) / (6 * repeats)))
+
+
+def friedman(results: Floats) -> float:
+    """Return how likely ranks so different are if all rows were the same."""
+    return float(stats.friedmanchisquare(*results).pvalue)
+
+
+def against(base: Floats, others: Sequence[Floats]) -> list[float]:
+    """Return the p-value of each against the base: Wilcoxon's signed ranks, corrected by Holm."""
+    raw = [1.0 if (base == row).all() else stats.wilcoxon(row, base).pvalue for row in others]
+    corrected = [1.0] * len(raw)
+    largest = 0.0
+    for place, index in enumerate(np.argsort(raw)):
+        largest = max(largest, min(1.0, raw[index] * (len(raw) - place)))
+        corrected[index] = largest
+    return corrected
+
+
+def cliques(ranks: Floats, difference: float) -> list[tuple[int, int]]:
+    """Return the spans of rows, by place in rank order, that ranks do not tell apart."""
+    ordered = np.sort(ranks)
+    spans = [
+        (first, last)
+        for first, last in combinations(range(len(ordered)), 2)
+        if ordered[last] - ordered[first] <= difference
+    ]
+    return [
+        span
+        for span in spans
+        if not any(o != span and o[0] <= span[0] and span[1] <= o[1] for o in spans)
+    ]
+
+
+def epochs_to_reach(traces: Sequence[Sequence[tuple[int, float]]], aim: float) -> float:
+    """Return the epochs from which on the mean of what studies would pick is at least an aim.
+
+    It is infinity where that mean ends below. To reach it once is not enough: it rises and falls,
+    since what looks best may be worse than what looked best before.
+
+    Args:
+        traces: of each study, [epochs spent, confirmed mean of its pick from then on].
+        aim: a confirmed mean.
+    """
+    changes = sorted((at, which, value) for which, kept in enumerate(traces) for at, value in kept)
+    picks: dict[int, float] = {}
+    reached = float("inf")
+    for at, which, value in changes:
+        picks[which] = value
+        there = len(picks) == len(traces) and np.mean(list(picks.values())) >= aim
+        reached = min(reached, at) if there else float("inf")
+    return reached
+
+
+def saving(
+    traces: Sequence[Sequence[tuple[int, float]]],
+    base: Sequence[Sequence[tuple[int, float]]],
+    end: int,
+    draws: int = 300,
+) -> tuple[float, float, float]:
+    """Return the share of `end` saved until the base's last result is reached, with its interval.
+
+    Studies are drawn again, those of the base too; where the result is not reached in a draw, what
+    it saves is negative infinity.
+    """
+
+    def share(one: Sequence[int], other: Sequence[int]) -> float:
+        aim = float(np.mean([base[index][-1][1] for index in other]))
+        return 1 - epochs_to_reach([traces[index] for index in one], aim) / end
+
+    rng = np.random.default_rng(0)
+    every = range(len(traces)), range(len(base))
+    found = sorted(
+        share(*(rng.integers(0, len(part), len(part)) for part in every)) for _ in range(draws)
+    )
+    low, high = (found[int(at * (draws - 1))] for at in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return share(*every), low, high

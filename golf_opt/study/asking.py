@@ -1,0 +1,152 @@
+"""From what a free lane is to do next to a trial of this worker's, with its job."""
+
+from __future__ import annotations
+
+import time
+
+import optuna
+from optuna.trial import TrialState
+
+from golf_opt.config.errors import UsageError
+from golf_opt.engines import provenance
+from golf_opt.engines.base import Job, Work
+from golf_opt.engines.python import Call
+from golf_opt.storage.failures import StorageUnreachable
+from golf_opt.storage.optuna_internals import (
+    frozen,
+    id_of_study,
+    id_of_trial,
+    new_trial,
+    storage_of,
+    take_trial,
+)
+from golf_opt.storage.workers import WORKER, coordination
+from golf_opt.storage.write_behind import BudgetSpent
+from golf_opt.study.aims import missed
+from golf_opt.study.allocation import Allocation, Choice, GoOn, New, Repeat, Trials
+from golf_opt.study.build import Parts
+from golf_opt.study.callbacks import StudyContext, TrialRun
+from golf_opt.utils.points import further_seed
+from golf_opt.utils.processes import worker_id
+from golf_opt.utils.trials import PAUSED, paused_at
+
+
+class Asking:
+    """Gives lanes their trials, as an allocation has it.
+
+    `refused` says that the storage gave no trial last time, though there was something to do: it
+    does not answer, or others have asked for the last ones meanwhile.
+    """
+
+    def __init__(self, context: StudyContext, parts: Parts, allocation: Allocation) -> None:
+        self._study, self._plan, self._say = context.study, context.description, context.say
+        self._parts, self._allocation = parts, allocation
+        self._checkpoints = context.checkpoints
+        self._provenance = provenance(context.engine) | self._plan.provenance
+        self.refused = False
+        self.times_s: list[float] = []  # for each trial: choose, ask and suggest
+
+    @property
+    def trials(self) -> Trials:
+        """The study's trials as this worker knows them."""
+        return self._study.get_trials(deepcopy=False)
+
+    @property
+    def others_run(self) -> bool:
+        """Whether some trial runs, where none does here."""
+        return any(trial.state == TrialState.RUNNING for trial in self.trials)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is something to do."""
+        return self._allocation.choose(self.trials) is not None
+
+    def take(self, lane: int) -> TrialRun | None:
+        """Return the run of the next trial; None where there is nothing to do now."""
+        begun = time.monotonic()
+        while True:
+            trial = self._next()
+            if trial is None:
+                return None
+            if (job := self._job_of(trial)) is not None:
+                break
+        attributes = {WORKER: worker_id(), "seed": job.seed} | self._provenance
+        if isinstance(job, Job):
+            attributes["num_params"] = job.net.num_params
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+        self.times_s.append(time.monotonic() - begun)
+        return TrialRun(trial, job, lane)
+
+    def set_until(self, run: TrialRun) -> None:
+        """Set the epoch at whose end the run's trial is looked at again."""
+        trial = frozen(run.trial)
+        run.until = self._allocation.until(trial, run.job.epochs)
+
+    def goes_on(self, run: TrialRun) -> bool:
+        """Return whether a trial that rests goes on at once; its run says how far."""
+        if not self._allocation.goes_on(run.number, self.trials):
+            return False
+        self.set_until(run)
+        return True
+
+    def _next(self) -> optuna.Trial | None:
+        self.refused = False
+        while (choice := self._allocation.choose(self.trials)) is not None:
+            try:
+                trial = self._ask(choice)
+            except (BudgetSpent, StorageUnreachable):
+                self.refused = True
+                return None
+            if trial is not None:
+                return trial
+        return None
+
+    def _ask(self, choice: Choice) -> optuna.Trial | None:
+        """Return the trial, a running one of this worker's; None where another was faster."""
+        match choice:
+            case GoOn(number):
+                waiting = next(trial for trial in self.trials if trial.number == number)
+                trial = take_trial(self._study, id_of_trial(waiting))
+                if trial is not None and paused_at(waiting) is not None:
+                    trial.storage.set_trial_system_attr(id_of_trial(trial), PAUSED, None)
+                return trial
+            case Repeat(point, index):
+                return self._further_seed(point, index)
+            case New():
+                return new_trial(self._study)
+
+    def _further_seed(self, point: int, index: int) -> optuna.Trial | None:
+        first = next(trial for trial in self.trials if trial.number == point)
+        try:
+            return new_trial(self._study, further_seed(first, index))
+        except BudgetSpent:  # another worker has begun it meanwhile
+            coordination(storage_of(self._study)).refresh(id_of_study(self._study))
+            return None
+
+    def _job_of(self, trial: optuna.Trial) -> Work | None:
+        """Return what a trial tries; one that was stored as what cannot be run fails: None."""
+        seed = self._plan.by_seed.of(trial)
+        try:
+            values = self._parts.space.values(trial)
+            if self._plan.objective is None:
+                job = self._plan.job_of(values, seed)
+                return None if self._is_too_large(trial, job) else job
+            folder = self._checkpoints.folder / str(trial.number)
+            return Call(values, seed, self._plan.epochs, trial.number, folder)
+        except UsageError as error:
+            trial.set_user_attr("fail_reason", str(error))
+            self._study.tell(trial, state=TrialState.FAIL)
+            self._say(f"trial {trial.number} failed: {error}")
+            return None
+
+    def _is_too_large(self, trial: optuna.Trial, job: Job) -> bool:
+        """End a trial whose net has too many parameters, untrained; the sampler learns of it."""
+        excess = missed(self._plan, job, None)
+        if not any(value > 0 for value in excess.values()):
+            return False
+        trial.set_user_attr("num_params", job.net.num_params)
+        for name, value in excess.items():
+            trial.set_constraint(name, value)
+        self._study.tell(trial, state=TrialState.PRUNED)
+        return True

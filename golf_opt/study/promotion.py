@@ -1,0 +1,172 @@
+"""Pausing trials that are not yet good, and promoting the best of them: `pruner=promote`.
+
+Asynchronous successive halving, with what a stored state adds to it: nothing is given up. A trial
+that reaches a rung, the end of a certain epoch, goes on if it is among the best 1/reduction_factor
+of those that reached it; otherwise it is paused and its lane takes another trial. As more trials
+reach the rung, more of the paused ones are among the best, and go on from their state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from optuna.pruners import NopPruner
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field, StrictInt
+
+from golf_opt.config.check import check
+from golf_opt.storage.optuna_internals import front_numbers
+from golf_opt.study.allocation import Choice, GoOn, Rule, Trials, last_epoch
+from golf_opt.study.curves import extrapolated
+from golf_opt.task.goals import Goal
+from golf_opt.utils.trials import attribute, of_kind, paused_at
+
+Rank = Literal["value", "extrapolated"]
+
+
+class Promote(NopPruner):
+    """What `conf/pruner/promote.yaml` names. As a pruner of Optuna's it ends no trial.
+
+    Args:
+        min_resource: epochs up to the first rung.
+        reduction_factor: of the trials at a rung one in so many goes on; each rung is that many
+            times as high as the one below.
+        rank: trials by their value at the rung, or by what their curve comes to at the last epoch.
+
+    Raises:
+        UsageError: one of them is none.
+    """
+
+    def __init__(
+        self, min_resource: int = 2, reduction_factor: int = 3, rank: Rank = "value"
+    ) -> None:
+        self.first = check(
+            Annotated[StrictInt, Field(ge=1, le=10_000)], min_resource, "pruner.min_resource"
+        )
+        self.factor = check(
+            Annotated[StrictInt, Field(ge=2, le=100)], reduction_factor, "pruner.reduction_factor"
+        )
+        self.rank: Rank = check(Rank, rank, "pruner.rank")
+
+    def rungs(self, epochs: int) -> list[int]:
+        """Return the epochs at whose ends trials are looked at, all below the last one."""
+        found, rung = [], self.first
+        while rung < epochs:
+            found.append(rung)
+            rung *= self.factor
+        return found
+
+
+class Promotion(Rule):
+    """Promotes the best paused trial of the highest rung that has one to promote.
+
+    Further seeds of a point are none of its business: they are trained to the end.
+    """
+
+    def __init__(self, pruner: Promote, goals: Sequence[Goal], epochs: int) -> None:
+        self._pruner, self._goals, self._epochs = pruner, goals, epochs
+        self._rungs = pruner.rungs(epochs)
+        self._known: dict[tuple[int, int], float] = {}  # by trial and rung: its extrapolated value
+
+    def choose(self, trials: Trials) -> Choice | None:
+        firsts = [trial for trial in trials if not _is_repeat(trial)]
+        for rung in reversed(self._rungs):
+            paused = {trial.number for trial in firsts if self._rung_of(trial) == rung}
+            if not paused:
+                continue
+            reached = self._reached(firsts, rung)
+            best = self.ranked(reached, rung)[: len(reached) // self._pruner.factor]
+            for trial in best:
+                if trial.number in paused:
+                    return GoOn(trial.number)
+        return None
+
+    def until(self, trial: FrozenTrial, epochs: int) -> int:
+        ahead = () if _is_repeat(trial) else self._rungs
+        return next((rung for rung in ahead if rung > last_epoch(trial)), epochs)
+
+    def ranked(self, reached: Trials, rung: int) -> list[FrozenTrial]:
+        """Return the trials that reached a rung, the best first, equal ones by number."""
+        worth = np.array([self._worth(trial, rung) for trial in reached])
+        return [reached[index] for index in _best_first(worth)]
+
+    def best_paused(self, trials: Trials) -> FrozenTrial | None:
+        """Return the best paused trial of the highest rung that has any."""
+        for rung in reversed(self._rungs):
+            if paused := [trial for trial in trials if self._rung_of(trial) == rung]:
+                return self.ranked(paused, rung)[0]
+        return None
+
+    def _reached(self, trials: Trials, rung: int) -> list[FrozenTrial]:
+        return [
+            trial
+            for trial in trials
+            if trial.state != TrialState.FAIL and rung in trial.intermediate_values
+        ]
+
+    def _rung_of(self, trial: FrozenTrial) -> int | None:
+        """Return the highest rung that a paused trial has reached."""
+        epoch = paused_at(trial)
+        if epoch is None:
+            return None
+        values = trial.intermediate_values
+        return next((r for r in reversed(self._rungs) if r <= epoch and r in values), None)
+
+    def _worth(self, trial: FrozenTrial, rung: int) -> list[float]:
+        """Return what ranks a trial at a rung, a number for each goal; larger is better."""
+        first, *others = self._goals
+        value = trial.intermediate_values[rung]
+        if self._pruner.rank == "extrapolated":
+            key = trial.number, rung
+            if key not in self._known:
+                so_far = {e: v for e, v in trial.intermediate_values.items() if e <= rung}
+                self._known[key] = extrapolated(so_far, self._epochs, first.sign)
+            value = self._known[key]
+        row = [first.sign * value]
+        kept = attribute(trial, "epoch_values", dict) or {}
+        for goal in others:
+            by_epoch = of_kind(kept.get(goal.name), list) or []
+            size = trial.user_attrs.get("num_params") if goal.name == "parameters" else None
+            worth = of_kind(by_epoch[rung - 1] if rung <= len(by_epoch) else size, float)
+            row.append(-np.inf if worth is None else goal.sign * worth)
+        return [-np.inf if np.isnan(number) else number for number in row]
+
+
+class AtLeastOne(Rule):
+    """Lets the best go on to the end where otherwise none would have got there."""
+
+    def __init__(self, promotion: Promotion) -> None:
+        self._promotion = promotion
+
+    def choose(self, trials: Trials) -> Choice | None:
+        if any(trial.state in (TrialState.RUNNING, TrialState.COMPLETE) for trial in trials):
+            return None
+        best = self._promotion.best_paused(trials)
+        return None if best is None else GoOn(best.number)
+
+
+def _is_repeat(trial: FrozenTrial) -> bool:
+    return bool(attribute(trial, "seed_index", int))
+
+
+def _best_first(worth: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return the order of rows of numbers of which larger are better, [rows, goals].
+
+    Of several goals, those come first that no other row beats in all of them, then those that only
+    such rows beat, and so on; of each such front those that stand most alone.
+    """
+    if worth.shape[1] == 1:
+        return np.argsort(-worth[:, 0], kind="stable")
+    fronts, alone = front_numbers(-worth), np.zeros(len(worth))
+    for front in np.unique(fronts):
+        rows = np.flatnonzero(fronts == front)
+        for column in np.clip(worth[rows], -1e300, 1e300).T:
+            order = np.argsort(column, kind="stable")
+            width = max(column[order[-1]] - column[order[0]], 1e-300)
+            gaps = np.full(len(rows), np.inf)
+            gaps[1:-1] = (column[order[2:]] - column[order[:-2]]) / width
+            alone[rows[order]] += gaps
+    return np.lexsort((-alone, fronts))

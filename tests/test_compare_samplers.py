@@ -1,0 +1,109 @@
+"""Comparing samplers: a table answers for its neighbourhood, replays are exact, ranks tell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.samplers import statistics
+from bench.samplers.compare import run
+from bench.samplers.record import sobol
+from bench.samplers.rows import ROWS, Row
+from bench.samplers.shown import write
+from bench.samplers.table import Table
+from golf_opt.config import CONF_DIR, load_yaml
+from golf_opt.study.space import build_space
+from golf_opt.task.grammar import parse_grammar
+
+EPOCHS = 5
+ROW = {row.name: row for row in ROWS}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A table of 16 made-up points: the nearer its rate is to 1e-3, the better."""
+    space = load_yaml(CONF_DIR / "space" / "article.yaml")
+    points = sobol(build_space(space), 16)
+    head = {
+        "arch": parse_grammar("c4-5-4"), "space": space, "data": "mnist", "digest": "0" * 16,
+        "protocol": "holdout", "epochs": EPOCHS, "points": points,
+    }  # fmt: skip
+    rows = []
+    for index, point in enumerate(points):
+        final = 0.9 - 0.1 * abs(np.log10(point["lr"] / 1e-3))
+        for seed in range(4):
+            curve = [round(final - 0.05 / epoch + 0.001 * seed, 4) for epoch in range(1, 6)]
+            rows.append({"point": index, "seed": seed, "accuracy": curve, "test": final})
+    path = tmp_path / "table.jsonl"
+    path.write_text("\n".join(map(json.dumps, [head, *rows])) + '\n{"point": 3, "se')
+    return path
+
+
+def test_the_nearest_point_answers(table: Path) -> None:
+    kept = Table(table)
+    assert [kept.nearest(point) for point in kept.points] == list(range(16))
+    beside = kept.points[7] | {"lr": kept.points[7]["lr"] * 1.01}
+    assert kept.nearest(beside) == 7
+    assert kept.num_search_seeds == 2  # of four: two are held back
+    assert kept.curve(7, 0)[-1] == kept.curve(7, 2)[-1] != kept.curve(7, 1)[-1]
+
+
+def test_a_replayed_study_spends_its_budget_and_picks_by_what_it_saw(table: Path) -> None:
+    made = run(ROW["random none"], 0, table, 60)
+    assert made["spent"] == 60
+    assert made["trials"]["complete"] == 60 // EPOCHS
+    kept = Table(table)
+    assert made["seen"] == pytest.approx(kept.confirmed(made["point"]) - 0.01, abs=0.0011)
+    assert made["picks"][-1][1] == made["point"]
+    again = run(ROW["random none"], 0, table, 60)
+    assert again | {"s": 0} == made | {"s": 0}
+
+
+def test_pruned_studies_try_more_points(table: Path) -> None:
+    every, pruned = (run(ROW[name], 1, table, 100) for name in ("random none", "random median"))
+    assert every["points"] == 100 // EPOCHS + 2  # two lanes have begun another one
+    assert pruned["points"] > every["points"]
+    assert pruned["trials"]["pruned"] > 0
+
+
+def test_the_page_says_what_was_found(table: Path) -> None:
+    rows: list[Row] = [ROW["tpe median"], ROW["random median"], ROW["tpe none"]]
+    made = [run(row, repeat, table, 40) for row in rows for repeat in range(3)]
+    (table.parent / "runs.jsonl").write_text("\n".join(map(json.dumps, made)) + "\n")
+    write(table.parent)
+    page = (table.parent / "README.md").read_text()
+    assert "3 studies a row, 40 epochs each" in page
+    best = Table(table).best()
+    assert f"has {100 * Table(table).confirmed(best):.2f};" in page
+    assert page.count("\n| tpe median |") == 1
+    assert (table.parent / "critical-difference.svg").read_text().count("</svg>") == 1
+
+
+def test_ranks_and_intervals() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 1, (3, 20))
+    results = noise + np.array([[0.0], [0.0], [5.0]])
+    assert statistics.mean_ranks(results)[2] == 1.0
+    # Demsar 2006, table 5: q = 2.343 for three rows
+    critical = statistics.critical_difference(3, 20)
+    assert critical == pytest.approx(2.343 * np.sqrt(3 * 4 / (6 * 20)), rel=1e-3)
+    ranks = statistics.mean_ranks(results)
+    assert statistics.cliques(ranks, critical) == [(1, 2)]
+    same, better = statistics.against(results[0], [results[1], results[2]])
+    assert better < 0.001 < 0.05 < same
+    low, high = statistics.interval(results[2])
+    assert low < results[2].mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * results[2].std() / np.sqrt(20), rel=0.1)
+
+
+def test_what_is_saved_counts_from_when_the_mean_stays() -> None:
+    base = [[(10, 0.8), (60, 0.9)], [(10, 0.8), (80, 0.9)]]
+    early = [[(10, 0.9)], [(20, 0.95), (40, 0.6), (50, 0.9)]]  # reaches 0.9 at 20, keeps it from 50
+    assert statistics.epochs_to_reach(early, 0.9) == 50
+    assert statistics.epochs_to_reach(base, 0.95) == float("inf")
+    share, low, high = statistics.saving(early, base, 100)
+    assert share == 0.5
+    assert low <= share <= high == 0.9

@@ -1,0 +1,202 @@
+"""`golf-opt search`: families of nets, what they are to reach, what is done with a trial of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Ran
+
+import golf_opt as golf
+from golf_opt.config.errors import UsageError
+from golf_opt.golf.confirmations import kept_results
+from golf_opt.golf.retrain.confirm import chosen_trials
+from golf_opt.storage.studies import NOTE_SECTIONS, marks
+
+Golf = Callable[..., Ran]
+# four nets, whose sizes are below
+FAMILY = """
+name: few
+space:
+  channels: {type: categorical, choices: [2, 4]}
+  deep: {type: int, low: 0, high: 1}
+layers:
+  - {kind: conv, channels: $channels, kernel: 3}
+  - {kind: relu}
+  - repeat: $deep
+    layers:
+      - {kind: conv, channels: 4, kernel: 3}
+      - {kind: relu}
+  - {kind: global_avg_pool}
+  - {kind: linear, features: classes}
+"""
+SIZES = {(2, 0): 50, (2, 1): 146, (4, 0): 90, (4, 1): 238}
+QUICK: dict[str, Any] = {
+    "data": "digits", "epochs": 2, "engine": {"name": "torch", "lanes": 2}, "sampler": "random",
+    "say": None, "space": {"batch_size": 32},
+}  # fmt: skip
+
+
+def size_of(trial: golf.Trial) -> int:
+    return SIZES[trial.params["channels"], trial.params["deep"]]
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("family") / "few.yaml"
+    path.write_text(FAMILY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(few: Path, tmp_path_factory: pytest.TempPathFactory) -> golf.Study:
+    """Eight trials of four nets, in a folder of their own."""
+    return golf.search(few, 8, **QUICK, dir=tmp_path_factory.mktemp("studies"))
+
+
+def test_each_trial_has_a_net_and_is_weighed_by_both(found: golf.Study) -> None:
+    trials = found.all
+    assert found.name == "few@digits-2epochs"
+    assert [trial.state for trial in trials] == ["complete"] * 8
+    assert {size_of(trial) for trial in trials} >= {50, 238}
+    for trial in trials:
+        accuracy, size = trial.values
+        assert size == size_of(trial) == trial.user_attrs["num_params"]
+        assert accuracy == trial.history[-1] > 0.05
+    sizes = [size_of(trial) for trial in found.front]
+    assert sizes == sorted(sizes, reverse=True) and 50 in sizes
+
+
+def test_a_trial_of_a_search_has_its_own_trained_net(found: golf.Study) -> None:
+    trial = found.front[0]
+    net = found.net(trial.number)
+    assert net.num_params == size_of(trial)
+    assert net.arch["name"] == f"few-{size_of(trial)}"
+    assert found.net(found.front[-1].number).num_params == 50
+
+
+def test_a_search_goes_on_and_another_one_is_refused(few: Path, found: golf.Study) -> None:
+    place = {"dir": found.place.folder}
+    more = golf.search(few, 9, **QUICK, **place)
+    assert [trial.state for trial in more.all] == ["complete"] * 9
+    wider = yaml.safe_load(FAMILY.replace("[2, 4]", "[2, 3, 4]"))
+    with pytest.raises(UsageError, match=r"space.channels: one of 2, 4 before, one of 2, 3, 4 now"):
+        golf.search(wider, 9, **QUICK, **place)
+    other = yaml.safe_load(FAMILY.replace("kind: relu", "kind: gelu"))
+    with pytest.raises(UsageError, match=r"layer 2: relu\(\) before, gelu\(\) now"):
+        golf.search(other, 9, **QUICK, **place)
+
+
+def test_nets_above_max_params_are_not_trained(few: Path, tmp_path: Path) -> None:
+    done = golf.search(few, 10, max_params=100, **QUICK, dir=tmp_path)
+    large = [trial for trial in done.all if size_of(trial) > 100]
+    small = [trial for trial in done.all if size_of(trial) <= 100]
+    assert done.name == "few@digits-2epochs-max100"
+    assert large and small
+    assert {(trial.state, trial.history) for trial in large} == {("pruned", ())}
+    assert {trial.state for trial in small} == {"complete"}
+    with done.opened() as study:
+        missed = {t.number: t.constraints["parameters"] for t in study.get_trials()}
+    assert missed == {trial.number: size_of(trial) - 100 for trial in done.all}
+    assert done.best is not None and size_of(done.best) <= 100
+
+
+def test_a_search_asks_for_what_can_be(few: Path, tmp_path: Path) -> None:
+    def refused(words: str, **given: Any) -> None:
+        with pytest.raises(UsageError, match=words):
+            golf.search(few, 2, **{**QUICK, **given}, dir=tmp_path)
+
+    refused("the smallest of 100 nets of family few has 50 parameters", max_params=49)
+    refused("target and max_params are both given", target=0.9, max_params=100)
+    refused("target is 98, but must be a share above 0", target=98)
+    refused("a search without max_params has 2", sampler="cmaes")
+    with pytest.raises(UsageError, match=r"family is 'seperable', but must be one of .*separable"):
+        golf.search("seperable", 2, **QUICK, dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_is_reached_with_the_fewest_parameters(few: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    done = golf.search(few, 10, target=0.12, **(QUICK | {"say": said.append}), dir=tmp_path)
+    reaching = [trial for trial in done.all if trial.values[0] >= 0.12]
+    assert 0 < len(reaching) < 10
+    smallest = min(reaching, key=lambda trial: (size_of(trial), -trial.values[0]))
+    assert done.best is not None and done.best.number == smallest.number
+    with done.opened() as study:
+        missed = [trial.constraints["accuracy"] for trial in study.get_trials()]
+    assert missed == [0.12 - trial.values[0] for trial in done.all]
+    words = f"smallest net that reaches 12.00 %: {size_of(smallest)} parameters"
+    assert any(words in line for line in said)
+    assert done.net().num_params == size_of(smallest)
+
+
+def test_best_of_a_front_is_for_the_user_to_say(found: golf.Study) -> None:
+    assert found.best is None
+    with pytest.raises(UsageError, match="give trial=N, such as one of its front: "):
+        found.net()
+
+
+def confirmed(study: golf.Study, golf_main: Golf, *more: str) -> Ran:
+    place = f"dir={study.place.folder}"
+    return golf_main("confirm", f"study={study.name}", place, "engine=torch", "seeds=2", *more)
+
+
+def test_a_front_is_confirmed_by_size_for_more_epochs(
+    found: golf.Study, request: pytest.FixtureRequest
+) -> None:
+    golf_main: Golf = request.getfixturevalue("golf")
+    ran = confirmed(found, golf_main, "sizes=[60,150]", "top=1", "epochs=3", "test=true")
+    assert ran.status == 0, ran.err
+    with found.opened() as study:
+        assert kept_results(study) == {}
+        rows = kept_results(study, 3)
+        best = {
+            size: max(
+                (t for t in found.all if size_of(t) <= size),
+                key=lambda trial: (trial.values[0], -trial.number),
+            )
+            for size in (60, 150)
+        }
+        assert set(rows) == {str(trial.number) for trial in best.values()}
+        assert all(len(of) == 2 for of in rows.values())
+        tests = [row["test_accuracy"] for of in rows.values() for row in of.values()]
+        assert all(0 < accuracy < 1 for accuracy in tests)
+        assert "Confirmed on fresh seeds, 3 epochs" in marks(study)[NOTE_SECTIONS]
+    ran = confirmed(found, golf_main, "sizes=[40]")
+    assert ran.status == 2 and "no trial of 'few@digits-2epochs' has at most 40" in ran.err
+
+
+def test_without_sizes_the_front_is_confirmed(found: golf.Study) -> None:
+    with found.opened() as study:
+        front = [trial.number for trial in found.front]
+        assert [trial.number for trial in chosen_trials(study, 99)] == front
+        assert [trial.number for trial in chosen_trials(study, 1)] == front[:1]
+        assert [t.number for t in chosen_trials(study, 2)] == [front[0], front[-1]]
+
+
+def test_the_card_of_a_net(found: golf.Study, request: pytest.FixtureRequest) -> None:
+    golf_main: Golf = request.getfixturevalue("golf")
+    trial = next(trial for trial in found.all if size_of(trial) == 50)
+    place = f"dir={found.place.folder}"
+    ran = golf_main("report", f"study={found.name}", place, f"trial={trial.number}")
+    assert ran.status == 0, ran.err
+    # the digits are scaled to 28x28, which has 26x26 places for two kernels of 9 weights
+    assert "| conv1 | 2x26x26 | 20 | 12,168 |" in ran.out
+    assert "| total |  | 50 | 12,188 |" in ran.out
+    assert f"trial {trial.number}: holdout accuracy {100 * trial.values[0]:.2f} %" in ran.out
+    assert "cost: 2 epochs in " in ran.out
+
+
+def test_a_report_shows_the_front_and_its_nets(
+    found: golf.Study, request: pytest.FixtureRequest
+) -> None:
+    golf_main: Golf = request.getfixturevalue("golf")
+    ran = golf_main("report", f"study={found.name}", f"dir={found.place.folder}")
+    assert ran.status == 0, ran.err
+    page = Path(ran.out.splitlines()[-1]).with_suffix(".md").read_text()
+    assert "Parameters against accuracy on digits" in page
+    for trial in found.front:
+        assert f"few-{size_of(trial)}, trial {trial.number}" in page
