@@ -14,13 +14,17 @@ import optuna
 import pytest
 from conftest import Ran
 
+from golf_opt.api.asked import configured
 from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
-from golf_opt.config.schema import StorageConfig
+from golf_opt.config.schema import StorageConfig, StudyConfig
 from golf_opt.config.types import Budget, BudgetOrNone
 from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.failures import StorageUnreachable
+from golf_opt.storage.ledger import Ledger
 from golf_opt.storage.studies import mark, marks
-from golf_opt.study.stopping import LIMITS, STAGNATION
+from golf_opt.study.asking import Asking
+from golf_opt.study.stopping import LIMITS, STAGNATION, begin_limits, limits_of
 
 pytest_plugins = ["postgres"]
 
@@ -123,15 +127,16 @@ def test_a_budget_is_exact_over_workers_of_which_two_are_killed(
     assert sum(epochs_of(where)) == 1500
 
 
-def test_a_plateau_ends_a_study(golf: Golf, tmp_path: Path) -> None:
-    """Every trial is as good as the other, so that it is one as soon as there may be any."""
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_plateau_ends_a_study(golf: Golf, tmp_path: Path, seeds: int) -> None:
+    """Every point is as good as the other, so that it is one as soon as there may be any."""
     (tmp_path / "flat.py").write_text("def train(job):\n    yield 0.5\n")
     (tmp_path / "space.yaml").write_text("x: {type: float, low: 0.0, high: 1.0}\n")
     flat = ("study", "objective=flat:train", "space=space.yaml", "epochs=1", "study.name=s")
-    ran = golf(*flat, "stop=plateau", "trials=100", "engine.lanes=1")
+    ran = golf(*flat, "stop=plateau", "trials=100", "engine.lanes=1", f"seeds={seeds}")
     assert ran.status == 0, ran.err
     assert f"study s: {STAGNATION + 1} of 100 trials finished" in ran.out
-    assert f"the last {STAGNATION} complete trials are no better" in ran.out
+    assert f"the last {STAGNATION} complete points are no better" in ran.out
     two = golf(*flat, "stop=plateau", "directions={a: minimize, b: minimize}")
     assert two.status == 2 and "stop is plateau, which looks at one value" in two.err
 
@@ -143,3 +148,39 @@ def test_limits_of_others_are_not_believed(golf: Golf, tmp_path: Path) -> None:
         assert marks(study)[LIMITS]["deadline"] > time.time() + 3000
         mark(study, LIMITS, {"deadline": "never", "epochs": -1, "plateau": 3})
         assert LIMITS not in marks(study)
+
+
+def test_without_a_total_a_study_has_its_usual_one_or_a_budget() -> None:
+    def total(verb: str, **given: object) -> int | None:
+        return configured(StudyConfig, verb, given).total
+
+    assert [total("study"), total("search"), total("search", trials=7)] == [50, 200, 7]
+    assert [total("study", budget="1h"), total("study", budget="1h", trials=7)] == [None, 7]
+
+
+@pytest.mark.parametrize("ahead_s", [86_400.0, -86_400.0])
+def test_workers_with_other_clocks_have_the_same_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    """The database's clock is what they agree on, wherever it stands."""
+    now = Ledger.now
+    monkeypatch.setattr(Ledger, "now", lambda ledger: now(ledger) + ahead_s)
+    with opened_storage(StorageConfig(f"sqlite:///{tmp_path}/golf.db", None)) as storage:
+        study = optuna.create_study(study_name="s", storage=storage)
+        begun = time.monotonic() - 100
+        limits = begin_limits(study, Budget(seconds=600), plateau=True, begun=begun)
+        for seen in (limits, limits_of(study)):
+            assert seen.seconds_left == pytest.approx(500, abs=20) and seen.plateau
+        assert marks(study)[LIMITS]["deadline"] == pytest.approx(
+            time.time() + ahead_s + 500, abs=20
+        )
+
+
+def test_a_worker_stays_while_the_database_cannot_say_what_is_spent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def silent(_: Asking) -> None:
+        raise StorageUnreachable("no answer")
+
+    monkeypatch.setattr(Asking, "_choose", silent)
+    assert object.__new__(Asking).has_more

@@ -112,6 +112,7 @@ def written(folder: Path) -> list[str]:
         (["study.enqueue={lr: 1}"], "study.enqueue has lr=1, but the space holds 1e-05..0.01"),
         (["study.name=''"], "study.name is '', but must be 1 to 200 printable characters"),
         (["sampler=grid", "trials=100"], "trials of a grid of 27 points is 100, but must be"),
+        (["sampler=grid", "trials=null"], "trials of a grid of 27 points is 50, but must be"),
         (["storage=postgres"], "storage has no URL: GOLF_STORAGE_URL is not set"),
         (["storage.url=nonsense"], "storage.url is not a URL"),
         (["storage.url=oracle://u@h/d"], "needs a database driver that is not installed"),

@@ -86,7 +86,7 @@ class StudyConfig(Common):
     def total(self) -> int | None:
         """Trials of the study; None where nothing but a budget limits them."""
         if self.trials is None and self.budget is None:
-            return types.USUAL_TRIALS
+            return types.USUAL_TRIALS if self.family is None else types.USUAL_TRIALS_OF_A_SEARCH
         return self.trials
 
     @model_validator(mode="after")

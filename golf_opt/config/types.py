@@ -102,6 +102,7 @@ LONGEST_NAME = 200  # bytes; while it is made a file has a longer name, and syst
 MOST = 2**31 - 1  # that a column of whole numbers holds in any database
 Positive = Annotated[StrictInt, Field(ge=1, le=MOST)]
 USUAL_TRIALS = 50  # of a study with neither a total nor a budget
+USUAL_TRIALS_OF_A_SEARCH = 200
 Trials = Annotated[Positive | None, Field(description="a whole number of trials, or null")]
 Epochs = Annotated[StrictInt, Field(ge=1, le=10_000)]
 Seed = Annotated[StrictInt, Field(ge=0, le=2**63 - 1)]

@@ -71,6 +71,10 @@ class ManyWorkers:
         """Return the running trials of a study that this worker does not hold."""
         return self._sync.reach(self.ledger.others, study_id)
 
+    def now(self) -> float:
+        """Return the time that all workers agree on, in seconds since 1970."""
+        return self._sync.reach(self.ledger.now)
+
     def epochs_spent(self, study_id: int) -> int:
         """Return the epochs that a study's trials took, or are reserved for those that run."""
         return self._sync.reach(self.ledger.epochs_spent, study_id)
@@ -148,6 +152,9 @@ class SingleWorker:
         """Return the running trials; nobody knows who runs them."""
         running = self.reader.get_all_trials(study_id, deepcopy=False, states=RUNNING)
         return [Lease(id_of_trial(trial), trial.number, None, None) for trial in running]
+
+    def now(self) -> float:
+        return time.time()
 
     def epochs_spent(self, study_id: int, but: int | None = None) -> int:
         trials = self.reader.get_all_trials(study_id, deepcopy=False)

@@ -64,8 +64,11 @@ class Asking:
 
     @property
     def has_more(self) -> bool:
-        """Whether there is something to do."""
-        return self._choose() is not None
+        """Whether there is something to do, as far as the storage can be asked."""
+        try:
+            return self._choose() is not None
+        except StorageUnreachable:
+            return True
 
     def take(self, lane: int) -> TrialRun | None:
         """Return the run of the next trial; None where there is nothing to do now."""

@@ -167,7 +167,8 @@ def sampler_maker(plan: Plan, space: Space) -> Callable[[int], BaseSampler]:
     if isinstance(first, GridSampler):
         points = num_grid_points(first)
         fits = Annotated[StrictInt, Field(ge=1, le=points)]
-        check(fits, plan.trials, f"trials of a grid of {points} points")
+        total = plan.total if isinstance(plan, StudyConfig) else plan.trials
+        check(fits, total, f"trials of a grid of {points} points")
     return make
 
 

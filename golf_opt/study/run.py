@@ -77,7 +77,7 @@ def run_study(
     Raises:
         UsageError: the configuration cannot be run; nothing was written.
     """
-    begun = time.time()
+    begun = time.monotonic()
     parts = build_parts(config, config.callbacks)
     points = [parts.space.check_point(point) for point in config.study.enqueue]
     view = load_view(config.data, config.protocol, parts.space, say) if config.data else None

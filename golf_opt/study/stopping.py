@@ -7,7 +7,7 @@ next run may set something else.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 import optuna
@@ -25,7 +25,7 @@ from golf_opt.utils.text import count, show_duration
 from golf_opt.visualization.snapshot import seed_noise
 
 LIMITS = "golf_opt:limits"  # of the run that was begun last
-STAGNATION = 30  # complete trials in a row without a better one, where a plateau ends the study
+STAGNATION = 30  # complete points in a row without a better one, where a plateau ends the study
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Limits:
     """When a run of the study, and what its workers do, is over.
 
     Args:
-        deadline: in seconds since 1970, by the clock of the machine that began the run.
+        deadline: by this process's monotonic clock; the database keeps it by its own, so that
+            the clocks of the workers' machines do not matter.
         epochs: that the study's trials may have reported in all.
         plateau: whether to stop where trials get no better.
     """
@@ -48,7 +49,7 @@ class Limits:
 
     @property
     def seconds_left(self) -> float | None:
-        return None if self.deadline is None else self.deadline - time.time()
+        return None if self.deadline is None else self.deadline - time.monotonic()
 
     def epochs_left(self, study: optuna.Study) -> int | None:
         """Return how many epochs are not trained yet, as far as is known here; None: any."""
@@ -64,10 +65,10 @@ class Limits:
             study: that runs.
             news: whether trials have ended since this was asked last.
         """
-        if self.deadline is not None and time.time() >= self.deadline:
+        if self.deadline is not None and time.monotonic() >= self.deadline:
             return "its time is up"
         if news and self.plateau and _is_plateau(study):
-            return f"the last {STAGNATION} complete trials are no better than those before them"
+            return f"the last {STAGNATION} complete points are no better than those before them"
         return None
 
     def words_left(self, study: optuna.Study) -> str | None:
@@ -85,16 +86,20 @@ def begin_limits(study: optuna.Study, budget: Budget | None, plateau: bool, begu
         study: that runs.
         budget: what the run may take, from now on.
         plateau: whether it stops where trials get no better.
-        begun: when the command did, in seconds since 1970.
+        begun: when the command did, by this process's monotonic clock.
     """
+    workers = coordination(storage_of(study))
     deadline = epochs = None
     if budget is not None and budget.seconds is not None:
         deadline = begun + budget.seconds
     if budget is not None and budget.epochs is not None:
-        epochs = coordination(storage_of(study)).epochs_spent(id_of_study(study)) + budget.epochs
+        epochs = workers.epochs_spent(id_of_study(study)) + budget.epochs
     limits = Limits(deadline, epochs, plateau)
-    if limits != limits_of(study):
-        mark(study, LIMITS, asdict(limits))
+    kept = asdict(limits)
+    if limits.seconds_left is not None:
+        kept["deadline"] = workers.now() + limits.seconds_left
+    if kept != marks(study).get(LIMITS, asdict(Limits())):
+        mark(study, LIMITS, kept)
     return limits
 
 
@@ -113,19 +118,24 @@ def check_stop(config: StudyConfig, plan: StudyDescription) -> None:
 
 def limits_of(study: optuna.Study) -> Limits:
     """Return the limits of the run that was begun last."""
-    return Limits(**marks(study).get(LIMITS, {}))
+    limits = Limits(**marks(study).get(LIMITS, {}))
+    if limits.deadline is None:
+        return limits
+    left_s = limits.deadline - coordination(storage_of(study)).now()
+    return replace(limits, deadline=time.monotonic() + left_s)
 
 
 def _is_plateau(study: optuna.Study) -> bool:
-    """Return whether the last complete trials are no better than earlier ones, but for noise.
+    """Return whether the last complete points are no better than earlier ones, but for noise.
+
+    Further seeds are none: they are of the best so far, and say nothing of what the next would be.
 
     Optuna's terminators, which do about the same, are on their way out of it.
     """
     snapshot = snapshot_of(study)
-    complete = sorted(snapshot.complete, key=lambda trial: trial.datetime_complete or datetime.min)
-    if len(complete) <= STAGNATION:
+    points = sorted(snapshot.points, key=lambda row: row.trial.datetime_complete or datetime.min)
+    if len(points) <= STAGNATION:
         return False
-    sign = snapshot.goals[0].sign
-    values = [sign * trial.values[0] for trial in complete]
+    values = [row.rank for row in points]
     sd, _ = seed_noise(snapshot)
     return bool(max(values[-STAGNATION:]) <= max(values[:-STAGNATION]) + (sd or 0.0))
