@@ -142,11 +142,11 @@ class Raced(Rule):
         racing: decides.
         statistic: what points rank by.
         signs: of each goal, what makes the better one of two values the larger one.
-        total: points that the study is to have.
+        total: points that the study is to have; None is no limit.
     """
 
     def __init__(
-        self, racing: Racing, statistic: Statistic, signs: Sequence[int], total: int
+        self, racing: Racing, statistic: Statistic, signs: Sequence[int], total: int | None
     ) -> None:
         self._racing, self._statistic, self._signs = racing, statistic, signs
         self._total = total
@@ -154,10 +154,10 @@ class Raced(Rule):
 
     def choose(self, trials: Trials) -> Choice | None:
         finished = sum(trial.state.is_finished() for trial in trials)
-        moment = len(trials), finished, num_begun(trials) >= self._total  # all that it depends on
+        last = self._total is not None and num_begun(trials) >= self._total
+        moment = len(trials), finished, last  # all that it depends on
         if self._known is None or self._known[0] != moment:
-            points = points_of(trials)
-            found = self._racing.choose(points, self._statistic, self._signs, last=moment[2])
+            found = self._racing.choose(points_of(trials), self._statistic, self._signs, last)
             self._known = moment, None if found is None else Repeat(*found)
         return self._known[1]
 
