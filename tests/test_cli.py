@@ -561,9 +561,9 @@ def test_every_group_lists_its_choices_in_the_help(golf: Golf) -> None:
     ran = golf("study", "--help")
     assert (ran.status, ran.err) == (0, "")
     for line in (
-        "sampler: cmaes, gp, grid, qmc, random, tpe",
+        "sampler: cmaes, gp, grid, nsga2, qmc, random, tpe, tpe_group",
         "pruner: hyperband, median, none, percentile, successive_halving",
-        "space: article, wide",
+        "space: article, search, wide",
         "storage: journal, memory, postgres, sqlite",
         "golf-opt study arch=c4-5-4 trials=50",
     ):

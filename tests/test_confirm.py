@@ -143,7 +143,8 @@ def test_the_table_and_the_note_say_the_same(
         values = [r["accuracy"] for r in marks(study)[CONFIRMED][str(row.number)].values()]
         assert row.ours.n == 5
         assert row.gap == pytest.approx(row.tuned - np.mean(values))
-        cells = confirm.cells(row, 0.1)
+        head, (cells,) = confirm.columns([row], 0.1)
+        assert head == [name for name in confirm.HEAD if name not in ("params", "test")]
         assert cells[2:4] == [f"{100 * np.mean(values):.2f}", f"{100 * np.std(values, ddof=1):.2f}"]
         assert cells[8] == f"{100 * np.mean(np.array(values) >= 0.1):.0f} %"
         assert re.search(r"\s+".join(map(re.escape, cells)), ran.out)

@@ -326,3 +326,26 @@ def test_optuna_draws_what_matters(trials: int, parameters: str, keys: list[str]
     assert matplotlib.rcParams == before and pyplot.get_fignums() == []
     if "lr+batch" in parameters and keys:
         assert drawn == list(optuna_pictures(study))
+
+
+def test_a_search_is_drawn_net_by_net_with_bars_where_seeds_are_several() -> None:
+    goals = Goal("holdout accuracy"), Goal("parameters", "minimize", accuracy=False)
+    rows = [(0.90, 100, {}), (0.95, 200, {}), (0.94, 300, {}), (0.93, 200, {"point": 1})]
+    trials = []
+    for number, (accuracy, size, attrs) in enumerate(rows):
+        made = create_trial(values=[accuracy, size], user_attrs={"num_params": size} | attrs)
+        made.number = number
+        trials.append(made)
+    study = StudySnapshot("s", "mnist", "holdout", goals, 2, trials)
+    figure = study_figures(study, records=[KnownNet("mine", 150, 97.0)])[0]
+    assert figure.key == "front" and figure.panels[0].log_x
+    series = {line.name: line for line in figure.panels[0].series}
+    assert series["nets of this search (4)"].x == [100, 200, 200, 300]
+    assert (series["front"].x, series["front"].y) == ([100, 200], [90, 95])
+    assert {"published", "records kept here: non-zero"} <= set(series)
+    bars = series["mean of seeds, 95 %"]
+    half = 12.706 * np.std([95, 93], ddof=1) / np.sqrt(2)  # Student's t of one degree of freedom
+    assert (bars.x, bars.y) == ([200], [94]) and bars.errors == [pytest.approx(half, rel=1e-4)]
+    drawn = json.loads(plotly_json(figure))["data"][-1]
+    assert drawn["error_y"]["array"] == bars.errors
+    assert svg(figure).startswith("<svg")

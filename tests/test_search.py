@@ -12,6 +12,9 @@ from conftest import Ran
 
 import golf_opt as golf
 from golf_opt.config.errors import UsageError
+from golf_opt.golf.confirmations import kept_results
+from golf_opt.golf.retrain.confirm import chosen_trials
+from golf_opt.storage.studies import NOTE_SECTIONS, marks
 
 Golf = Callable[..., Ran]
 # four nets of 66, 106, 122 and 202 parameters for the digits' 8x8 pictures
@@ -134,3 +137,41 @@ def test_best_of_a_front_is_for_the_user_to_say(found: golf.Study) -> None:
     assert found.best is None
     with pytest.raises(UsageError, match="give trial=N, such as one of its front: "):
         found.net()
+
+
+def confirmed(study: golf.Study, golf_main: Golf, *more: str) -> Ran:
+    place = f"dir={study.place.folder}"
+    return golf_main("confirm", f"study={study.name}", place, "engine=torch", "seeds=2", *more)
+
+
+def test_a_front_is_confirmed_by_size_for_more_epochs(
+    found: golf.Study, request: pytest.FixtureRequest
+) -> None:
+    golf_main: Golf = request.getfixturevalue("golf")
+    ran = confirmed(found, golf_main, "sizes=[60,150]", "top=1", "epochs=3", "test=true")
+    assert ran.status == 0, ran.err
+    with found.opened() as study:
+        assert kept_results(study) == {}
+        rows = kept_results(study, 3)
+        best = {
+            size: max(
+                (t for t in found.all if size_of(t) <= size),
+                key=lambda trial: (trial.values[0], -trial.number),
+            )
+            for size in (60, 150)
+        }
+        assert set(rows) == {str(trial.number) for trial in best.values()}
+        assert all(len(of) == 2 for of in rows.values())
+        tests = [row["test_accuracy"] for of in rows.values() for row in of.values()]
+        assert all(0 < accuracy < 1 for accuracy in tests)
+        assert "Confirmed on fresh seeds, 3 epochs" in marks(study)[NOTE_SECTIONS]
+    ran = confirmed(found, golf_main, "sizes=[40]")
+    assert ran.status == 2 and "no trial of 'few@digits-2epochs' has at most 40" in ran.err
+
+
+def test_without_sizes_the_front_is_confirmed(found: golf.Study) -> None:
+    with found.opened() as study:
+        front = [trial.number for trial in found.front]
+        assert [trial.number for trial in chosen_trials(study, 99)] == front
+        assert [trial.number for trial in chosen_trials(study, 1)] == front[:1]
+        assert [t.number for t in chosen_trials(study, 2)] == [front[0], front[-1]]

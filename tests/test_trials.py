@@ -7,7 +7,8 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from golf_opt.utils.trials import attribute, best_trial, best_trials, epoch_losses
+from golf_opt.utils.points import best_trial
+from golf_opt.utils.trials import attribute, best_trials, epoch_losses
 
 
 def study(*directions: str) -> optuna.Study:

@@ -24,10 +24,9 @@ from golf_opt.golf.source import load_trained
 from golf_opt.reports.report import picture
 from golf_opt.storage.connect import opened_storage, opened_to_read
 from golf_opt.storage.optuna_internals import storage_of
-from golf_opt.study.aims import answer
+from golf_opt.study.aims import answer, best_of_all
 from golf_opt.study.description import (
     StudyDescription,
-    best_of_all,
     description_of,
     find_study,
     snapshot_of,
@@ -140,7 +139,7 @@ class Study:
     def front(self) -> list[Trial]:
         """The complete trials that no other beats in every objective; of one, the best."""
         with self.opened() as study:
-            return [_trial(trial) for trial in study.best_trials]
+            return [_trial(trial) for trial in snapshot_of(study).best_or_front]
 
     @property
     def all(self) -> list[Trial]:

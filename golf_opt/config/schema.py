@@ -61,6 +61,8 @@ class StudyConfig(Common):
     trials: types.Positive
     epochs: types.Epochs
     seed: types.Seed
+    seeds: types.Seeds  # of each point
+    statistic: types.Statistic  # what a point is worth by them
     protocol: types.Protocol
     sampler: types.Mapped
     pruner: types.Mapped
@@ -80,6 +82,11 @@ class StudyConfig(Common):
 
     @model_validator(mode="after")
     def _net_or_objective(self) -> Self:
+        if self.seeds == 1 and self.statistic != "mean":
+            raise UsageError(
+                f"statistic is {self.statistic!r}, but seeds is 1, which leaves nothing to reckon "
+                "with; give seeds=5, or seeds=race."
+            )
         if self.objective is not None:
             _check_objective(self, self.objective)
             return self
@@ -212,6 +219,9 @@ class ConfirmConfig(Common):
     target: types.Fraction  # accuracy in [0, 1]
     data: DataConfig
     engine: EngineConfig
+    sizes: types.Sizes = field(default=None, kw_only=True)  # None: whatever their size
+    epochs: types.EpochsOrNone = field(default=None, kw_only=True)  # None: the study's
+    test: StrictBool = field(default=False, kw_only=True)  # whether to read the test set, too
     arch: types.Mapped | None = field(default=None, kw_only=True)  # a module that the net is
 
 

@@ -104,6 +104,12 @@ Seed = Annotated[StrictInt, Field(ge=0, le=2**63 - 1)]
 Fraction = Annotated[StrictFloat, Field(gt=0, lt=1, description="a share above 0 and below 1")]
 Target = Annotated[Fraction | None, Field(description="a share above 0 and below 1, or null")]
 MaxParams = Annotated[Positive | None, Field(description="a whole number of parameters, or null")]
+Sizes = Annotated[
+    Annotated[tuple[Positive, ...], Field(min_length=1)] | None,
+    BeforeValidator(lambda sizes: tuple(sizes) if isinstance(sizes, list) else sizes),
+    Field(description="a list of numbers of parameters, or null"),
+]
+EpochsOrNone = Annotated[Epochs | None, Field(description="a whole number of epochs, or null")]
 Mapped = dict[str, Any]
 Callbacks = Annotated[Mapped, BeforeValidator(lambda value: value or {})]  # null: none
 FilePath = Annotated[Path, BeforeValidator(_path), Field(description="a path")]
@@ -165,6 +171,19 @@ PictureSize = Annotated[  # one number is both sides; None: as they are
     BeforeValidator(lambda size: (size, size) if isinstance(size, int) else size),
     BeforeValidator(lambda size: tuple(size) if isinstance(size, list) else size),  # JSON has lists
     Field(description="a number of pixels, or [height, width], or null"),
+]
+Seeds = Annotated[  # of each point
+    Annotated[StrictInt, Field(ge=1, le=1000)]
+    | Annotated[str, Field(pattern=r"^race(:([2-9]|[1-9]\d{1,2}))?$")],
+    Field(description="a number from 1 to 1000, race, or race:N with N from 2 to 999"),
+]
+Statistic = Annotated[
+    str,
+    Field(
+        pattern=r"^(mean|lower|best|share:-?\d+(\.\d+)?(e-?\d+)?)$",
+        max_length=40,
+        description="mean, lower, best, or share:TARGET such as share:0.98",
+    ),
 ]
 Lanes = Annotated[  # None: as many as the engine finds useful
     Annotated[StrictInt, Field(ge=1, le=4096)] | None,

@@ -21,7 +21,8 @@ from golf_opt.study.description import StudyDescription
 from golf_opt.study.note import log
 from golf_opt.task.data import Split, objective_split
 from golf_opt.task.modules.given import is_given
-from golf_opt.utils.trials import best_trials, epoch_losses
+from golf_opt.utils.points import best_points
+from golf_opt.utils.trials import epoch_losses
 from golf_opt.visualization import pictures
 from golf_opt.visualization.snapshot import values_by_epoch
 
@@ -53,8 +54,8 @@ class TrialPictures:
             return {}
         offers: dict[int, Kinds] = {id_of_trial(t): EVERY for t in trials if t.intermediate_values}
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        best = best_trials(complete, BEST_SHOWN)  # only nets have more to show
-        plan = shown.description
+        plan = shown.description  # only nets have more to show
+        best = best_points(complete, BEST_SHOWN, statistic=plan.by_seed.worth)
         net = plan.one_net
         runs = plan.objective is None and (net is None or is_given(net))  # a module never is, here
         kinds = KINDS if runs and not self.misses_images(shown) else (*EVERY, "weights")

@@ -8,15 +8,27 @@ from typing import Any
 import optuna
 
 from golf_opt.storage.studies import CONFIRMED, marks
+from golf_opt.study.description import description_of
 from golf_opt.task.goals import Goal
 from golf_opt.utils.trials import of_kind
 
 Results = dict[str, dict[str, dict[str, Any]]]  # trial -> seed -> what came out
 
 
-def kept_results(study: optuna.Study) -> Results:
-    """Return `{trial: {seed: result}}` as `golf-opt confirm` kept it; other forms are left out."""
-    known = marks(study).get(CONFIRMED, {})
+def key_of_results(study: optuna.Study, epochs: int | None = None) -> str:
+    """Return the key of what so many epochs gave; None: as many as the study's trials have."""
+    usual = description_of(study).epochs
+    return CONFIRMED if epochs in (None, usual) else f"{CONFIRMED}:{epochs}"
+
+
+def kept_results(study: optuna.Study, epochs: int | None = None) -> Results:
+    """Return `{trial: {seed: result}}` as `golf-opt confirm` kept it; other forms are left out.
+
+    Args:
+        study: that was confirmed.
+        epochs: of those trainings; None: as many as its trials have.
+    """
+    known = marks(study).get(key_of_results(study, epochs), {})
     return {
         number: {
             seed: result
@@ -35,6 +47,6 @@ def _is_number(key: str) -> bool:
 def _is_result(row: Mapping[str, Any]) -> bool:
     if "accuracy" not in row:
         return "error" in row
-    train = row.get("train_accuracy")
-    accuracies = [row["accuracy"], *([] if train is None else [train])]
+    known = (row.get(name) for name in ("train_accuracy", "test_accuracy"))
+    accuracies = [row["accuracy"], *(value for value in known if value is not None)]
     return all(Goal("accuracy").admits(of_kind(value, float)) for value in accuracies)

@@ -22,9 +22,10 @@ from golf_opt.storage.optuna_internals import id_of_study, storage_of
 from golf_opt.storage.studies import marks
 from golf_opt.storage.workers import WORKER, coordination, is_held
 from golf_opt.study.description import readable
+from golf_opt.utils.points import MEAN, best_trial
 from golf_opt.utils.processes import is_alive, show_worker
 from golf_opt.utils.text import percent, show_duration
-from golf_opt.utils.trials import best_trial, counts
+from golf_opt.utils.trials import counts
 
 LATELY = timedelta(minutes=10)  # a worker of another host is there if it ended a trial since then
 STATES = ("complete", "pruned", "fail", "running", "waiting")
@@ -84,7 +85,7 @@ def study_row(study: optuna.Study) -> StudyRow:
     plan = readable(study.study_name, marks(study))
     net = plan.one_net if plan else None
     trials = study.get_trials(deepcopy=False)
-    best = best_trial(study)
+    best = best_trial(study, plan.by_seed.worth if plan else MEAN)
     moments = [trial.datetime_complete or trial.datetime_start for trial in trials]
     leases = []
     if any(trial.state == TrialState.RUNNING for trial in trials):

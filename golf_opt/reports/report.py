@@ -16,9 +16,9 @@ from golf_opt.config.schema import ReportConfig
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import NOTE_SECTIONS, marks
+from golf_opt.study.aims import best_of_all
 from golf_opt.study.description import (
     StudyDescription,
-    best_of_all,
     description_of,
     find_study,
     snapshot_of,
@@ -65,7 +65,7 @@ def write_report(config: ReportConfig) -> list[Path]:
 def snapshot_with_best(study: optuna.Study) -> StudySnapshot:
     """Return what there is to report; raises UsageError where no trial is complete."""
     snapshot = snapshot_of(study)
-    if not snapshot.complete:
+    if not snapshot.points:
         raise UsageError(
             f"study {study.study_name!r} has no complete trial yet; nothing to report."
         )
@@ -80,13 +80,14 @@ def _report(
     study: optuna.Study, snapshot: StudySnapshot, storage: BaseStorage, config: ReportConfig
 ) -> Iterator[Block]:
     goals, best = snapshot.goals, snapshot.best
+    aim = description_of(study).by_seed.words(goals[:1])
     yield Heading("Result")
     seeds = repeats(snapshot)
     if seeds is not None:
         yield Paragraph(f"Nothing was tuned. {goals[0].name.capitalize()}: {seeds.words}.")
     if best is not None:
         yield Paragraph(
-            f"Best {goals[0].name} {result_words(best, goals)} with "
+            f"Best {aim} {result_words(best, goals)} with "
             f"{show_params(best.params) or 'no tuned parameters'}."
         )
     else:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sql
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import and_, delete, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -23,7 +23,8 @@ from sqlalchemy.exc import DBAPIError
 from golf_opt.config.types import MOST
 from golf_opt.storage import tables
 from golf_opt.storage.failures import is_made_meanwhile
-from golf_opt.storage.tables import CHECKPOINTS, LEASES, STUDIES, TRIALS, Batch, Row
+from golf_opt.storage.tables import CHECKPOINTS, LEASES, STUDIES, TRIALS, USER_ATTRS, Batch, Row
+from golf_opt.utils.points import POINT, SEED_INDEX
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 COUNTED = (*FINISHED, TrialState.RUNNING)
@@ -68,17 +69,28 @@ class Ledger:
 
     # --- asking ---
 
-    def create(self, study_id: int, total: int | None) -> tuple[int, int, datetime] | None:
+    def create(
+        self, study_id: int, total: int | None, like: FrozenTrial | None = None
+    ) -> tuple[int, int, datetime] | None:
         """Make a running trial of this worker's; return its id, number and start.
 
-        None where the study has `total` trials already.
+        None where the study has `total` points already, or that seed of that point.
+
+        Args:
+            study_id: of the study.
+            total: points that it may have: further seeds of one do not count.
+            like: whose attributes it begins with, such as a further seed of a point.
         """
         started = datetime.now(UTC)
         with self._begin() as connection:
             self._lock_study(connection, study_id)
             mine = TRIALS.c.study_id == study_id
             count = self._count(connection, mine)
-            if total is not None and count >= total:
+            if like is not None and SEED_INDEX in like.user_attrs:
+                same = (_has(key, like.user_attrs[key]) for key in (POINT, SEED_INDEX))
+                if self._count(connection, and_(mine, *same)):
+                    return None
+            elif total is not None and self._count(connection, and_(mine, IS_POINT)) >= total:
                 return None
             # as many as there are, unless somebody else gave a higher one
             used = and_(mine, TRIALS.c.number <= MOST)
@@ -87,6 +99,12 @@ class Ledger:
             row = {"study_id": study_id, "number": number, "state": TrialState.RUNNING}
             made = connection.execute(insert(TRIALS).values(**row, datetime_start=_stored(started)))
             (trial_id,) = made.inserted_primary_key or (0,)
+            for table, given in _attributes(like):
+                rows = [
+                    {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+                    for key, value in given.items()
+                ]
+                self._upsert(connection, table, rows)
             self._lease(connection, trial_id)
         return trial_id, number, local_time(started)
 
@@ -94,8 +112,9 @@ class Ledger:
         """Make a waiting trial a running one of this worker's; False if another was faster."""
         with self._begin() as connection:
             self._lock_study(connection, study_id)
-            counted = and_(TRIALS.c.study_id == study_id, TRIALS.c.state.in_(COUNTED))
-            if total is not None and self._count(connection, counted) >= total:
+            counted = and_(TRIALS.c.study_id == study_id, TRIALS.c.state.in_(COUNTED), IS_POINT)
+            point = self._count(connection, and_(TRIALS.c.trial_id == trial_id, IS_POINT))
+            if total is not None and point and self._count(connection, counted) >= total:
                 return False
             here = and_(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.WAITING)
             running = {"state": TrialState.RUNNING, "datetime_start": _stored(datetime.now(UTC))}
@@ -259,6 +278,24 @@ class Ledger:
         """Delete the checkpoints of a study."""
         with self._begin() as connection:
             connection.execute(delete(CHECKPOINTS).where(CHECKPOINTS.c.study == study))
+
+
+def _has(key: str, value: Any = None) -> sql.ColumnElement[bool]:
+    """Return the condition that a trial has a user attribute, with a value if one is given."""
+    row = USER_ATTRS.alias()
+    there = and_(row.c.trial_id == TRIALS.c.trial_id, row.c.key == key)
+    same = sql.true() if value is None else row.c.value_json == json.dumps(value)
+    return sql.exists().where(there, same)
+
+
+IS_POINT = ~_has(SEED_INDEX)  # and no further seed of one
+
+
+def _attributes(trial: FrozenTrial | None) -> list[tuple[sql.Table, Row]]:
+    """Return a trial's attributes by the table that they stand in."""
+    if trial is None:
+        return []
+    return [(tables.USER_ATTRS, trial.user_attrs), (tables.SYSTEM_ATTRS, trial.system_attrs)]
 
 
 def _checkpoint(study: str, number: int) -> sql.ColumnElement[bool]:

@@ -6,8 +6,9 @@ which says what of golf_opt no longer works.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -59,10 +60,15 @@ def report(trial: optuna.Trial, value: float, step: int) -> None:
     reported(trial)[step] = value
 
 
-def new_trial(study: optuna.Study) -> optuna.Trial:
-    """Make a new running trial, whatever waits; its parameters are asked for as always."""
+def new_trial(study: optuna.Study, like: FrozenTrial | None = None) -> optuna.Trial:
+    """Make a new running trial, whatever waits; its parameters are asked for as always.
+
+    Args:
+        study: that it is of.
+        like: a running trial whose attributes it has, such as parameters that are fixed.
+    """
     study._thread_local.cached_all_trials = None  # as `Study.ask` does: read the trials anew
-    return optuna.Trial(study, storage_of(study).create_new_trial(id_of_study(study)))
+    return optuna.Trial(study, storage_of(study).create_new_trial(id_of_study(study), like))
 
 
 def take_trial(study: optuna.Study, trial_id: int) -> optuna.Trial | None:
@@ -166,6 +172,32 @@ def check_study_page(study: FrozenStudy) -> None:
 
     figures = get_plotly_graph_objects(study.system_attrs)
     serialize_study_detail(study, [], [], [], [], [], False, figures, [])
+
+
+class SeenStudy(optuna.Study):
+    """A study, or one of Hyperband's brackets of it, whose trials are seen in another way.
+
+    Args:
+        study: that it is in everything else.
+        view: from its trials to those that it has.
+    """
+
+    def __init__(
+        self, study: optuna.Study, view: Callable[[list[FrozenTrial]], list[FrozenTrial]]
+    ) -> None:
+        self.__dict__.update(object.__getattribute__(study, "__dict__"))  # a bracket hides its own
+        self._whole, self._view = study, view
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        trials = self._view(self._whole._get_trials(deepcopy=False, use_cache=use_cache))
+        if states is not None:
+            trials = [trial for trial in trials if trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
 
 
 class RebuiltCmaEs(optuna.samplers.CmaEsSampler):

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from golf_opt.config.errors import UsageError, did_you_mean
 from golf_opt.storage.gate import admit_attributes
 from golf_opt.storage.optuna_internals import FrozenStudy, id_of_study, id_of_trial, storage_of
+from golf_opt.utils.points import is_further_seed
 from golf_opt.utils.text import printable
 
 STUDY_ID = "golf_opt:id"
@@ -91,9 +92,10 @@ def marks(study: optuna.Study) -> dict[str, Any]:
 
 
 def num_finished(study: optuna.Study) -> int:
-    """Trials that count against the total: complete, pruned or failed."""
+    """Points that count against the total: complete, pruned or failed by their first seed."""
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    return len(study.get_trials(deepcopy=False, states=states))
+    finished = study.get_trials(deepcopy=False, states=states)
+    return sum(not is_further_seed(trial) for trial in finished)
 
 
 def attach(

@@ -32,6 +32,7 @@ from golf_opt.storage.optuna_internals import FrozenStudy, id_of_study, models
 from golf_opt.storage.synchronizer import Synchronizer
 from golf_opt.storage.tables import Changes
 from golf_opt.storage.workers import ManyWorkers
+from golf_opt.utils.points import begins_a_seed
 
 
 class BudgetSpent(Exception):
@@ -67,18 +68,20 @@ class WriteBehindStorage(BaseStorage):
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         self._sync.check()
         study = self._cache.study(study_id)
-        if template_trial is not None:
+        if template_trial is not None and not begins_a_seed(template_trial):
             trial_id = self._reach(self._backend.create_new_trial, study_id, template_trial)
             study.read_at = NEVER  # before the next look, not once for every trial
             return trial_id
-        made = self._reach(self._ledger.create, study_id, study.total)
+        made = self._reach(self._ledger.create, study_id, study.total, template_trial)
         if made is None:
-            raise BudgetSpent(f"the study has its {study.total} trials")
+            raise BudgetSpent(f"the study has its {study.total} trials, or this seed already")
         trial_id, number, started = made
         trial = FrozenTrial(
             number=number, trial_id=trial_id, state=TrialState.RUNNING, value=None,
             datetime_start=started, datetime_complete=None, params={}, distributions={},
-            user_attrs={}, system_attrs={}, intermediate_values={},
+            user_attrs=dict(template_trial.user_attrs) if template_trial else {},
+            system_attrs=dict(template_trial.system_attrs) if template_trial else {},
+            intermediate_values={},
         )  # fmt: skip
         self._cache.hold(study_id, trial)
         self._sync.start()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
 
 from golf_opt.engines.base import EpochResult, Job, Work
-from golf_opt.study.description import StudyDescription, description_of
-from golf_opt.utils.trials import best_trial
+from golf_opt.storage.optuna_internals import id_of_study
+from golf_opt.study.description import StudyDescription, description_of, readable
+from golf_opt.utils.points import Shown, best_trial
+from golf_opt.visualization.snapshot import StudySnapshot
 
 
 def values_of(plan: StudyDescription, work: Work, result: EpochResult) -> list[float]:
@@ -39,19 +43,33 @@ def answer(study: optuna.Study) -> FrozenTrial | None:
 
     None where there is none yet, and where several goals are weighed.
     """
-    target = description_of(study).target
-    if target is None:
-        return best_trial(study)
-    return smallest_reaching(study.get_trials(deepcopy=False), target)
+    plan = description_of(study)
+    if plan.target is None:
+        return best_trial(study, plan.by_seed.worth)
+    snapshot = plan.snapshot(study.study_name, study.get_trials(deepcopy=False))
+    return smallest_reaching(snapshot.points, plan.target)
 
 
-def smallest_reaching(trials: Iterable[FrozenTrial], target: float) -> FrozenTrial | None:
-    """Return the complete trial of fewest parameters with an accuracy of at least `target`."""
-    reaching = [
-        trial
-        for trial in trials
-        if trial.state == TrialState.COMPLETE
-        and len(trial.values) == 2
-        and trial.values[0] >= target
-    ]
+def smallest_reaching(points: Iterable[Shown], target: float) -> FrozenTrial | None:
+    """Return the point of fewest parameters that ranks at `target` at least, as one trial.
+
+    Of several seeds that is what their mean reaches in spite of the noise: not by luck.
+    """
+    reaching = [row.trial for row in points if row.rank >= target]
     return min(reaching, key=lambda t: (t.values[1], -t.values[0], t.number), default=None)
+
+
+def best_of_all(storage: BaseStorage, but: str) -> list[StudySnapshot]:
+    """Return every study of ours but one, each with its best trial alone."""
+    snapshots = []
+    for frozen in storage.get_all_studies():
+        plan = readable(frozen.study_name, frozen.system_attrs)
+        if plan is not None and frozen.study_name != but:
+            with contextlib.suppress(ValueError, RuntimeError):  # none is complete; several goals
+                if plan.seeds == 1:
+                    best = [storage.get_best_trial(id_of_study(frozen))]
+                else:
+                    trials = storage.get_all_trials(id_of_study(frozen), deepcopy=False)
+                    best = plan.snapshot(frozen.study_name, trials).ranked(1)
+                snapshots.append(plan.snapshot(frozen.study_name, best))
+    return snapshots

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
+from golf_opt.utils.points import is_further_seed
 from golf_opt.utils.trials import PAUSED, paused_at
 
 Trials = Sequence[FrozenTrial]
@@ -102,7 +103,7 @@ def waits(trial: FrozenTrial) -> bool:
 
 def num_begun(trials: Trials) -> int:
     """Return how many points count against the total: those that are, or were, in a lane."""
-    return sum(not waits(trial) for trial in trials)
+    return sum(not waits(trial) and not is_further_seed(trial) for trial in trials)
 
 
 def last_epoch(trial: FrozenTrial) -> int:

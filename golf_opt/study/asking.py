@@ -12,14 +12,21 @@ from golf_opt.engines import provenance
 from golf_opt.engines.base import Job, Work
 from golf_opt.engines.python import Call
 from golf_opt.storage.failures import StorageUnreachable
-from golf_opt.storage.optuna_internals import frozen, id_of_trial, new_trial, take_trial
-from golf_opt.storage.workers import WORKER
+from golf_opt.storage.optuna_internals import (
+    frozen,
+    id_of_study,
+    id_of_trial,
+    new_trial,
+    storage_of,
+    take_trial,
+)
+from golf_opt.storage.workers import WORKER, coordination
 from golf_opt.storage.write_behind import BudgetSpent
 from golf_opt.study.aims import missed
-from golf_opt.study.allocation import Allocation, Choice, GoOn, New, Trials
+from golf_opt.study.allocation import Allocation, Choice, GoOn, New, Repeat, Trials
 from golf_opt.study.build import Parts
 from golf_opt.study.callbacks import StudyContext, TrialRun
-from golf_opt.task import rng
+from golf_opt.utils.points import further_seed
 from golf_opt.utils.processes import worker_id
 from golf_opt.utils.trials import PAUSED, paused_at
 
@@ -104,13 +111,22 @@ class Asking:
                 if trial is not None and paused_at(waiting) is not None:
                     trial.storage.set_trial_system_attr(id_of_trial(trial), PAUSED, None)
                 return trial
+            case Repeat(point, index):
+                return self._further_seed(point, index)
             case New():
                 return new_trial(self._study)
-        raise AssertionError(f"nobody asks for {choice} yet")
+
+    def _further_seed(self, point: int, index: int) -> optuna.Trial | None:
+        first = next(trial for trial in self.trials if trial.number == point)
+        try:
+            return new_trial(self._study, further_seed(first, index))
+        except BudgetSpent:  # another worker has begun it meanwhile
+            coordination(storage_of(self._study)).refresh(id_of_study(self._study))
+            return None
 
     def _job_of(self, trial: optuna.Trial) -> Work | None:
         """Return what a trial tries; one that was stored as what cannot be run fails: None."""
-        seed = rng.derive(self._plan.seed, "trial", trial.number)  # weights, data order, dropout
+        seed = self._plan.by_seed.of(trial)
         try:
             values = self._parts.space.values(trial)
             if self._plan.objective is None:

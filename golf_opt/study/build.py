@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import optuna
 from hydra.utils import get_object, instantiate
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from pydantic import Field, StrictInt
 
@@ -30,12 +30,15 @@ from golf_opt.study.description import (
     StudyDescription,
 )
 from golf_opt.study.promotion import AtLeastOne, Promote, Promotion
+from golf_opt.study.racing import FurtherSeeds, Raced, Racing
 from golf_opt.study.samplers import CmaEsSampler, FreshSampler, GridSampler, grid_sampler
 from golf_opt.study.space import Space, build_space
+from golf_opt.study.view import View as Seen
 from golf_opt.task import rng
 from golf_opt.task.arch import build_net
 from golf_opt.task.data import View
 from golf_opt.task.family import build_family
+from golf_opt.utils.points import Statistic
 from golf_opt.utils.text import one_line
 
 Plan = StudyConfig | StudyDescription
@@ -61,10 +64,12 @@ def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
     nodes = None if plan.family is None else build_family(plan.family).space
     space = build_space(plan.space, free=plan.objective is not None, family=nodes)
     make = sampler_maker(plan, space)
+    worth = Statistic.parse(plan.statistic)
+    view = Seen(worth, plan.epochs, plan.target, plan.max_params)
     check_goals(plan, make(0))
     return Parts(
         space=space,
-        sampler=FreshSampler(make),
+        sampler=FreshSampler(make, view),
         pruner=_builder("pruner", plan.pruner, BasePruner)(),
         callbacks=[
             _builder(f"callbacks.{name}", node, Callback)() for name, node in callbacks.items()
@@ -74,11 +79,22 @@ def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
 
 def allocation(plan: StudyDescription, pruner: BasePruner) -> Allocation:
     """Return what decides what a free lane does next."""
-    rules: list[Rule] = [Queued(), NewPoints(plan.trials)]
+    rules: list[Rule] = [Queued(), *further_seeds(plan, pruner), NewPoints(plan.trials)]
     if isinstance(pruner, Promote):
         promotion = Promotion(pruner, plan.goals, plan.epochs)
         rules = [promotion, *rules, AtLeastOne(promotion)]
     return Allocation(rules)
+
+
+def further_seeds(plan: StudyDescription, pruner: BasePruner) -> list[Rule]:
+    """Return the rule by which points get more than one seed, if they do."""
+    seeds = plan.by_seed
+    if seeds.most == 1:
+        return []
+    if not seeds.race:
+        return [FurtherSeeds(seeds.most, at_once=type(pruner) is NopPruner)]
+    signs = [goal.sign for goal in plan.goals]
+    return [Raced(Racing(seeds.most), seeds.worth, signs, plan.trials)]
 
 
 def check_goals(plan: Plan, sampler: BaseSampler) -> None:
@@ -203,7 +219,7 @@ def describe(config: StudyConfig, view: View | None, command: str) -> StudyDescr
         build_family(config.family).check(view.input, config.max_params)
     asked = (
         "arch", "family", "target", "max_params", "space", "sampler", "pruner", "protocol",
-        "epochs", "trials", "seed",
+        "epochs", "trials", "seed", "seeds", "statistic",
     )  # fmt: skip
     data: dict[str, Any] = {"data": "", "digest": "", "num_train": 0}
     if view is not None and config.data is not None:

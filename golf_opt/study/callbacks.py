@@ -23,6 +23,7 @@ from golf_opt.storage.objective_files import ObjectiveFiles
 from golf_opt.study.description import StudyDescription
 from golf_opt.study.note import write_note
 from golf_opt.task.data import View
+from golf_opt.utils.points import is_further_seed
 
 NOTE_EVERY_S = 3.0
 Say = Callable[[str], None]  # prints a line to the user
@@ -134,6 +135,8 @@ class Pruning(Callback):
     def on_epoch_end(self, run: TrialRun) -> None:
         if isinstance(self.context.study.pruner, NopPruner):
             return  # asking it reads the trial from the storage all the same
+        if is_further_seed(run.trial):
+            return  # or the mean would be of the seeds that did well
         if len(run.history) < run.job.epochs and run.trial.should_prune():
             raise optuna.TrialPruned
 

@@ -5,7 +5,6 @@ Who goes on with the study must agree with its `identity`; the rest says how to 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -32,8 +31,8 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig
 from golf_opt.engines.base import Job
 from golf_opt.storage import gate
-from golf_opt.storage.optuna_internals import id_of_study
 from golf_opt.storage.studies import find_any_study, marks
+from golf_opt.study.seeds import Seeds
 from golf_opt.study.space import Space, build_space
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.family import Family, build_family
@@ -132,6 +131,8 @@ class StudyDescription(BaseModel):
     epochs: types.Epochs  # of each trial
     trials: types.Positive  # in all
     seed: types.Seed
+    seeds: types.Seeds = 1  # of each point
+    statistic: types.Statistic = "mean"  # what a point is worth by them
     command: str  # what the user typed
 
     @model_validator(mode="after")
@@ -202,6 +203,11 @@ class StudyDescription(BaseModel):
         rows = self.objective.directions.items()
         return tuple(Goal(name, direction, accuracy=False) for name, direction in rows)
 
+    @property
+    def by_seed(self) -> Seeds:
+        """How many seeds points get, and what they are worth by them."""
+        return Seeds(self.seeds, self.statistic, self.seed)
+
     def data_config(self, given: DataConfig) -> DataConfig:
         """Return where the study's data is to be had: where `given` says, or as it was typed.
 
@@ -238,6 +244,7 @@ class StudyDescription(BaseModel):
             "" if self.epochs == standing["epochs"] else f"{self.epochs}epochs",
             f"target{self.target:g}" if self.target else "",
             f"max{self.max_params}" if self.max_params else "",
+            "" if self.seeds == 1 or self.family is not None else "seeds",
         ]
         suffix = "-".join(mark for mark in marks if mark)
         name = self.subject.replace(":", ".")
@@ -268,7 +275,8 @@ class StudyDescription(BaseModel):
 
     def snapshot(self, name: str, trials: Sequence[FrozenTrial]) -> StudySnapshot:
         """Return the study as figures and reports read it, with some of its trials."""
-        return StudySnapshot(name, self.data, self.protocol, self.goals, self.epochs, trials)
+        worth = self.by_seed.worth
+        return StudySnapshot(name, self.data, self.protocol, self.goals, self.epochs, trials, worth)
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two runs the same study."""
@@ -289,6 +297,7 @@ class StudyDescription(BaseModel):
             "data": self.data_and_digest,
             "protocol": self.protocol,
             "epochs": self.epochs,
+            "seeds": self.by_seed.identity,
         }
 
 
@@ -369,18 +378,6 @@ def description_of(study: optuna.Study) -> StudyDescription:
 def snapshot_of(study: optuna.Study) -> StudySnapshot:
     """Return a study of ours with all its trials."""
     return description_of(study).snapshot(study.study_name, study.get_trials(deepcopy=False))
-
-
-def best_of_all(storage: BaseStorage, but: str) -> list[StudySnapshot]:
-    """Return every study of ours but one, each with its best trial alone."""
-    snapshots = []
-    for frozen in storage.get_all_studies():
-        plan = readable(frozen.study_name, frozen.system_attrs)
-        if plan is not None and frozen.study_name != but:
-            with contextlib.suppress(ValueError, RuntimeError):  # none is complete; several goals
-                best = storage.get_best_trial(id_of_study(frozen))
-                snapshots.append(plan.snapshot(frozen.study_name, [best]))
-    return snapshots
 
 
 def find_study(storage: BaseStorage, name: str) -> optuna.Study:

@@ -44,6 +44,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
     if before["epochs"] != now["epochs"]:
         epochs = str(before["epochs"]), str(now["epochs"])
         found.append(Difference("epochs", *epochs, f"{now['epochs']}epochs"))
+    if before["seeds"] != now["seeds"]:
+        found.append(Difference("seeds", before["seeds"], now["seeds"], "seeds"))
     return found
 
 

@@ -12,6 +12,7 @@ from golf_opt.storage.studies import NOTE_SECTIONS, mark, marks, num_finished
 from golf_opt.study.aims import answer
 from golf_opt.study.description import StudyDescription, description_of, snapshot_of
 from golf_opt.task.goals import Goal, show_goals, show_values
+from golf_opt.utils.points import is_further_seed, seeds_of
 from golf_opt.utils.text import count, markdown_table, percent, show_params
 from golf_opt.utils.trials import attribute, counts, epoch_losses, state_words
 from golf_opt.visualization.snapshot import (
@@ -77,7 +78,8 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
     lines = [
         f"# {title_of(plan)}",
         "",
-        f"Objective: **{show_goals(plan.goals)}** after {plan.epochs} epochs, one seed a trial.",
+        f"Objective: **{plan.by_seed.words(plan.goals)}** after {plan.epochs} epochs, "
+        "one seed a trial.",
         "",
         "| | |",
         "|---|---|",
@@ -135,11 +137,12 @@ def noise_words(study: StudySnapshot) -> str:
     sd, source = seed_noise(study)
     if sd is None:
         return source
-    alike, all_of_them = not_told_apart(study), len(study.complete)
+    alike, all_of_them = not_told_apart(study), len(study.points)
     if alike < 2:
         return f"Seed noise: {source}. No other trial is within {NOISE_SDS:g} sd of the best."
+    what = "complete trials" if all_of_them == len(study.complete) else "points"
     return (
-        f"**{alike} of {all_of_them} complete trials cannot be told apart:** they lie within "
+        f"**{alike} of {all_of_them} {what} cannot be told apart:** they lie within "
         f"{NOISE_SDS:g} sd of seed noise below the best ({source}). Which of them is really best "
         "takes more seeds."
     )
@@ -161,9 +164,10 @@ def protocol_words(plan: StudyDescription) -> str:
 
 def result_words(trial: FrozenTrial, goals: Sequence[Goal] = ACCURACY) -> str:
     """Return `94.37 % (trial 1, n = 1 seed, train accuracy 93.89 %)` for a complete trial."""
-    train = attribute(trial, "train_accuracy", float)
+    train = attribute(trial, "train_accuracy", float) if seeds_of(trial) == 1 else None
     beside = f", train accuracy {percent(train)}" if train is not None else ""
-    return f"{show_values(goals, trial.values)} (trial {trial.number}, n = 1 seed{beside})"
+    seeds = count(seeds_of(trial), "seed")
+    return f"{show_values(goals, trial.values)} (trial {trial.number}, n = {seeds}{beside})"
 
 
 def seeds_words(study: optuna.Study, plan: StudyDescription) -> str | None:
@@ -207,7 +211,8 @@ def closing_words(study: optuna.Study, plan: StudyDescription, test: Mapping[int
     if (seeds := seeds_words(study, plan)) is not None:
         lines.append(f"{plan.goals[0].name}: {seeds}")
     elif best is not None and len(plan.goals) == 1:
-        lines.append(f"best {plan.goals[0].name} {result_words(best, plan.goals)}")
+        what = f"best {plan.by_seed.words(plan.goals)}"
+        lines.append(f"{what} {result_words(best, plan.goals)}")
     elif len(plan.goals) > 1:
         lines += front_words(snapshot_of(study), test)
     if plan.target is not None:
@@ -219,11 +224,13 @@ def closing_words(study: optuna.Study, plan: StudyDescription, test: Mapping[int
         lines.append(
             f"test accuracy of trial {best.number}, read once: {percent(test[best.number])}"
         )
+    repeats = sum(map(is_further_seed, study.get_trials(deepcopy=False)))
+    seeds_too = f", {count(repeats, 'further seed')}" if repeats else ""
     waiting = f", {tally['waiting']} waiting to go on" if tally["waiting"] else ""
     waiting = (f", {tally['paused']} paused" if tally["paused"] else "") + waiting
     failed = f", {tally['fail']} failed" if tally["fail"] else ""
     lines.append(
         f"study {study.study_name}: {finished} of {count(total, 'trial')} finished "
-        f"({tally['pruned']} pruned{failed}){waiting}"
+        f"({tally['pruned']} pruned{failed}){seeds_too}{waiting}"
     )
     return "\n".join(lines)

@@ -16,8 +16,9 @@ from golf_opt.storage.studies import num_finished
 from golf_opt.study.callbacks import Callback, TrialRun
 from golf_opt.task.goals import show_values
 from golf_opt.utils.live import LiveLines, may_move
+from golf_opt.utils.points import best_trial
 from golf_opt.utils.text import count, show_duration, show_params
-from golf_opt.utils.trials import best_trial, counts
+from golf_opt.utils.trials import counts
 
 Mode = Literal["auto", "live", "plain", "quiet"]
 MOST = 1e9  # of a value that a bar stands for; the difference of two is a number, too
@@ -111,7 +112,7 @@ class Progress(Callback):
         study = self.context.study
         self._finished = num_finished(study)
         self._tally = counts(study)
-        self._best = best_trial(study)
+        self._best = best_trial(study, self.context.description.by_seed.worth)
 
     def _climb(self, values: Sequence[float]) -> None:
         """Note the best value so far, if there is such a thing."""

@@ -264,6 +264,9 @@ def next_words(context: StudyContext, verb: Literal["study", "search", "worker"]
     if finished + counts(study)["paused"] < plan.trials:
         named = [command.override("study", study.study_name)] if verb == "worker" else []
         return [f"next, to go on: {command.again(verb, *named)}", f"or to look: {look}"]
+    if plan.family is not None and snapshot_of(study).complete:
+        this = command.override("study", study.study_name)
+        look = f"{command.runnable('confirm', this, 'test=true')}\nor to look: {look}"
     more = max(2 * plan.trials, finished + 1)
     if verb == "worker" or not _may_have(plan, more):
         return [f"next: {look}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import optuna
@@ -17,10 +18,15 @@ from pydantic import Field, StrictInt
 
 from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
-from golf_opt.storage.optuna_internals import RebuiltCmaEs
+from golf_opt.storage.optuna_internals import RebuiltCmaEs, SeenStudy
 from golf_opt.study.space import Space
+from golf_opt.study.view import View
+from golf_opt.utils.points import is_further_seed
 
 CmaEsSampler = RebuiltCmaEs  # in conf/sampler, and for studies that name Optuna's
+
+
+AS_IT_IS = View()  # but for seeds and pauses
 
 
 class GridSampler(optuna.samplers.GridSampler):
@@ -34,25 +40,40 @@ class FreshSampler(optuna.samplers.BaseSampler):
     """A new sampler for every trial, made from the trial's number.
 
     So a study stopped and resumed asks for the same points as one that ran through (with one lane),
-    and two workers never ask for the same point.
+    and two workers never ask for the same point. It sees a point's seeds as one trial, and what a
+    paused trial is likely to come to: see `View`.
+
+    Args:
+        make: from a trial's number to its sampler.
+        view: what samplers see of a study.
     """
 
-    def __init__(self, make: Callable[[int], optuna.samplers.BaseSampler]) -> None:
-        self._make = make
+    def __init__(
+        self,
+        make: Callable[[int], optuna.samplers.BaseSampler],
+        view: View = AS_IT_IS,
+    ) -> None:
+        self._make, self._view = make, view
         self._sampler = make(0)
+
+    def _seen(self, study: optuna.Study) -> optuna.Study:
+        return SeenStudy(study, partial(self._view.of, directions=study.directions))
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._sampler = self._make(trial.number)
-        self._sampler.before_trial(study, trial)
+        if not is_further_seed(trial):  # a further seed asks for nothing
+            self._sampler.before_trial(self._seen(study), trial)
 
-    def infer_relative_search_space(self, *args: Any) -> dict[str, BaseDistribution]:
-        return self._sampler.infer_relative_search_space(*args)
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._sampler.infer_relative_search_space(self._seen(study), trial)
 
-    def sample_relative(self, *args: Any) -> dict[str, Any]:
-        return self._sampler.sample_relative(*args)
+    def sample_relative(self, study: optuna.Study, *args: Any) -> dict[str, Any]:
+        return self._sampler.sample_relative(self._seen(study), *args)
 
-    def sample_independent(self, *args: Any) -> Any:
-        return self._sampler.sample_independent(*args)
+    def sample_independent(self, study: optuna.Study, *args: Any) -> Any:
+        return self._sampler.sample_independent(self._seen(study), *args)
 
     def after_trial(self, *args: Any) -> None:
         self._sampler.after_trial(*args)

@@ -85,14 +85,6 @@ def best_trials(
     return [trial for *_, trial in heapq.nsmallest(count, ranked, key=lambda row: row[:2])]
 
 
-def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """Return the best complete trial; None without one, and where objectives are several."""
-    if len(study.directions) > 1:
-        return None
-    trials = study.get_trials(deepcopy=False)
-    return next(iter(best_trials(trials, 1, study.direction)), None)
-
-
 def counts(study: optuna.Study) -> dict[str, int]:
     """Return how many trials are in each state, by its lower-case name; paused ones do not wait."""
     trials = study.get_trials(deepcopy=False)

@@ -50,6 +50,7 @@ class Series:
     symbol: str = "circle"  # circle, square, diamond, star, x
     labels: Sequence[str] = ()  # of each point, told on hovering
     step: bool = False  # a line that goes sideways, then up
+    errors: Sequence[float | None] = ()  # half the length of a bar through each point
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,9 @@ def _trace(series: Series, suffix: str) -> dict[str, Any]:
         shape = "hv" if series.step else "linear"
         width = {"color": series.colour, "width": series.line, "shape": shape}
         return trace | {"mode": "lines", "line": width, "connectgaps": False}
+    if series.errors:
+        bars = {"type": "data", "array": list(series.errors), "thickness": 1.5, "width": 4}
+        trace["error_y"] = bars | {"color": series.colour}
     size = 13 if series.symbol == "star" else 8
     marker = {"color": series.colour, "symbol": series.symbol, "size": size}
     return trace | {"mode": "markers", "marker": marker}
@@ -259,6 +263,9 @@ def _draw(panel: Panel, ax: Axes, first: bool) -> None:
         else:
             size = 9 if series.symbol == "star" else 4.5
             ax.plot(x, y, PAPER_SYMBOLS[series.symbol], ms=size, mew=0, **look)
+            if series.errors:
+                bars = [math.nan if half is None else half for half in series.errors]
+                ax.errorbar(x, y, bars, fmt="none", ecolor=series.colour, elinewidth=1, capsize=2)
     if panel.band:
         ax.axhspan(*panel.band, color="#E69F00", alpha=0.18, lw=0)
     if panel.log_x:

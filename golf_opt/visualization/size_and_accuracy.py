@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from optuna.trial import FrozenTrial
+
 from golf_opt.utils.files import read_regular
+from golf_opt.utils.stats import Spread
+from golf_opt.utils.trials import attribute
 from golf_opt.visualization.plots import (
     BLUE,
     GREEN,
@@ -65,6 +70,67 @@ def kept_records(folder: Path) -> list[KnownNet]:
     return points
 
 
+def front_of_nets(study: StudySnapshot, records: Sequence[KnownNet] = ()) -> Figure | None:
+    """Every net of a search, and the front: none has both fewer parameters and more accuracy.
+
+    Nets that were trained on several seeds have a bar, the 95 % interval of their mean.
+
+    Args:
+        study: of a family of nets; of any other there is no such figure.
+        records: of ours, shown with what others published where the data is MNIST.
+    """
+    known = [(attribute(t, "num_params", int) or 0, t) for t in study.complete]
+    sized = [(size, trial) for size, trial in known if size > 0]
+    if not study.goal.accuracy or len({size for size, _ in sized}) < 2:
+        return None
+    sized.sort(key=lambda row: (row[0], -value_of(row[1])))
+    nets = [KnownNet(f"trial {trial.number}", size, 100 * value_of(trial)) for size, trial in sized]
+    series = [_points(f"nets of this search ({len(nets)})", nets, BLUE, "circle", 0.35)]
+    series += [*_beside(study.data, records), _front(nets, "front", ORANGE)]
+    series += _bars(sized)
+    top = max(net.accuracy for net in nets)
+    y_range = max(min(net.accuracy for net in nets), top - 8.0) - 0.3, min(100.0, top + 1.0)
+    return Figure(
+        "front",
+        f"Parameters against accuracy on {study.data}, nets: {len(nets)}",
+        f"{study.goal.name.capitalize()} of every complete trial after {study.epochs} epochs. The "
+        "best of many trials is lucky too: golf-opt confirm says by how much.",
+        [Panel("parameters", "accuracy (%)", series, log_x=True, y_range=y_range)],
+    )
+
+
+def _bars(sized: Sequence[tuple[int, FrozenTrial]]) -> list[Series]:
+    """Return a series of the nets that several seeds were trained of, if there are any."""
+    seeds: dict[int, list[float]] = defaultdict(list)
+    sizes: dict[int, int] = {}
+    for size, trial in sized:
+        point = attribute(trial, "point", int)
+        point = trial.number if point is None else point
+        seeds[point].append(100 * value_of(trial))
+        sizes[point] = size
+    spreads = {point: Spread(values) for point, values in seeds.items() if len(values) > 1}
+    if not spreads:
+        return []
+    halves = [(s.interval[1] - s.interval[0]) / 2 for s in spreads.values()]
+    heights = [spread.mean for spread in spreads.values()]
+    labels = [f"trial {point}, mean of {spread.n} seeds" for point, spread in spreads.items()]
+    x = [sizes[point] for point in spreads]
+    return [Series("mean of seeds, 95 %", x, heights, GREEN, labels=labels, errors=halves)]
+
+
+def _beside(data: str, records: Sequence[KnownNet]) -> list[Series]:
+    """Return what others published, and our records, where the data is MNIST."""
+    if data != "mnist":
+        return []
+    dense = [net for net in PUBLISHED if not net.pruned]
+    pruned = [net for net in PUBLISHED if net.pruned]
+    series = [_points("published", dense, GREY, "square")]
+    series.append(_points("published, pruned: non-zero", pruned, PINK, "diamond"))
+    if records:
+        series.append(_points("records kept here: non-zero", records, GREEN, "diamond"))
+    return series
+
+
 def parameters_and_accuracy(
     studies: Sequence[StudySnapshot], records: Sequence[KnownNet] = (), peers: bool = False
 ) -> Figure | None:
@@ -83,7 +149,7 @@ def parameters_and_accuracy(
         return None
     nets = sorted(best.values(), key=lambda net: (net.count, -net.accuracy))
     mine = None if peers else best.get(first.name)
-    series = [_front(nets)]
+    series = [_front(nets, "front of the studies", BLUE)]
     if peers:
         for index, study in enumerate(studies):
             if study.name in best:
@@ -91,13 +157,7 @@ def parameters_and_accuracy(
                 series.append(_points(study.name, [best[study.name]], colour, "star"))
     elif others := [net for net in nets if net is not mine]:
         series.append(_points("best of other studies", others, BLUE, "circle"))
-    if first.data == "mnist":
-        dense = [net for net in PUBLISHED if not net.pruned]
-        pruned = [net for net in PUBLISHED if net.pruned]
-        series.append(_points("published", dense, GREY, "square"))
-        series.append(_points("published, pruned: non-zero", pruned, PINK, "diamond"))
-        if records:
-            series.append(_points("records kept here: non-zero", records, GREEN, "diamond"))
+    series += _beside(first.data, records)
     if mine is not None:
         series.append(_points("best of this study", [mine], ORANGE, "star"))
     low, top = min(net.accuracy for net in nets), max(net.accuracy for net in nets)
@@ -112,30 +172,34 @@ def parameters_and_accuracy(
 
 
 def _best_net(study: StudySnapshot, data: str) -> KnownNet | None:
-    if study.best is None or not study.num_params or study.data != data:
+    size = None if study.best is None else attribute(study.best, "num_params", int)
+    if study.best is None or not size or size < 0 or study.data != data:
         return None
     if not study.goal.accuracy:
         return None
     label = f"{study.name}: {study.goal.name}, {study.epochs} epochs"
-    return KnownNet(label, study.num_params, 100 * value_of(study.best))
+    return KnownNet(label, size, 100 * value_of(study.best))
 
 
-def _front(nets: Sequence[KnownNet]) -> Series:
+def _front(nets: Sequence[KnownNet], name: str, colour: str) -> Series:
     """Return the line through the nets, sorted by size, that beat every smaller one."""
     front: list[KnownNet] = []
     for net in nets:
         if not front or net.accuracy > front[-1].accuracy:
             front.append(net)
     sizes, heights = [net.count for net in front], [net.accuracy for net in front]
-    return Series("front of the studies", sizes, heights, BLUE, line=2.0, step=True)
+    return Series(name, sizes, heights, colour, line=2.0, step=True)
 
 
-def _points(name: str, nets: Sequence[KnownNet], colour: str, symbol: str) -> Series:
+def _points(
+    name: str, nets: Sequence[KnownNet], colour: str, symbol: str, opacity: float = 1.0
+) -> Series:
     return Series(
         name,
         [net.count for net in nets],
         [net.accuracy for net in nets],
         colour,
+        opacity=opacity,
         symbol=symbol,
         labels=[net.label for net in nets],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import statistics
 from collections import defaultdict
@@ -11,12 +12,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.task.goals import Goal
+from golf_opt.utils.points import MEAN, Shown, Statistic, seeds_of, shown
 from golf_opt.utils.stats import Spread
-from golf_opt.utils.trials import attribute, best_trials
+from golf_opt.utils.trials import attribute
 
 SEED_SD = 0.0028  # of final test accuracy: c4-5-4, 18 epochs, the article's optimum, 24 seeds
 NOISE_SDS = 2.0  # wide is the band in which a trial cannot be told from the best
@@ -32,17 +33,26 @@ class StudySnapshot:
     goals: tuple[Goal, ...]  # test accuracy, or an objective's own
     epochs: int
     trials: Sequence[FrozenTrial]
+    worth: Statistic = MEAN  # of a point with several seeds
 
     @cached_property
     def complete(self) -> list[FrozenTrial]:
         """The complete trials whose values can be; others have no place in a figure."""
-        return [
-            trial
-            for trial in self.trials
-            if trial.state == TrialState.COMPLETE
+        return [trial for trial in self.trials if self._admits(trial)]
+
+    def _admits(self, trial: FrozenTrial) -> bool:
+        return (
+            trial.state == TrialState.COMPLETE
             and len(trial.values) == len(self.goals)
             and all(goal.admits(v) for goal, v in zip(self.goals, trial.values, strict=True))
-        ]
+        )
+
+    @cached_property
+    def points(self) -> list[Shown]:
+        """The points whose first trial is complete, each as one trial with what it ranks by."""
+        signs = [goal.sign for goal in self.goals]
+        rows = shown(self.trials, self.worth, signs)
+        return [row for row in rows if math.isfinite(row.rank) and self._admits(row.trial)]
 
     @property
     def goal(self) -> Goal:
@@ -50,29 +60,39 @@ class StudySnapshot:
         return self.goals[0]
 
     def ranked(self, count: int) -> list[FrozenTrial]:
-        """Return up to `count` complete trials, the best first; of several goals, the front."""
+        """Return up to `count` points, the best first; of several goals, the front."""
         if len(self.goals) > 1:
             return self.front[:count]
-        direction = StudyDirection[self.goal.direction.upper()]
-        return best_trials(self.complete, count, direction)
+        rows = heapq.nsmallest(count, self.points, key=lambda row: (-row.rank, row.trial.number))
+        return [row.trial for row in rows]
 
     @cached_property
     def best(self) -> FrozenTrial | None:
-        """The best complete trial; None without one, and where goals are several."""
+        """The best point; None without one, and where goals are several."""
         return next(iter(self.ranked(1)), None) if len(self.goals) == 1 else None
+
+    @property
+    def best_or_front(self) -> list[FrozenTrial]:
+        """The points that no other one beats in every goal; of one goal, the best."""
+        return self.front if len(self.goals) > 1 else self.ranked(1)
 
     @cached_property
     def front(self) -> list[FrozenTrial]:
-        """The complete trials that no other one beats in every goal, by their first value."""
+        """The points that no other one beats in every goal, by their first value.
+
+        In the first a point stands where it ranks: that of a single seed is not on the front by
+        luck alone.
+        """
         signs = [goal.sign for goal in self.goals]
-        points = {
-            id(trial): [sign * v for sign, v in zip(signs, trial.values, strict=True)]
-            for trial in self.complete
-        }
-        rows = np.array([points[id(trial)] for trial in self.complete]).reshape(-1, len(signs))
+        exact = [
+            [sign * v for sign, v in zip(signs[1:], row.trial.values[1:], strict=True)]
+            for row in self.points
+        ]
+        ranks = [[row.rank, *rest] for row, rest in zip(self.points, exact, strict=True)]
+        rows = np.array(ranks).reshape(-1, len(signs))
         front = [
-            trial
-            for trial, row in zip(self.complete, rows, strict=True)
+            point.trial
+            for point, row in zip(self.points, rows, strict=True)
             if not ((rows >= row).all(axis=1) & (rows > row).any(axis=1)).any()
         ]
         return sorted(front, key=lambda trial: (-signs[0] * trial.values[0], trial.number))
@@ -119,13 +139,17 @@ def seed_noise(study: StudySnapshot) -> tuple[float | None, str]:
 
 
 def not_told_apart(study: StudySnapshot) -> int:
-    """Return how many complete trials, the best among them, lie within the noise of the best."""
+    """Return how many points, the best among them, lie within the noise of the best."""
     sd, best = seed_noise(study)[0], study.best
     if sd is None or best is None:
         return 0
     sign = study.goal.sign
-    worst = sign * value_of(best) - NOISE_SDS * sd
-    return sum(sign * value_of(trial) >= worst for trial in study.complete)
+
+    def alike(trial: FrozenTrial) -> bool:
+        spread = sd * math.sqrt((1 / seeds_of(best) + 1 / seeds_of(trial)) / 2)
+        return sign * value_of(trial) >= sign * value_of(best) - NOISE_SDS * spread
+
+    return sum(alike(row.trial) for row in study.points)
 
 
 def values_by_epoch(trial: FrozenTrial, goal: Goal) -> dict[int, float | None]:

@@ -18,7 +18,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.task.goals import Goal
 from golf_opt.visualization.plots import BLUE, GREEN, GREY, ORANGE, PALETTE, Figure, Panel, Series
-from golf_opt.visualization.size_and_accuracy import KnownNet, parameters_and_accuracy
+from golf_opt.visualization.size_and_accuracy import (
+    KnownNet,
+    front_of_nets,
+    parameters_and_accuracy,
+)
 from golf_opt.visualization.snapshot import (
     NOISE_SDS,
     StudySnapshot,
@@ -38,7 +42,7 @@ def study_figures(
 ) -> list[Figure]:
     """Return the figures of one study; others and records are in the one of all studies."""
     figures = (
-        front(study),
+        front_of_nets(study, records) or front(study),
         learning_curves(study),
         value_by_parameter(study),
         parameters_and_accuracy([study, *others], records),

@@ -21,12 +21,12 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ConfirmConfig
 from golf_opt.engines import create_engine
 from golf_opt.engines.lanes import Run, train
-from golf_opt.golf.confirmations import kept_results
+from golf_opt.golf.confirmations import kept_results, key_of_results
 from golf_opt.golf.progress import TrainingProgress
 from golf_opt.golf.source import find_net_study, require_net, study_view
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.studies import CONFIRMED, mark
-from golf_opt.study.description import description_of
+from golf_opt.storage.studies import mark
+from golf_opt.study.description import description_of, snapshot_of
 from golf_opt.study.note import add_section
 from golf_opt.task import rng
 from golf_opt.task.data import View
@@ -34,10 +34,11 @@ from golf_opt.task.modules.resolve import provide
 from golf_opt.utils.signals import stop_on_signals
 from golf_opt.utils.stats import ENOUGH, Spread, points
 from golf_opt.utils.text import count, markdown_table
-from golf_opt.utils.trials import attribute, best_trials
+from golf_opt.utils.trials import attribute
 
 Say = Callable[[str], None]
 Key = tuple[int, int]  # trial number, seed
+UNREAD = Spread(())
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Confirmed:
     tuned: float
     ours: Spread
     train: Spread
+    test: Spread = UNREAD  # of the same nets on the test set, if it was read
+    num_params: int | None = None  # of the trial's net
 
     @property
     def gap(self) -> float:
@@ -87,22 +90,55 @@ def confirm_study(study: optuna.Study, config: ConfirmConfig, say: Say) -> Confi
         UsageError: as `confirm`.
     """
     require_net(study)
-    trials = complete_trials(study, config.top)
+    trials = chosen_trials(study, config.top, config.sizes)
     provide(config.arch, description_of(study).one_net, f"study {config.study!r}")
     view = study_view(study, config.data)
     signal = run_missing(config, study, trials, view, say)
-    rows = confirmed_rows(study, trials)
-    add_section(study, "Confirmed on fresh seeds", in_markdown(study, config.target))
+    epochs = config.epochs or description_of(study).epochs
+    rows = confirmed_rows(study, trials, epochs)
+    longer = f", {count(epochs, 'epoch')}" if epochs != description_of(study).epochs else ""
+    text = in_markdown(study, config.target, epochs)
+    add_section(study, f"Confirmed on fresh seeds{longer}", text)
     return Confirmation(rows, view.objective.name, signal)
 
 
 def complete_trials(study: optuna.Study, top: int | None = None) -> list[FrozenTrial]:
-    """Return the complete trials, the best first."""
-    trials = study.get_trials(deepcopy=False)
-    best = best_trials(trials, top or len(trials))
-    if not best:
+    """Return the complete points, each as one trial, the best first."""
+    points = snapshot_of(study).points
+    if not points:
         raise UsageError(f"study {study.study_name!r} has no complete trial yet.")
-    return best
+    best_first = sorted(points, key=lambda row: (-row.rank, row.trial.number))
+    return [row.trial for row in best_first[:top]]
+
+
+def chosen_trials(
+    study: optuna.Study, top: int, sizes: Sequence[int] | None = None
+) -> list[FrozenTrial]:
+    """Return the trials to confirm, those of the highest accuracy first.
+
+    Args:
+        study: whose trials they are.
+        top: how many; of a search's front, evenly spaced by size.
+        sizes: numbers of parameters; of each, the `top` best trials that have no more.
+
+    Raises:
+        UsageError: there is none.
+    """
+    trials, snapshot = complete_trials(study), snapshot_of(study)
+    if sizes is None and len(snapshot.goals) == 1:
+        return trials[:top]
+    if sizes is None:
+        front = snapshot.front
+        last = max(1, min(top, len(front)) - 1)
+        places = {round(index * (len(front) - 1) / last) for index in range(last + 1)}
+        return [front[place] for place in sorted(places)][:top]
+    found: dict[int, FrozenTrial] = {}
+    for size in sizes:
+        small = [trial for trial in trials if (attribute(trial, "num_params", int) or 0) <= size]
+        if not small:
+            raise UsageError(f"no trial of {study.study_name!r} has at most {size} parameters.")
+        found |= {trial.number: trial for trial in small[:top]}
+    return [trial for trial in trials if trial.number in found]
 
 
 def confirm_seeds(study: optuna.Study, n: int) -> list[int]:
@@ -127,9 +163,10 @@ def run_missing(
 ) -> int | None:
     """Train what has no result yet, keeping each as it comes; return the signal, if one came."""
     plan = description_of(study)
-    known = kept_results(study)
+    epochs = config.epochs or plan.epochs
+    known = kept_results(study, epochs)
     runs = [
-        Run((trial.number, seed), replace(plan.job(trial), seed=seed))
+        Run((trial.number, seed), replace(plan.job(trial), seed=seed, epochs=epochs))
         for seed in confirm_seeds(study, config.seeds)  # seed by seed: stopped early, all have some
         for trial in trials
         if str(seed) not in known.get(str(trial.number), {})
@@ -138,25 +175,33 @@ def run_missing(
         return None
     say(
         f"{study.study_name}: {count(len(trials), 'trial')} on "
-        f"{count(config.seeds, 'fresh seed')}, {count(plan.epochs, 'epoch')}; {len(runs)} to train"
+        f"{count(config.seeds, 'fresh seed')}, {count(epochs, 'epoch')}; {len(runs)} to train"
     )
     with (
         contextlib.closing(create_engine(config.engine, view, runs[0].job.net, say)) as engine,
         stop_on_signals() as stop,
         TrainingProgress(sum(run.job.epochs for run in runs), say) as progress,
     ):
-        for run, _ in train(engine, runs, lambda: stop.signal is not None):
+        for run, part in train(engine, runs, lambda: stop.signal is not None):
             progress.show(run)
             if run.over:
-                keep(study, run)
+                test = None
+                if config.test and run.error is None:
+                    tensors = engine.state(part.lane).tensors
+                    test = engine.evaluate(run.job.net, tensors, view.test)
+                keep(study, run, test)
                 progress.say(line_of(run))
         return stop.signal
 
 
-def keep(study: optuna.Study, run: Run[Key]) -> None:
-    """Add one result to what the study keeps: `{trial: {seed: result}}`."""
+def keep(study: optuna.Study, run: Run[Key], test: float | None = None) -> None:
+    """Add one result to what the study keeps: `{trial: {seed: result}}`.
+
+    Results of other epochs than the study's are kept for themselves.
+    """
     number, seed = run.key
-    known = kept_results(study)
+    epochs = run.job.epochs
+    known = kept_results(study, epochs)
     rows = dict(known.get(str(number), {}))
     if run.error is not None:
         rows[str(seed)] = {"error": run.error}
@@ -167,7 +212,9 @@ def keep(study: optuna.Study, run: Run[Key]) -> None:
             "train_accuracy": last.train_accuracy,
             "time_s": round(sum(result.time_s for result in run.history), 3),
         }
-    mark(study, CONFIRMED, known | {str(number): rows})
+        if test is not None:
+            rows[str(seed)]["test_accuracy"] = test
+    mark(study, key_of_results(study, epochs), known | {str(number): rows})
 
 
 def line_of(run: Run[Key]) -> str:
@@ -177,30 +224,42 @@ def line_of(run: Run[Key]) -> str:
     return f"trial {number:>4}  seed {seed:<10}  {points(run.history[-1].accuracy)} %"
 
 
-def confirmed_rows(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[Confirmed]:
+def confirmed_rows(
+    study: optuna.Study, trials: Sequence[FrozenTrial], epochs: int | None = None
+) -> list[Confirmed]:
     """Return what fresh seeds gave, for the trials that have any, in their order."""
-    known = kept_results(study)
+    known = kept_results(study, epochs)
     rows = [confirmed(trial, known.get(str(trial.number), {})) for trial in trials]
     return [row for row in rows if row.ours.n]
 
 
 def confirmed(trial: FrozenTrial, results: Mapping[str, Mapping[str, Any]]) -> Confirmed:
     done = [row for row in results.values() if "accuracy" in row]
+
+    def spread(name: str) -> Spread:
+        return Spread([row[name] for row in done if row.get(name) is not None])
+
     return Confirmed(
         trial.number,
         trial.values[0],
-        Spread([row["accuracy"] for row in done]),
-        Spread([row["train_accuracy"] for row in done if row.get("train_accuracy") is not None]),
+        spread("accuracy"),
+        spread("train_accuracy"),
+        spread("test_accuracy"),
+        attribute(trial, "num_params", int),
     )
 
 
-HEAD = ("trial", "tuned", "mean", "sd", "95 % interval", "min", "max", "n", "over", "train", "gap")
+HEAD = (
+    "trial", "params", "tuned", "mean", "sd", "95 % interval", "min", "max", "n", "over", "train",
+    "test", "gap",
+)  # fmt: skip
 
 
 def cells(row: Confirmed, target: float) -> list[str]:
     """Return a row of the table: accuracies in percent, the gap in points."""
     return [
         str(row.number),
+        f"{row.num_params:,}" if row.num_params else "-",
         points(row.tuned),
         points(row.ours.mean),
         points(row.ours.sd),
@@ -210,8 +269,18 @@ def cells(row: Confirmed, target: float) -> list[str]:
         str(row.ours.n),
         f"{100 * row.ours.reaching(target) / row.ours.n:.0f} %",
         points(row.train.mean) if row.train.n else "-",
+        points(row.test.mean) if row.test.n else "-",
         f"{100 * row.gap:+.2f}" if row.ours.n >= ENOUGH else "-",
     ]
+
+
+def columns(rows: Sequence[Confirmed], target: float) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the table, without sizes that are all one and tests that none has."""
+    told = [cells(row, target) for row in rows]
+    some = {"params": len({row.num_params for row in rows}) > 1}
+    some["test"] = any(row.test.n for row in rows)
+    kept = [index for index, name in enumerate(HEAD) if some.get(name, True)]
+    return [HEAD[index] for index in kept], [[row[index] for index in kept] for row in told]
 
 
 def interval_words(ours: Spread) -> str:
@@ -226,20 +295,22 @@ def show(rows: Sequence[Confirmed], config: ConfirmConfig, split: str) -> Table:
     """Return the table for the terminal."""
     title = f"{config.study}: accuracy on {split} in %, target {points(config.target)}"
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), title_justify="left")
-    for name in HEAD:
+    head, told = columns(rows, config.target)
+    for name in head:
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*cells(row, config.target))
+    for row in told:
+        table.add_row(*row)
     return table
 
 
-def in_markdown(study: optuna.Study, target: float) -> str:
+def in_markdown(study: optuna.Study, target: float, epochs: int | None = None) -> str:
     """Return the table for the study's note, of every trial that was ever confirmed."""
-    rows = confirmed_rows(study, complete_trials(study))
+    head, rows = columns(confirmed_rows(study, complete_trials(study), epochs), target)
     return (
         "Accuracy in % of the best trials' recipes on seeds that no trial had; `over` is the share "
-        f"of seeds that reach {points(target)} %, `gap` the winner's curse: tuned minus mean.\n\n"
-        + markdown_table(HEAD, [cells(row, target) for row in rows], "r" * len(HEAD))
+        f"of seeds that reach {points(target)} %, `gap` the winner's curse: tuned minus mean. "
+        "`test` is the mean of the same nets on the test set, where it was read.\n\n"
+        + markdown_table(head, rows, "r" * len(head))
     )
 
 

@@ -1,0 +1,189 @@
+"""Racing: further seeds for the points that may still win, and for no other.
+
+A point begins with one seed. One that may be better than its rival, by a paired test on the seeds
+that both have, gets another; one that is significantly worse never does. The rival is the best of
+the points that are no worse in what has no noise, such as the number of parameters: with one goal
+the best of all, with several the best of those at most as large. It gets further seeds too, when
+somebody challenges it, so that it does not stay on top by luck.
+
+The test is Student's t on the differences, seed by seed. Their variance is steadied by the noise of
+all points' seeds (`utils.points.moderated`), since two differences tell next to nothing of it: so a
+single seed far below the best is enough to drop a point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from optuna.trial import TrialState
+
+from golf_opt.study.allocation import Choice, Repeat, Rule, Trials, num_begun
+from golf_opt.utils.points import (
+    Noise,
+    Point,
+    Statistic,
+    moderated,
+    points_of,
+    seed_noise_of,
+)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A point in the race. All values are such that larger is better."""
+
+    number: int
+    values: Mapping[int, float]  # of the first goal, by seed
+    others: tuple[float, ...]  # of the other goals, which have no noise
+    rank: float
+    tried: int  # seeds that it had, has, or is about to have
+    pending: int  # of these, not finished
+
+    def no_larger_than(self, other: Contender) -> bool:
+        """Whether it is no worse in what has no noise."""
+        return all(a >= b for a, b in zip(self.others, other.others, strict=True))
+
+
+@dataclass(frozen=True)
+class Racing:
+    """Decides which point gets another seed.
+
+    Args:
+        most: seeds of a point.
+        alpha: below this chance of being better than its rival a point is out of the race.
+        share: of all trainings that further seeds may take, as long as new points are asked for.
+    """
+
+    most: int
+    alpha: float = 0.1
+    share: float = 0.5
+
+    def choose(
+        self,
+        points: Sequence[Point],
+        statistic: Statistic,
+        signs: Sequence[int] = (1,),
+        last: bool = False,
+    ) -> tuple[int, int] | None:
+        """Return the number of the point that gets another seed and the seed's index, or None.
+
+        Args:
+            points: of the study.
+            statistic: what points rank by.
+            signs: of each goal, what makes the better one of two values the larger one.
+            last: whether no new points are asked for any more.
+        """
+        trained = sum(len(point.trials) for point in points)
+        if not last and trained - len(points) + 1 > self.share * (trained + 1):
+            return None
+        noise = seed_noise_of(points, signs[0])
+        contenders = [
+            _contender(point, statistic, signs, noise) for point in points if 0 in point.results
+        ]
+        contenders.sort(key=lambda c: (-c.rank, c.number))
+        best: tuple[float, Contender] | None = None
+        for place, challenger in enumerate(contenders):
+            rivals = contenders[:place]
+            rival = next((r for r in rivals if r.no_larger_than(challenger)), None)
+            if rival is None:
+                continue
+            who = self._next_of(challenger, rival, last)
+            chance = chance_better(challenger, rival, noise)
+            if who is not None and chance >= self.alpha and (best is None or chance > best[0]):
+                best = chance, who
+        if best is None:
+            return None
+        return best[1].number, best[1].tried
+
+    def _next_of(self, challenger: Contender, rival: Contender, last: bool) -> Contender | None:
+        """Return which of two gets a seed: the one with fewer; of equals, the one ahead."""
+        fewer = challenger if challenger.tried < min(rival.tried, self.most) else rival
+        if fewer is rival and rival.tried >= self.most:
+            fewer = challenger
+        waits = (fewer.pending or challenger.pending) and not last  # what runs may drop it
+        return None if waits or fewer.tried >= self.most else fewer
+
+
+class FurtherSeeds(Rule):
+    """The same number of seeds for every point.
+
+    Args:
+        most: seeds of a point.
+        at_once: whether they begin beside the first one. Where that may be given up or paused, they
+            wait until it is complete; they themselves never are, or the mean would be of those that
+            did well.
+    """
+
+    def __init__(self, most: int, at_once: bool) -> None:
+        self._most, self._at_once = most, at_once
+
+    def choose(self, trials: Trials) -> Choice | None:
+        for point in points_of(trials):
+            running = self._at_once and point.first.state == TrialState.RUNNING
+            has_begun = running and point.first.params  # which the further ones take over
+            if (0 in point.results or has_begun) and max(point.trials) + 1 < self._most:
+                return Repeat(point.number, max(point.trials) + 1)
+        return None
+
+
+class Raced(Rule):
+    """Further seeds for points that may still win: see `Racing`.
+
+    Args:
+        racing: decides.
+        statistic: what points rank by.
+        signs: of each goal, what makes the better one of two values the larger one.
+        total: points that the study is to have.
+    """
+
+    def __init__(
+        self, racing: Racing, statistic: Statistic, signs: Sequence[int], total: int
+    ) -> None:
+        self._racing, self._statistic, self._signs = racing, statistic, signs
+        self._total = total
+
+    def choose(self, trials: Trials) -> Choice | None:
+        last = num_begun(trials) >= self._total
+        found = self._racing.choose(points_of(trials), self._statistic, self._signs, last)
+        return None if found is None else Repeat(*found)
+
+
+def _contender(
+    point: Point, statistic: Statistic, signs: Sequence[int], noise: Noise | None
+) -> Contender:
+    sign, rows = signs[0], point.results
+    others = tuple(s * v for s, v in zip(signs[1:], rows[0][1:], strict=True))
+    values = [values[0] for values in rows.values()]
+    return Contender(
+        point.number,
+        {index: sign * values[0] for index, values in rows.items()},
+        others,
+        statistic.rank(values, sign, noise),
+        max(point.trials) + 1,
+        point.pending,
+    )
+
+
+def chance_better(challenger: Contender, rival: Contender, noise: Noise | None) -> float:
+    """Return the chance that a point is better than its rival, by the seeds that both have.
+
+    It is a half where nothing is known of the noise.
+    """
+    differences = [
+        value - rival.values[index]
+        for index, value in challenger.values.items()
+        if index in rival.values
+    ]
+    count = len(differences)
+    mean = sum(differences) / count
+    squares = sum((difference - mean) ** 2 for difference in differences)
+    spread = moderated(squares, count - 1, noise, scale=2)  # of the difference of two
+    if spread is None:
+        return 0.5
+    if spread.sd == 0:
+        return 0.5 if mean == 0 else float(mean > 0)
+    from scipy.special import stdtr  # a second less than scipy.stats takes to import
+
+    return float(stdtr(spread.freedom, mean / (spread.sd / math.sqrt(count))))

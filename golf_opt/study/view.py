@@ -1,0 +1,64 @@
+"""What a sampler sees of a study: points, not trainings."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from golf_opt.study.curves import extrapolated
+from golf_opt.utils.points import CONSTRAINT, MEAN, Statistic, as_trials
+from golf_opt.utils.trials import attribute, of_kind, paused_at
+
+
+@dataclass(frozen=True)
+class View:
+    """Trials as a sampler is to see them.
+
+    Each point is one trial with the statistic of its seeds. A paused trial is complete, with what
+    its curve comes to at the last epoch. Everything else is as it is: without further seeds and
+    pauses these are the very trials.
+    """
+
+    statistic: Statistic = MEAN
+    epochs: int = 1  # of a whole training
+    target: float | None = None  # accuracy that a search is to reach
+    max_params: int | None = None  # that a net of a search may have
+
+    def of(
+        self,
+        trials: Sequence[FrozenTrial],
+        directions: Sequence[StudyDirection] = (StudyDirection.MAXIMIZE,),
+    ) -> list[FrozenTrial]:
+        """Return the trials of a study so."""
+        signs = [-1 if direction == StudyDirection.MINIMIZE else 1 for direction in directions]
+        points = as_trials(trials, self.statistic, signs)
+        return [self._as_complete(trial, signs) for trial in points]
+
+    def _as_complete(self, trial: FrozenTrial, signs: Sequence[int]) -> FrozenTrial:
+        """Return a paused trial as a complete one; any other, or one without a value, as it is."""
+        if paused_at(trial) is None or not trial.intermediate_values:
+            return trial
+        size = attribute(trial, "num_params", int)
+        rows = list((attribute(trial, "epoch_values", dict) or {}).values())[1:]  # of other goals
+        others = [of_kind(row[-1], float) for row in rows if of_kind(row, list)]
+        if size is not None:
+            others.append(float(size))
+        first = extrapolated(trial.intermediate_values, self.epochs, signs[0])
+        values = [first, *(value for value in others if value is not None)][: len(signs)]
+        if len(values) < len(signs):
+            return trial
+        made = copy.copy(trial)
+        made.state, made.datetime_complete = TrialState.COMPLETE, trial.datetime_start
+        made.values = values
+        missed = {}
+        if self.target is not None:
+            missed["accuracy"] = self.target - first
+        if self.max_params is not None and size is not None:
+            missed["parameters"] = float(size - self.max_params)
+        limits = {f"{CONSTRAINT}:{name}": value for name, value in missed.items()}
+        made.system_attrs = trial.system_attrs | limits
+        return made
