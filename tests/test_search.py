@@ -36,7 +36,7 @@ layers:
 SIZES = {(2, 0): 50, (2, 1): 146, (4, 0): 90, (4, 1): 238}
 QUICK: dict[str, Any] = {
     "data": "digits", "epochs": 2, "engine": {"name": "torch", "lanes": 2}, "sampler": "random",
-    "say": None, "space": {"batch_size": 32},
+    "say": None, "space": {"batch_size": 32}, "pruner": "none", "seeds": 1,
 }  # fmt: skip
 
 
