@@ -200,3 +200,12 @@ def test_a_report_shows_the_front_and_its_nets(
     assert "Parameters against accuracy on digits" in page
     for trial in found.front:
         assert f"few-{size_of(trial)}, trial {trial.number}" in page
+
+
+def test_a_search_begins_with_the_best_of_others(few: Path, found: golf.Study) -> None:
+    place = {"dir": found.place.folder, "study.name": "second"}
+    again = golf.search(few, 4, **QUICK, **place, **{"study.warm_start": [found.name]})
+    front = [dict(trial.params) for trial in found.front]
+    assert [dict(trial.params) for trial in again.all][: len(front)] == front[:4]
+    with pytest.raises(UsageError, match="nobody"):
+        golf.search(few, 4, **QUICK, **place | {"study.warm_start": ["nobody"], "study.name": "x"})
