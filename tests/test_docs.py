@@ -29,6 +29,7 @@ from golf_opt import __version__
 from golf_opt.cli import main as cli
 from golf_opt.engines.native import compiler
 from golf_opt.engines.torch import TorchNet
+from golf_opt.task.family import build_family
 from golf_opt.task.layers import KINDS
 
 if TYPE_CHECKING:
@@ -87,6 +88,13 @@ def script(name: str) -> ModuleType:
 def between(text: str, begin: str, end: str) -> str:
     assert text.count(begin) == text.count(end) == 1
     return text.split(begin)[1].split(end)[0]
+
+
+def test_the_family_of_the_page_is_one() -> None:
+    text = PAGES["docs/search.md"]
+    family = build_family(yaml.safe_load(between(text, "```yaml\n", "\n```\n\n- `$name`")))
+    params = {"depth": 2, "channels_1": 2, "channels_2": 8, "kernel": 3, "pool": True}
+    assert family.net(params).num_params == 20 + 152 + 90
 
 
 # --- every command
@@ -160,7 +168,7 @@ def test_prune_commands(golf: Callable[..., Ran], tmp_path: Path, command: str) 
 
 
 ROUNDS = [f"rounds.{rest}" for rest in ("share=0.9", "epochs=1", "variants=2", "patience=1")]
-VERBS = ("confirm", "record", "verify", "reproduce")
+VERBS = ("confirm", "record", "search", "verify", "reproduce")
 NEW = [command for verb in VERBS for command in commands(f"golf-opt {verb}")]
 
 
@@ -170,13 +178,14 @@ def test_commands_of_trained_nets_compose(golf: Callable[..., Ran], command: str
     ran = golf(*shlex.split(command)[1:], "--cfg", "job")
     assert ran.status == 0, ran.err
     for override in shlex.split(command)[3:]:
-        assert f"{override.partition('=')[0]}: " in ran.out
+        assert f"{override.partition('=')[0]}:" in ran.out
 
 
 @pytest.mark.slow
 def test_reports(golf: Callable[..., Ran]) -> None:
     """`report` and `compare` as they stand, over small studies of the names that they give."""
-    chosen = [*commands("golf-opt report"), *commands("golf-opt compare")]
+    reports = [c for c in commands("golf-opt report") if "trial=" not in c]  # a card, and no file
+    chosen = [*reports, *commands("golf-opt compare")]
     names = {name for c in chosen for name in re.findall(r"[\w@-]+", c.partition("=")[2])}
     for name in names:
         assert golf("study", f"arch={name.split('@')[0]}", f"study.name={name}", *QUICK).status == 0

@@ -17,7 +17,7 @@ from golf_opt.golf.retrain.confirm import chosen_trials
 from golf_opt.storage.studies import NOTE_SECTIONS, marks
 
 Golf = Callable[..., Ran]
-# four nets of 66, 106, 122 and 202 parameters for the digits' 8x8 pictures
+# four nets, whose sizes are below
 FAMILY = """
 name: few
 space:
@@ -36,7 +36,7 @@ layers:
 SIZES = {(2, 0): 50, (2, 1): 146, (4, 0): 90, (4, 1): 238}
 QUICK: dict[str, Any] = {
     "data": "digits", "epochs": 2, "engine": {"name": "torch", "lanes": 2}, "sampler": "random",
-    "say": None, "space": {"batch_size": 32},
+    "say": None, "space": {"batch_size": 32}, "pruner": "none", "seeds": 1,
 }  # fmt: skip
 
 
@@ -175,3 +175,37 @@ def test_without_sizes_the_front_is_confirmed(found: golf.Study) -> None:
         assert [trial.number for trial in chosen_trials(study, 99)] == front
         assert [trial.number for trial in chosen_trials(study, 1)] == front[:1]
         assert [t.number for t in chosen_trials(study, 2)] == [front[0], front[-1]]
+
+
+def test_the_card_of_a_net(found: golf.Study, request: pytest.FixtureRequest) -> None:
+    golf_main: Golf = request.getfixturevalue("golf")
+    trial = next(trial for trial in found.all if size_of(trial) == 50)
+    place = f"dir={found.place.folder}"
+    ran = golf_main("report", f"study={found.name}", place, f"trial={trial.number}")
+    assert ran.status == 0, ran.err
+    # the digits are scaled to 28x28, which has 26x26 places for two kernels of 9 weights
+    assert "| conv1 | 2x26x26 | 20 | 12,168 |" in ran.out
+    assert "| total |  | 50 | 12,188 |" in ran.out
+    assert f"trial {trial.number}: holdout accuracy {100 * trial.values[0]:.2f} %" in ran.out
+    assert "cost: 2 epochs in " in ran.out
+
+
+def test_a_report_shows_the_front_and_its_nets(
+    found: golf.Study, request: pytest.FixtureRequest
+) -> None:
+    golf_main: Golf = request.getfixturevalue("golf")
+    ran = golf_main("report", f"study={found.name}", f"dir={found.place.folder}")
+    assert ran.status == 0, ran.err
+    page = Path(ran.out.splitlines()[-1]).with_suffix(".md").read_text()
+    assert "Parameters against accuracy on digits" in page
+    for trial in found.front:
+        assert f"few-{size_of(trial)}, trial {trial.number}" in page
+
+
+def test_a_search_begins_with_the_best_of_others(few: Path, found: golf.Study) -> None:
+    place = {"dir": found.place.folder, "study.name": "second"}
+    again = golf.search(few, 4, **QUICK, **place, **{"study.warm_start": [found.name]})
+    front = [dict(trial.params) for trial in found.front]
+    assert [dict(trial.params) for trial in again.all][: len(front)] == front[:4]
+    with pytest.raises(UsageError, match="nobody"):
+        golf.search(few, 4, **QUICK, **place | {"study.warm_start": ["nobody"], "study.name": "x"})

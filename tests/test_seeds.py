@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
+from conftest import Ran, told
 from optuna.distributions import FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
@@ -33,7 +39,10 @@ from golf_opt.utils.points import (
     seeds_of,
 )
 from golf_opt.utils.trials import PAUSED
+from golf_opt.visualization.optuna_plots import importances_of, of_points, optuna_pictures
 
+Golf = Callable[..., Ran]
+Start = Callable[..., subprocess.Popen[str]]
 SD = 0.0028  # of seeds, as of c4-5-4
 X = {"x": FloatDistribution(0, 1)}
 
@@ -333,3 +342,100 @@ def test_noise_of_no_seeds_drops_nobody() -> None:
     assert raced([trial(0, 0.98)]) is None
     assert raced([trial(0, 0.98), trial(1, 0.1, x=0.2)]) == (0, 1)
     assert Noise(SD, 3).freedom == 3
+
+
+def test_importances_average_over_seeds_unlike_those_of_single_trainings() -> None:
+    """Parameter `x` decides; by single trainings the noise of seeds hides some of it."""
+    rng, study = np.random.default_rng(2), optuna.create_study(direction="maximize")
+    for point in range(40):
+        params = {"x": float(rng.random()), "y": float(rng.random())}
+        for index in range(4):
+            study.add_trial(
+                create_trial(
+                    values=[params["x"] + rng.normal()],
+                    params=params,
+                    distributions={"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)},
+                    user_attrs={POINT: 4 * point, SEED_INDEX: index} if index else {},
+                )
+            )
+    averaged = of_points(study, MEAN)
+    assert len(study.trials) == 160 and len(averaged.trials) == 40
+    alone, together = importances_of(study), importances_of(averaged)
+    assert together["x"] > 2 * alone["x"]
+    drawn = next(optuna_pictures(study))
+    assert drawn.key == "importances"
+    assert f"x {alone['x']:.3f}" in drawn.caption
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_train_no_seed_twice(
+    golf: Golf, golf_process: Start, tmp_path: Path
+) -> None:
+    """Four processes at one study, one killed in the middle; then whoever comes finishes it."""
+    command = (
+        "study", "data=digits", "engine=native", "engine.lanes=2", "study.name=s", "trials=4",
+        "epochs=60", "seeds=3", "pruner=none", "space.batch_size=8", "~callbacks.note",
+    )  # fmt: skip
+    processes = [golf_process(*command) for _ in range(4)]
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and num_reports(tmp_path) < 30:
+        time.sleep(0.05)
+    processes[0].send_signal(signal.SIGKILL)
+    for process in processes:
+        process.communicate(timeout=240)
+    assert golf(*command).status == 0
+    trials = optuna.load_study(
+        study_name="s", storage=f"sqlite:///{tmp_path}/studies/golf.db"
+    ).trials
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 12
+    points = points_of(trials)
+    assert [sorted(point.results) for point in points] == [[0, 1, 2]] * 4
+    seeds = [[point.trials[index].user_attrs["seed"] for index in range(3)] for point in points]
+    assert len(set(map(tuple, seeds))) == 1 and len(set(seeds[0])) == 3
+
+
+def num_reports(folder: Path) -> int:
+    """How many epochs the trials of a study have reported, 0 as long as it is not there."""
+    database = f"file:{folder}/studies/golf.db?mode=ro"  # a reader that creates no tables
+    count = "SELECT count(*) FROM trial_intermediate_values"
+    with (
+        contextlib.suppress(sqlite3.OperationalError),  # not there yet
+        contextlib.closing(sqlite3.connect(database, uri=True)) as connection,
+    ):
+        return connection.execute(count).fetchone()[0]
+    return 0
+
+
+RACE = (
+    "study", "data=digits", "engine=torch", "epochs=1", "seeds=race:3", "space.batch_size=32",
+    "study.name=s",
+)  # fmt: skip
+
+
+def test_a_race_goes_on_as_if_it_had_not_stopped_and_says_what_it_found(
+    golf: Golf, tmp_path: Path
+) -> None:
+    """4, then 5 points; the best is the mean of several seeds, in all that names it."""
+    assert golf(*RACE, "trials=4").status == 0
+    ran = golf(*RACE, "trials=5")
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/studies/golf.db")
+    points = points_of(study.trials)
+    assert len(points) == 5 and len(study.trials) > 5
+    assert max(len(point.trials) for point in points) <= 3
+    assert len({point.first.user_attrs["seed"] for point in points}) == 1
+    for point in points:
+        assert len({tuple(t.params.items()) for t in point.trials.values()}) == 1
+    (best,) = best_points(study.trials, 1)
+    assert seeds_of(best) > 1
+    words = (
+        f"best mean test accuracy of up to 3 seeds {100 * best.value:.2f} % (trial {best.number}"
+    )
+    assert words in ran.out and f"n = {seeds_of(best)} seeds" in ran.out
+    assert f"5 of 5 trials finished (0 pruned), {len(study.trials) - 5} further seeds" in ran.out
+
+
+def test_what_seeds_and_statistic_may_be_is_said(golf: Golf) -> None:
+    assert "seeds is 0" in told(golf(*RACE, "seeds=0"))
+    assert "race:N" in told(golf(*RACE, "seeds=race:1"))
+    assert "share:TARGET" in told(golf(*RACE, "statistic=median"))
+    assert "seeds is 1" in told(golf(*RACE, "seeds=1", "statistic=best"))

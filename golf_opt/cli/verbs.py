@@ -114,7 +114,13 @@ def reproduce(cfg: DictConfig) -> None:
 def report(cfg: DictConfig) -> None:
     from golf_opt.reports.report import write_report
 
-    for path in write_report(load(schema.ReportConfig, cfg)):
+    config = load(schema.ReportConfig, cfg)
+    if config.trial is not None:
+        from golf_opt.golf.source import show_card
+
+        say(show_card(config))
+        return
+    for path in write_report(config):
         say(str(path))
 
 

@@ -17,6 +17,7 @@ from golf_opt.config.schema import DataConfig
 from golf_opt.dashboard.shown import Kinds, Shown
 from golf_opt.storage.checkpoint import DamagedCheckpoint
 from golf_opt.storage.optuna_internals import id_of_trial
+from golf_opt.study.card import HEAD, layer_rows
 from golf_opt.study.description import StudyDescription
 from golf_opt.study.note import log
 from golf_opt.task.data import Split, objective_split
@@ -94,7 +95,12 @@ class TrialPictures:
     def _draw(self, kind: str, trial: FrozenTrial, shown: Shown) -> str | None:
         assert shown.description is not None  # of no other study are pictures offered
         if kind == "log":
-            return log(trial, shown.description.goals)
+            text = log(trial, shown.description.goals)
+            if shown.description.nets is None:
+                return text
+            rows = [list(HEAD), *layer_rows(shown.description.job(trial).net)]
+            lines = ("{:<20}{:>12}{:>12}{:>16}".format(*row) for row in rows)
+            return "\n".join([text.rstrip(), "", *lines, ""])
         if kind == "learning-curve":
             goal = shown.description.goals[0]
             steps = list(values_by_epoch(trial, goal).values())

@@ -10,13 +10,15 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.config.errors import UsageError
-from golf_opt.config.schema import DataConfig, SourceConfig
+from golf_opt.config.schema import DataConfig, ReportConfig, SourceConfig
 from golf_opt.engines.base import Job, Tensors
+from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.net_file import net_of
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
-from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.connect import opened_storage, opened_to_read
 from golf_opt.study.aims import answer
+from golf_opt.study.card import card
 from golf_opt.study.description import (
     StudyDescription,
     description_of,
@@ -208,3 +210,16 @@ def find_trial(study: optuna.Study, which: str | int = "best") -> FrozenTrial:
         state = trials[which].state.name.lower()
         raise UsageError(f"trial {which} is {state}, but must be complete.")
     return trials[which]
+
+
+def show_card(config: ReportConfig) -> str:
+    """Return the card of a trial's net.
+
+    Raises:
+        UsageError: there is no such study or trial, or it is of an objective.
+    """
+    with opened_to_read(config.storage) as storage:
+        study = find_net_study(storage, config.study)
+        trial = find_trial(study, "best" if config.trial is None else config.trial)
+        fresh = kept_results(study).get(str(trial.number), {})
+        return "\n".join(card(study, trial, fresh))

@@ -17,6 +17,7 @@ from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import NOTE_SECTIONS, marks
 from golf_opt.study.aims import best_of_all
+from golf_opt.study.card import HEAD, layer_rows
 from golf_opt.study.description import (
     StudyDescription,
     description_of,
@@ -115,8 +116,9 @@ def _report(
     if best is None:
         yield Heading(f"The front, {'its first' if len(snapshot.front) > TOP else 'all'} of it")
         yield best_table(snapshot)
+        yield from _nets_of_front(study, snapshot)
         return
-    yield from optuna_pictures(study)
+    yield from optuna_pictures(study, snapshot.worth)
     yield Heading(f"The best trial, {best.number}")
     yield from _best_pictures(study, best, config)
     yield Heading(f"The best {TOP} trials" if len(snapshot.complete) > TOP else "Complete trials")
@@ -218,6 +220,17 @@ def _best_pictures(
     table, worst = pictures.confusion(title, readings), pictures.mistakes(title, readings)
     yield Picture("best-confusion", "What it takes for what", "", table)
     yield Picture("best-mistakes", "The worst of its mistakes", "", worst)
+
+
+def _nets_of_front(study: optuna.Study, snapshot: StudySnapshot) -> Iterator[Block]:
+    """Show the layers of the nets that a search found."""
+    plan = description_of(study)
+    if plan.nets is None:
+        return
+    for trial in snapshot.ranked(TOP):
+        net = plan.job(trial).net
+        yield Heading(f"{net.name}, trial {trial.number}")
+        yield Table(list(HEAD), layer_rows(net))
 
 
 def best_table(snapshot: StudySnapshot) -> Table:

@@ -135,17 +135,17 @@ class Raced(Rule):
         racing: decides.
         statistic: what points rank by.
         signs: of each goal, what makes the better one of two values the larger one.
-        total: points that the study is to have.
+        total: points that the study is to have; None is no limit.
     """
 
     def __init__(
-        self, racing: Racing, statistic: Statistic, signs: Sequence[int], total: int
+        self, racing: Racing, statistic: Statistic, signs: Sequence[int], total: int | None
     ) -> None:
         self._racing, self._statistic, self._signs = racing, statistic, signs
         self._total = total
 
     def choose(self, trials: Trials) -> Choice | None:
-        last = num_begun(trials) >= self._total
+        last = self._total is not None and num_begun(trials) >= self._total
         found = self._racing.choose(points_of(trials), self._statistic, self._signs, last)
         return None if found is None else Repeat(*found)
 

@@ -36,7 +36,17 @@ class View:
         """Return the trials of a study so."""
         signs = [-1 if direction == StudyDirection.MINIMIZE else 1 for direction in directions]
         points = as_trials(trials, self.statistic, signs)
-        return [self._as_complete(trial, signs) for trial in points]
+        return [self._capped(self._as_complete(trial, signs)) for trial in points]
+
+    def _capped(self, trial: FrozenTrial) -> FrozenTrial:
+        """Return a trial with no more accuracy than the target: beyond it only size counts."""
+        if self.target is None or trial.state != TrialState.COMPLETE:
+            return trial
+        if trial.values[0] <= self.target:
+            return trial
+        made = copy.copy(trial)
+        made.values = [self.target, *trial.values[1:]]
+        return made
 
     def _as_complete(self, trial: FrozenTrial, signs: Sequence[int]) -> FrozenTrial:
         """Return a paused trial as a complete one; any other, or one without a value, as it is."""

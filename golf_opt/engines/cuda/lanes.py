@@ -16,7 +16,7 @@ from golf_opt.engines.cuda.devices import Buffer, Device, Program, put
 from golf_opt.engines.flat import Layout, unpack
 from golf_opt.engines.native import passes
 from golf_opt.engines.native.codegen import dropout_nodes
-from golf_opt.engines.native.library import Update
+from golf_opt.engines.native.table import Update
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 from golf_opt.task.recipe import learning_rates

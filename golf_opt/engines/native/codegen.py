@@ -1,4 +1,4 @@
-"""A list of layers -> the C++ types that the kernel is made of.
+"""A list of layers -> the C++ types that the kernel is made of, all in one or each by itself.
 
 Neighbouring layers that the kernel can do in one go become one: a convolution or a normalisation
 with the activation behind it, and with the 2x2 max pool behind that. What is fused is found here by
@@ -7,9 +7,10 @@ pattern; no net has a kernel of its own.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,6 +111,44 @@ def generate(net: Net) -> str:
     return _Writer(net).header()
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A layer of the kernel, as C++ that does not say where its numbers lie in the net.
+
+    Nets share what is the same here: `forward` and `backward` are all that a piece depends on.
+    """
+
+    forward: str
+    backward: str | None  # None in front of the first trained layer
+    weights: int  # where its own begin among the net's
+    buffers: int
+    dropouts: int
+    second: int  # the other tensor that a sum reads, or -1
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What a net is made of, from its images on."""
+
+    input: str
+    layers: tuple[Piece, ...]
+    first_trained: int
+    numbers: int  # trained ones
+    classes: int
+
+
+def pieces(net: Net) -> Pieces:
+    """Return the net's layers, each by itself."""
+    writer = _Writer(net)
+    return Pieces(
+        writer.input(),
+        tuple(writer.piece(index) for index in range(len(writer.groups))),
+        writer.first_trained,
+        net.num_params,
+        net.input.classes,
+    )
+
+
 class _Writer:
     def __init__(self, net: Net) -> None:
         self.net = net
@@ -119,6 +158,7 @@ class _Writer:
         self.buffer_at = _offsets(net.buffers)
         self.constants: list[str] = []
         self.dropouts = itertools.count()
+        self.alone = False  # whether a layer is to say nothing of the net that it is in
         self.first_trained = next(
             i for i, group in enumerate(self.groups) if any(node.parameters for node in group.nodes)
         )
@@ -137,6 +177,57 @@ class _Writer:
                 "",
             ]
         )
+
+    def input(self) -> str:
+        """Return the piece that reads the images."""
+        images = f"Loader<{self._tensor(0)}, Pixels>"
+        of = _piece([_normal(self.net.input)], f"input_of<{images}>()")
+        return f'#include "pixels.hpp"\n{of}'
+
+    def piece(self, index: int) -> Piece:
+        """Return group `index` by itself, with the convolution that it is joined with."""
+        group = self.groups[index]
+        parts = [(index, group)]
+        if self._is_joined(index):
+            parts.append((index - 1, self.groups[index - 1]))
+        names = {node.name for _, part in parts for node in part.nodes}
+        own = copy.copy(self)
+        own.alone = True
+        own.weight_at, weights = _own(self.weight_at, names)
+        own.buffer_at, buffers = _own(self.buffer_at, names)
+
+        def text(function: str) -> str:
+            own.constants, own.dropouts = [], itertools.count()
+            types = ", ".join(own._layer(at, part) for at, part in parts)
+            return _piece(own.constants, f"{function}<{types}>()")
+
+        backward = text("backward_of") if index >= self.first_trained else None
+        own.first_trained = -1  # forward it does not matter
+        return Piece(
+            forward=text("forward_of"),
+            backward=backward,
+            weights=weights,
+            buffers=buffers,
+            dropouts=sum(isinstance(g.node.layer, layers.Dropout) for g in self.groups[:index]),
+            second=self._second(group) if group.node.of is not None else -1,
+        )
+
+    def _is_joined(self, index: int) -> bool:
+        """Whether group `index` is a normalisation that goes by rows with a convolution."""
+        group, before = self.groups[index], self.groups[index - 1]
+        return (
+            index > 0
+            and isinstance(group.node.layer, layers.BatchNorm)
+            and isinstance(before.node.layer, layers.Conv)
+            and before.nodes == [before.node]
+            and self._weight(before.node, "bias") < 0
+            and all(g.node.of is None or self._second(g) != index for g in self.groups)
+        )
+
+    def _second(self, group: Group) -> int:
+        """Return the other tensor that a sum reads."""
+        assert group.node.of is not None
+        return self.tensor_of[id(self.net.nodes[group.node.of])]
 
     def _tensor(self, index: int) -> str:
         """Return the type of the tensor in front of group `index`."""
@@ -170,8 +261,8 @@ class _Writer:
         if isinstance(layer, layers.MaxPool) and not group.pool:
             return f"MaxPool<{source}, {out}, {_window(*layer.sizes)}>"
         if node.of is not None:
-            other = self.tensor_of[id(self.net.nodes[node.of])]
-            return f"Add<{source}, {self._tensor(other)}, {out}, {other}>"
+            other = self._second(group)
+            return f"Add<{source}, {self._tensor(other)}, {out}, {0 if self.alone else other}>"
         return f"Apply<{source}, {self._epilogue(group, out)}, {deeper}>"
 
     def _weight(self, node: Node, tensor: str) -> int:
@@ -207,6 +298,17 @@ def _offsets(tensors: Sequence[layers.Parameter]) -> dict[str, int]:
     sizes = [tensor.size for tensor in tensors]
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     return {tensor.name: start for tensor, start in zip(tensors, starts, strict=True)}
+
+
+def _own(at: Mapping[str, int], names: Set[str]) -> tuple[dict[str, int], int]:
+    """Return where the tensors of some layers lie behind the first of them, and where that is."""
+    found = {name: start for name, start in at.items() if name.rpartition(".")[0] in names}
+    first = min(found.values(), default=0)
+    return {name: start - first for name, start in found.items()}, first
+
+
+def _piece(constants: Sequence[str], of: str) -> str:
+    return "\n".join(["namespace golf {", *constants, f"constexpr auto PIECE = {of};", "}", ""])
 
 
 def _tensor(shape: Shape, halo: tuple[int, int] = (0, 0)) -> str:

@@ -21,10 +21,10 @@ from golf_opt.engines import base
 from golf_opt.engines.background import BackgroundEngine, Place, Run
 from golf_opt.engines.base import EpochResult, Floats, Job, LaneState, Message, Slice, Tensors
 from golf_opt.engines.flat import aligned, pack, unpack
-from golf_opt.engines.native import library
+from golf_opt.engines.native import library, table
 from golf_opt.engines.native.codegen import dropout_nodes
-from golf_opt.engines.native.library import Library, Training, Update
 from golf_opt.engines.native.passes import BackwardPass, ForwardPass, Images
+from golf_opt.engines.native.table import Library, Training, Update
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
 from golf_opt.task.recipe import learning_rates
@@ -38,15 +38,21 @@ CPU_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 class _Run(Run):
     """A lane at work; its thread trains `at.flat` in place."""
 
-    kernel: Library
-    forward: ForwardPass
-    workspace: npt.NDArray[np.uint8]
     order: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, dtype=np.uint32))
     stop: ctypes.c_int32 = field(default_factory=lambda: ctypes.c_int32(0))
     thread: threading.Thread | None = None
 
     def snapshot(self) -> Place:
         return replace(self.at, flat=self.at.flat.copy())
+
+
+@dataclass
+class _Machine:
+    """Compiled code and memory for a run."""
+
+    kernel: Library
+    forward: ForwardPass
+    workspace: npt.NDArray[np.uint8]
 
 
 class NativeEngine(BackgroundEngine[_Run]):
@@ -61,7 +67,8 @@ class NativeEngine(BackgroundEngine[_Run]):
         flags: further ones for the compiler; likewise.
 
     Raises:
-        UsageError: there is no compiler; from `start`, whatever `library.load` says.
+        UsageError: there is no compiler; from `start`, a net that it cannot do; from `step`,
+            whatever else `library.load` says: lanes compile by themselves.
     """
 
     name = "native"
@@ -84,6 +91,7 @@ class NativeEngine(BackgroundEngine[_Run]):
         self._images = images
         self._flags = flags
         self._on_message = on_message
+        self._told: set[int] = set()
         self._view = view
         self._train = Images.of(view.train)
         self._objective = Images.of(view.objective)
@@ -94,7 +102,7 @@ class NativeEngine(BackgroundEngine[_Run]):
         Raises:
             UsageError: see `library.load`.
         """
-        self._kernel(net, self._width)
+        self._kernel(net, self._width, trains=False)
 
     # --- the protocol ---
 
@@ -102,10 +110,8 @@ class NativeEngine(BackgroundEngine[_Run]):
         self, lane: int, job: Job, state: LaneState | None = None, until: int | None = None
     ) -> None:
         assert lane not in self._runs and 0 <= lane < self.num_lanes
-        kernel, wide = self._kernels(job)
-        workspace = aligned(kernel.workspace_bytes(job.candidate.batch_size), np.uint8)
-        parts = {"kernel": kernel, "forward": ForwardPass(job.net, wide), "workspace": workspace}
-        run = _Run.begin(job, state, until, kernel.padded_params, **parts)
+        library.check(job.net)
+        run = _Run.begin(job, state, until, -(-job.net.num_params // self._width) * self._width)
         run.thread = threading.Thread(
             target=self._work, args=(lane, run), name=f"lane {lane}", daemon=True
         )
@@ -171,29 +177,36 @@ class NativeEngine(BackgroundEngine[_Run]):
 
     # --- kernels ---
 
-    def _kernel(self, net: Net, images: int) -> Library:
-        return library.load(net, images, self._width, self._on_message, self._flags)
+    def _kernel(self, net: Net, images: int, *, trains: bool = True) -> Library:
+        """Return a kernel. The first compile of so many images side by side is told."""
+
+        def say(message: str) -> None:
+            if self._on_message is not None and images not in self._told:
+                self._told.add(images)
+                self._on_message(message)
+
+        return library.load(net, images, self._width, say, self._flags, trains=trains)
 
     def _evaluation(self, net: Net, tensors: Tensors) -> tuple[Floats, Floats, ForwardPass]:
-        kernel = self._kernel(net, self._width)
+        kernel = self._kernel(net, self._width, trains=False)
         weights = pack(tensors, "weights", net.parameters, kernel.padded_params)
         return weights, pack(tensors, "buffers", net.buffers), ForwardPass(net, kernel)
 
-    def _kernels(self, job: Job) -> tuple[Library, Library]:
-        """Return the kernel to train with and the one to evaluate with, compiled side by side."""
-        images = self._images or images_wide(job.candidate.batch_size, self._width)
-        with ThreadPoolExecutor(2) as pool:
-            train, wide = pool.map(
-                lambda count: self._kernel(job.net, count), (images, self._width)
-            )
-        return train, wide
+    def _machine(self, job: Job) -> _Machine:
+        """Return what trains and evaluates, compiled where it has to be."""
+        size = job.candidate.batch_size
+        kernel = self._kernel(job.net, self._images or images_wide(size, self._width))
+        wide = self._kernel(job.net, self._width, trains=False)
+        workspace = aligned(kernel.workspace_bytes(size), np.uint8)
+        return _Machine(kernel, ForwardPass(job.net, wide), workspace)
 
     # --- a lane ---
 
     def _work(self, lane: int, run: _Run) -> None:
         """The thread of a lane: slice after slice until the job ends or is stopped."""
         try:
-            while not run.stop.value and (part := self._slice(lane, run)) is not None:
+            machine = self._machine(run.job)
+            while not run.stop.value and (part := self._slice(lane, run, machine)) is not None:
                 self._hand_over(run, [(part, run.snapshot())])
                 with self._changed:
                     while (run.done or len(run.pending) >= AHEAD) and not run.stop.value:
@@ -201,7 +214,7 @@ class NativeEngine(BackgroundEngine[_Run]):
         except BaseException as error:  # shown by the caller's next step
             self._fail(error)
 
-    def _slice(self, lane: int, run: _Run) -> Slice | None:
+    def _slice(self, lane: int, run: _Run, machine: _Machine) -> Slice | None:
         """Train until the epoch or the slice's time ends; None when stopped."""
         at, job = run.at, run.job
         if run.rests:
@@ -209,19 +222,20 @@ class NativeEngine(BackgroundEngine[_Run]):
         started = time.thread_time()
         steps = base.steps_per_epoch(len(self._train), job.candidate.batch_size)
         rates = learning_rates(job.candidate, at.epoch, job.epochs, steps)
-        outcome, step, loss_sum = self._train_steps(run, steps, rates)
-        if outcome == library.STOPPED:
+        outcome, step, loss_sum = self._train_steps(run, machine, steps, rates)
+        if outcome == table.STOPPED:
             return None
         epoch = at.epoch + 1
-        if outcome == library.NOT_FINITE:
+        if outcome == table.NOT_FINITE:
             run.at = replace(at, step=step, loss_sum=loss_sum)
             return base.not_finite(lane, epoch, step / steps, loss_sum)
-        if outcome == library.LIMIT:
+        if outcome == table.LIMIT:
             time_s = at.time_s + time.thread_time() - started
             run.at = replace(at, step=step, loss_sum=loss_sum, time_s=time_s)
             return Slice(lane, epoch, step / steps)
-        accuracy = self._accuracy(run, self._objective)
-        train_accuracy = self._accuracy(run, self._train) if epoch == job.epochs else None
+        accuracy = self._accuracy(run, machine, self._objective)
+        last = epoch == job.epochs
+        train_accuracy = self._accuracy(run, machine, self._train) if last else None
         if run.stop.value:
             return None
         result = EpochResult(
@@ -235,18 +249,18 @@ class NativeEngine(BackgroundEngine[_Run]):
         run.at, run.order = Place(at.flat, epoch, 0, 0.0, 0.0), run.order[:0]
         return Slice(lane, epoch, 1.0, result)
 
-    def _accuracy(self, run: _Run, data: Images) -> float:
+    def _accuracy(self, run: _Run, machine: _Machine, data: Images) -> float:
         """Return the fraction of images that get their label; means nothing after a stop."""
         flat, padded = run.at.flat, run.layout.padded
-        return run.forward.correct(flat, flat[3 * padded :], data, run.stop) / len(data)
+        return machine.forward.correct(flat, flat[3 * padded :], data, run.stop) / len(data)
 
     def _train_steps(
-        self, run: _Run, steps: int, rates: npt.NDArray[np.float64]
+        self, run: _Run, machine: _Machine, steps: int, rates: npt.NDArray[np.float64]
     ) -> tuple[int, int, float]:
         """Run compiled code for a slice; return its outcome, the step and the sum of losses."""
         at, candidate = run.at, run.job.candidate
         if not len(run.order):
-            run.order = epoch_order(run.kernel, run.job.seed, at.epoch, len(self._train))
+            run.order = epoch_order(machine.kernel, run.job.seed, at.epoch, len(self._train))
         nodes = dropout_nodes(run.job.net)
         before = at.epoch * steps
         keys = base.dropout_keys(run.job.seed, nodes, np.arange(before, before + steps))
@@ -263,7 +277,7 @@ class NativeEngine(BackgroundEngine[_Run]):
             second=second,
             mask=None if run.mask is None else run.mask.ctypes.data,
             buffers=buffers,
-            workspace=run.workspace.ctypes.data,
+            workspace=machine.workspace.ctypes.data,
             stop=ctypes.addressof(run.stop),
             n=len(self._train),
             batch_size=candidate.batch_size,
@@ -275,7 +289,7 @@ class NativeEngine(BackgroundEngine[_Run]):
             label_smoothing=candidate.label_smoothing,
             update=Update.of(candidate),
         )
-        outcome = int(run.kernel.train(ctypes.byref(training)))
+        outcome = int(machine.kernel.train(ctypes.byref(training)))
         return outcome, int(training.step), float(training.loss_sum)
 
 

@@ -1,6 +1,7 @@
-"""Compile the kernel for one net and this machine, once, into a cache folder, and load it.
+"""Compile the pieces of nets for this machine, each once, into a cache folder, and load them.
 
-The cache holds `<key>.so` and beside it `<key>.sha256`, the checksum of the former. Both appear by
+A piece is a layer of certain shapes, forward or backward; nets that have it share it. The cache
+holds `<key>.so` and beside it `<key>.sha256`, the checksum of the former. Both appear by
 renaming, so a reader sees a whole file or none; a library without its checksum is as good as none.
 One process at a time compiles a key, behind a lock that the system drops when its holder dies.
 """
@@ -17,22 +18,25 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
 from golf_opt.config.errors import UsageError
 from golf_opt.engines.base import Message
-from golf_opt.engines.native.codegen import generate, unsupported
+from golf_opt.engines.native.codegen import pieces, unsupported
+from golf_opt.engines.native.table import Library
 from golf_opt.task.arch import Net
-from golf_opt.task.recipe import ADAM_BETAS, ADAM_EPS, OPTIMIZERS, SGD_MOMENTUM, Candidate
 
 COMPILERS = ("c++", "g++", "clang++")
 # -ffast-math for fused multiply-adds and selects without care for nan; but sums stay in the order
 # they are written in: reordered, they no longer fit the registers, and take twice as long.
-FLAGS = ("-std=c++17", "-O3", "-ffast-math", "-fno-associative-math", "-fPIC")
+FLAGS = (
+    "-std=c++17", "-O3", "-ffast-math", "-fno-associative-math", "-fPIC", "-fvisibility=hidden",
+)  # fmt: skip
 # (macro of the compiler, name of the instruction set, floats per vector), best first
 VECTORS = (
     ("__AVX512F__", "avx512", 16),
@@ -42,38 +46,6 @@ VECTORS = (
 )
 INSTALL = "install one, such as g++ (apt install g++, dnf install gcc-c++, xcode-select --install)"
 FALLBACK = "or use engine=torch"
-
-
-class Update(ctypes.Structure):
-    """`golf::Update` of kernel/optimizer.hpp."""
-
-    _fields_ = [
-        ("optimizer", ctypes.c_int32),
-        *((name, ctypes.c_double) for name in ("beta1", "beta2", "eps", "momentum")),
-        ("weight_decay", ctypes.c_double),
-    ]
-
-    @classmethod
-    def of(cls, candidate: Candidate) -> Update:
-        optimizer = OPTIMIZERS.index(candidate.optimizer)
-        return cls(optimizer, *ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, candidate.weight_decay)
-
-
-class Training(ctypes.Structure):
-    """`golf::Training` of kernel/trial.cpp."""
-
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("images", "labels", "order", "rates")),
-        *((name, ctypes.c_void_p) for name in ("dropout_keys", "weights", "first", "second")),
-        *((name, ctypes.c_void_p) for name in ("mask", "buffers", "workspace", "stop")),
-        *((name, ctypes.c_int64) for name in ("n", "batch_size", "num_dropouts")),
-        *((name, ctypes.c_int64) for name in ("steps_before", "step")),
-        *((name, ctypes.c_double) for name in ("loss_sum", "limit_s", "label_smoothing")),
-        ("update", Update),
-    ]
-
-
-LIMIT, EPOCH_END, STOPPED, NOT_FINITE = range(4)  # `golf::Outcome`
 
 
 def compiler() -> str | None:
@@ -133,42 +105,15 @@ def this_cpu() -> str:
     return "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
 
 
-class Library:
-    """The kernel of one net with `images` images side by side in vectors of `width` floats."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        # ctypes releases Python's lock during a call
-        dll = ctypes.CDLL(str(path))
-        pointer, integer = ctypes.c_void_p, ctypes.c_int64
-        self.train = dll.golf_train
-        self.train.argtypes, self.train.restype = [ctypes.POINTER(Training)], ctypes.c_int32
-        self.gradients = dll.golf_gradients
-        self.gradients.argtypes = [pointer, pointer, integer, pointer, pointer, pointer]
-        self.gradients.argtypes += [ctypes.c_double, pointer, pointer, pointer]
-        self.gradients.restype = ctypes.c_double
-        self.scores = dll.golf_scores
-        self.scores.argtypes = [pointer, integer, pointer, pointer, pointer, pointer]
-        self.scores.restype = None
-        self.correct = dll.golf_correct
-        self.correct.argtypes = [pointer, pointer, integer, pointer, pointer, pointer, pointer]
-        self.correct.restype = integer
-        self.order = dll.golf_order
-        self.order.argtypes, self.order.restype = [pointer, ctypes.c_int32, integer, pointer], None
-        self._workspace_bytes = dll.golf_workspace_bytes
-        self._workspace_bytes.argtypes, self._workspace_bytes.restype = [integer], integer
-        info = (integer * 3)()
-        dll.golf_info.argtypes, dll.golf_info.restype = [pointer], None
-        dll.golf_info(info)
-        self.padded_params, self.width, self.images = list(info)
-
-    def workspace_bytes(self, batch_size: int) -> int:
-        return int(self._workspace_bytes(batch_size))
-
-
-_loaded: dict[str, Library] = {}
-_loading: dict[str, threading.Lock] = {}
+_loaded: dict[tuple[str, ...], ctypes.CDLL] = {}
+_loading: dict[tuple[str, ...], threading.Lock] = {}
 _guard = threading.Lock()
+
+
+def check(net: Net) -> None:
+    """Raise a UsageError where the kernel cannot do a net."""
+    if why := unsupported(net):
+        raise UsageError(f"engine is 'native', but must be 'torch' here: {why}.")
 
 
 def load(
@@ -177,8 +122,10 @@ def load(
     width: int | None = None,
     on_message: Message | None = None,
     extra_flags: tuple[str, ...] = (),
+    *,
+    trains: bool = True,
 ) -> Library:
-    """Return the kernel, from this process, the cache folder or the compiler.
+    """Return the kernel, its pieces from this process, the cache folder or the compiler.
 
     Args:
         net: what it trains.
@@ -186,30 +133,76 @@ def load(
         width: floats per vector; None is the machine's.
         on_message: told in one line before a compile.
         extra_flags: for the compiler, after ours.
+        trains: whether it goes backward as well.
 
     Raises:
         UsageError: no compiler, one that fails, a folder that cannot be written to, or a layer
             that the kernel cannot do.
     """
-    if why := unsupported(net):
-        raise UsageError(f"engine is 'native', but must be 'torch' here: {why}.")
-    command = require_compiler()
-    defines = [f"-DGOLF_WIDTH={width or vectors()[1]}", f"-DGOLF_IMAGES={images}"]
-    header = generate(net)
-    build = [*command, *_flags(), *extra_flags, *defines]
-    key = key_of_build(build, header)
-    with _guard:
-        lock = _loading.setdefault(key, threading.Lock())
-    with lock:
-        if key not in _loaded:
-            note = f"compiling the kernel of {net.name} ({images} images wide), once"
-            path = cached(
-                f"{key}.so",
-                lambda folder: compile_shared(build, "trial.cpp", header, folder),
-                lambda: on_message(note) if on_message else None,
-            )
-            _loaded[key] = Library(path)
-        return _loaded[key]
+    check(net)
+    width = width or vectors()[1]
+    defines = [f"-DGOLF_WIDTH={width}", f"-DGOLF_IMAGES={images}"]
+    build = (*require_compiler(), *_flags(), *extra_flags, *defines)
+    parts = pieces(net)
+    sources = {(*build, "trial.cpp", ""), (*build, "piece.cpp", parts.input)}
+    for piece in parts.layers:
+        sources |= {(*build, "piece.cpp", piece.forward)}
+        sources |= {(*build, "piece.cpp", piece.backward)} if trains and piece.backward else set()
+    note = Once(on_message, f"compiling the kernel of {net.name} ({images} images wide), once")
+    found = _libraries(sorted(sources), note)
+    return Library(
+        found[*build, "trial.cpp", ""],
+        parts,
+        {text: found[*build, "piece.cpp", text] for *_, text in sources if text},
+        trains,
+        width,
+        images,
+    )
+
+
+@dataclass
+class Once:
+    """Tells something at the first call."""
+
+    say: Message | None
+    what: str
+
+    def __call__(self) -> None:
+        if self.say is not None:
+            self.say(self.what)
+        self.say = None
+
+
+def _libraries(
+    keys: Sequence[tuple[str, ...]], announce: Callable[[], None]
+) -> dict[tuple[str, ...], ctypes.CDLL]:
+    """Return a library for each (command, source, header), compiled where it has to be.
+
+    What another thread is at is left for last, so that threads that need the same do a part each.
+    """
+    for wait in (False, True):
+        for key in keys:
+            if key in _loaded:
+                continue
+            with _guard:
+                lock = _loading.setdefault(key, threading.Lock())
+            if lock.acquire(blocking=wait):
+                try:
+                    if key not in _loaded:
+                        _loaded[key] = _library(key, announce)
+                finally:
+                    lock.release()
+    return {key: _loaded[key] for key in keys}
+
+
+def _library(key: tuple[str, ...], announce: Callable[[], None]) -> ctypes.CDLL:
+    *build, source, header = key
+    path = cached(
+        f"{key_of_build(build, source + header)}.so",
+        lambda folder: compile_shared(build, source, header, folder),
+        announce,
+    )
+    return ctypes.CDLL(str(path))  # it releases Python's lock during a call
 
 
 def key_of(*parts: str) -> str:
@@ -312,12 +305,11 @@ def compile_shared(build: list[str], source: str, header: str, folder: Path) -> 
     for name, text in sources().items():
         Path(folder, name).write_text(text)
     Path(folder, "net.inc").write_text(header)
-    made, library = str(folder / "made.o"), folder / "made.so"
-    _run([*build, '-DGOLF_NET="net.inc"', "-c", str(folder / source), "-o", made])
-    # Linked without -ffast-math: with it, gcc adds start-up code that changes how the whole
-    # process rounds denormal numbers, numpy's and torch's too.
-    command = [flag for flag in build if not flag.startswith(("-D", "-O", "-ffast-math"))]
-    _run([*command, "-shared", made, "-o", str(library)])
+    library = folder / "made.so"
+    # Without start-up code: with -ffast-math, gcc adds some that changes how the whole process
+    # rounds denormal numbers, numpy's and torch's too.
+    command = [*build, '-DGOLF_NET="net.inc"', "-shared", "-nostartfiles"]
+    _run([*command, str(folder / source), "-o", str(library)])
     return library
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from golf_opt.engines.base import Floats, Tensors
 from golf_opt.engines.flat import aligned, pack
-from golf_opt.engines.native.library import Library
+from golf_opt.engines.native.table import Library
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 

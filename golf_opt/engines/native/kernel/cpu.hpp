@@ -5,10 +5,9 @@
 // too, which a thread sanitizer finds without a GPU.
 #pragma once
 
-#include <chrono>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <ctime>
 #include <utility>
 #if defined(GOLF_WARPS)
 #include <condition_variable>
@@ -16,12 +15,6 @@
 #include <mutex>
 #include <thread>
 #include <vector>
-#endif
-
-#if defined(__AVX2__)
-#include <immintrin.h>
-#elif defined(__SSE__)
-#include <xmmintrin.h>
 #endif
 
 #ifndef GOLF_WIDTH  // floats per vector
@@ -58,7 +51,13 @@ constexpr int REGISTERS = 16;
 #endif
 constexpr int ACCUMULATORS = REGISTERS * 3 / 4;  // the rest holds operands
 
-using std::exp, std::fabs, std::log, std::pow, std::sqrt;
+// By their builtins, like the instructions below: <cmath> and <immintrin.h> would take as long to
+// read as most layers take to compile.
+INLINE float sqrt(float x) { return __builtin_sqrtf(x); }
+INLINE double sqrt(double x) { return __builtin_sqrt(x); }
+INLINE float fabs(float x) { return __builtin_fabsf(x); }
+INLINE double log(double x) { return __builtin_log(x); }
+INLINE double pow(double x, double y) { return __builtin_pow(x, y); }
 
 static_assert(WIDTH % IMAGES == 0, "a vector holds whole positions");
 
@@ -113,14 +112,11 @@ INLINE void store_some(float* to, Vec<N> value) {
 // Small integers are kept as bytes. (gcc 12 converts a vector of them lane by lane.)
 template <int N>
 INLINE Ints<N> load_bytes(const int8_t* from) {
-#if defined(__AVX512F__)
-    if constexpr (N == 16) {
-        return (Ints<N>)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-    }
-#endif
 #if defined(__AVX2__)
-    if constexpr (N == 8) {
-        return (Ints<N>)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+    if constexpr (N == 8 || (N == 16 && REGISTERS == 32)) {
+        Ints<N> value;
+        asm("vpmovsxbd %1, %0" : "=v"(value) : "m"(*reinterpret_cast<const int8_t(*)[N]>(from)));
+        return value;
     }
 #endif
     typename Types<N>::Byte bytes = *reinterpret_cast<const typename Types<N>::Byte*>(from);
@@ -132,7 +128,7 @@ INLINE void store_bytes(int8_t* to, Ints<N> value) {
     Bytes bytes;
 #if defined(__AVX512F__)
     if constexpr (N == 16) {
-        bytes = (Bytes)_mm512_cvtepi32_epi8((__m512i)value);
+        asm("vpmovdb %1, %0" : "=v"(bytes) : "v"(value));
     } else
 #endif
         bytes = __builtin_convertvector(value, Bytes);
@@ -160,67 +156,6 @@ template <int N, class Index>
 INLINE Vec<N> shuffle(Vec<N> a, Vec<N> b, Index index) {
     return shuffle<N>(a, b, index, std::make_integer_sequence<int, N>{});
 }
-// Where the bytes of N images lie.
-template <int N>
-struct Rows {
-    const uint8_t* row[N];
-};
-template <int N, class F>
-INLINE Rows<N> make_rows(F&& row) {
-    Rows<N> rows;
-    for (int i = 0; i < N; i++) rows.row[i] = row(i);
-    return rows;
-}
-
-// 16 bytes of each of N byte rows -> four vectors: words[k] lane i is 4k .. 4k + 3 of row i.
-template <int N>
-INLINE void load_words(const Rows<N>& rows, int at, Ints<N> (&words)[4]) {
-#if defined(__AVX2__)
-    if constexpr (N == 8 || N == 16) {
-        // A transposition: 4x4 words in each quarter, with rows 4i + j in quarter i of vector j.
-        const auto row = [&](int i) {
-            return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows.row[i] + at));
-        };
-        if constexpr (N == 8) {
-            __m256i r[4];
-            UNROLL for (int j = 0; j < 4; j++) {
-                r[j] = _mm256_inserti128_si256(_mm256_castsi128_si256(row(j)), row(4 + j), 1);
-            }
-            const __m256i a = _mm256_unpacklo_epi32(r[0], r[1]), b = _mm256_unpackhi_epi32(r[0], r[1]);
-            const __m256i c = _mm256_unpacklo_epi32(r[2], r[3]), d = _mm256_unpackhi_epi32(r[2], r[3]);
-            words[0] = (Ints<N>)_mm256_unpacklo_epi64(a, c);
-            words[1] = (Ints<N>)_mm256_unpackhi_epi64(a, c);
-            words[2] = (Ints<N>)_mm256_unpacklo_epi64(b, d);
-            words[3] = (Ints<N>)_mm256_unpackhi_epi64(b, d);
-            return;
-        }
-#if defined(__AVX512F__)
-        if constexpr (N == 16) {
-            __m512i r[4];
-            UNROLL for (int j = 0; j < 4; j++) {
-                r[j] = _mm512_castsi128_si512(row(j));
-                r[j] = _mm512_inserti32x4(r[j], row(4 + j), 1);
-                r[j] = _mm512_inserti32x4(r[j], row(8 + j), 2);
-                r[j] = _mm512_inserti32x4(r[j], row(12 + j), 3);
-            }
-            const __m512i a = _mm512_unpacklo_epi32(r[0], r[1]), b = _mm512_unpackhi_epi32(r[0], r[1]);
-            const __m512i c = _mm512_unpacklo_epi32(r[2], r[3]), d = _mm512_unpackhi_epi32(r[2], r[3]);
-            words[0] = (Ints<N>)_mm512_unpacklo_epi64(a, c);
-            words[1] = (Ints<N>)_mm512_unpackhi_epi64(a, c);
-            words[2] = (Ints<N>)_mm512_unpacklo_epi64(b, d);
-            words[3] = (Ints<N>)_mm512_unpackhi_epi64(b, d);
-            return;
-        }
-#endif
-    }
-#endif
-    UNROLL for (int i = 0; i < N; i++) {
-        int32_t quad[4];
-        std::memcpy(quad, rows.row[i] + at, sizeof quad);
-        UNROLL for (int k = 0; k < 4; k++) words[k][i] = quad[k];
-    }
-}
-
 // N vectors -> one vector of their N sums: log2(N) rounds of pairwise additions, which is 10 times
 // cheaper than N sums.
 template <int N>
@@ -326,11 +261,11 @@ INLINE void prefetch(const void* address) { __builtin_prefetch(address); }
 // and put back: the process is not ours.
 class FlushDenormals {
 #if defined(__SSE__)
-    unsigned before = _mm_getcsr();
+    unsigned before = __builtin_ia32_stmxcsr();
 
    public:
-    FlushDenormals() { _mm_setcsr(before | 0x8040); }
-    ~FlushDenormals() { _mm_setcsr(before); }
+    FlushDenormals() { __builtin_ia32_ldmxcsr(before | 0x8040); }
+    ~FlushDenormals() { __builtin_ia32_ldmxcsr(before); }
 #elif defined(__aarch64__)
     uint64_t before;
 
@@ -363,8 +298,9 @@ INLINE bool is_finite(double value) {
 INLINE double not_a_number() { return __builtin_nan(""); }
 
 INLINE double now_s() {
-    using Clock = std::chrono::steady_clock;
-    return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return double(now.tv_sec) + 1e-9 * double(now.tv_nsec);
 }
 
 }  // namespace golf

@@ -10,17 +10,9 @@
 #pragma once
 
 #include "loss.hpp"
+#include "pixels.hpp"
 
 namespace golf {
-
-// Which images a batch holds; padded lanes see its first one again, and get no gradient.
-struct Batch {
-    const uint8_t* images;  // [n][BYTES of the net]
-    const uint8_t* labels;  // [n]
-    const uint32_t* order;  // the images of this batch, then those of the next ones
-    int size;               // images in this batch
-    int ahead;              // images in `order` that are worth prefetching
-};
 
 // A layer that reads tensor OTHER besides the one in front of it; what others have there is -1.
 template <class In, class Other, class Out, int OTHER>
@@ -39,9 +31,8 @@ struct Net {
     using Layer = typename TypeAt<i, Layers...>::Type;
     using Input = typename Layer<0>::In;
     static constexpr int CLASSES = Layer<N - 1>::Out::FEATURES;
-    // An image is [channel][y][x] bytes, and others up to a whole number of chunks of 16.
-    static constexpr int PIXELS = Input::C * Input::H * Input::W;
-    static constexpr int CHUNKS = ceil_div(PIXELS, 16), BYTES = 16 * CHUNKS;
+    using Images = Loader<Input, Pixels>;
+    static constexpr int BYTES = Images::BYTES;
 
     // Where things lie in a pass and in the part that passes share, in floats.
     static constexpr int PADDED = ceil_div(COUNT, WIDTH) * WIDTH;
@@ -311,48 +302,15 @@ struct Net {
             const auto label = [&](int i) {
                 return batch.labels[batch.order[step.first_image + i]];
             };
-            cross_entropy<CLASSES>(step, activation<N>(pass), label, smoothing, gradient<N>(pass));
+            cross_entropy(step, CLASSES, activation<N>(pass), label, smoothing,
+                          gradient<N>(pass));
         });
         barrier();
     }
 
-    // Bytes -> normalised floats with the images side by side, 16 pixels of each at a time.
     void load_images(int pass) {
-        const Rows<IMAGES> from = make_rows<IMAGES>([&](int i) {
-            const int image = step.first_image + (i < step.num_images ? i : 0);
-            return batch.images + size_t(batch.order[image]) * BYTES;
-        });
-        float* to = activation<0>(pass);
-        constexpr bool WHOLE = Input::W % 4 == 0;  // a word does not cross rows
-        constexpr int AREA = Input::H * Input::W;
-        each<IMAGES>(CHUNKS, [&](int chunk) {
-            Ints<IMAGES> words[4];
-            load_words<IMAGES>(from, 16 * chunk, words);
-            UNROLL for (int word = 0; word < 4; word++) {
-                UNROLL for (int k = 0; k < 4; k++) {
-                    const int first = 16 * chunk + 4 * word, pixel = WHOLE ? first : first + k;
-                    if (PIXELS % 16 != 0 && pixel >= PIXELS) break;
-                    const int c = Input::C == 1 ? 0 : pixel / AREA, rest = pixel - c * AREA;
-                    const float std = Pixels::std(c), scale = 1 / (255 * std);
-                    float* at = to + Input::at(c, rest / Input::W, rest % Input::W);
-                    const Ints<IMAGES> byte = words[word] >> (8 * k) & 255;
-                    store<IMAGES>(at + (WHOLE ? k : 0) * IMAGES,
-                                  to_float<IMAGES>(byte) * scale + -Pixels::mean(c) / std);
-                }
-            }
-        });
-        if constexpr (!TEAM) prefetch_images();
+        Images::load(batch, step, activation<0>(pass));
         barrier();
-    }
-
-    // The next pass' images arrive while this one works.
-    void prefetch_images() {
-        for (int i = 0; i < IMAGES; i++) {
-            const int image = step.first_image + IMAGES + i;
-            if (image >= batch.ahead) break;
-            const uint8_t* start = batch.images + size_t(batch.order[image]) * BYTES;
-            for (int at = 0; at < PIXELS; at += 64) prefetch(start + at);
-        }
     }
 };
 

@@ -47,6 +47,15 @@ struct Step {
     }
 };
 
+// Which images a batch holds; padded lanes see its first one again, and get no gradient.
+struct Batch {
+    const uint8_t* images;  // [n][BYTES of the net]
+    const uint8_t* labels;  // [n]
+    const uint32_t* order;  // the images of this batch, then those of the next ones
+    int size;               // images in this batch
+    int ahead;              // images in `order` that are worth prefetching
+};
+
 // Rows are walked in vectors of N floats, N / IMAGES positions each. The last one may be partial:
 // `body(x, count)` gets the number of positions as a compile-time constant.
 template <int N, int POSITIONS, class Body>

@@ -1,12 +1,7 @@
 // What Python calls. Every function works on memory it is given; nothing is kept between calls.
-#include "net.hpp"
-#include "conv.hpp"
-#include "norm.hpp"
+#include "driver.hpp"
 #include "optimizer.hpp"
 #include "random.hpp"
-#include "simple.hpp"
-
-#include GOLF_NET  // generated: `using GolfNet = golf::Net<...>`
 
 namespace golf {
 
@@ -37,9 +32,6 @@ struct Training {
 
 enum Outcome : int32_t { LIMIT = 0, EPOCH_END = 1, STOPPED = 2, NOT_FINITE = 3 };
 
-static float* floats(void* workspace) { return static_cast<float*>(workspace); }
-static float* passes(void* workspace) { return floats(workspace) + GolfNet::SHARED_FLOATS; }
-
 static bool all_finite(const float* values, int n) {
     bool finite = true;
     for (int i = 0; i < n; i++) finite = finite && is_finite(values[i]);
@@ -48,10 +40,10 @@ static bool all_finite(const float* values, int n) {
 
 // body(image, its first score), scores being IMAGES floats apart, for n images or until `stop`.
 template <class Body>
-static void evaluate(const uint8_t* images, int64_t n, const float* weights, float* buffers,
+static void evaluate(const Table& table, const uint8_t* images, int64_t n, const float* weights, float* buffers,
                      const volatile int32_t* stop, void* workspace, Body&& body) {
     const FlushDenormals flush;
-    GolfNet net(floats(workspace), passes(workspace), weights, buffers, false, 0);
+    Driver net(table, workspace, weights, buffers, false, 0);
     net.begin_evaluation();
     uint32_t order[2 * IMAGES];
     for (int64_t at = 0; at < n && !*stop; at += IMAGES) {
@@ -67,26 +59,22 @@ static void evaluate(const uint8_t* images, int64_t n, const float* weights, flo
 
 using namespace golf;
 
+#pragma GCC visibility push(default)
 extern "C" {
 
-// {trained numbers, vector width, images side by side}
-void golf_info(int64_t* info) {
-    info[0] = GolfNet::PADDED;
-    info[1] = WIDTH;
-    info[2] = IMAGES;
-}
+// Find out where everything lies.
+void golf_plan(Table* table) { table->plan(); }
 
-int64_t golf_workspace_bytes(int64_t batch_size) {
-    return GolfNet::workspace_floats(int(batch_size)) * int64_t(sizeof(float));
+int64_t golf_workspace_bytes(const Table* table, int64_t batch_size) {
+    return table->workspace_floats(int(batch_size)) * int64_t(sizeof(float));
 }
 
 // Train until the epoch ends, the time is over, the lane is stopped or the loss is not finite.
-int32_t golf_train(Training* t) {
+int32_t golf_train(const Table* table, Training* t) {
     const FlushDenormals flush;
     const int64_t steps = (t->n + t->batch_size - 1) / t->batch_size;
     const double end = now_s() + t->limit_s;
-    GolfNet net(floats(t->workspace), passes(t->workspace), t->weights, t->buffers, true,
-                float(t->label_smoothing));
+    Driver net(*table, t->workspace, t->weights, t->buffers, true, float(t->label_smoothing));
     while (t->step < steps) {
         if (*t->stop) return STOPPED;
         const int64_t at = t->step * t->batch_size, rest = t->n - at;
@@ -96,43 +84,43 @@ int32_t golf_train(Training* t) {
         const double loss = net.train(batch, t->dropout_keys + t->step * t->num_dropouts);
         t->loss_sum += loss;
         if (!is_finite(t->loss_sum)) return NOT_FINITE;
-        update(t->update, GolfNet::PADDED, t->steps_before + t->step + 1, t->rates[t->step],
+        update(t->update, int(table->padded), t->steps_before + t->step + 1, t->rates[t->step],
                net.gradients(), t->weights, t->first, t->second, t->mask);
         t->step++;
         if (now_s() >= end) break;
     }
     if (t->step < steps) return LIMIT;
-    return all_finite(t->weights, GolfNet::PADDED) ? EPOCH_END : NOT_FINITE;
+    return all_finite(t->weights, int(table->padded)) ? EPOCH_END : NOT_FINITE;
 }
 
 // The gradient of the mean loss over one batch, [count], and the mean loss.
-double golf_gradients(const uint8_t* images, const uint8_t* labels, int64_t n, const float* weights,
+double golf_gradients(const Table* table, const uint8_t* images, const uint8_t* labels, int64_t n, const float* weights,
                       float* buffers, const uint32_t* dropout_keys, double label_smoothing,
                       const uint32_t* order, void* workspace, float* gradients) {
     const FlushDenormals flush;
-    GolfNet net(floats(workspace), passes(workspace), weights, buffers, true, float(label_smoothing));
+    Driver net(*table, workspace, weights, buffers, true, float(label_smoothing));
     const double loss = net.train({images, labels, order, int(n), int(n)}, dropout_keys);
-    std::memcpy(gradients, net.gradients(), sizeof(float) * GolfNet::PADDED);
+    std::memcpy(gradients, net.gradients(), sizeof(float) * table->padded);
     return loss / double(n);
 }
 
 // The scores of n images, [n][classes].
-void golf_scores(const uint8_t* images, int64_t n, const float* weights, float* buffers,
+void golf_scores(const Table* table, const uint8_t* images, int64_t n, const float* weights, float* buffers,
                  void* workspace, float* scores) {
     const int32_t stop = 0;
-    evaluate(images, n, weights, buffers, &stop, workspace, [&](int64_t image, const float* from) {
-        float* to = scores + image * GolfNet::CLASSES;
-        for (int o = 0; o < GolfNet::CLASSES; o++) to[o] = from[o * IMAGES];
+    evaluate(*table, images, n, weights, buffers, &stop, workspace, [&](int64_t image, const float* from) {
+        float* to = scores + image * table->classes;
+        for (int o = 0; o < table->classes; o++) to[o] = from[o * IMAGES];
     });
 }
 
 // How many of n images have their highest score at their label; of equal scores the first counts.
-int64_t golf_correct(const uint8_t* images, const uint8_t* labels, int64_t n, const float* weights,
+int64_t golf_correct(const Table* table, const uint8_t* images, const uint8_t* labels, int64_t n, const float* weights,
                      float* buffers, const volatile int32_t* stop, void* workspace) {
     int64_t correct = 0;
-    evaluate(images, n, weights, buffers, stop, workspace, [&](int64_t image, const float* from) {
+    evaluate(*table, images, n, weights, buffers, stop, workspace, [&](int64_t image, const float* from) {
         int best = 0;
-        for (int o = 1; o < GolfNet::CLASSES; o++) {
+        for (int o = 1; o < table->classes; o++) {
             if (from[o * IMAGES] > from[best * IMAGES]) best = o;
         }
         correct += best == labels[image];
@@ -147,3 +135,4 @@ void golf_order(const uint32_t* round_keys, int32_t half, int64_t n, uint32_t* o
     for (int64_t i = 0; i < n; i++) order[i] = permutation.walk(order[i]);
 }
 }
+#pragma GCC visibility pop

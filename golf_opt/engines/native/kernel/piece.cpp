@@ -1,0 +1,10 @@
+// One piece of a net, see piece.hpp.
+#include "conv.hpp"
+#include "norm.hpp"
+#include "piece.hpp"
+#include "simple.hpp"
+
+#include GOLF_NET  // generated: `constexpr auto PIECE = ...`
+
+extern "C" __attribute__((visibility("default"))) const decltype(golf::PIECE) golf_piece;
+const decltype(golf::PIECE) golf_piece = golf::PIECE;
