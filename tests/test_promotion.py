@@ -64,7 +64,7 @@ def test_one_in_three_of_those_that_reached_a_rung_goes_on() -> None:
 
 def test_the_highest_rung_comes_first_and_a_trial_looks_up_at_every_rung() -> None:
     rule = promotion()
-    higher = [trial(number, 0.9, 0.9, value) for number, value in enumerate((0.7, 0.9, 0.8))]
+    higher = [trial(number, 0.0, 0.9, value) for number, value in enumerate((0.7, 0.9, 0.8))]
     lower = [trial(number, 0.1 * number) for number in range(3, 9)]
     assert rule.choose(lower) == GoOn(8)
     assert rule.choose([*higher, *lower]) == GoOn(1)
@@ -73,7 +73,7 @@ def test_the_highest_rung_comes_first_and_a_trial_looks_up_at_every_rung() -> No
 
 def test_a_study_goes_on_until_one_trial_is_complete() -> None:
     rule = promotion()
-    allocation = Allocation([rule, Queued(), NewPoints(2), AtLeastOne(rule)])
+    allocation = Allocation([rule, Queued(2), NewPoints(2), AtLeastOne(rule)])
     trials = [trial(0, 0.3)]
     assert allocation.choose(trials) == New()
     trials.append(trial(1, 0.2))
@@ -82,6 +82,15 @@ def test_a_study_goes_on_until_one_trial_is_complete() -> None:
     assert not allocation.goes_on(1, [trial(0, 0.3), trial(1, 0.2, paused=False)])
     done = create_trial(state=TrialState.COMPLETE, value=0.5, intermediate_values={1: 0.3})
     assert allocation.choose([done, trials[1]]) is None
+
+
+def test_what_waits_comes_before_new_points_and_neither_beyond_the_total() -> None:
+    waiting = create_trial(state=TrialState.WAITING)
+    assert Queued(2).choose([trial(0, 0.1), waiting]) == GoOn(waiting.number)
+    assert Queued(1).choose([trial(0, 0.1), waiting]) is None
+    assert Queued(None).choose([trial(0, 0.1), waiting]) == GoOn(waiting.number)
+    assert NewPoints(1).choose([trial(0, 0.1)]) is None
+    assert NewPoints(None).choose([trial(0, 0.1)]) == New()
 
 
 def test_of_several_goals_the_front_goes_on_first() -> None:
@@ -156,6 +165,10 @@ def test_a_promoted_trial_is_bit_for_bit_one_that_was_never_paused(
     assert states.count("WAITING") == 9 - states.count("COMPLETE")
     assert f"{states.count('WAITING')} paused" in ended.stdout
     resumed = 0
+    with opened_storage(StorageConfig(f"sqlite:///{tmp_path}/parts/studies/golf.db")) as storage:
+        for one in optuna.load_study(study_name="s", storage=storage).trials:
+            losses = one.user_attrs["epoch_losses"]
+            assert len(losses) == len(one.intermediate_values), "an epoch was trained again"
     for (state, values, weights), (_, others, same) in zip(rows, twins, strict=True):
         assert values == {epoch: others[epoch] for epoch in values}
         if state == "COMPLETE":
@@ -172,3 +185,10 @@ def test_other_storages_pause_too(golf: Golf, tmp_path: Path, storage: str) -> N
     ran = golf(*STUDY, *PROMOTE, f"storage={storage}")
     assert ran.status == 0, ran.err
     assert "1 of 9 trials finished (0 pruned), 8 paused" in ran.out
+
+
+def test_points_beyond_the_total_stay_in_the_queue(golf: Golf, tmp_path: Path) -> None:
+    points = "study.enqueue=[{lr: 0.001}, {lr: 0.002}, {lr: 0.003}]"
+    ran = golf(*STUDY[:4], "study.name=s", "epochs=1", "trials=2", points)
+    assert ran.status == 0, ran.err
+    assert "2 of 2 trials finished (0 pruned), 1 waiting" in ran.out

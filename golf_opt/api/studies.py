@@ -31,11 +31,12 @@ from golf_opt.study.description import (
     find_study,
     snapshot_of,
 )
+from golf_opt.study.note import trials_words
 from golf_opt.study.run import run_study
 from golf_opt.task.goals import show_values
 from golf_opt.task.modules.resolve import provide
 from golf_opt.utils.said import Say, tell
-from golf_opt.utils.text import count, show_params
+from golf_opt.utils.text import show_params
 from golf_opt.utils.trials import attribute, counts, state_words
 from golf_opt.visualization.document import Picture
 from golf_opt.visualization.optuna_plots import optuna_pictures
@@ -200,7 +201,7 @@ class Study:
             size = len(snapshot_of(study).front) if len(plan.goals) > 1 else 0
         result = "none complete" if best is None else f"best {_result(plan, best)}"
         result = f"front of {size}" if size and best is None else result
-        return f"<Study {self.name}: {done} of {count(plan.trials, 'trial')}, {result}>"
+        return f"<Study {self.name}: {trials_words(done, plan)}, {result}>"
 
     def _repr_html_(self) -> str:
         with self.opened() as study:

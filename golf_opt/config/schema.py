@@ -51,6 +51,7 @@ class Common:
 class NewStudy:
     name: types.StudyName | None
     enqueue: types.Points
+    warm_start: types.StudyNames = field(default=(), kw_only=True)  # whose best points come first
 
 
 @model
@@ -58,7 +59,9 @@ class StudyConfig(Common):
     """One run of `golf-opt study`, checked as far as that goes without reading data."""
 
     study: NewStudy
-    trials: types.Positive
+    trials: types.Trials  # None: see `total`
+    budget: types.BudgetOrNone  # that this run may take
+    stop: Literal["plateau"] | None
     epochs: types.Epochs
     seed: types.Seed
     seeds: types.Seeds  # of each point
@@ -79,6 +82,13 @@ class StudyConfig(Common):
     max_params: types.MaxParams = field(default=None, kw_only=True)  # of a search's nets
     space: types.Mapped | None = field(default=None, kw_only=True)  # None: not given
     data: DataConfig | None = field(default=None, kw_only=True)  # None: an objective without any
+
+    @property
+    def total(self) -> int | None:
+        """Trials of the study; None where nothing but a budget limits them."""
+        if self.trials is None and self.budget is None:
+            return types.USUAL_TRIALS
+        return self.trials
 
     @model_validator(mode="after")
     def _net_or_objective(self) -> Self:

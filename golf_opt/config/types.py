@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -99,10 +101,39 @@ MOST_OF_A_NAME = 255  # bytes, on every system of today
 LONGEST_NAME = 200  # bytes; while it is made a file has a longer name, and systems take 255
 MOST = 2**31 - 1  # that a column of whole numbers holds in any database
 Positive = Annotated[StrictInt, Field(ge=1, le=MOST)]
+USUAL_TRIALS = 50  # of a study with neither a total nor a budget
+Trials = Annotated[Positive | None, Field(description="a whole number of trials, or null")]
 Epochs = Annotated[StrictInt, Field(ge=1, le=10_000)]
 Seed = Annotated[StrictInt, Field(ge=0, le=2**63 - 1)]
 Fraction = Annotated[StrictFloat, Field(gt=0, lt=1, description="a share above 0 and below 1")]
 Target = Annotated[Fraction | None, Field(description="a share above 0 and below 1, or null")]
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}  # of a budget of time, in seconds
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one run of a study may take: time, or epochs of training in all."""
+
+    seconds: float | None = None
+    epochs: int | None = None
+
+
+def _budget(value: object) -> object:
+    """Return the budget that is written as `10m`, `1.5h` or `20000epochs`."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?) ?(s|m|h|d|epochs?)", str(value))
+    if value is None or isinstance(value, Budget):
+        return value
+    if found is None or float(found[1]) == 0:
+        raise ValueError("a time such as 90s, 10m, 2h or 1d, or epochs such as 20000epochs")
+    number, unit = found.groups()
+    if unit in UNITS:
+        return Budget(seconds=float(number) * UNITS[unit])
+    if "." in number:
+        raise ValueError("a whole number of epochs, such as 20000epochs")
+    return Budget(epochs=int(number))
+
+
+BudgetOrNone = Annotated[Budget | None, BeforeValidator(_budget)]
 MaxParams = Annotated[Positive | None, Field(description="a whole number of parameters, or null")]
 Sizes = Annotated[
     Annotated[tuple[Positive, ...], Field(min_length=1)] | None,
@@ -147,6 +178,11 @@ Trial = Annotated[
 ]
 TrialOrNone = Annotated[Trial | None, Field(description="best, a trial's number, or null")]
 TwoOrMore = Annotated[tuple[str, ...], BeforeValidator(_two_or_more)]
+StudyNames = Annotated[
+    tuple[StudyName, ...],
+    BeforeValidator(lambda names: tuple(names) if isinstance(names, list) else names or ()),
+    Field(description="a list of names of studies, or null"),
+]
 Points = Annotated[tuple[Mapped, ...], BeforeValidator(_points)]
 Objective = Annotated[
     str,

@@ -101,10 +101,20 @@ class TestReading:
     after_trials: Count
 
 
+@model
+class RunLimits:
+    """When the run of a study that was begun last is over."""
+
+    deadline: Annotated[StrictFloat, Field(allow_inf_nan=False)] | None
+    epochs: Count | None
+    plateau: StrictBool
+
+
 # Attributes that a program reads and believes, by pattern. Others are shown, and no more.
 KNOWN: Mapping[str, Any] = {
     r"golf_opt:id": Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")],
     r"golf_opt:paused": Count | None,
+    r"golf_opt:limits": RunLimits,
     r"golf_opt:importing": str | Literal[False],
     r"golf_opt:note_sections": dict[str, str],
     r"golf_opt:confirmed": dict[str, Any],  # whose rows pass golf/confirmations.py

@@ -23,7 +23,17 @@ from sqlalchemy.exc import DBAPIError
 from golf_opt.config.types import MOST
 from golf_opt.storage import tables
 from golf_opt.storage.failures import is_made_meanwhile
-from golf_opt.storage.tables import CHECKPOINTS, LEASES, STUDIES, TRIALS, USER_ATTRS, Batch, Row
+from golf_opt.storage.reservations import granted, spent
+from golf_opt.storage.tables import (
+    CHECKPOINTS,
+    LEASES,
+    RESERVATIONS,
+    STUDIES,
+    TRIALS,
+    USER_ATTRS,
+    Batch,
+    Row,
+)
 from golf_opt.utils.points import POINT, SEED_INDEX
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -85,12 +95,12 @@ class Ledger:
         with self._begin() as connection:
             self._lock_study(connection, study_id)
             mine = TRIALS.c.study_id == study_id
-            count = self._count(connection, mine)
+            count = _count(connection, mine)
             if like is not None and SEED_INDEX in like.user_attrs:
                 same = (_has(key, like.user_attrs[key]) for key in (POINT, SEED_INDEX))
-                if self._count(connection, and_(mine, *same)):
+                if _count(connection, and_(mine, *same)):
                     return None
-            elif total is not None and self._count(connection, and_(mine, IS_POINT)) >= total:
+            elif total is not None and _count(connection, and_(mine, IS_POINT)) >= total:
                 return None
             # as many as there are, unless somebody else gave a higher one
             used = and_(mine, TRIALS.c.number <= MOST)
@@ -113,8 +123,8 @@ class Ledger:
         with self._begin() as connection:
             self._lock_study(connection, study_id)
             counted = and_(TRIALS.c.study_id == study_id, TRIALS.c.state.in_(COUNTED), IS_POINT)
-            point = self._count(connection, and_(TRIALS.c.trial_id == trial_id, IS_POINT))
-            if total is not None and point and self._count(connection, counted) >= total:
+            point = _count(connection, and_(TRIALS.c.trial_id == trial_id, IS_POINT))
+            if total is not None and point and _count(connection, counted) >= total:
                 return False
             here = and_(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.WAITING)
             running = {"state": TrialState.RUNNING, "datetime_start": _stored(datetime.now(UTC))}
@@ -123,17 +133,26 @@ class Ledger:
             self._lease(connection, trial_id)
         return True
 
+    def epochs_spent(self, study_id: int) -> int:
+        """Return the epochs that a study's trials reported, or reserved and still run for."""
+        with self._begin() as connection:
+            return spent(connection, study_id)
+
+    def reserve(self, study_id: int, trial_id: int, done: int, until: int, limit: int) -> int:
+        """Reserve epochs of a budget for a running trial; see `reservations.granted`."""
+        with self._begin() as connection:
+            self._lock_study(connection, study_id)
+            epoch = granted(connection, study_id, trial_id, done, until, limit)
+            self._upsert(connection, RESERVATIONS, [{"trial_id": trial_id, "until": epoch}])
+        return epoch
+
     def _lock_study(self, connection: Connection, study_id: int) -> None:
         """Let no other worker ask meanwhile: the first write of a transaction takes the lock."""
         same = {"study_name": STUDIES.c.study_name}
-        found = connection.execute(
-            update(STUDIES).where(STUDIES.c.study_id == study_id).values(same)
-        )
+        this = update(STUDIES).where(STUDIES.c.study_id == study_id)
+        found = connection.execute(this.values(same))
         if found.rowcount != 1:
             raise KeyError(f"study {study_id} is not in the storage")
-
-    def _count(self, connection: Connection, trials: sql.ColumnElement[bool]) -> int:
-        return int(connection.scalar(select(sql.func.count()).where(trials)) or 0)
 
     def _lease(self, connection: Connection, trial_id: int) -> None:
         row = {"trial_id": trial_id, "owner": self.owner, "beat": self._now, "deaths": 0}
@@ -189,6 +208,8 @@ class Ledger:
         if completed is not None:
             row["datetime_complete"] = _stored(completed)
         connection.execute(update(TRIALS).where(here).values(row))
+        held = RESERVATIONS.c.trial_id == trial_id
+        connection.execute(delete(RESERVATIONS).where(held))
         if state in FINISHED:
             connection.execute(delete(LEASES).where(LEASES.c.trial_id == trial_id))
         else:  # no one's, but its deaths are remembered
@@ -250,7 +271,8 @@ class Ledger:
     def delete_leases(self, trial_ids: Collection[int]) -> None:
         """Forget trials that are deleted: their ids may be given out again."""
         with self._begin() as connection:
-            connection.execute(delete(LEASES).where(LEASES.c.trial_id.in_(trial_ids)))
+            for table in (LEASES, RESERVATIONS):
+                connection.execute(delete(table).where(table.c.trial_id.in_(trial_ids)))
 
     # --- checkpoints ---
 
@@ -278,6 +300,10 @@ class Ledger:
         """Delete the checkpoints of a study."""
         with self._begin() as connection:
             connection.execute(delete(CHECKPOINTS).where(CHECKPOINTS.c.study == study))
+
+
+def _count(connection: Connection, trials: sql.ColumnElement[bool]) -> int:
+    return int(connection.scalar(select(sql.func.count()).where(trials)) or 0)
 
 
 def _has(key: str, value: Any = None) -> sql.ColumnElement[bool]:

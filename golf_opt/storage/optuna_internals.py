@@ -80,7 +80,6 @@ def take_trial(study: optuna.Study, trial_id: int) -> optuna.Trial | None:
             return optuna.Trial(study, trial_id)
     except UpdateFinishedTrialError:
         pass
-    storage.get_trial(trial_id)  # what is kept of it here is old
     return None
 
 

@@ -1,8 +1,9 @@
 """The tables of a database, and what waits to be written to them.
 
-Most tables are Optuna's. Two small ones are our own:
+Most tables are Optuna's. Three small ones are our own:
 
 golf_leases       which worker runs a trial, and when it last said so
+golf_reservations  which epochs of a budget running trials may still take
 golf_checkpoints  where a trial stands, for nets small enough
 """
 
@@ -44,6 +45,12 @@ CHECKPOINTS = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("data", LargeBinary, nullable=False),
 )
+RESERVATIONS = Table(
+    "golf_reservations",
+    OWN,
+    Column("trial_id", Integer, primary_key=True, autoincrement=False),
+    Column("until", Integer, nullable=False),  # the epoch that the running trial may reach
+)
 
 STUDIES: Any = models.StudyModel.__table__
 TRIALS: Any = models.TrialModel.__table__
@@ -65,6 +72,7 @@ UNIQUE: Mapping[Table, tuple[str, ...]] = {  # the columns that a row is replace
     USER_ATTRS: ("trial_id", "key"),
     SYSTEM_ATTRS: ("trial_id", "key"),
     CHECKPOINTS: ("study", "number"),
+    RESERVATIONS: ("trial_id",),
 }
 
 

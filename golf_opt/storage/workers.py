@@ -10,7 +10,7 @@ from typing import Literal
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.storage.cache import TrialCache
 from golf_opt.storage.failures import StorageUnreachable
@@ -48,7 +48,7 @@ class ManyWorkers:
         return self._sync.reachable_since is not None
 
     def set_plan(
-        self, study_id: int, total: int, space: Mapping[str, BaseDistribution] | None = None
+        self, study_id: int, total: int | None, space: Mapping[str, BaseDistribution] | None = None
     ) -> None:
         """Let the study have at most `total` trials, whoever asks, and no other space."""
         with self._cache.lock:
@@ -70,6 +70,15 @@ class ManyWorkers:
     def leases(self, study_id: int) -> list[Lease]:
         """Return the running trials of a study that this worker does not hold."""
         return self._sync.reach(self.ledger.others, study_id)
+
+    def epochs_spent(self, study_id: int) -> int:
+        """Return the epochs that a study's trials took, or are reserved for those that run."""
+        return self._sync.reach(self.ledger.epochs_spent, study_id)
+
+    def reserve(self, study_id: int, trial_id: int, done: int, until: int, limit: int) -> int:
+        """Reserve epochs for a trial of this worker's; see `reservations.granted`."""
+        reserve = self.ledger.reserve
+        return self._sync.reach(reserve, study_id, trial_id, done, until, limit)
 
     def save_checkpoint(
         self, trial_id: int, study: str, number: int, data: Callable[[], bytes]
@@ -122,9 +131,10 @@ class SingleWorker:
 
     def __init__(self, storage: BaseStorage) -> None:
         self.reader = storage
+        self._until: dict[int, int] = {}  # by trial: the epoch that it may reach
 
     def set_plan(
-        self, study_id: int, total: int, space: Mapping[str, BaseDistribution] | None = None
+        self, study_id: int, total: int | None, space: Mapping[str, BaseDistribution] | None = None
     ) -> None:
         """Nobody else asks for trials."""
 
@@ -138,6 +148,20 @@ class SingleWorker:
         """Return the running trials; nobody knows who runs them."""
         running = self.reader.get_all_trials(study_id, deepcopy=False, states=RUNNING)
         return [Lease(id_of_trial(trial), trial.number, None, None) for trial in running]
+
+    def epochs_spent(self, study_id: int, but: int | None = None) -> int:
+        trials = self.reader.get_all_trials(study_id, deepcopy=False)
+        return sum(self._epochs(trial) for trial in trials if id_of_trial(trial) != but)
+
+    def _epochs(self, trial: FrozenTrial) -> int:
+        running = trial.state == TrialState.RUNNING
+        reserved = self._until.get(id_of_trial(trial), 0) if running else 0
+        return max(reserved, *trial.intermediate_values, 0, 0)
+
+    def reserve(self, study_id: int, trial_id: int, done: int, until: int, limit: int) -> int:
+        left = limit - self.epochs_spent(study_id, but=trial_id) - done
+        self._until[trial_id] = min(until, done + max(0, left))
+        return self._until[trial_id]
 
     def requeue_dead(self, study_id: int) -> list[tuple[int, TrialState]]:
         requeued = []

@@ -60,21 +60,35 @@ class Rule:
 
 
 class Queued(Rule):
-    """What waits goes on first: trials of runs that were stopped, points that were enqueued."""
+    """What waits goes on first: trials of runs that were stopped, points that were enqueued.
 
-    def choose(self, trials: Trials) -> Choice | None:
-        waiting = (trial.number for trial in trials if waits(trial))
-        return next(map(GoOn, waiting), None)
+    Args:
+        total: points of the study, beyond which none begins; None is no limit.
+    """
 
-
-class NewPoints(Rule):
-    """New points up to the study's total."""
-
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int | None) -> None:
         self._total = total
 
     def choose(self, trials: Trials) -> Choice | None:
-        return New() if num_begun(trials) < self._total else None
+        is_full = self._total is not None and num_begun(trials) >= self._total
+        return next(
+            (
+                GoOn(trial.number)
+                for trial in trials
+                if waits(trial) and (is_further_seed(trial) or not is_full)
+            ),
+            None,
+        )
+
+
+class NewPoints(Rule):
+    """New points up to the study's total; None is no limit."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+
+    def choose(self, trials: Trials) -> Choice | None:
+        return New() if self._total is None or num_begun(trials) < self._total else None
 
 
 class Allocation(Rule):

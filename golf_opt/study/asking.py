@@ -17,10 +17,9 @@ from golf_opt.storage.optuna_internals import (
     id_of_study,
     id_of_trial,
     new_trial,
-    storage_of,
     take_trial,
 )
-from golf_opt.storage.workers import WORKER, coordination
+from golf_opt.storage.workers import WORKER, ManyWorkers, SingleWorker
 from golf_opt.storage.write_behind import BudgetSpent
 from golf_opt.study.aims import missed
 from golf_opt.study.allocation import Allocation, Choice, GoOn, New, Repeat, Trials
@@ -38,10 +37,17 @@ class Asking:
     does not answer, or others have asked for the last ones meanwhile.
     """
 
-    def __init__(self, context: StudyContext, parts: Parts, allocation: Allocation) -> None:
+    def __init__(
+        self,
+        context: StudyContext,
+        parts: Parts,
+        allocation: Allocation,
+        workers: SingleWorker | ManyWorkers,
+    ) -> None:
         self._study, self._plan, self._say = context.study, context.description, context.say
         self._parts, self._allocation = parts, allocation
-        self._checkpoints = context.checkpoints
+        self._checkpoints, self._workers = context.checkpoints, workers
+        self._most_epochs = context.limits.epochs
         self._provenance = provenance(context.engine) | self._plan.provenance
         self.refused = False
         self.times_s: list[float] = []  # for each trial: choose, ask and suggest
@@ -59,7 +65,7 @@ class Asking:
     @property
     def has_more(self) -> bool:
         """Whether there is something to do."""
-        return self._allocation.choose(self.trials) is not None
+        return self._choose() is not None
 
     def take(self, lane: int) -> TrialRun | None:
         """Return the run of the next trial; None where there is nothing to do now."""
@@ -78,29 +84,50 @@ class Asking:
         self.times_s.append(time.monotonic() - begun)
         return TrialRun(trial, job, lane)
 
-    def set_until(self, run: TrialRun) -> None:
-        """Set the epoch at whose end the run's trial is looked at again."""
-        trial = frozen(run.trial)
-        run.until = self._allocation.until(trial, run.job.epochs)
+    def set_until(self, run: TrialRun) -> bool:
+        """Set the epoch at whose end the run's trial is looked at again.
 
-    def goes_on(self, run: TrialRun) -> bool:
-        """Return whether a trial that rests goes on at once; its run says how far."""
-        if not self._allocation.goes_on(run.number, self.trials):
-            return False
-        self.set_until(run)
-        return True
+        Return whether there is anything to train up to there: the budget may be spent.
+        """
+        done = len(run.history)
+        run.rung = run.until = self._allocation.until(frozen(run.trial), run.job.epochs)
+        if self._most_epochs is not None and done < run.until:
+            study, trial = id_of_study(self._study), id_of_trial(run.trial)
+            try:
+                reserve = self._workers.reserve
+                run.until = reserve(study, trial, done, run.until, self._most_epochs)
+            except StorageUnreachable:
+                run.until = done
+        return run.until > done
+
+    def is_promoted(self, run: TrialRun) -> bool:
+        """Return whether a trial that rests at a rung goes on at once."""
+        return self._allocation.goes_on(run.number, self.trials)
+
+    def _choose(self) -> Choice | None:
+        """Return what a free lane does; None where the budget is spent.
+
+        Raises:
+            StorageUnreachable: the database has to say that, and does not answer.
+        """
+        if self._most_epochs is not None:
+            spent = self._workers.epochs_spent(id_of_study(self._study))
+            if spent >= self._most_epochs:
+                return None
+        return self._allocation.choose(self.trials)
 
     def _next(self) -> optuna.Trial | None:
         self.refused = False
-        while (choice := self._allocation.choose(self.trials)) is not None:
+        while True:
             try:
+                if (choice := self._choose()) is None:
+                    return None
                 trial = self._ask(choice)
             except (BudgetSpent, StorageUnreachable):
                 self.refused = True
                 return None
             if trial is not None:
                 return trial
-        return None
 
     def _ask(self, choice: Choice) -> optuna.Trial | None:
         """Return the trial, a running one of this worker's; None where another was faster."""
@@ -108,7 +135,9 @@ class Asking:
             case GoOn(number):
                 waiting = next(trial for trial in self.trials if trial.number == number)
                 trial = take_trial(self._study, id_of_trial(waiting))
-                if trial is not None and paused_at(waiting) is not None:
+                if trial is None:
+                    self._workers.refresh(id_of_study(self._study))  # what is known here is old
+                elif paused_at(waiting) is not None:
                     trial.storage.set_trial_system_attr(id_of_trial(trial), PAUSED, None)
                 return trial
             case Repeat(point, index):
@@ -121,7 +150,7 @@ class Asking:
         try:
             return new_trial(self._study, further_seed(first, index))
         except BudgetSpent:  # another worker has begun it meanwhile
-            coordination(storage_of(self._study)).refresh(id_of_study(self._study))
+            self._workers.refresh(id_of_study(self._study))
             return None
 
     def _job_of(self, trial: optuna.Trial) -> Work | None:

@@ -79,7 +79,7 @@ def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
 
 def allocation(plan: StudyDescription, pruner: BasePruner) -> Allocation:
     """Return what decides what a free lane does next."""
-    rules: list[Rule] = [Queued(), *further_seeds(plan, pruner), NewPoints(plan.trials)]
+    rules: list[Rule] = [Queued(plan.trials), *further_seeds(plan, pruner), NewPoints(plan.trials)]
     if isinstance(pruner, Promote):
         promotion = Promotion(pruner, plan.goals, plan.epochs)
         rules = [promotion, *rules, AtLeastOne(promotion)]
@@ -219,7 +219,7 @@ def describe(config: StudyConfig, view: View | None, command: str) -> StudyDescr
         build_family(config.family).check(view.input, config.max_params)
     asked = (
         "arch", "family", "target", "max_params", "space", "sampler", "pruner", "protocol",
-        "epochs", "trials", "seed", "seeds", "statistic",
+        "epochs", "seed", "seeds", "statistic",
     )  # fmt: skip
     data: dict[str, Any] = {"data": "", "digest": "", "num_train": 0}
     if view is not None and config.data is not None:
@@ -231,6 +231,7 @@ def describe(config: StudyConfig, view: View | None, command: str) -> StudyDescr
         objective = {"name": config.objective, "digest": "", "directions": directions}
     return StudyDescription.model_validate(
         {key: getattr(config, key) for key in asked}
+        | {"trials": config.total}
         | data
         | {"version": __version__, "command": command, "objective": objective}
         | {"format": FORMAT_WITHOUT_FAMILY if config.family is None else FORMAT}

@@ -22,6 +22,7 @@ from golf_opt.storage import checkpoint
 from golf_opt.storage.objective_files import ObjectiveFiles
 from golf_opt.study.description import StudyDescription
 from golf_opt.study.note import write_note
+from golf_opt.study.stopping import Limits
 from golf_opt.task.data import View
 from golf_opt.utils.points import is_further_seed
 
@@ -38,6 +39,7 @@ class TrialRun:
     lane: int
     resume: LaneState | None = None  # where the lane begins, if not at the start
     until: int = 0  # the epoch at whose end to look at it again; set before it starts
+    rung: int = 0  # likewise, were there no budget
     history: list[EpochResult] = field(default_factory=list)
     epochs_done: float = 0.0  # fractions included
 
@@ -69,6 +71,7 @@ class StudyContext:
     description: StudyDescription  # net, space, data, protocol, epochs, trials, command
     view: View | None  # of the data; None: an objective that asks for none
     say: Say
+    limits: Limits = field(default_factory=Limits)  # of the run
 
     @cached_property
     def checkpoints(self) -> Checkpoints:

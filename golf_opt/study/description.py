@@ -129,7 +129,7 @@ class StudyDescription(BaseModel):
     num_train: Annotated[int, Field(ge=0)]  # images
     protocol: Literal["test", "holdout"]
     epochs: types.Epochs  # of each trial
-    trials: types.Positive  # in all
+    trials: types.Trials  # in all; None: a budget alone says when it is over
     seed: types.Seed
     seeds: types.Seeds = 1  # of each point
     statistic: types.Statistic = "mean"  # what a point is worth by them

@@ -48,7 +48,8 @@ class StudyLoop:
         self._looked_at_workers = -1e9  # when other workers were last looked after
         self._reachable = True
         self._failed_in_a_row = 0
-        self._asking = Asking(context, parts, allocation(self._plan, parts.pruner))
+        self._limits = context.limits
+        self._asking = Asking(context, parts, allocation(self._plan, parts.pruner), self._workers)
         for callback in parts.callbacks:
             callback.context = context
 
@@ -58,7 +59,7 @@ class StudyLoop:
             self._look_after_workers()
             self._call("on_study_start")
             try:
-                while stop.signal is None and self._fill():
+                while stop.signal is None and not self._is_over() and self._fill():
                     self._announce_finished()  # only now that the lanes are full again
                     for run, done in self._step():
                         self._advance(run, done)
@@ -73,6 +74,13 @@ class StudyLoop:
                 self._call("on_study_end")
         return stop.signal
 
+    def _is_over(self) -> bool:
+        """Return whether the run's limits end it, and say so."""
+        why = self._limits.why_over(self._study, news=bool(self._finished))
+        if why is not None:
+            self._say(f"the study stops here: {why}; trials under way wait to go on")
+        return why is not None
+
     def _fill(self) -> bool:
         """Give every free lane a trial; return whether a trial runs, here or elsewhere."""
         placed = True
@@ -80,8 +88,10 @@ class StudyLoop:
             placed = False
             for _, run in self._lanes.fill(self._take):
                 placed = True
-                if len(run.history) >= run.until:  # its worker died before it could say so
+                if len(run.history) == run.job.epochs:  # its worker died before it could `tell`
                     self._report(run)
+                elif len(run.history) >= run.until:  # others took the rest of the budget
+                    self._look_again(run)
         if self._lanes.busy:
             return True
         return self._workers.shared and self._more_may_come()
@@ -158,15 +168,19 @@ class StudyLoop:
                 self._look_again(run)
 
     def _look_again(self, run: TrialRun) -> None:
-        """Let a trial that rests go on, or pause it and free its lane."""
-        if self._asking.goes_on(run):
+        """Let a trial that rests go on, or free its lane: it is paused, or the budget spent."""
+        promoted = len(run.history) < run.rung or self._asking.is_promoted(run)
+        if promoted and self._asking.set_until(run):
             self._lanes.engine.extend(run.lane, run.until)
             return
         self._note_so_far(run)
-        self._call("on_pause", run)
+        self._call("on_interrupt" if promoted else "on_pause", run)
         self._lanes.leave(run.lane)
         with contextlib.suppress(StorageUnreachable):  # it is written when the storage answers
-            pause(self._study, id_of_trial(run.trial), len(run.history))
+            if promoted:
+                requeue(self._study, id_of_trial(run.trial))
+            else:
+                pause(self._study, id_of_trial(run.trial), len(run.history))
 
     def _report_values(self, run: TrialRun, result: EpochResult) -> None:
         """Report an epoch, unless it was reported before the trial was resumed."""

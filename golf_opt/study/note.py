@@ -87,7 +87,7 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
         *([f"| protocol | `{plan.protocol}`: {protocol_words(plan)} |"] if plan.data else []),
         f"| tuned | {', '.join(f'`{name}`' for name in space.tuned) or 'nothing'} |",
         f"| fixed | {show_params(space.fixed) or 'nothing'} |",
-        f"| trials | {finished or 'none finished'} of {plan.trials} |",
+        f"| trials | {finished or 'none finished'}{of_total(plan)} |",
         f"| made by | `{plan.command}` |",
         "",
     ]
@@ -108,6 +108,18 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
     for title, text in marks(study).get(NOTE_SECTIONS, {}).items():
         lines += ["", f"## {title}", "", text]
     return "\n".join(lines)
+
+
+def of_total(plan: StudyDescription) -> str:
+    """Return ` of 50`, or nothing where a study has no total."""
+    return "" if plan.trials is None else f" of {plan.trials:,}"
+
+
+def trials_words(number: int, plan: StudyDescription) -> str:
+    """Return `12 of 50 trials`, or `12 trials` where a study has no total."""
+    if plan.trials is None:
+        return count(number, "trial")
+    return f"{number} of {count(plan.trials, 'trial')}"
 
 
 def title_of(plan: StudyDescription) -> str:
@@ -206,7 +218,7 @@ def target_words(plan: StudyDescription, best: FrozenTrial | None) -> str:
 def closing_words(study: optuna.Study, plan: StudyDescription, test: Mapping[int, float]) -> str:
     """Return the last lines of `golf-opt study` but what to do next: best trial, study name."""
     best, tally = answer(study), counts(study)
-    finished, total = num_finished(study), plan.trials
+    finished = num_finished(study)
     lines = [""]
     if (seeds := seeds_words(study, plan)) is not None:
         lines.append(f"{plan.goals[0].name}: {seeds}")
@@ -230,7 +242,7 @@ def closing_words(study: optuna.Study, plan: StudyDescription, test: Mapping[int
     waiting = (f", {tally['paused']} paused" if tally["paused"] else "") + waiting
     failed = f", {tally['fail']} failed" if tally["fail"] else ""
     lines.append(
-        f"study {study.study_name}: {finished} of {count(total, 'trial')} finished "
+        f"study {study.study_name}: {trials_words(finished, plan)} finished "
         f"({tally['pruned']} pruned{failed}){seeds_too}{waiting}"
     )
     return "\n".join(lines)

@@ -150,8 +150,10 @@ class Progress(Callback):
         elapsed_min = (time.monotonic() - self._started) / 60
         rate = f"{self._trials_ended / elapsed_min:.1f}/min" if self._trials_ended else "-/min"
         pruned = self._tally.get("pruned", 0) / max(1, self._finished)
+        total = self.context.description.trials
+        of_total = "" if total is None else f"/{total}"
         first = (
-            f"{self._finished}/{self.context.description.trials} trials  {rate}  "
+            f"{self._finished}{of_total} trials  {rate}  "
             f"pruned {100 * pruned:.0f} %  {self._time_left()}"
         )
         best = self._best
@@ -167,7 +169,12 @@ class Progress(Callback):
         ]
 
     def _time_left(self) -> str:
-        """Estimate from this session's epochs a second and epochs a trial."""
+        """Return what is left of the budget, or an estimate by this session's epochs a second."""
+        total = self.context.description.trials
+        if (left := self.context.limits.words_left(self.context.study)) is not None:
+            return left
+        if total is None:
+            return "without end"
         elapsed_s = time.monotonic() - self._started
         if self._epochs_done < 0.5:
             return "time left unknown"
@@ -175,7 +182,7 @@ class Progress(Callback):
         if self._trials_ended:
             epochs = max(1.0, epochs - self._epochs_saved / self._trials_ended)
         under_way = sum(run.epochs_done for run in self._runs.values())
-        ahead = (self.context.description.trials - self._finished) * epochs - under_way
+        ahead = (total - self._finished) * epochs - under_way
         return f"{show_duration(max(0.0, ahead) * elapsed_s / self._epochs_done)} left"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -37,8 +38,9 @@ from golf_opt.study.description import (
 )
 from golf_opt.study.loop import StudyLoop
 from golf_opt.study.note import closing_words
-from golf_opt.study.opening import open_study, say_if_changed
+from golf_opt.study.opening import earlier_points, open_study, say_if_changed
 from golf_opt.study.space import Space
+from golf_opt.study.stopping import begin_limits, check_stop, limits_of
 from golf_opt.task.data import View, load
 from golf_opt.task.goals import show_goals
 from golf_opt.task.modules.resolve import provide, resolve
@@ -75,6 +77,7 @@ def run_study(
     Raises:
         UsageError: the configuration cannot be run; nothing was written.
     """
+    begun = time.time()
     parts = build_parts(config, config.callbacks)
     points = [parts.space.check_point(point) for point in config.study.enqueue]
     view = load_view(config.data, config.protocol, parts.space, say) if config.data else None
@@ -82,18 +85,22 @@ def run_study(
         then = "" if config.engine.name == "torch" else ": trains natively"
         config = replace(config, arch=resolve(config.arch, view.input, say, then))
     plan = describe(config, view, typed)
+    check_stop(config, plan)
     with (
         contextlib.closing(engine_for(config.engine, plan, config.data, view, say)) as engine,
         opened(config.storage) as storage,
     ):
         description = plan.with_source(getattr(engine, "digest", ""))
         name = config.study.name or description.default_name
+        earlier = earlier_points(storage, config.study.warm_start, parts.space)
         study, new = open_study(storage, name, description, say)
+        points += earlier if new else []
         if len(description.goals) > 1:
             parts = without_pruner(parts, say)
         for point in points:
             study.enqueue_trial(point, skip_if_exists=True)
-        context = StudyContext(study, engine, config.folder, description, view, say)
+        limits = begin_limits(study, config.budget, config.stop is not None, begun)
+        context = StudyContext(study, engine, config.folder, description, view, say, limits)
         return run_trials(context, parts, description.verb, new)
 
 
@@ -132,7 +139,8 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
             description = description.with_source(digest)  # its trials are of this one
             if len(description.goals) > 1:
                 parts = without_pruner(parts, say)
-            context = StudyContext(study, engine, worker.folder, description, view, say)
+            limits = limits_of(study)
+            context = StudyContext(study, engine, worker.folder, description, view, say, limits)
             return run_trials(context, parts, "worker", new=False)
 
 
@@ -226,8 +234,15 @@ def opening_line(context: StudyContext, new: bool) -> str:
         what = f"{plan.subject}, {show_goals(plan.goals)}{data}"
     return (
         f"{context.study.study_name}: {what}, {count(plan.epochs, 'epoch')}, {engine.name} engine "
-        f"on {engine.device}, {lanes}; {how}{count(plan.trials, 'trial')}"
+        f"on {engine.device}, {lanes}; {how}{total_words(plan, context)}"
     )
+
+
+def total_words(plan: StudyDescription, context: StudyContext) -> str:
+    """Return `50 trials`, `3 min 5 s of the budget left`, or both."""
+    parts = [count(plan.trials, "trial")] if plan.trials is not None else []
+    left = context.limits.words_left(context.study)
+    return ", ".join([*parts, *([left] if left else [])]) or "trials without end"
 
 
 def fallback_banner(why: str) -> str:
@@ -261,12 +276,13 @@ def next_words(context: StudyContext, verb: Literal["study", "search", "worker"]
         return []  # it is gone in a moment
     look = command.runnable("dashboard")
     finished = num_finished(study)
-    if finished + counts(study)["paused"] < plan.trials:
-        named = [command.override("study", study.study_name)] if verb == "worker" else []
-        return [f"next, to go on: {command.again(verb, *named)}", f"or to look: {look}"]
     if plan.family is not None and snapshot_of(study).complete:
         this = command.override("study", study.study_name)
         look = f"{command.runnable('confirm', this, 'test=true')}\nor to look: {look}"
+    if plan.trials is None or finished + counts(study)["paused"] < plan.trials:
+        named = [command.override("study", study.study_name)] if verb == "worker" else []
+        again = ", by as much again" if verb != "worker" and context.limits.is_budget else ""
+        return [f"next, to go on{again}: {command.again(verb, *named)}", f"or to look: {look}"]
     more = max(2 * plan.trials, finished + 1)
     if verb == "worker" or not _may_have(plan, more):
         return [f"next: {look}"]

@@ -1,0 +1,53 @@
+"""What of a budget of epochs is spent: in SQL, for any worker at any moment."""
+
+from __future__ import annotations
+
+import sqlalchemy as sql
+from optuna.trial import TrialState
+from sqlalchemy import and_, select
+from sqlalchemy.engine import Connection
+
+from golf_opt.storage.tables import REPORTS, RESERVATIONS, TRIALS
+
+
+def spent(connection: Connection, study_id: int, but: int | None = None) -> int:
+    """Return the epochs that a study's trials have reported, or may still train.
+
+    A running trial counts with what is reserved for it, where that is more: so what other workers
+    have trained and not yet written is in it. A reservation ends when its trial does, or waits.
+
+    Args:
+        connection: in whose transaction to look.
+        study_id: of the study.
+        but: a trial that is left out.
+    """
+    trials = and_(TRIALS.c.study_id == study_id, TRIALS.c.trial_id != (but or 0))
+    joined = and_(trials, REPORTS.c.trial_id == TRIALS.c.trial_id, REPORTS.c.step > 0)
+    reported = int(connection.scalar(select(sql.func.count()).where(joined)) or 0)
+    so_far = (
+        select(sql.func.count())
+        .where(REPORTS.c.trial_id == RESERVATIONS.c.trial_id, REPORTS.c.step > 0)
+        .scalar_subquery()
+    )
+    running = and_(
+        trials, TRIALS.c.state == TrialState.RUNNING, RESERVATIONS.c.trial_id == TRIALS.c.trial_id
+    )
+    rows = connection.execute(select(RESERVATIONS.c.until, so_far).where(running))
+    return reported + sum(max(0, int(until) - int(count)) for until, count in rows)
+
+
+def granted(
+    connection: Connection, study_id: int, trial_id: int, done: int, until: int, limit: int
+) -> int:
+    """Return up to which epoch a trial may train, of a budget that others draw on too.
+
+    Args:
+        connection: in whose transaction, which holds the study's lock.
+        study_id: of its study.
+        trial_id: of the trial.
+        done: epochs of it that are finished.
+        until: the epoch that it is to reach.
+        limit: epochs that the study may take in all.
+    """
+    left = limit - spent(connection, study_id, but=trial_id) - done
+    return min(until, done + max(0, left))
