@@ -208,7 +208,7 @@ def beside_live(table: Table, rows: dict[str, Runs], path: Path) -> list[str]:
         "",
         "The same rows, really trained, and what they picked confirmed by training it with the "
         "seeds held back. A replayed study asks for points between those of the table and is "
-        "given the nearest, so that it cannot find a better one than the table has.",
+        "given the nearest. With so few live studies this is a look at both, no test of agreement.",
         "",
         "| row | how | studies | seen | confirmed | complete | points |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
