@@ -525,7 +525,7 @@ def composed(golf: Golf, *arguments: str) -> Any:
 def test_the_configuration_that_would_run_is_shown(golf: Golf, tmp_path: Path) -> None:
     cfg = composed(golf)
     assert (cfg.arch.name, cfg.trials, cfg.epochs, cfg.seed, cfg.protocol) == (
-        "c4-5-4", 50, 18, 0, "test",
+        "c4-5-4", None, 18, 0, "test",
     )  # fmt: skip
     assert list(cfg.space) == ["batch_size", "lr", "step_size", "gamma"]
     assert cfg.storage.url == "sqlite:///studies/golf.db"

@@ -99,11 +99,12 @@ def test_ranks_and_intervals() -> None:
     assert high - low == pytest.approx(2 * 1.96 * results[2].std() / np.sqrt(20), rel=0.1)
 
 
-def test_what_is_saved_counts_from_when_the_mean_stays() -> None:
-    base = [[(10, 0.8), (60, 0.9)], [(10, 0.8), (80, 0.9)]]
-    early = [[(10, 0.9)], [(20, 0.95), (40, 0.6), (50, 0.9)]]  # reaches 0.9 at 20, keeps it from 50
-    assert statistics.epochs_to_reach(early, 0.9) == 50
-    assert statistics.epochs_to_reach(base, 0.95) == float("inf")
-    share, low, high = statistics.saving(early, base, 100)
-    assert share == 0.5
-    assert low <= share <= high == 0.9
+def test_what_a_study_would_have_picked_earlier() -> None:
+    trace = [(10, 0.8), (60, 0.9), (80, 0.7)]
+    assert [statistics.picked_after(trace, at) for at in (5, 10, 79.9, 80)] == [0.8, 0.8, 0.9, 0.7]
+
+
+def test_seeds_of_a_study_are_those_of_the_table(table: Path) -> None:
+    made = run(ROW["tpe none 3 seeds"], 0, table, 90)
+    assert made["trials"]["complete"] == 90 // EPOCHS
+    assert made["points"] == 90 // EPOCHS // 3 + 1  # the next one has begun

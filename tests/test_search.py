@@ -36,7 +36,7 @@ layers:
 SIZES = {(2, 0): 50, (2, 1): 146, (4, 0): 90, (4, 1): 238}
 QUICK: dict[str, Any] = {
     "data": "digits", "epochs": 2, "engine": {"name": "torch", "lanes": 2}, "sampler": "random",
-    "say": None, "space": {"batch_size": 32},
+    "say": None, "space": {"batch_size": 32}, "pruner": "none", "seeds": 1,
 }  # fmt: skip
 
 
@@ -200,3 +200,12 @@ def test_a_report_shows_the_front_and_its_nets(
     assert "Parameters against accuracy on digits" in page
     for trial in found.front:
         assert f"few-{size_of(trial)}, trial {trial.number}" in page
+
+
+def test_a_search_begins_with_the_best_of_others(few: Path, found: golf.Study) -> None:
+    place = {"dir": found.place.folder, "study.name": "second"}
+    again = golf.search(few, 4, **QUICK, **place, **{"study.warm_start": [found.name]})
+    front = [dict(trial.params) for trial in found.front]
+    assert [dict(trial.params) for trial in again.all][: len(front)] == front[:4]
+    with pytest.raises(UsageError, match="nobody"):
+        golf.search(few, 4, **QUICK, **place | {"study.warm_start": ["nobody"], "study.name": "x"})

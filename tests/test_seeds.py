@@ -412,9 +412,7 @@ RACE = (
 )  # fmt: skip
 
 
-def test_a_race_goes_on_as_if_it_had_not_stopped_and_says_what_it_found(
-    golf: Golf, tmp_path: Path
-) -> None:
+def test_a_race_goes_on_to_more_points_and_says_what_it_found(golf: Golf, tmp_path: Path) -> None:
     """4, then 5 points; the best is the mean of several seeds, in all that names it."""
     assert golf(*RACE, "trials=4").status == 0
     ran = golf(*RACE, "trials=5")

@@ -47,7 +47,7 @@ from golf_opt.study.callbacks import Callback, Pruning, StudyContext, TrialRun
 from golf_opt.study.loop import StudyLoop
 from golf_opt.study.opening import open_study
 from golf_opt.task.data import View
-from golf_opt.utils.trials import best_trial
+from golf_opt.utils.points import Statistic, best_trial
 
 EPOCHS = 900  # of a study: fifty trials of the article's eighteen
 REPEATS = 20
@@ -69,6 +69,10 @@ class Meter(Callback):
         self.spent = 0
         self.picks: list[tuple[int, int]] = []
 
+    @property
+    def _worth(self) -> Statistic:
+        return self.context.description.by_seed.worth
+
     def on_slice(self, run: TrialRun, done: Slice) -> None:
         if done.result is not None:
             if self.spent == self._budget:
@@ -82,7 +86,7 @@ class Meter(Callback):
         self._look()
 
     def _look(self) -> None:
-        if (best := best_trial(self.context.study)) is None:
+        if (best := best_trial(self.context.study, self._worth)) is None:
             return
         point = self._table.nearest(best.params)
         if not self.picks or self.picks[-1][1] != point:
@@ -152,7 +156,7 @@ def study_of(
         with contextlib.suppress(Spent):
             StudyLoop(context, parts).run()
     trials = study.get_trials(deepcopy=False)
-    best = best_trial(study)
+    best = best_trial(study, description.by_seed.worth)
     assert best is not None, f"{row.name} completed nothing"
     made = {
         "row": row.name,

@@ -64,46 +64,11 @@ def cliques(ranks: Floats, difference: float) -> list[tuple[int, int]]:
     ]
 
 
-def epochs_to_reach(traces: Sequence[Sequence[tuple[int, float]]], aim: float) -> float:
-    """Return the epochs from which on the mean of what studies would pick is at least an aim.
-
-    It is infinity where that mean ends below. To reach it once is not enough: it rises and falls,
-    since what looks best may be worse than what looked best before.
+def picked_after(trace: Sequence[tuple[int, float]], epochs: float) -> float:
+    """Return the confirmed mean of what a study would have picked after so many epochs.
 
     Args:
-        traces: of each study, [epochs spent, confirmed mean of its pick from then on].
-        aim: a confirmed mean.
+        trace: [epochs spent, confirmed mean of its pick from then on].
+        epochs: spent; at an earlier time than the first pick's, that one counts.
     """
-    changes = sorted((at, which, value) for which, kept in enumerate(traces) for at, value in kept)
-    picks: dict[int, float] = {}
-    reached = float("inf")
-    for at, which, value in changes:
-        picks[which] = value
-        there = len(picks) == len(traces) and np.mean(list(picks.values())) >= aim
-        reached = min(reached, at) if there else float("inf")
-    return reached
-
-
-def saving(
-    traces: Sequence[Sequence[tuple[int, float]]],
-    base: Sequence[Sequence[tuple[int, float]]],
-    end: int,
-    draws: int = 300,
-) -> tuple[float, float, float]:
-    """Return the share of `end` saved until the base's last result is reached, with its interval.
-
-    Studies are drawn again, those of the base too; where the result is not reached in a draw, what
-    it saves is negative infinity.
-    """
-
-    def share(one: Sequence[int], other: Sequence[int]) -> float:
-        aim = float(np.mean([base[index][-1][1] for index in other]))
-        return 1 - epochs_to_reach([traces[index] for index in one], aim) / end
-
-    rng = np.random.default_rng(0)
-    every = range(len(traces)), range(len(base))
-    found = sorted(
-        share(*(rng.integers(0, len(part), len(part)) for part in every)) for _ in range(draws)
-    )
-    low, high = (found[int(at * (draws - 1))] for at in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return share(*every), low, high
+    return next((value for at, value in reversed(trace) if at <= epochs), trace[0][1])

@@ -51,6 +51,7 @@ class Common:
 class NewStudy:
     name: types.StudyName | None
     enqueue: types.Points
+    warm_start: types.StudyNames = field(default=(), kw_only=True)  # whose best points come first
 
 
 @model

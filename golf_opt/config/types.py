@@ -179,6 +179,11 @@ Trial = Annotated[
 ]
 TrialOrNone = Annotated[Trial | None, Field(description="best, a trial's number, or null")]
 TwoOrMore = Annotated[tuple[str, ...], BeforeValidator(_two_or_more)]
+StudyNames = Annotated[
+    tuple[StudyName, ...],
+    BeforeValidator(lambda names: tuple(names) if isinstance(names, list) else names or ()),
+    Field(description="a list of names of studies, or null"),
+]
 Points = Annotated[tuple[Mapped, ...], BeforeValidator(_points)]
 Objective = Annotated[
     str,

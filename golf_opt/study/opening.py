@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
 
 from golf_opt.config import command
 from golf_opt.config.errors import UsageError
-from golf_opt.storage.optuna_internals import storage_of
+from golf_opt.storage.optuna_internals import contains, storage_of
 from golf_opt.storage.studies import STUDY_ID, mark, marks
 from golf_opt.storage.workers import flush
 from golf_opt.study.description import (
@@ -19,10 +20,15 @@ from golf_opt.study.description import (
     Objective,
     StudyDescription,
     description_of,
+    find_study,
     read,
     readable,
+    snapshot_of,
 )
 from golf_opt.study.differences import differences, name_for, told
+from golf_opt.study.space import Space
+
+MOST_TAKEN = 10  # points of each study that another one begins with
 
 
 def open_study(
@@ -64,6 +70,28 @@ def open_study(
     if not known:
         flush(study)
     return study, not known
+
+
+def earlier_points(
+    storage: BaseStorage, names: Sequence[str], space: Space
+) -> list[dict[str, Any]]:
+    """Return the best points of other studies, those parts of each that a space holds.
+
+    What is missing of a point the sampler is asked for.
+
+    Raises:
+        UsageError: there is no such study.
+    """
+    points = []
+    for name in names:
+        for trial in snapshot_of(find_study(storage, name)).ranked(MOST_TAKEN):
+            point = {
+                key: value
+                for key, value in trial.params.items()
+                if key in space.tuned and contains(space.tuned[key].distribution, value)
+            }
+            points += [point] if point else []
+    return points
 
 
 def say_if_changed(objective: Objective | None, digest: str, say: Callable[[str], None]) -> None:

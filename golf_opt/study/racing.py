@@ -84,14 +84,21 @@ class Racing:
         ]
         contenders.sort(key=lambda c: (-c.rank, c.number))
         best: tuple[float, Contender] | None = None
-        for place, challenger in enumerate(contenders):
-            rivals = contenders[:place]
+        rivals: list[Contender] = []  # those that have none themselves: the others are behind one
+        seen = set()  # rivals that a better point of one seed has been compared with
+        for challenger in contenders:
             rival = next((r for r in rivals if r.no_larger_than(challenger)), None)
             if rival is None:
+                rivals.append(challenger)
                 continue
+            single = len(challenger.values) == 1
             who = self._next_of(challenger, rival, last)
+            if who is None or (single and rival.number in seen):
+                continue
+            if single:
+                seen.add(rival.number)
             chance = chance_better(challenger, rival, noise)
-            if who is not None and chance >= self.alpha and (best is None or chance > best[0]):
+            if chance >= self.alpha and (best is None or chance > best[0]):
                 best = chance, who
         if best is None:
             return None
@@ -143,11 +150,16 @@ class Raced(Rule):
     ) -> None:
         self._racing, self._statistic, self._signs = racing, statistic, signs
         self._total = total
+        self._known: tuple[tuple[int, int, bool], Choice | None] | None = None
 
     def choose(self, trials: Trials) -> Choice | None:
+        finished = sum(trial.state.is_finished() for trial in trials)
         last = self._total is not None and num_begun(trials) >= self._total
-        found = self._racing.choose(points_of(trials), self._statistic, self._signs, last)
-        return None if found is None else Repeat(*found)
+        moment = len(trials), finished, last  # all that it depends on
+        if self._known is None or self._known[0] != moment:
+            found = self._racing.choose(points_of(trials), self._statistic, self._signs, last)
+            self._known = moment, None if found is None else Repeat(*found)
+        return self._known[1]
 
 
 def _contender(

@@ -38,7 +38,7 @@ from golf_opt.study.description import (
 )
 from golf_opt.study.loop import StudyLoop
 from golf_opt.study.note import closing_words
-from golf_opt.study.opening import open_study, say_if_changed
+from golf_opt.study.opening import earlier_points, open_study, say_if_changed
 from golf_opt.study.space import Space
 from golf_opt.study.stopping import begin_limits, check_stop, limits_of
 from golf_opt.task.data import View, load
@@ -92,7 +92,9 @@ def run_study(
     ):
         description = plan.with_source(getattr(engine, "digest", ""))
         name = config.study.name or description.default_name
+        earlier = earlier_points(storage, config.study.warm_start, parts.space)
         study, new = open_study(storage, name, description, say)
+        points += earlier if new else []
         if len(description.goals) > 1:
             parts = without_pruner(parts, say)
         for point in points:

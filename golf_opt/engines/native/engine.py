@@ -102,7 +102,11 @@ class NativeEngine(BackgroundEngine[_Run]):
         Raises:
             UsageError: see `library.load`.
         """
-        self._kernel(net, self._width, trains=False)
+        with ThreadPoolExecutor(self.num_lanes) as pool:  # each compiles a part
+            for _ in pool.map(
+                lambda _: self._kernel(net, self._width, trains=False), range(self.num_lanes)
+            ):
+                pass
 
     # --- the protocol ---
 
@@ -181,8 +185,10 @@ class NativeEngine(BackgroundEngine[_Run]):
         """Return a kernel. The first compile of so many images side by side is told."""
 
         def say(message: str) -> None:
-            if self._on_message is not None and images not in self._told:
+            with self._changed:
+                told = images in self._told
                 self._told.add(images)
+            if self._on_message is not None and not told:
                 self._on_message(message)
 
         return library.load(net, images, self._width, say, self._flags, trains=trains)
