@@ -19,9 +19,10 @@ from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import StorageConfig, StudyConfig
 from golf_opt.config.types import Budget, BudgetOrNone
+from golf_opt.storage import workers
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.failures import StorageUnreachable
-from golf_opt.storage.ledger import Ledger
+from golf_opt.storage.reservations import time_of
 from golf_opt.storage.studies import mark, marks
 from golf_opt.study.asking import Asking
 from golf_opt.study.stopping import LIMITS, STAGNATION, begin_limits, limits_of
@@ -163,8 +164,7 @@ def test_workers_with_other_clocks_have_the_same_time_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: float
 ) -> None:
     """The database's clock is what they agree on, wherever it stands."""
-    now = Ledger.now
-    monkeypatch.setattr(Ledger, "now", lambda ledger: now(ledger) + ahead_s)
+    monkeypatch.setattr(workers, "time_of", lambda engine: time_of(engine) + ahead_s)
     with opened_storage(StorageConfig(f"sqlite:///{tmp_path}/golf.db", None)) as storage:
         study = optuna.create_study(study_name="s", storage=storage)
         begun = time.monotonic() - 100

@@ -133,11 +133,6 @@ class Ledger:
             self._lease(connection, trial_id)
         return True
 
-    def now(self) -> float:
-        """Return the database's time, in seconds since 1970."""
-        with self.engine.connect() as connection:
-            return float(connection.scalar(select(self._now)) or 0)
-
     def epochs_spent(self, study_id: int) -> int:
         """Return the epochs that a study's trials reported, or reserved and still run for."""
         with self._begin() as connection:

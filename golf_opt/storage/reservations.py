@@ -1,13 +1,20 @@
-"""What of a budget of epochs is spent: in SQL, for any worker at any moment."""
+"""What of a budget is spent: in SQL, for any worker at any moment."""
 
 from __future__ import annotations
 
 import sqlalchemy as sql
 from optuna.trial import TrialState
 from sqlalchemy import and_, select
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 
-from golf_opt.storage.tables import REPORTS, RESERVATIONS, TRIALS
+from golf_opt.storage.tables import CLOCKS, REPORTS, RESERVATIONS, TRIALS
+
+
+def time_of(engine: Engine) -> float:
+    """Return a database's time, in seconds since 1970."""
+    clock: sql.ColumnElement[float] = sql.literal_column(CLOCKS[engine.dialect.name])
+    with engine.connect() as connection:
+        return float(connection.scalar(select(clock)) or 0)
 
 
 def spent(connection: Connection, study_id: int, but: int | None = None) -> int:

@@ -16,6 +16,7 @@ from golf_opt.storage.cache import TrialCache
 from golf_opt.storage.failures import StorageUnreachable
 from golf_opt.storage.ledger import Lease, Ledger
 from golf_opt.storage.optuna_internals import id_of_trial, storage_of
+from golf_opt.storage.reservations import time_of
 from golf_opt.storage.synchronizer import Synchronizer
 from golf_opt.utils.processes import is_alive
 from golf_opt.utils.trials import PAUSED
@@ -73,7 +74,7 @@ class ManyWorkers:
 
     def now(self) -> float:
         """Return the time that all workers agree on, in seconds since 1970."""
-        return self._sync.reach(self.ledger.now)
+        return self._sync.reach(time_of, self.ledger.engine)
 
     def epochs_spent(self, study_id: int) -> int:
         """Return the epochs that a study's trials took, or are reserved for those that run."""
