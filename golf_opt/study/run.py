@@ -274,19 +274,21 @@ def next_words(context: StudyContext, verb: Literal["study", "search", "worker"]
     study, plan = context.study, context.description
     if isinstance(storage_of(study), InMemoryStorage):
         return []  # it is gone in a moment
-    look = command.runnable("dashboard")
+    look, confirm = command.runnable("dashboard"), ""
     finished = num_finished(study)
     if plan.family is not None and snapshot_of(study).complete:
         this = command.override("study", study.study_name)
-        look = f"{command.runnable('confirm', this, 'test=true')}\nor to look: {look}"
+        confirm = f"to confirm them: {command.runnable('confirm', this, 'test=true')}"
     if plan.trials is None or finished + counts(study)["paused"] < plan.trials:
         named = [command.override("study", study.study_name)] if verb == "worker" else []
         again = ", by as much again" if verb != "worker" and context.limits.is_budget else ""
-        return [f"next, to go on{again}: {command.again(verb, *named)}", f"or to look: {look}"]
+        lines = [f"next, to go on{again}: {command.again(verb, *named)}"]
+        return [*lines, *([f"or {confirm}"] if confirm else []), f"or to look: {look}"]
     more = max(2 * plan.trials, finished + 1)
+    lines = [f"next, {confirm}", f"or to look: {look}"] if confirm else [f"next: {look}"]
     if verb == "worker" or not _may_have(plan, more):
-        return [f"next: {look}"]
-    return [f"next: {look}", f"or more trials: {command.again(verb, f'trials={more}')}"]
+        return lines
+    return [*lines, f"or more trials: {command.again(verb, f'trials={more}')}"]
 
 
 def _may_have(plan: StudyDescription, trials: int) -> bool:
