@@ -276,22 +276,23 @@ def next_words(context: StudyContext, verb: Literal["study", "search", "worker"]
     study, plan = context.study, context.description
     if isinstance(storage_of(study), InMemoryStorage):
         return []  # it is gone in a moment
-    look = command.runnable("dashboard")
     finished = num_finished(study)
+    ways = [f"to look: {command.runnable('dashboard')}"]
     if plan.family is not None and snapshot_of(study).complete:
         this = command.override("study", study.study_name)
-        look = f"{command.runnable('confirm', this, 'test=true')}\nor to look: {look}"
+        ways.insert(0, f"to confirm them: {command.runnable('confirm', this, 'test=true')}")
     is_spent = context.limits.is_spent(study)
     if is_spent and verb == "worker":  # one more would have nothing to draw on
-        return [f"next, to go on: the command that began it, with budget=\nor to look: {look}"]
-    if is_spent or plan.trials is None or finished + counts(study)["paused"] < plan.trials:
+        ways.insert(0, "to go on: the command that began it, with budget=")
+    elif is_spent or plan.trials is None or finished + counts(study)["paused"] < plan.trials:
         named = [command.override("study", study.study_name)] if verb == "worker" else []
         again = ", by as much again" if verb != "worker" and context.limits.is_budget else ""
-        return [f"next, to go on{again}: {command.again(verb, *named)}", f"or to look: {look}"]
-    more = max(2 * plan.trials, finished + 1)
-    if verb == "worker" or not _may_have(plan, more):
-        return [f"next: {look}"]
-    return [f"next: {look}", f"or more trials: {command.again(verb, f'trials={more}')}"]
+        ways.insert(0, f"to go on{again}: {command.again(verb, *named)}")
+    elif verb != "worker" and _may_have(plan, more := max(2 * plan.trials, finished + 1)):
+        ways.append(f"more trials: {command.again(verb, f'trials={more}')}")
+    first, *others = ways
+    first = f"next, {first}".replace("next, to look:", "next:")
+    return [first, *(f"or {way}" for way in others)]
 
 
 def _may_have(plan: StudyDescription, trials: int) -> bool:
