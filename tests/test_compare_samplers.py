@@ -108,3 +108,7 @@ def test_seeds_of_a_study_are_those_of_the_table(table: Path) -> None:
     made = run(ROW["tpe none 3 seeds"], 0, table, 90)
     assert made["trials"]["complete"] == 90 // EPOCHS
     assert made["points"] == 90 // EPOCHS // 3 + 1  # the next one has begun
+    kept = Table(table)
+    two = [kept.curve(made["point"], index)[-1] for index in range(2)]  # for three seeds
+    means = [(sum(two) + again) / 3 for again in two]
+    assert min(abs(made["seen"] - mean) for mean in means) < 1e-9

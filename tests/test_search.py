@@ -88,6 +88,9 @@ def test_a_search_goes_on_and_another_one_is_refused(few: Path, found: golf.Stud
     other = yaml.safe_load(FAMILY.replace("kind: relu", "kind: gelu"))
     with pytest.raises(UsageError, match=r"layer 2: relu\(\) before, gelu\(\) now"):
         golf.search(other, 9, **QUICK, **place)
+    renamed = yaml.safe_load(FAMILY.replace("name: few", "name: other"))
+    with pytest.raises(UsageError, match=r"family: few before, other now"):
+        golf.search(renamed, 9, **QUICK, **place, **{"study.name": found.name})
 
 
 def test_nets_above_max_params_are_not_trained(few: Path, tmp_path: Path) -> None:
