@@ -83,7 +83,11 @@ def test_a_budget_of_time_ends_in_time_and_keeps_what_was_begun(golf: Golf, tmp_
     assert ran.status == 0, ran.err
     assert "its time is up; trials under way wait to go on" in ran.out
     assert "study s: 0 trials finished (0 pruned), 2 waiting to go on" in ran.out
-    assert "s of the budget left" in ran.out
+    assert "new study, 5 s of the budget left" in ran.out or "new study, 4 s of" in ran.out
+    assert "next, to go on, by as much again: " in ran.out
+    joined = golf("worker", "study=s")
+    assert joined.status == 0 and "going on at 0 trials, 0 s of the budget left" in joined.out
+    assert "next, to go on: the command that began it, with budget=" in joined.out
 
 
 def test_paused_trials_count_with_what_they_trained(golf: Golf, tmp_path: Path) -> None:
@@ -91,6 +95,15 @@ def test_paused_trials_count_with_what_they_trained(golf: Golf, tmp_path: Path) 
     assert golf(*STUDY, *promote).status == 0
     where = StorageConfig(f"sqlite:///{tmp_path}/studies/golf.db", None)
     assert sum(epochs_of(where)) == 40 and max(epochs_of(where)) > 1
+
+
+def test_a_budget_that_ends_before_the_promotions_says_how_to_go_on(golf: Golf) -> None:
+    """Every trial of the total is begun, and paused or finished, but the study is not over."""
+    promote = ("epochs=9", "pruner=promote", "pruner.min_resource=1", "engine.lanes=1")
+    ran = golf(*STUDY, *promote, "trials=2", "budget=2epochs")
+    assert "study s: 0 of 2 trials finished (0 pruned), 2 paused" in ran.out, ran.err
+    assert "next, to go on, by as much again: " in ran.out
+    assert "study s: 1 of 2 trials finished" in golf(*STUDY, *promote, "trials=2", "budget=1h").out
 
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])

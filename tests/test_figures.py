@@ -20,13 +20,22 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from golf_opt.engines.base import initial_weights
 from golf_opt.task.data import Split
 from golf_opt.task.goals import Goal
+from golf_opt.utils.stats import Spread
 from golf_opt.utils.trials import best_trials, epoch_losses
 from golf_opt.visualization import pictures
 from golf_opt.visualization.optuna_plots import optuna_pictures
-from golf_opt.visualization.plots import Figure, Panel, Series, plotly_json, svg
+from golf_opt.visualization.plots import (
+    Figure,
+    Panel,
+    Series,
+    plotly_json,
+    round_numbers,
+    svg,
+)
 from golf_opt.visualization.size_and_accuracy import KnownNet, parameters_and_accuracy
 from golf_opt.visualization.snapshot import (
     SEED_SD,
+    Fresh,
     StudySnapshot,
     not_told_apart,
     repeats,
@@ -147,8 +156,8 @@ def test_the_front_has_nobody_who_is_beaten_twice() -> None:
     lines = {line.name: line for line in figure.panels[0].series}
     assert list(lines["front of the studies"].x) == [807, 1000]
     assert list(lines["best of this study"].y) == [97]
-    assert list(lines["records kept here: non-zero"].labels) == ["record: tiny"]
-    assert 575 in lines["published, pruned: non-zero"].x
+    assert list(lines["records here"].labels) == ["record: tiny"]
+    assert 575 in lines["pruned"].x
 
 
 def test_studies_side_by_side_have_their_names() -> None:
@@ -330,7 +339,12 @@ def test_optuna_draws_what_matters(trials: int, parameters: str, keys: list[str]
 
 def test_a_search_is_drawn_net_by_net_with_bars_where_seeds_are_several() -> None:
     goals = Goal("holdout accuracy"), Goal("parameters", "minimize", accuracy=False)
-    rows = [(0.90, 100, {}), (0.95, 200, {}), (0.94, 300, {}), (0.93, 200, {"point": 1})]
+    rows = [
+        (0.90, 100, {}),
+        (0.95, 200, {}),
+        (0.94, 300, {}),
+        (0.93, 200, {"point": 1, "seed_index": 1}),
+    ]
     trials = []
     for number, (accuracy, size, attrs) in enumerate(rows):
         made = create_trial(values=[accuracy, size], user_attrs={"num_params": size} | attrs)
@@ -340,12 +354,51 @@ def test_a_search_is_drawn_net_by_net_with_bars_where_seeds_are_several() -> Non
     figure = study_figures(study, records=[KnownNet("mine", 150, 97.0)])[0]
     assert figure.key == "front" and figure.panels[0].log_x
     series = {line.name: line for line in figure.panels[0].series}
-    assert series["nets of this search (4)"].x == [100, 200, 200, 300]
-    assert (series["front"].x, series["front"].y) == ([100, 200], [90, 95])
-    assert {"published", "records kept here: non-zero"} <= set(series)
-    bars = series["mean of seeds, 95 %"]
-    half = 12.706 * np.std([95, 93], ddof=1) / np.sqrt(2)  # Student's t of one degree of freedom
-    assert (bars.x, bars.y) == ([200], [94]) and bars.errors == [pytest.approx(half, rel=1e-4)]
+    assert series["nets (3)"].x == [100, 200, 300]
+    assert series["nets (3)"].labels[1] == "trial 1, mean of 2 seeds"
+    assert {"published", "records here"} <= set(series) and "confirmed, 95 %" not in series
+    bars = series["front, 95 %"]  # of the line and the nets on it the latter
+    assert (bars.x, bars.y) == ([100, 200], [90, 94])
+    # the sum of squares that the study's noise adds to a point's own, its freedom to its own
+    sd = np.std([95, 93], ddof=1)
+    halves = [12.706 * sd, 4.3027 * sd / np.sqrt(2)]  # Student's t of 1 and of 2 of freedom
+    assert bars.errors == [pytest.approx(half, rel=1e-4) for half in halves]
     drawn = json.loads(plotly_json(figure))["data"][-1]
     assert drawn["error_y"]["array"] == bars.errors
     assert svg(figure).startswith("<svg")
+
+
+def test_confirmed_means_are_drawn_in_place_of_bars_of_the_search() -> None:
+    goals = Goal("holdout accuracy"), Goal("parameters", "minimize", accuracy=False)
+    trials = []
+    for number, (accuracy, size) in enumerate([(0.60, 50), (0.95, 100), (0.98, 200), (0.99, 300)]):
+        made = create_trial(values=[accuracy, size], user_attrs={"num_params": size})
+        made.number = number
+        trials.append(made)
+    fresh = {3: Fresh(Spread((0.97, 0.98, 0.97, 0.98, 0.98)), Spread(()), 60)}
+    study = StudySnapshot("s", "digits", "holdout", goals, 2, trials, fresh=fresh)
+    figure = study_figures(study)[0]
+    panel = figure.panels[0]
+    line, nets = (series for series in panel.series if series.name == "confirmed, 95 %")
+    assert line.step and not nets.line
+    assert (nets.x, nets.y) == ([300], [pytest.approx(97.6)])
+    assert nets.labels == ["trial 3, mean of 5 fresh seeds"]
+    assert nets.errors == [pytest.approx(100 * (fresh[3].ours.interval[1] - 0.976))]
+    assert "Confirmed: mean of 5 fresh seeds, 60 epochs." in figure.caption
+    assert "1 net below what is shown." in figure.caption
+    assert panel.y_range is not None and 60 < panel.y_range[0] < 95
+
+
+def test_a_logarithmic_axis_has_round_numbers_and_a_phone_shorter_lines() -> None:
+    panel = Panel("parameters", "accuracy (%)", [Series("nets", [230, 1936], [1, 2], "red")])
+    assert round_numbers(panel, 9) == [300, 400, 500, 600, 800, 1000, 2000]
+    assert round_numbers(panel, 5) == [300, 500, 700, 1000, 2000]
+    figure = Figure(
+        "front", "Parameters against accuracy on mnist, nets: 13", "word " * 30, [panel]
+    )
+    lines = {
+        phone: json.loads(plotly_json(figure, phone))["layout"]["title"]["text"].split("<br>")
+        for phone in (False, True)
+    }
+    assert len(lines[False]) == 3 and len(lines[True]) == 5
+    assert max(map(len, lines[True])) <= 54 + len("<sub></sub>")

@@ -48,6 +48,7 @@ MOST_TOLD = 1000  # lines about what cannot be shown
 DETAIL = "GET", "/api/studies/<study_id:int>"
 PICTURE = "GET", "/artifacts/<study_id:int>/<trial_id:int>/<artifact_id:re:[0-9a-fA-F-]+>"
 IMPORTANCES = "GET", "/api/studies/<study_id:int>/param_importances"
+PHONE = "Golf-Phone"  # the header with which a narrow page asks
 ENDED = "Golf-Ended"  # the header that changes with what is shown of trials that have ended
 
 
@@ -100,34 +101,35 @@ class StudyPages:
                     with shown.lock:
                         trials = shown.study.get_trials(deepcopy=False)
                         self._rows(shown, trials, self._pictures.offers(shown, trials))
-                        self._figures(shown, trials)
+                        self._figures(shown, trials, phone=False)
 
     def _detail(self, callback: Callback, study_id: int) -> Any:
         """Answer with the study from the trial of index `after` on."""
         after = request.query.get("after", "0")
         if not re.fullmatch(r"[0-9]{1,9}", after):
             return refuse(400, "`after` must be a number from 0 on")
-        shown = self._studies.open(study_id)
+        shown, phone = self._studies.open(study_id), request.get_header(PHONE) is not None
         with shown.lock:
             trials = shown.study.get_trials(deepcopy=False)
             offers = self._pictures.offers(shown, trials)
             rows = self._rows(shown, trials, offers)
-            figures = self._figures(shown, trials)
+            figures = self._figures(shown, trials, phone)
             user_attributes = self._storage.get_study_user_attrs(study_id)
             key = [revision(trials), shown.attributes, user_attributes, offers, figures]
-            if shown.head_of != key:
-                head = self._without_trials(callback, study_id)
-                if isinstance(head, HTTPResponse) or response.status_code != 200:
-                    return head
-                del head["trials"]
+            made_of, head = shown.heads.get(phone, ([], ""))
+            if made_of != key:
+                made = self._without_trials(callback, study_id)
+                if isinstance(made, HTTPResponse) or response.status_code != 200:
+                    return made
+                del made["trials"]
                 if not self._write:
-                    head.pop("form_widgets", None)
-                for best in head["best_trials"]:
+                    made.pop("form_widgets", None)
+                for best in made["best_trials"]:
                     kinds = offers.get(best["trial_id"], ())
                     best["artifacts"] += as_artifacts(study_id, best["trial_id"], kinds)
-                head["plotly_graph_objects"] += figures
-                shown.head, shown.head_of = dumps(head), key
-            head = shown.head
+                made["plotly_graph_objects"] += figures
+                head = dumps(made)
+                shown.heads[phone] = key, head
         response.content_type = "application/json; charset=utf-8"
         response.set_header(ENDED, self._ended(shown))
         return f'{head[:-1]}, "trials": [{", ".join(rows[int(after) :])}]}}'
@@ -196,26 +198,32 @@ class StudyPages:
             name = printable(shown.study.study_name)[:200]
             self._say(f"{what} of study {name!r} cannot be shown: {reason}")
 
-    def _figures(self, shown: Shown, trials: Sequence[FrozenTrial]) -> list[dict[str, str]]:
+    def _figures(
+        self, shown: Shown, trials: Sequence[FrozenTrial], phone: bool
+    ) -> list[dict[str, str]]:
         """Return the figures as optuna-dashboard has them; drawn again when something is new."""
         plan, begin = shown.description, time.monotonic()
-        if plan is None or begin < shown.draw_at:
-            return shown.figures
+        drawn = shown.drawn.get(phone, [])
+        if plan is None or (phone in shown.drawn and begin < shown.draw_at):
+            return drawn
         try:
-            drawn_of = (*revision(trials), self._others.refresh())
+            snapshot = plan.snapshot(shown.study.study_name, trials, shown.attributes)
+            drawn_of = (*revision(trials), self._others.refresh(), snapshot.fresh)
             if shown.drawn_of != drawn_of:
-                name, study_id = shown.study.study_name, id_of_study(shown.study)
-                others, records = self._others.but(study_id)
-                shown.figures = [
-                    {"id": figure.key, "graph_object": plotly_json(figure)}
-                    for figure in study_figures(plan.snapshot(name, trials), others, records)
+                others, records = self._others.but(id_of_study(shown.study))
+                shown.figures = study_figures(snapshot, others, records)
+                shown.drawn, shown.drawn_of = {}, drawn_of
+            if phone not in shown.drawn:
+                drawn = [
+                    {"id": figure.key, "graph_object": plotly_json(figure, phone)}
+                    for figure in shown.figures
                 ]
-                shown.drawn_of = drawn_of
         except Exception as error:  # the figures are no reason to hide the trials
             self._tell(shown, "the figures", error)
+        shown.drawn[phone] = drawn
         now = time.monotonic()
         shown.draw_at = now + max(FIGURES_EVERY_S, (now - begin) * (1 / FIGURES_SHARE - 1))
-        return shown.figures
+        return drawn
 
     def _picture(
         self, callback: Callback, study_id: int, trial_id: int, artifact_id: str

@@ -27,7 +27,11 @@ from golf_opt.utils.text import printable
 
 PAGE = "/dashboard<:re:(/.*)?>"
 STATIC = "/static/<filename:path>"
-OURS = {"golf-live.js": "text/javascript", "golf-read-only.css": "text/css"}  # in page/
+OURS = {  # in page/
+    "golf-live.js": "text/javascript",
+    "golf-phone.css": "text/css",
+    "golf-read-only.css": "text/css",
+}
 THEIRS = (  # mistakes in a body that pydantic let through
     ValueError, TypeError, AttributeError, AssertionError, ArithmeticError, RecursionError,
     UpdateFinishedTrialError,
@@ -128,8 +132,8 @@ def page(write: bool) -> str:
     """Return the page that everything is shown on, with ours in its head."""
     text = Path(optuna_dashboard.__file__).with_name("index.html").read_text()
     ours = '<script src="/static/golf-live.js"></script>'
-    if not write:
-        ours += '<link rel="stylesheet" href="/static/golf-read-only.css">'
+    for name in ("golf-phone.css", *(() if write else ("golf-read-only.css",))):
+        ours += f'<link rel="stylesheet" href="/static/{name}">'
     return text.replace("<head>", f"<head>\n    {ours}", 1)
 
 

@@ -21,6 +21,7 @@ from golf_opt.storage.optuna_internals import forget_all_trials, forget_study
 from golf_opt.storage.studies import STUDY_ID
 from golf_opt.storage.workers import coordination
 from golf_opt.study.description import StudyDescription, readable
+from golf_opt.visualization.plots import Figure
 
 # keys of a study's attributes that belong to one of its trials: a note, a file
 OF_TRIAL = re.compile(r"dashboard:(?:artifacts:)?([0-9]{1,18}):(.*)", re.DOTALL)
@@ -40,10 +41,11 @@ class Shown:
         self.checkpoints: Any = None  # of a study of ours
         # of finished trials, by id: of which trial, with which pictures and notes; and the JSON
         self.json: dict[int, tuple[FrozenTrial, Kinds, Notes | None, str]] = {}
-        self.head = ""  # of the answer, and below what it was made of
-        self.head_of: list[Any] = []
-        self.figures: list[dict[str, str]] = []
-        self.drawn_of: tuple[int, ...] = ()
+        # of the answer, for a phone or not: what it was made of, and its text
+        self.heads: dict[bool, tuple[list[Any], str]] = {}
+        self.figures: list[Figure] = []
+        self.drawn: dict[bool, list[dict[str, str]]] = {}  # as Plotly has them; for a phone or not
+        self.drawn_of: tuple[Any, ...] = ()
         self.draw_at = -math.inf  # not before
 
 

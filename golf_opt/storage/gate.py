@@ -117,7 +117,7 @@ KNOWN: Mapping[str, Any] = {
     r"golf_opt:limits": RunLimits,
     r"golf_opt:importing": str | Literal[False],
     r"golf_opt:note_sections": dict[str, str],
-    r"golf_opt:confirmed": dict[str, Any],  # whose rows pass golf/confirmations.py
+    r"golf_opt:confirmed(:\d+)?": dict[str, Any],  # whose rows pass study/fresh.py
     r"golf_opt:test_readings": list[TestReading],
     r"dashboard:(\d+:)?note_str:\d+": str,
     r"dashboard:(\d+:)?note_ver": Count,

@@ -32,6 +32,7 @@ from golf_opt.config.schema import DataConfig
 from golf_opt.engines.base import Job
 from golf_opt.storage import gate
 from golf_opt.storage.studies import find_any_study, marks
+from golf_opt.study.fresh import fresh_of
 from golf_opt.study.seeds import Seeds
 from golf_opt.study.space import Space, build_space
 from golf_opt.task.arch import Net, build_net
@@ -273,10 +274,16 @@ class StudyDescription(BaseModel):
         """
         return Job(self.net_of(values), Candidate(**recipe_of(values)), seed, self.epochs)
 
-    def snapshot(self, name: str, trials: Sequence[FrozenTrial]) -> StudySnapshot:
-        """Return the study as figures and reports read it, with some of its trials."""
-        worth = self.by_seed.worth
-        return StudySnapshot(name, self.data, self.protocol, self.goals, self.epochs, trials, worth)
+    def snapshot(
+        self, name: str, trials: Sequence[FrozenTrial], attributes: Mapping[str, Any] | None = None
+    ) -> StudySnapshot:
+        """Return the study as figures and reports read it, with some of its trials.
+
+        What was confirmed on fresh seeds is in its system attributes.
+        """
+        goals, epochs, worth = self.goals, self.epochs, self.by_seed.worth
+        fresh = fresh_of(attributes or {}, epochs)
+        return StudySnapshot(name, self.data, self.protocol, goals, epochs, trials, worth, fresh)
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two runs the same study."""
@@ -377,7 +384,8 @@ def description_of(study: optuna.Study) -> StudyDescription:
 
 def snapshot_of(study: optuna.Study) -> StudySnapshot:
     """Return a study of ours with all its trials."""
-    return description_of(study).snapshot(study.study_name, study.get_trials(deepcopy=False))
+    trials = study.get_trials(deepcopy=False)
+    return description_of(study).snapshot(study.study_name, trials, marks(study))
 
 
 def find_study(storage: BaseStorage, name: str) -> optuna.Study:

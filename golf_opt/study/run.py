@@ -37,7 +37,7 @@ from golf_opt.study.description import (
     snapshot_of,
 )
 from golf_opt.study.loop import StudyLoop
-from golf_opt.study.note import closing_words
+from golf_opt.study.note import closing_words, trials_words
 from golf_opt.study.opening import earlier_points, open_study, say_if_changed
 from golf_opt.study.space import Space
 from golf_opt.study.stopping import begin_limits, check_stop, limits_of
@@ -222,7 +222,6 @@ def load_view(data: DataConfig, protocol: str, space: Space, say: Say) -> View:
 def opening_line(context: StudyContext, new: bool) -> str:
     """Return the line that says what is about to run."""
     plan, engine = context.description, context.engine
-    how = "new study, " if new else f"going on at {num_finished(context.study)} of "
     lanes = f"{engine.num_lanes} lane{'s' if engine.num_lanes > 1 else ''}"
     if plan.nets is not None:
         asked = plan.identity()["objective"]
@@ -234,15 +233,18 @@ def opening_line(context: StudyContext, new: bool) -> str:
         what = f"{plan.subject}, {show_goals(plan.goals)}{data}"
     return (
         f"{context.study.study_name}: {what}, {count(plan.epochs, 'epoch')}, {engine.name} engine "
-        f"on {engine.device}, {lanes}; {how}{total_words(plan, context)}"
+        f"on {engine.device}, {lanes}; {extent(context, new)}"
     )
 
 
-def total_words(plan: StudyDescription, context: StudyContext) -> str:
-    """Return `50 trials`, `3 min 5 s of the budget left`, or both."""
-    parts = [count(plan.trials, "trial")] if plan.trials is not None else []
-    left = context.limits.words_left(context.study)
-    return ", ".join([*parts, *([left] if left else [])]) or "trials without end"
+def extent(context: StudyContext, new: bool) -> str:
+    """Return `new study, 50 trials`, or `going on at 9 trials, 3 min of the budget left`."""
+    study, plan = context.study, context.description
+    words = [f"going on at {trials_words(num_finished(study), plan)}"]
+    if new:
+        words = ["new study", *([] if plan.trials is None else [count(plan.trials, "trial")])]
+    left = context.limits.words_left(study)
+    return ", ".join([*words, *([left] if left else [])])
 
 
 def fallback_banner(why: str) -> str:
@@ -274,19 +276,23 @@ def next_words(context: StudyContext, verb: Literal["study", "search", "worker"]
     study, plan = context.study, context.description
     if isinstance(storage_of(study), InMemoryStorage):
         return []  # it is gone in a moment
-    look = command.runnable("dashboard")
     finished = num_finished(study)
+    ways = [f"to look: {command.runnable('dashboard')}"]
     if plan.family is not None and snapshot_of(study).complete:
         this = command.override("study", study.study_name)
-        look = f"{command.runnable('confirm', this, 'test=true')}\nor to look: {look}"
-    if plan.trials is None or finished + counts(study)["paused"] < plan.trials:
+        ways.insert(0, f"to confirm them: {command.runnable('confirm', this, 'test=true')}")
+    is_spent = context.limits.is_spent(study)
+    if is_spent and verb == "worker":  # one more would have nothing to draw on
+        ways.insert(0, "to go on: the command that began it, with budget=")
+    elif is_spent or plan.trials is None or finished + counts(study)["paused"] < plan.trials:
         named = [command.override("study", study.study_name)] if verb == "worker" else []
         again = ", by as much again" if verb != "worker" and context.limits.is_budget else ""
-        return [f"next, to go on{again}: {command.again(verb, *named)}", f"or to look: {look}"]
-    more = max(2 * plan.trials, finished + 1)
-    if verb == "worker" or not _may_have(plan, more):
-        return [f"next: {look}"]
-    return [f"next: {look}", f"or more trials: {command.again(verb, f'trials={more}')}"]
+        ways.insert(0, f"to go on{again}: {command.again(verb, *named)}")
+    elif verb != "worker" and _may_have(plan, more := max(2 * plan.trials, finished + 1)):
+        ways.append(f"more trials: {command.again(verb, f'trials={more}')}")
+    first, *others = ways
+    first = f"next, {first}".replace("next, to look:", "next:")
+    return [first, *(f"or {way}" for way in others)]
 
 
 def _may_have(plan: StudyDescription, trials: int) -> bool:

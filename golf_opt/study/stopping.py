@@ -58,6 +58,11 @@ class Limits:
         trials = study.get_trials(deepcopy=False)
         return max(0, self.epochs - sum(map(last_epoch, trials)))
 
+    def is_spent(self, study: optuna.Study) -> bool:
+        """Return whether there was a budget and nothing of it is left."""
+        seconds, epochs = self.seconds_left, self.epochs_left(study)
+        return (seconds is not None and seconds <= 0) or epochs == 0
+
     def why_over(self, study: optuna.Study, news: bool) -> str | None:
         """Return why the run is over, whatever its trials do; None where it is not.
 

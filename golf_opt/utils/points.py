@@ -152,6 +152,15 @@ def quantile(freedom: int) -> float:
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
+def half_interval(values: Sequence[float], noise: Noise | None) -> float | None:
+    """Return half the 95 % interval of the mean of a point's seeds, steadied by the study's noise.
+
+    None of a single value where the noise is not known.
+    """
+    own = moderated(float(np.var(values)) * len(values), len(values) - 1, noise)
+    return None if own is None else quantile(own.freedom) * own.sd / math.sqrt(len(values))
+
+
 @dataclass(frozen=True)
 class Statistic:
     """What a point is worth, by its seeds.
@@ -196,10 +205,7 @@ class Statistic:
         mean = float(np.mean(values)) if len(values) > 1 else values[0]
         if self.kind == "mean":
             return mean
-        own = moderated(float(np.var(values)) * len(values), len(values) - 1, noise)
-        if own is None:
-            return mean
-        return mean - sign * quantile(own.freedom) * own.sd / math.sqrt(len(values))
+        return mean - sign * (half_interval(values, noise) or 0.0)
 
     def rank(self, values: Sequence[float], sign: int = 1, noise: Noise | None = None) -> float:
         """Return what a point ranks by, the larger the better.

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, told apart by colour-blind readers too
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#888888"
-PALETTE = (BLUE, ORANGE, GREEN, PINK, "#56B4E9", "#E69F00", "#000000")
+BLACK = "#000000"
+PALETTE = (BLUE, ORANGE, GREEN, PINK, "#56B4E9", "#E69F00", BLACK)
 PAPER_SYMBOLS = {"circle": "o", "square": "s", "diamond": "D", "star": "*"}
 PAPER_STYLE = {
     "font.size": 9.0,
@@ -33,6 +34,11 @@ PAPER_STYLE = {
 SCREEN_PX = 450  # how high optuna-dashboard shows a figure, whatever the figure says
 HEAD_PX, AXIS_PX = 46, 46  # the title above the panels, and the axis below them
 LINE_PX = 19  # of the caption, and of the legend
+# letters in a line of the title and of the caption, in a window and on a phone
+WINDOW, PHONE = (66, 105), (38, 54)
+# of Plotly's buttons those stay that a mouse cannot do without: they cover the title
+NO_BUTTONS = ("select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d")
+ROUND = ((1, 2, 3, 4, 5, 6, 8), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))  # ticks of a decade
 GAP_PX = 52  # between two rows of panels, for the axis of the upper one
 _one_at_a_time = threading.Lock()  # matplotlib's settings belong to the process
 
@@ -72,20 +78,29 @@ class Figure:
     panels: Sequence[Panel]
 
 
-def plotly_json(figure: Figure) -> str:
-    """Return the figure as optuna-dashboard keeps Plotly's; written without importing Plotly."""
+def plotly_json(figure: Figure, phone: bool = False) -> str:
+    """Return the figure as optuna-dashboard keeps Plotly's; written without importing Plotly.
+
+    Args:
+        figure: to draw.
+        phone: whether it is for a narrow screen.
+    """
     rows, columns = screen_grid(len(figure.panels))
-    caption = textwrap.wrap(figure.caption, 105)
-    title = "<br>".join([figure.title, *(f"<sub>{line}</sub>" for line in caption)])
-    head = HEAD_PX + LINE_PX * len(caption)
+    of_title, of_caption = PHONE if phone else WINDOW
+    titles, caption = (
+        textwrap.wrap(text, most)
+        for text, most in ((figure.title, of_title), (figure.caption, of_caption))
+    )
+    title = "<br>".join([*titles, *(f"<sub>{line}</sub>" for line in caption)])
+    head = HEAD_PX + LINE_PX * (len(titles) - 1 + len(caption))
     legend = list(dict.fromkeys(row.name for panel in figure.panels for row in panel.series))
-    foot = AXIS_PX + LINE_PX * math.ceil(len(legend) / 3)
+    foot = AXIS_PX + LINE_PX * math.ceil(len(legend) / (2 if phone else 3))
     body = SCREEN_PX - head - foot
     lines = {"gridcolor": "#e5e5e5", "zeroline": False}
     layout: dict[str, Any] = {
         "title": {
             "text": title,
-            "font": {"size": 15},
+            "font": {"size": 13 if phone else 15},
             "x": 0.02,
             "xanchor": "left",
             "yref": "container",
@@ -93,7 +108,8 @@ def plotly_json(figure: Figure) -> str:
             "yanchor": "top",
         },
         "height": SCREEN_PX,
-        "margin": {"l": 60, "r": 20, "t": head, "b": foot},
+        "margin": {"l": 42 if phone else 60, "r": 8 if phone else 20, "t": head, "b": foot},
+        "modebar": {"remove": NO_BUTTONS},
         "template": "none",
         "plot_bgcolor": "white",
         "paper_bgcolor": "white",
@@ -102,6 +118,8 @@ def plotly_json(figure: Figure) -> str:
         "legend": {"orientation": "h", "y": -AXIS_PX / body, "yanchor": "top", "x": 0},
         "shapes": [],
     }
+    if phone:
+        layout["legend"]["font"] = {"size": 9}
     data: list[dict[str, Any]] = []
     for index, panel in enumerate(figure.panels):
         suffix = "" if index == 0 else str(index + 1)
@@ -116,6 +134,10 @@ def plotly_json(figure: Figure) -> str:
         }
         if panel.log_x and columns > 1:
             layout[f"xaxis{suffix}"] |= {"dtick": 1, "exponentformat": "power"}
+        elif panel.log_x:
+            places = round_numbers(panel, 5 if phone else 9)
+            words = [f"{place:,g}" for place in places]
+            layout[f"xaxis{suffix}"] |= {"tickvals": places, "ticktext": words}
         layout[f"yaxis{suffix}"] = {
             "title": {"text": panel.y_title if column == 0 else ""},
             "range": panel.y_range,
@@ -124,8 +146,8 @@ def plotly_json(figure: Figure) -> str:
             **lines,
         }
         if panel.y_ticks:
-            places, words = zip(*panel.y_ticks, strict=True)
-            layout[f"yaxis{suffix}"] |= {"tickvals": places, "ticktext": words}
+            at, named = zip(*panel.y_ticks, strict=True)
+            layout[f"yaxis{suffix}"] |= {"tickvals": at, "ticktext": named}
         if panel.band:
             layout["shapes"].append(
                 {
@@ -148,6 +170,20 @@ def plotly_json(figure: Figure) -> str:
             if shown:
                 legend.remove(series.name)
     return json.dumps({"data": data, "layout": layout}, allow_nan=False)
+
+
+def round_numbers(panel: Panel, most: int) -> list[float]:
+    """Return the ticks of a logarithmic axis: up to `most` round numbers among what it shows."""
+    known = [x for series in panel.series for x in series.x if x and x > 0]
+    if not known:
+        return []
+    decades = range(math.floor(math.log10(min(known))), math.ceil(math.log10(max(known))) + 1)
+    for digits in ROUND:
+        ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+        ticks = [tick for tick in ticks if 0.9 * min(known) <= tick <= 1.1 * max(known)]
+        if len(ticks) <= most:
+            break
+    return ticks
 
 
 def screen_grid(panels: int) -> tuple[int, int]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+import math
+import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
 from golf_opt.utils.files import read_regular
-from golf_opt.utils.stats import Spread
+from golf_opt.utils.points import seeds_of
+from golf_opt.utils.text import count
 from golf_opt.utils.trials import attribute
 from golf_opt.visualization.plots import (
+    BLACK,
     BLUE,
     GREEN,
     GREY,
@@ -73,49 +76,95 @@ def kept_records(folder: Path) -> list[KnownNet]:
 def front_of_nets(study: StudySnapshot, records: Sequence[KnownNet] = ()) -> Figure | None:
     """Every net of a search, and the front: none has both fewer parameters and more accuracy.
 
-    Nets that were trained on several seeds have a bar, the 95 % interval of their mean.
+    Nets of the front have a bar, the 95 % interval of their mean, where the noise of seeds is
+    known; those that were confirmed have one of fresh seeds instead.
 
     Args:
         study: of a family of nets; of any other there is no such figure.
         records: of ours, shown with what others published where the data is MNIST.
     """
-    known = [(attribute(t, "num_params", int) or 0, t) for t in study.complete]
-    sized = [(size, trial) for size, trial in known if size > 0]
+    known = [(attribute(row.trial, "num_params", int) or 0, row) for row in study.points]
+    sized = sorted((row for row in known if row[0] > 0), key=lambda row: (row[0], -row[1].rank))
     if not study.goal.accuracy or len({size for size, _ in sized}) < 2:
         return None
-    sized.sort(key=lambda row: (row[0], -value_of(row[1])))
-    nets = [KnownNet(f"trial {trial.number}", size, 100 * value_of(trial)) for size, trial in sized]
-    series = [_points(f"nets of this search ({len(nets)})", nets, BLUE, "circle", 0.35)]
-    series += [*_beside(study.data, records), _front(nets, "front", ORANGE)]
-    series += _bars(sized)
-    top = max(net.accuracy for net in nets)
-    y_range = max(min(net.accuracy for net in nets), top - 8.0) - 0.3, min(100.0, top + 1.0)
+    nets = [_net(row.trial, size) for size, row in sized]
+    front, best = [], -math.inf
+    for net, (_, row) in zip(nets, sized, strict=True):
+        if row.rank > best:
+            best = row.rank
+            half = None if row.trial.number in study.fresh else study.half_interval(row.trial)
+            front.append((net, half))
+    confirmed = [_confirmed(row.trial, size, study) for size, row in sized]
+    fresh = [row for row in confirmed if row is not None]
+    beside = _beside(study.data, records)
+    series = [_points(f"nets ({len(nets):,})", nets, BLUE, "circle", 0.35), *beside]
+    series += _with_bars("front, 95 %", front, ORANGE)
+    series += _with_bars("confirmed, 95 %", fresh, BLACK) if fresh else []
+    y_range = _where_fronts_are(front, fresh, beside)
     return Figure(
         "front",
-        f"Parameters against accuracy on {study.data}, nets: {len(nets)}",
-        f"{study.goal.name.capitalize()} of every complete trial after {study.epochs} epochs. The "
-        "best of many trials is lucky too: golf-opt confirm says by how much.",
+        f"Parameters against accuracy on {study.data}, nets: {len(nets):,}",
+        _words_of_front(study, sum(net.accuracy < y_range[0] for net in nets), bool(beside)),
         [Panel("parameters", "accuracy (%)", series, log_x=True, y_range=y_range)],
     )
 
 
-def _bars(sized: Sequence[tuple[int, FrozenTrial]]) -> list[Series]:
-    """Return a series of the nets that several seeds were trained of, if there are any."""
-    seeds: dict[int, list[float]] = defaultdict(list)
-    sizes: dict[int, int] = {}
-    for size, trial in sized:
-        point = attribute(trial, "point", int)
-        point = trial.number if point is None else point
-        seeds[point].append(100 * value_of(trial))
-        sizes[point] = size
-    spreads = {point: Spread(values) for point, values in seeds.items() if len(values) > 1}
-    if not spreads:
-        return []
-    halves = [(s.interval[1] - s.interval[0]) / 2 for s in spreads.values()]
-    heights = [spread.mean for spread in spreads.values()]
-    labels = [f"trial {point}, mean of {spread.n} seeds" for point, spread in spreads.items()]
-    x = [sizes[point] for point in spreads]
-    return [Series("mean of seeds, 95 %", x, heights, GREEN, labels=labels, errors=halves)]
+Barred = tuple[KnownNet, float | None]  # a net, and half the length of its bar in [0, 1]
+
+
+def _net(trial: FrozenTrial, size: int) -> KnownNet:
+    seeds = f", mean of {n} seeds" if (n := seeds_of(trial)) > 1 else ""
+    return KnownNet(f"trial {trial.number}{seeds}", size, 100 * value_of(trial))
+
+
+def _confirmed(trial: FrozenTrial, size: int, study: StudySnapshot) -> Barred | None:
+    """Return what fresh seeds gave of a net, if any were tried."""
+    fresh = study.fresh.get(trial.number)
+    if fresh is None:
+        return None
+    words = f"trial {trial.number}, mean of {count(fresh.ours.n, 'fresh seed')}"
+    return KnownNet(words, size, 100 * fresh.ours.mean), study.half_of(fresh)
+
+
+def _with_bars(name: str, rows: Sequence[Barred], colour: str) -> list[Series]:
+    """Return the front of nets as a line, and each of them with its bar."""
+    nets = [net for net, _ in rows]
+    bars = [None if half is None else 100 * half for _, half in rows]
+    points = _points(name, nets, colour, "circle")
+    return [_front(nets, name, colour), replace(points, errors=bars)]
+
+
+def _where_fronts_are(
+    front: Sequence[Barred], fresh: Sequence[Barred], beside: Sequence[Series]
+) -> tuple[float, float]:
+    """Return a range of percent that the better half of the front has room in.
+
+    The smallest nets are so much worse that with all of them the others would be one line.
+    """
+    heights = sorted(net.accuracy for net, _ in (*front, *fresh))
+    top, middle = heights[-1], statistics.median(heights)
+    low = max(heights[0], top - max(3.0 * (top - middle), 1.0))
+    ends = [net.accuracy + 100 * (half or 0.0) for net, half in fresh]
+    others = [height for series in beside for height in series.y if height is not None]
+    high = max([top, *ends, *others])
+    margin = 0.05 * (high - low)
+    return low - margin, min(100.0, high + margin)
+
+
+def _words_of_front(study: StudySnapshot, below: int, beside: bool) -> str:
+    """Return the caption: what is measured, by whom, and what is not to be seen."""
+    words = f"{study.goal.name.capitalize()} after {count(study.epochs, 'epoch')}. "
+    ways = {(fresh.ours.n, fresh.epochs) for fresh in study.fresh.values()}
+    if ways:
+        (fewest, shortest), (most, longest) = min(ways), max(ways)
+        seeds = f"{fewest} to " if fewest < most else ""
+        epochs = f"{shortest} to " if shortest < longest else ""
+        words += f"Confirmed: mean of {seeds}{count(most, 'fresh seed')}, "
+        words += f"{epochs}{count(longest, 'epoch')}. "
+    else:
+        words += "The best of many is lucky too: golf-opt confirm says by how much. "
+    words += "Published nets and records: test accuracy. " if beside else ""
+    return words + (f"{count(below, 'net')} below what is shown." if below else "")
 
 
 def _beside(data: str, records: Sequence[KnownNet]) -> list[Series]:
@@ -125,9 +174,9 @@ def _beside(data: str, records: Sequence[KnownNet]) -> list[Series]:
     dense = [net for net in PUBLISHED if not net.pruned]
     pruned = [net for net in PUBLISHED if net.pruned]
     series = [_points("published", dense, GREY, "square")]
-    series.append(_points("published, pruned: non-zero", pruned, PINK, "diamond"))
+    series.append(_points("pruned", pruned, PINK, "diamond"))
     if records:
-        series.append(_points("records kept here: non-zero", records, GREEN, "diamond"))
+        series.append(_points("records here", records, GREEN, "diamond"))
     return series
 
 
@@ -187,8 +236,7 @@ def _front(nets: Sequence[KnownNet], name: str, colour: str) -> Series:
     for net in nets:
         if not front or net.accuracy > front[-1].accuracy:
             front.append(net)
-    sizes, heights = [net.count for net in front], [net.accuracy for net in front]
-    return Series(name, sizes, heights, colour, line=2.0, step=True)
+    return replace(_points(name, front, colour, "circle"), line=2.0, step=True)
 
 
 def _points(

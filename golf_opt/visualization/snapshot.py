@@ -6,8 +6,8 @@ import heapq
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,12 +15,32 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.task.goals import Goal
-from golf_opt.utils.points import MEAN, Shown, Statistic, seeds_of, shown
-from golf_opt.utils.stats import Spread
+from golf_opt.utils.points import (
+    MEAN,
+    SEEDS,
+    Noise,
+    Shown,
+    Statistic,
+    half_interval,
+    points_of,
+    seed_noise_of,
+    seeds_of,
+    shown,
+)
+from golf_opt.utils.stats import ENOUGH, Spread
 from golf_opt.utils.trials import attribute
 
 SEED_SD = 0.0028  # of final test accuracy: c4-5-4, 18 epochs, the article's optimum, 24 seeds
 NOISE_SDS = 2.0  # wide is the band in which a trial cannot be told from the best
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """What a point gave on seeds that had no part in choosing it."""
+
+    ours: Spread  # accuracies on the images that the study measures by
+    test: Spread  # of the same nets on the test set, where it was read
+    epochs: int  # of each training
 
 
 @dataclass(frozen=True)
@@ -34,6 +54,7 @@ class StudySnapshot:
     epochs: int
     trials: Sequence[FrozenTrial]
     worth: Statistic = MEAN  # of a point with several seeds
+    fresh: Mapping[int, Fresh] = field(default_factory=dict)  # by trial: what was confirmed
 
     @cached_property
     def complete(self) -> list[FrozenTrial]:
@@ -96,6 +117,26 @@ class StudySnapshot:
             if not ((rows >= row).all(axis=1) & (rows > row).any(axis=1)).any()
         ]
         return sorted(front, key=lambda trial: (-signs[0] * trial.values[0], trial.number))
+
+    @cached_property
+    def noise(self) -> Noise | None:
+        """The noise of seeds in the first goal, by the points that have several."""
+        return seed_noise_of(points_of(self.complete), self.goal.sign)
+
+    def half_interval(self, trial: FrozenTrial) -> float | None:
+        """Return half the 95 % interval of a point's mean; None where it is not known, or no mean.
+
+        It is steadied by the noise that all seeds of the study show.
+        """
+        values = attribute(trial, SEEDS, list) or trial.values[:1]
+        return half_interval(values, self.noise) if self.worth.kind == "mean" else None
+
+    def half_of(self, fresh: Fresh) -> float | None:
+        """Return half the 95 % interval of what fresh seeds gave, steadied where they are few."""
+        if fresh.ours.n >= ENOUGH:
+            low, high = fresh.ours.interval
+            return (high - low) / 2
+        return half_interval(fresh.ours.values, self.noise)
 
     @property
     def num_params(self) -> int | None:

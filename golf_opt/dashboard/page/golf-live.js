@@ -3,6 +3,7 @@
 "use strict";
 (() => {
   const POLL_MS = 2500;
+  const NARROW_PX = 700; // as in golf-phone.css
   const every = window.setInterval.bind(window);
   window.setInterval = (call, ms, ...rest) =>
     every(call, ms > POLL_MS && ms <= 10000 ? POLL_MS : ms, ...rest);
@@ -34,6 +35,10 @@
   const ask = window.fetch.bind(window);
   window.fetch = async (asked, options) => {
     const method = (options?.method ?? asked.method ?? "GET").toUpperCase();
+    if (method === "GET" && screen.width < NARROW_PX) {
+      asked = new Request(asked, options);
+      asked.headers.set("Golf-Phone", "yes"); // for figures of short lines
+    }
     const answer = await ask(asked, options);
     await received(method, asked.url ?? asked, answer);
     return answer;
