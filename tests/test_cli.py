@@ -95,7 +95,7 @@ def written(folder: Path) -> list[str]:
         (["trials=-1"], "trials is -1, but must be at least 1."),
         (["trials=0"], "trials is 0, but must be at least 1."),
         (["trials=many"], "trials is 'many', but must be a whole number of at least 1."),
-        (["trials=null"], "trials is None, but must be a whole number of at least 1."),
+        (["trials=null", "budget=0s"], "budget is '0s', but must be"),
         (["epochs=0"], "epochs is 0, but must be at least 1"),
         (["seed=-1"], "seed is -1, but must be at least 0"),
         (["protocol=tset"], "protocol is 'tset', .*did you mean 'test'?"),
@@ -563,7 +563,7 @@ def test_every_group_lists_its_choices_in_the_help(golf: Golf) -> None:
     assert (ran.status, ran.err) == (0, "")
     for line in (
         "sampler: cmaes, gp, grid, nsga2, qmc, random, tpe, tpe_group",
-        "pruner: hyperband, median, none, percentile, successive_halving",
+        "pruner: hyperband, median, none, percentile, promote, successive_halving",
         "space: article, search, wide",
         "storage: journal, memory, postgres, sqlite",
         "golf-opt study arch=c4-5-4 trials=50",

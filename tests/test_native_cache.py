@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +24,7 @@ TINY = {
     "layers": [{"kind": "max_pool", "size": 7}, {"kind": "linear", "features": 10}],
 }
 FLAGS = ("-O0",)
+Interrupted = Callable[[str, int, signal.Signals], tuple[str, int]]
 LOAD = f"""
 from golf_opt.task.arch import build_net
 from golf_opt.engines.native import library
@@ -47,10 +49,16 @@ def load(messages: list[str] | None = None) -> library.Library:
     return library.load(tiny(), 4, 4, on_message, FLAGS)
 
 
-def start() -> subprocess.Popen[str]:
+def start(code: str = LOAD) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", LOAD], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
+
+
+def wait_for(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not true() and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def test_a_kernel_is_compiled_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,13 +126,57 @@ def test_two_processes_compile_once(folder: Path) -> None:
 
 def test_a_killed_compile_leaves_a_working_cache(folder: Path) -> None:
     process = start()
-    end = time.monotonic() + 60
-    while not list(folder.glob("*.tmp/piece.cpp")) and time.monotonic() < end:
-        time.sleep(0.01)
+    wait_for(lambda: list(folder.glob("*.tmp/piece.cpp")))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert list(folder.glob("*.tmp"))
     assert load().images == 4
+    assert not list(folder.glob("*.tmp"))
+
+
+SLOW_COMPILER = """#!/bin/sh
+case "$*" in *-shared*) [ -e {begun} ] || {{ echo $$ >{begun}; sleep {seconds}; }};; esac
+exec {command} "$@"
+"""
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Interrupted:
+    """Signals to the group of a process that waits for a compiler that takes a while.
+
+    Takes what it runs, for how long the first compile waits, and the signal; returns what was
+    printed and the compiler's process.
+    """
+    begun, script = tmp_path / "begun", tmp_path / "slow-c++"
+    command = " ".join(library.require_compiler())
+    monkeypatch.setenv("CXX", str(script))
+
+    def run(code: str, seconds: int, how: signal.Signals) -> tuple[str, int]:
+        script.write_text(SLOW_COMPILER.format(begun=begun, seconds=seconds, command=command))
+        script.chmod(0o755)
+        process = start(code)
+        wait_for(lambda: begun.exists() and begun.read_text())
+        os.killpg(process.pid, how)
+        return process.communicate(timeout=30)[0], int(begun.read_text())
+
+    return run
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_does_not_reach_the_compiler(
+    interrupted: Interrupted, how: signal.Signals
+) -> None:
+    """Whoever waits for the compiler is to end cleanly, not to find that it failed."""
+    noted = f"import signal\nsignal.signal({int(how)}, lambda *_: print('noted'))\n"
+    out, _ = interrupted(noted + LOAD, 1, how)
+    assert "noted" in out and out.endswith("4\n"), out
+
+
+def test_a_compiler_that_nobody_waits_for_is_ended(interrupted: Interrupted, folder: Path) -> None:
+    out, compiling = interrupted(LOAD, 120, signal.SIGINT)
+    assert "compiling" in out and not out.endswith("4\n")
+    with pytest.raises(ProcessLookupError):
+        os.kill(compiling, 0)
     assert not list(folder.glob("*.tmp"))
 
 

@@ -408,14 +408,18 @@ def test_two_workers_share_a_logistic_regression_on_postgres(
 ) -> None:
     example(tmp_path, "wine")
     (tmp_path / "patient.py").write_text(
-        "import time\nimport wine\n\n"
-        "def train(job):\n    for value in wine.train(job):\n"
-        "        time.sleep(0.1)\n        yield value\n"
+        "import os\nimport time\nfrom pathlib import Path\n\nimport wine\n\n"
+        "HERE = Path(__file__).parent / 'begun'\n\n"
+        "def train(job):\n    HERE.mkdir(exist_ok=True)\n    (HERE / str(os.getpid())).touch()\n"
+        "    for value in wine.train(job):\n"
+        "        while len(list(HERE.iterdir())) < 2:  # till the other worker has a trial\n"
+        "            time.sleep(0.05)\n"
+        "        yield value\n"
     )
     where, common = f"storage.url={on_postgres.url}", ("engine.lanes=1", "~callbacks.note")
     first = golf_process(
         "study", "objective=patient:train", "space=wine.yaml", "study.name=s", "epochs=5",
-        "trials=14", "pruner=none", where, *common,
+        "trials=6", "pruner=none", where, *common,
     )  # fmt: skip
     first.stdout.readline()  # the study is there
     second = golf_process(
@@ -424,10 +428,10 @@ def test_two_workers_share_a_logistic_regression_on_postgres(
     for process in (first, second):
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
-        assert "14 of 14 trials finished" in out
+        assert "6 of 6 trials finished" in out
     with opened_storage(on_postgres) as storage:
         trials = optuna.load_study(study_name="s", storage=storage).trials
-    assert Counter(trial.state.name for trial in trials) == {"COMPLETE": 14}
+    assert Counter(trial.state.name for trial in trials) == {"COMPLETE": 6}
     assert len({trial.user_attrs["worker"] for trial in trials}) == 2
     for trial in trials:
         assert list(trial.intermediate_values) == [1, 2, 3, 4, 5] and trial.value > 0.3

@@ -1,8 +1,8 @@
-"""What version 0.1 left behind opens, goes on and gives the same bits: `v0_1/` was made by it.
+"""What version 0.1 left behind opens, goes on and gives the same: `v0_1/` was made by it.
 
 studies.db   `old`, stopped by SIGINT in its fifth trial, and `grid`, finished
 export/      `golf-opt export` of `old` as it ends where nothing stops it
-trainings.*  twenty seeded trainings
+trainings.*  losses of twenty seeded trainings; digests of today's weights
 
 golf-opt study arch=c4-5-4 data=digits epochs=12 trials=6 engine=native engine.lanes=1 \
     space.batch_size=16 pruner=none seed=3 study.name=old

@@ -103,7 +103,7 @@ MOST = 2**31 - 1  # that a column of whole numbers holds in any database
 Positive = Annotated[StrictInt, Field(ge=1, le=MOST)]
 USUAL_TRIALS = 50  # of a study with neither a total nor a budget
 USUAL_TRIALS_OF_A_SEARCH = 200
-Trials = Annotated[Positive | None, Field(description="a whole number of trials, or null")]
+Trials = Positive | None
 Epochs = Annotated[StrictInt, Field(ge=1, le=10_000)]
 Seed = Annotated[StrictInt, Field(ge=0, le=2**63 - 1)]
 Fraction = Annotated[StrictFloat, Field(gt=0, lt=1, description="a share above 0 and below 1")]

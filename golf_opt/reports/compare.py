@@ -91,9 +91,10 @@ def _differences(
 ) -> Iterator[Block]:
     """Say in what each study differs from the first."""
     yield Heading("What differs")
-    first = description_of(studies[0]).identity()
-    for study in studies[1:]:
-        now = description_of(study).identity() | {"layers": first.get("layers")}
+    first, *others = [description_of(study).identity() for study in studies]
+    first.pop("layers", None)  # the names of their nets are enough
+    for study, now in zip(studies[1:], others, strict=True):
+        now.pop("layers", None)
         rows = differences(first, now)
         words = [f"{row.key}: {row.before} -> {row.now}" for row in rows]
         yield Paragraph(

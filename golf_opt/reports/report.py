@@ -81,7 +81,7 @@ def _report(
     study: optuna.Study, snapshot: StudySnapshot, storage: BaseStorage, config: ReportConfig
 ) -> Iterator[Block]:
     goals, best = snapshot.goals, snapshot.best
-    aim = description_of(study).by_seed.words(goals[:1])
+    aim = description_of(study).by_seed.aim(goals[0])
     yield Heading("Result")
     seeds = repeats(snapshot)
     if seeds is not None:

@@ -222,7 +222,7 @@ def closing_words(study: optuna.Study, plan: StudyDescription, test: Mapping[int
     if (seeds := seeds_words(study, plan)) is not None:
         lines.append(f"{plan.goals[0].name}: {seeds}")
     elif best is not None and len(plan.goals) == 1:
-        what = f"best {plan.by_seed.words(plan.goals)}"
+        what = f"best {plan.by_seed.aim(plan.goals[0])}"
         lines.append(f"{what} {result_words(best, plan.goals)}")
     if (len(plan.goals) > 1 and snapshot.front) or (plan.nets and snapshot.net_front):
         lines += front_words(snapshot, test)

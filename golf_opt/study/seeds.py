@@ -57,10 +57,14 @@ class Seeds:
             return rng.derive(self.study, "trial", trial.number)
         return rng.derive(self.study, "seed", index)
 
-    def words(self, goals: Sequence[Goal]) -> str:
-        """Return what is optimised: `mean holdout accuracy of 5 seeds`."""
+    def aim(self, goal: Goal) -> str:
+        """Return what of a goal is optimised: `mean holdout accuracy of 5 seeds`."""
         if self.asked == 1:
-            return show_goals(goals)
+            return goal.name
         seeds = f"up to {self.most} seeds" if self.race else f"{self.most} seeds"
+        return self.worth.words(goal.name, seeds)
+
+    def words(self, goals: Sequence[Goal]) -> str:
+        """Return what is optimised, and which way where that does not go without saying."""
         first, *others = goals
-        return show_goals([replace(first, name=self.worth.words(first.name, seeds)), *others])
+        return show_goals([replace(first, name=self.aim(first)), *others])

@@ -15,6 +15,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -91,8 +92,8 @@ def vectors() -> tuple[str, int]:
 
 @cache
 def _vectors(command: tuple[str, ...]) -> tuple[str, int]:
-    run = _run([*command, *_flags(), "-dM", "-E", "-x", "c++", os.devnull])
-    defined = {line.split()[1] for line in run.stdout.splitlines() if line.startswith("#define ")}
+    said = _run([*command, *_flags(), "-dM", "-E", "-x", "c++", os.devnull])
+    defined = {line.split()[1] for line in said.splitlines() if line.startswith("#define ")}
     return next(((name, width) for macro, name, width in VECTORS if macro in defined), ("c", 1))
 
 
@@ -220,7 +221,7 @@ def key_of_build(build: list[str], header: str) -> str:
 
 @cache
 def _version(executable: str) -> str:
-    return _run([executable, "--version"]).stdout
+    return _run([executable, "--version"])
 
 
 @cache
@@ -242,19 +243,33 @@ def sources() -> dict[str, str]:
     return {file.name: file.read_text() for file in files if file.name.endswith(("pp",))}
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+def _run(command: list[str]) -> str:
+    """Return what a command printed.
+
+    A signal to our process group, such as Ctrl-C, does not reach it: it is for us to say what ends.
+    """
     try:
-        run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, text=True, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
     except OSError as error:
         raise UsageError(f"{command[0]} cannot be run: {error.strerror}; {FALLBACK}.") from error
-    if run.returncode:
-        said = (run.stderr or run.stdout).strip() or f"exit status {run.returncode}"
+    with process:
+        try:
+            out, err = process.communicate()
+        except BaseException:
+            if process.poll() is None:  # nobody waits for it any more
+                os.killpg(process.pid, signal.SIGTERM)
+            raise
+    if process.returncode:
+        said = (err or out).strip() or f"exit status {process.returncode}"
         raise UsageError(
             f"the C++ compiler is {command[0]!r}, but must be one that compiles the kernel; it "
             f"failed with:\n{said}\ncommand: {shlex.join(command)}\n"
             f"Set CXX to another compiler, {FALLBACK}."
         )
-    return run
+    return out
 
 
 def _checksum(path: Path) -> Path:
