@@ -14,6 +14,7 @@ import golf_opt as golf
 from golf_opt.config.errors import UsageError
 from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.retrain.confirm import chosen_trials, evenly
+from golf_opt.manage.listing import study_row
 from golf_opt.storage.studies import NOTE_SECTIONS, marks
 
 Golf = Callable[..., Ran]
@@ -94,7 +95,8 @@ def test_a_search_goes_on_and_another_one_is_refused(few: Path, found: golf.Stud
 
 
 def test_nets_above_max_params_are_not_trained(few: Path, tmp_path: Path) -> None:
-    done = golf.search(few, 10, max_params=100, **QUICK, dir=tmp_path)
+    said: list[str] = []
+    done = golf.search(few, 10, max_params=100, **QUICK | {"say": said.append}, dir=tmp_path)
     large = [trial for trial in done.all if size_of(trial) > 100]
     small = [trial for trial in done.all if size_of(trial) <= 100]
     assert done.name == "few@digits-2epochs-max100"
@@ -105,6 +107,9 @@ def test_nets_above_max_params_are_not_trained(few: Path, tmp_path: Path) -> Non
         missed = {t.number: t.constraints["parameters"] for t in study.get_trials()}
     assert missed == {trial.number: size_of(trial) - 100 for trial in done.all}
     assert done.best is not None and size_of(done.best) <= 100
+    nets, too_large = ({size_of(trial) for trial in trials} for trials in (done.all, large))
+    words = f"{len(nets)} nets looked at, {len(too_large)} of them too large (max_params=100)"
+    assert any(words in line for line in said)
 
 
 def test_a_search_asks_for_what_can_be(few: Path, tmp_path: Path) -> None:
@@ -134,6 +139,10 @@ def test_a_target_is_reached_with_the_fewest_parameters(few: Path, tmp_path: Pat
     words = f"smallest net that reaches 12.00 %: {size_of(smallest)} parameters"
     assert any(words in line for line in said)
     assert done.net().num_params == size_of(smallest)
+    with done.opened() as study:
+        row = study_row(study)
+    assert (row.parameters, row.best_trial) == (size_of(smallest), smallest.number)
+    assert row.best == smallest.values[0]
 
 
 def test_best_of_a_front_is_for_the_user_to_say(found: golf.Study) -> None:
@@ -191,8 +200,9 @@ def test_the_card_of_a_net(found: golf.Study, request: pytest.FixtureRequest) ->
     ran = golf_main("report", f"study={found.name}", place, f"trial={trial.number}")
     assert ran.status == 0, ran.err
     # the digits are scaled to 28x28, which has 26x26 places for two kernels of 9 weights
-    assert "| conv1 | 2x26x26 | 20 | 12,168 |" in ran.out
-    assert "| total |  | 50 | 12,188 |" in ran.out
+    lines = [line.split() for line in ran.out.splitlines()]
+    assert ["conv1", "2x26x26", "20", "12,168"] in lines
+    assert ["total", "50", "12,188"] in lines
     assert f"trial {trial.number}: holdout accuracy {100 * trial.values[0]:.2f} %" in ran.out
     assert "cost: 2 epochs in " in ran.out
 

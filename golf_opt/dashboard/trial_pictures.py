@@ -23,6 +23,7 @@ from golf_opt.study.note import log
 from golf_opt.task.data import Split, objective_split
 from golf_opt.task.modules.given import is_given
 from golf_opt.utils.points import best_points
+from golf_opt.utils.text import aligned
 from golf_opt.utils.trials import epoch_losses
 from golf_opt.visualization import pictures
 from golf_opt.visualization.snapshot import values_by_epoch
@@ -98,8 +99,7 @@ class TrialPictures:
             text = log(trial, shown.description.goals)
             if shown.description.nets is None:
                 return text
-            rows = [list(HEAD), *layer_rows(shown.description.job(trial).net)]
-            lines = ("{:<20}{:>12}{:>12}{:>16}".format(*row) for row in rows)
+            lines = aligned(HEAD, layer_rows(shown.description.job(trial).net), "lrrr")
             return "\n".join([text.rstrip(), "", *lines, ""])
         if kind == "learning-curve":
             goal = shown.description.goals[0]

@@ -12,7 +12,6 @@ from optuna.trial import FrozenTrial, TrialState
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig, ReportConfig, SourceConfig
 from golf_opt.engines.base import Job, Tensors
-from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.net_file import net_of
 from golf_opt.golf.weights import read_weights
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
@@ -221,5 +220,4 @@ def show_card(config: ReportConfig) -> str:
     with opened_to_read(config.storage) as storage:
         study = find_net_study(storage, config.study)
         trial = find_trial(study, "best" if config.trial is None else config.trial)
-        fresh = kept_results(study).get(str(trial.number), {})
-        return "\n".join(card(study, trial, fresh))
+        return "\n".join(card(study, trial))

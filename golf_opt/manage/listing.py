@@ -21,11 +21,12 @@ from golf_opt.storage.ledger import Lease
 from golf_opt.storage.optuna_internals import id_of_study, storage_of
 from golf_opt.storage.studies import marks
 from golf_opt.storage.workers import WORKER, coordination, is_held
+from golf_opt.study.aims import answer
 from golf_opt.study.description import readable
 from golf_opt.utils.points import MEAN, best_trial
 from golf_opt.utils.processes import is_alive, show_worker
 from golf_opt.utils.text import percent, show_duration
-from golf_opt.utils.trials import counts
+from golf_opt.utils.trials import attribute, counts
 
 LATELY = timedelta(minutes=10)  # a worker of another host is there if it ended a trial since then
 STATES = ("complete", "pruned", "fail", "running", "waiting")
@@ -41,12 +42,12 @@ class StudyRow:
 
     study: str
     arch: str | None  # of a net, or the name of an objective
-    parameters: int | None
+    parameters: int | None  # of a family, those of the best net
     data: str | None
     protocol: str | None
     total: int | None  # trials asked for when the study was made
     trials: dict[str, int]  # by state
-    best: float | None  # objective; a net's is an accuracy in [0, 1]; of several there is none
+    best: float | None  # objective, of a net in [0, 1]; with target= of the smallest reaching it
     best_trial: int | None
     workers: tuple[str, ...]  # `host:pid`
     last_activity: datetime | None  # a trial began or ended, local time of the worker
@@ -85,7 +86,7 @@ def study_row(study: optuna.Study) -> StudyRow:
     plan = readable(study.study_name, marks(study))
     net = plan.one_net if plan else None
     trials = study.get_trials(deepcopy=False)
-    best = best_trial(study, plan.by_seed.worth if plan else MEAN)
+    best = answer(study) if plan else best_trial(study, MEAN)
     moments = [trial.datetime_complete or trial.datetime_start for trial in trials]
     leases = []
     if any(trial.state == TrialState.RUNNING for trial in trials):
@@ -93,12 +94,12 @@ def study_row(study: optuna.Study) -> StudyRow:
     return StudyRow(
         study=study.study_name,
         arch=plan.subject if plan else None,
-        parameters=net.num_params if net else None,
+        parameters=net.num_params if net else attribute(best, "num_params", int) if best else None,
         data=plan.data if plan and plan.data else None,
         protocol=plan.protocol if plan and plan.data else None,
         total=plan.trials if plan else None,
         trials=counts(study),
-        best=best.value if best else None,
+        best=best.values[0] if best else None,
         best_trial=best.number if best else None,
         workers=tuple(sorted(workers_seen(trials, leases, datetime.now()))),
         last_activity=max(filter(None, moments), default=None),

@@ -15,8 +15,8 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import ReportConfig
 from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.studies import NOTE_SECTIONS, marks
-from golf_opt.study.aims import best_of_all
+from golf_opt.storage.studies import NOTE_SECTIONS, TEST_READINGS, marks, readings_of
+from golf_opt.study.aims import answer, best_of_all
 from golf_opt.study.card import HEAD, layer_rows
 from golf_opt.study.description import (
     StudyDescription,
@@ -24,8 +24,8 @@ from golf_opt.study.description import (
     find_study,
     snapshot_of,
 )
-from golf_opt.study.note import PROTOCOL_WORDS, noise_words, result_words
-from golf_opt.study.run import TEST_READINGS
+from golf_opt.study.front import fresh_words, front_rows, nets_words
+from golf_opt.study.note import PROTOCOL_WORDS, noise_words, result_words, target_words
 from golf_opt.task.data import objective_split
 from golf_opt.task.forward import check_tensors
 from golf_opt.task.goals import show_goals
@@ -91,16 +91,19 @@ def _report(
             f"Best {aim} {result_words(best, goals)} with "
             f"{show_params(best.params) or 'no tuned parameters'}."
         )
-    else:
+    elif not snapshot.net_front:
         yield Paragraph(
             f"Optimised: {show_goals(goals)}. No other trial beats one of the front, of "
             f"{count(len(snapshot.front), 'trial')}, in all of it."
         )
-    for reading in marks(study).get(TEST_READINGS, []):
-        yield Paragraph(
-            f"Test accuracy of trial {reading['trial']}, read once after {reading['after_trials']} "
-            f"trials: {percent(reading['test_accuracy'])}."
-        )
+    if snapshot.net_front:
+        yield from _front_of_nets(study, snapshot)
+    else:
+        for reading in marks(study).get(TEST_READINGS, []):
+            yield Paragraph(
+                f"Test accuracy of trial {reading['trial']}, read once after "
+                f"{reading['after_trials']} trials: {percent(reading['test_accuracy'])}."
+            )
     if seeds is None and best is not None:
         yield Paragraph(noise_words(snapshot).replace("**", ""))
     for title, text in marks(study).get(NOTE_SECTIONS, {}).items():
@@ -113,10 +116,12 @@ def _report(
     records = kept_records(config.folder / "records")
     for figure in study_figures(snapshot, best_of_all(storage, but=study.study_name), records):
         yield picture(figure)
-    if best is None:
-        yield Heading(f"The front, {'its first' if len(snapshot.front) > TOP else 'all'} of it")
-        yield best_table(snapshot)
+    if snapshot.net_front:
         yield from _nets_of_front(study, snapshot)
+    if best is None:
+        if not snapshot.net_front:
+            yield Heading(f"The front, {'its first' if len(snapshot.front) > TOP else 'all'} of it")
+            yield best_table(snapshot)
         return
     yield from optuna_pictures(study, snapshot.worth)
     yield Heading(f"The best trial, {best.number}")
@@ -222,14 +227,27 @@ def _best_pictures(
     yield Picture("best-mistakes", "The worst of its mistakes", "", worst)
 
 
-def _nets_of_front(study: optuna.Study, snapshot: StudySnapshot) -> Iterator[Block]:
-    """Show the layers of the nets that a search found."""
+def _front_of_nets(study: optuna.Study, snapshot: StudySnapshot) -> Iterator[Block]:
+    """Say how good the nets of each size are that a search found, and how many it looked at."""
     plan = description_of(study)
-    if plan.nets is None:
-        return
-    for trial in snapshot.ranked(TOP):
+    trials = study.get_trials(deepcopy=False)
+    table = front_rows(snapshot, readings_of(study))
+    best = answer(study)
+    words = [target_words(plan, best)] if plan.target is not None else []
+    words += [nets_words(plan, trials)] if plan.nets is not None else []
+    words.append(f"none smaller is better than one of these {len(table.rows)}")
+    words += [fresh_words(snapshot)] if fresh_words(snapshot) else []
+    yield Paragraph(" ".join(f"{text[0].upper()}{text[1:]}." for text in words))
+    yield Table(table.head, table.rows)
+
+
+def _nets_of_front(study: optuna.Study, snapshot: StudySnapshot) -> Iterator[Block]:
+    """Show the layers and the parameters of the nets that a search found, the largest first."""
+    plan = description_of(study)
+    for _, trial in list(reversed(snapshot.net_front))[:TOP]:
         net = plan.job(trial).net
         yield Heading(f"{net.name}, trial {trial.number}")
+        yield Paragraph(show_params(trial.params))
         yield Table(list(HEAD), layer_rows(net))
 
 

@@ -176,6 +176,8 @@ def check_study_page(study: FrozenStudy) -> None:
 class SeenStudy(optuna.Study):
     """A study, or one of Hyperband's brackets of it, whose trials are seen in another way.
 
+    They are those of the first look at it: it serves one ask, which looks for each parameter.
+
     Args:
         study: that it is in everything else.
         view: from its trials to those that it has.
@@ -186,6 +188,7 @@ class SeenStudy(optuna.Study):
     ) -> None:
         self.__dict__.update(object.__getattribute__(study, "__dict__"))  # a bracket hides its own
         self._whole, self._view = study, view
+        self._seen: list[FrozenTrial] | None = None
 
     def _get_trials(
         self,
@@ -193,7 +196,9 @@ class SeenStudy(optuna.Study):
         states: Container[TrialState] | None = None,
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
-        trials = self._view(self._whole._get_trials(deepcopy=False, use_cache=use_cache))
+        if self._seen is None:
+            self._seen = self._view(self._whole._get_trials(deepcopy=False, use_cache=use_cache))
+        trials = list(self._seen)
         if states is not None:
             trials = [trial for trial in trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials

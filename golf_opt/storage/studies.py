@@ -26,6 +26,7 @@ from golf_opt.utils.text import printable
 STUDY_ID = "golf_opt:id"
 IMPORTING = "golf_opt:importing"  # the worker that fills the study; False when it is whole
 NOTE_SECTIONS = "golf_opt:note_sections"  # what else is in the note, in Markdown by title
+TEST_READINGS = "golf_opt:test_readings"
 CONFIRMED = "golf_opt:confirmed"  # {trial: {seed: result}}, see golf/confirm.py
 # Optuna lets nothing be added to a finished trial, so its files are kept with its study, under the
 # key that the dashboard has for them.
@@ -89,6 +90,11 @@ def marks(study: optuna.Study) -> dict[str, Any]:
     """Return what `mark` kept, among other system attributes; each is what it must be."""
     kept = storage_of(study).get_study_system_attrs(id_of_study(study))
     return admit_attributes(kept, [])  # a database's passed this gate before, a journal's did not
+
+
+def readings_of(study: optuna.Study) -> dict[int, float]:
+    """Return the accuracy on the test set, by the number of each trial that it was read for."""
+    return {row["trial"]: row["test_accuracy"] for row in marks(study).get(TEST_READINGS, [])}
 
 
 def num_finished(study: optuna.Study) -> int:

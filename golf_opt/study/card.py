@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 
+from golf_opt.storage.studies import marks, readings_of
 from golf_opt.study.description import description_of
+from golf_opt.study.fresh import fresh_of
 from golf_opt.task.arch import Net, Node
 from golf_opt.task.layers import show_shape
 from golf_opt.utils.stats import Spread
-from golf_opt.utils.text import count, markdown_table, percent, show_params
+from golf_opt.utils.text import aligned, count, percent, show_params
 from golf_opt.utils.trials import attribute
 
 HEAD = ("layer", "output", "parameters", "multiply-adds")
@@ -53,15 +53,12 @@ def accuracies(study: optuna.Study, trial: FrozenTrial) -> dict[int, float]:
     return found
 
 
-def card(
-    study: optuna.Study, trial: FrozenTrial, confirmed: Mapping[str, Mapping[str, Any]]
-) -> list[str]:
-    """Return the card in lines of Markdown.
+def card(study: optuna.Study, trial: FrozenTrial) -> list[str]:
+    """Return the card in lines of text.
 
     Args:
         study: of ours, that trains nets.
         trial: of it.
-        confirmed: what fresh seeds gave, by seed, as `golf-opt confirm` keeps it.
 
     Raises:
         UsageError: the trial's parameters make no net.
@@ -73,25 +70,28 @@ def card(
     epochs = max(trial.intermediate_values, default=0)
     cost = f"{count(epochs, 'epoch')}" + ("" if time_s is None else f" in {time_s:.1f} s of a lane")
     lines = [
-        f"# {net.name}: trial {trial.number} of {study.study_name}, {trial.state.name.lower()}",
+        f"{net.name}: trial {trial.number} of {study.study_name}, {trial.state.name.lower()}",
         "",
-        f"`{show_params(trial.params)}`",
+        show_params(trial.params),
         "",
-        markdown_table(HEAD, layer_rows(net), "lrrr"),
+        *aligned(HEAD, layer_rows(net), "lrrr"),
         "",
     ]
     seeds = accuracies(study, trial)
     for number, value in seeds.items():
-        lines.append(f"- trial {number}: {goal.name} {goal.show(value)}")
+        lines.append(f"trial {number}: {goal.name} {goal.show(value)}")
     if len(seeds) > 1:
-        lines.append(f"- {goal.name}: {Spread(list(seeds.values())).words}")
-    if done := [row for row in confirmed.values() if "accuracy" in row]:
-        lines.append(f"- on fresh seeds: {_words(done, 'accuracy')}")
-        if test := [row for row in done if row.get("test_accuracy") is not None]:
-            lines.append(f"- test accuracy of those: {_words(test, 'test_accuracy')}")
-    return [*lines, f"- cost: {cost}"]
+        lines.append(f"{goal.name}: {Spread(list(seeds.values())).words}")
+    fresh = fresh_of(marks(study), plan.epochs).get(trial.number)
+    if fresh is not None:
+        after = f", {count(fresh.epochs, 'epoch')}"
+        lines.append(f"on fresh seeds{after}: {_words(fresh.ours)}")
+        if fresh.test.n:
+            lines.append(f"test accuracy of those: {_words(fresh.test)}")
+    if trial.number in (test := readings_of(study)):
+        lines.append(f"test accuracy of the trial's own net: {percent(test[trial.number])}")
+    return [*lines, f"cost: {cost}"]
 
 
-def _words(rows: Sequence[Mapping[str, Any]], name: str) -> str:
-    values = [float(row[name]) for row in rows]
-    return percent(values[0]) if len(values) == 1 else Spread(values).words
+def _words(spread: Spread) -> str:
+    return percent(spread.mean) if spread.n == 1 else spread.words

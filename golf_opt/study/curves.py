@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -23,7 +24,13 @@ def extrapolated(values: Mapping[int, float], epoch: int, sign: int = 1) -> floa
         epoch: any; before the last one of the curve it makes no difference.
         sign: 1 where larger is better, -1 where smaller is.
     """
-    epochs = np.array(sorted(step for step in values if step > 0), dtype=np.float64)
+    return _end(tuple(sorted(values.items())), epoch, sign)
+
+
+@lru_cache(maxsize=100_000)  # a search looks at the curves of all its paused trials at every ask
+def _end(curve: tuple[tuple[int, float], ...], epoch: int, sign: int) -> float:
+    values = dict(curve)
+    epochs = np.array([step for step in values if step > 0], dtype=np.float64)
     last = values[max(values)]
     if len(epochs) < FEWEST or epoch <= epochs[-1]:
         return last

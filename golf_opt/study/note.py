@@ -8,12 +8,19 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.storage.optuna_internals import save_note
-from golf_opt.storage.studies import NOTE_SECTIONS, mark, marks, num_finished
+from golf_opt.storage.studies import (
+    NOTE_SECTIONS,
+    mark,
+    marks,
+    num_finished,
+    readings_of,
+)
 from golf_opt.study.aims import answer
 from golf_opt.study.description import StudyDescription, description_of, snapshot_of
+from golf_opt.study.front import MOST, fresh_words, front_rows, nets_words
 from golf_opt.task.goals import Goal, show_goals, show_values
 from golf_opt.utils.points import is_further_seed, seeds_of
-from golf_opt.utils.text import count, markdown_table, percent, show_params
+from golf_opt.utils.text import aligned, count, markdown_table, percent, show_params
 from golf_opt.utils.trials import attribute, counts, epoch_losses, state_words
 from golf_opt.visualization.snapshot import (
     NOISE_SDS,
@@ -24,7 +31,6 @@ from golf_opt.visualization.snapshot import (
 )
 
 ACCURACY = (Goal("accuracy"),)
-MOST_OF_FRONT = 10  # trials of it in the closing words
 
 
 def log(trial: FrozenTrial, goals: Sequence[Goal]) -> str:
@@ -102,9 +108,9 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
             "",
             *([noise_words(snapshot)] if len(plan.goals) == 1 else []),
         ]
-    if len(plan.goals) > 1 and snapshot.front:
+    if (len(plan.goals) > 1 and snapshot.front) or (plan.nets and snapshot.net_front):
         lines += ["Front so far, of trials that none beats in every objective:", ""]
-        lines.append(front_table(snapshot))
+        lines.append(front_table(snapshot, readings_of(study)))
     for title, text in marks(study).get(NOTE_SECTIONS, {}).items():
         lines += ["", f"## {title}", "", text]
     return "\n".join(lines)
@@ -129,19 +135,10 @@ def title_of(plan: StudyDescription) -> str:
     return f"{plan.subject}: {plan.net.num_params} parameters"
 
 
-def front_table(study: StudySnapshot) -> str:
-    """Return the front of several objectives in Markdown, a row a trial."""
-    rows = [
-        [
-            str(trial.number),
-            *(goal.show(v) for goal, v in zip(study.goals, trial.values, strict=True)),
-            f"`{show_params(trial.params)}`",
-        ]
-        for trial in study.front
-    ]
-    names = [goal.name for goal in study.goals]
-    head = ["trial", *names, "parameters"]
-    return markdown_table(head, rows, "r" * (len(head) - 1) + "l")
+def front_table(study: StudySnapshot, test: Mapping[int, float]) -> str:
+    """Return the front in Markdown, a row a trial, and what it says of fresh seeds."""
+    table = markdown_table(*front_rows(study, test))
+    return f"{table}\n\n{words}." if (words := fresh_words(study)) else table
 
 
 def noise_words(study: StudySnapshot) -> str:
@@ -163,7 +160,7 @@ def noise_words(study: StudySnapshot) -> str:
 PROTOCOL_WORDS = {
     "test": "the objective is accuracy on the test set, the article's rule",
     "holdout": "the objective is accuracy on held-out training images; the test set is read at "
-    "the end, for the best trial alone",
+    "the end, for the best trial or the front alone",
 }
 
 
@@ -192,16 +189,17 @@ def seeds_words(study: optuna.Study, plan: StudyDescription) -> str | None:
 
 
 def front_words(study: StudySnapshot, test: Mapping[int, float]) -> list[str]:
-    """Return the front of several objectives, a line a trial, and how many more there are."""
-    shown = [
-        f"  trial {trial.number:>4}  {show_values(study.goals, trial.values)}  "
-        + (f"test {percent(test[trial.number])}  " if trial.number in test else "")
-        + show_params(trial.params)
-        for trial in study.front[:MOST_OF_FRONT]
+    """Return the front in lines of an aligned table, and how many more there are."""
+    nets = len(study.net_front)
+    what = count(nets, "net") if nets else count(len(study.front), "trial")
+    goals = f"{study.goal.name} and size" if nets else show_goals(study.goals)
+    more = (nets or len(study.front)) - MOST
+    return [
+        f"front of {goals}: {what}",
+        *(f"  {line}" for line in aligned(*front_rows(study, test, MOST))),
+        *([f"  and {more} more, which golf-opt report shows"] if more > 0 else []),
+        *([f"  {words}"] if (words := fresh_words(study)) else []),
     ]
-    more = len(study.front) - MOST_OF_FRONT
-    head = f"front of {show_goals(study.goals)}: {count(len(study.front), 'trial')}"
-    return [head, *shown, *([f"  and {more} more"] if more > 0 else [])]
 
 
 def target_words(plan: StudyDescription, best: FrozenTrial | None) -> str:
@@ -211,13 +209,14 @@ def target_words(plan: StudyDescription, best: FrozenTrial | None) -> str:
         return f"no net reaches {percent(plan.target)} yet"
     return (
         f"smallest net that reaches {percent(plan.target)}: {best.values[1]:,.0f} parameters, "
-        f"{result_words(best, plan.goals)}"
+        f"{result_words(best, plan.goals[:1])}"
     )
 
 
 def closing_words(study: optuna.Study, plan: StudyDescription, test: Mapping[int, float]) -> str:
     """Return the last lines of `golf-opt study` but what to do next: best trial, study name."""
     best, tally = answer(study), counts(study)
+    trials, snapshot = study.get_trials(deepcopy=False), snapshot_of(study)
     finished = num_finished(study)
     lines = [""]
     if (seeds := seeds_words(study, plan)) is not None:
@@ -225,18 +224,20 @@ def closing_words(study: optuna.Study, plan: StudyDescription, test: Mapping[int
     elif best is not None and len(plan.goals) == 1:
         what = f"best {plan.by_seed.aim(plan.goals[0])}"
         lines.append(f"{what} {result_words(best, plan.goals)}")
-    elif len(plan.goals) > 1:
-        lines += front_words(snapshot_of(study), test)
+    if (len(plan.goals) > 1 and snapshot.front) or (plan.nets and snapshot.net_front):
+        lines += front_words(snapshot, test)
     if plan.target is not None:
         lines.append(target_words(plan, best))
-    if best is not None:
+    if best is not None and plan.nets is None:
         params = best.params or plan.search_space.fixed
         lines.append(f"  {show_params(params)}{'' if best.params else ', nothing tuned'}")
     if best is not None and best.number in test:
         lines.append(
             f"test accuracy of trial {best.number}, read once: {percent(test[best.number])}"
         )
-    repeats = sum(map(is_further_seed, study.get_trials(deepcopy=False)))
+    if plan.nets is not None:
+        lines.append(nets_words(plan, trials))
+    repeats = sum(map(is_further_seed, trials))
     seeds_too = f", {count(repeats, 'further seed')}" if repeats else ""
     waiting = f", {tally['waiting']} waiting to go on" if tally["waiting"] else ""
     waiting = (f", {tally['paused']} paused" if tally["paused"] else "") + waiting

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Literal
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 from rich.text import Text
 
@@ -80,7 +80,7 @@ class Progress(Callback):
         if self._mode in ("plain", "live"):
             last = self._show(run.history[-1]) if run.history else "-"
             line = f"{self._head(run, len(run.history))}  {last:>8}  {WORDS[state]:<8}"
-            self._say(f"{line}  {show_params(run.trial.params)}")
+            self._say(f"{line}  {self._what(run.trial)}")
             if state == TrialState.FAIL:
                 self._say(f"trial {run.number:>4}  {run.trial.user_attrs['fail_reason']}")
 
@@ -104,6 +104,12 @@ class Progress(Callback):
             self.context.say(line)
         else:
             self._console.print(Text(line), soft_wrap=True)
+
+    def _what(self, trial: Trial | FrozenTrial) -> str:
+        """Return a trial's parameters; of a family they are more than a line holds: the size."""
+        if self.context.description.nets is None:
+            return show_params(trial.params)
+        return count(trial.user_attrs.get("num_params", 0), "parameter")
 
     def _head(self, run: TrialRun, epoch: int) -> str:
         return f"trial {run.number:>4}  epoch {epoch:>3}/{run.job.epochs}"
@@ -134,7 +140,7 @@ class Progress(Callback):
         for lane, run in sorted(self._runs.items()):
             value = self._show(run.history[-1]) if run.history else "-"
             epochs = f"{run.epochs_done:.1f}/{run.job.epochs}"
-            params = show_params(run.trial.params)
+            params = self._what(run.trial)
             rows.append((str(lane), str(run.number), epochs, value, params))
         widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:4]]
         lines = [Text(words) for words in self._status()]
@@ -165,7 +171,7 @@ class Progress(Callback):
         line = f"{sparkline(self._heights)}  " if self._console.encoding.startswith("utf") else ""
         return [
             first,
-            f"best {shown}  {line}trial {best.number}  {show_params(best.params)}",
+            f"best {shown}  {line}trial {best.number}  {self._what(best)}",
         ]
 
     def _time_left(self) -> str:

@@ -8,6 +8,7 @@ reach the rung, more of the paused ones are among the best, and go on from their
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -22,6 +23,7 @@ from golf_opt.storage.optuna_internals import front_numbers
 from golf_opt.study.allocation import Choice, GoOn, Rule, Trials, last_epoch
 from golf_opt.study.curves import extrapolated
 from golf_opt.task.goals import Goal
+from golf_opt.utils.points import is_further_seed
 from golf_opt.utils.trials import attribute, of_kind, paused_at
 
 Rank = Literal["value", "extrapolated"]
@@ -41,7 +43,7 @@ class Promote(NopPruner):
     """
 
     def __init__(
-        self, min_resource: int = 2, reduction_factor: int = 3, rank: Rank = "value"
+        self, min_resource: int = 1, reduction_factor: int = 3, rank: Rank = "value"
     ) -> None:
         self.first = check(
             Annotated[StrictInt, Field(ge=1, le=10_000)], min_resource, "pruner.min_resource"
@@ -69,36 +71,48 @@ class Promotion(Rule):
     def __init__(self, pruner: Promote, goals: Sequence[Goal], epochs: int) -> None:
         self._pruner, self._goals, self._epochs = pruner, goals, epochs
         self._rungs = pruner.rungs(epochs)
-        self._known: dict[tuple[int, int], float] = {}  # by trial and rung: its extrapolated value
+        self._known: dict[tuple[int, int], list[float]] = {}  # by trial and rung: what ranks it
 
     def choose(self, trials: Trials) -> Choice | None:
-        firsts = [trial for trial in trials if not _is_repeat(trial)]
-        for rung in reversed(self._rungs):
-            paused = {trial.number for trial in firsts if self._rung_of(trial) == rung}
-            if not paused:
-                continue
+        firsts = [trial for trial in trials if not is_further_seed(trial)]
+        paused = self._paused(firsts)
+        for rung in sorted(paused, reverse=True):
             reached = self._reached(firsts, rung)
-            best = self.ranked(reached, rung)[: len(reached) // self._pruner.factor]
-            for trial in best:
-                if trial.number in paused:
+            waiting = {trial.number for trial in paused[rung]}
+            places = len(reached) // self._pruner.factor
+            if len(reached) - len(waiting) >= places:
+                continue  # those that were among the best when they were asked have taken them all
+            for trial in self.ranked(reached, rung)[:places]:
+                if trial.number in waiting:
                     return GoOn(trial.number)
         return None
 
     def until(self, trial: FrozenTrial, epochs: int) -> int:
-        ahead = () if _is_repeat(trial) else self._rungs
+        ahead = () if is_further_seed(trial) else self._rungs
         return next((rung for rung in ahead if rung > last_epoch(trial)), epochs)
 
     def ranked(self, reached: Trials, rung: int) -> list[FrozenTrial]:
         """Return the trials that reached a rung, the best first, equal ones by number."""
-        worth = np.array([self._worth(trial, rung) for trial in reached])
-        return [reached[index] for index in _best_first(worth)]
+        rows = []
+        for trial in reached:
+            key = trial.number, rung
+            if key not in self._known:
+                self._known[key] = self._worth(trial, rung)
+            rows.append(self._known[key])
+        return [reached[index] for index in _best_first(np.array(rows))]
 
     def best_paused(self, trials: Trials) -> FrozenTrial | None:
         """Return the best paused trial of the highest rung that has any."""
-        for rung in reversed(self._rungs):
-            if paused := [trial for trial in trials if self._rung_of(trial) == rung]:
-                return self.ranked(paused, rung)[0]
-        return None
+        paused = self._paused(trials)
+        return self.ranked(paused[max(paused)], max(paused))[0] if paused else None
+
+    def _paused(self, trials: Trials) -> dict[int, list[FrozenTrial]]:
+        """Return the paused trials by the highest rung that each has reached."""
+        found = defaultdict(list)
+        for trial in trials:
+            if (rung := self._rung_of(trial)) is not None:
+                found[rung].append(trial)
+        return found
 
     def _reached(self, trials: Trials, rung: int) -> list[FrozenTrial]:
         return [
@@ -120,11 +134,8 @@ class Promotion(Rule):
         first, *others = self._goals
         value = trial.intermediate_values[rung]
         if self._pruner.rank == "extrapolated":
-            key = trial.number, rung
-            if key not in self._known:
-                so_far = {e: v for e, v in trial.intermediate_values.items() if e <= rung}
-                self._known[key] = extrapolated(so_far, self._epochs, first.sign)
-            value = self._known[key]
+            so_far = {e: v for e, v in trial.intermediate_values.items() if e <= rung}
+            value = extrapolated(so_far, self._epochs, first.sign)
         row = [first.sign * value]
         kept = attribute(trial, "epoch_values", dict) or {}
         for goal in others:
@@ -146,10 +157,6 @@ class AtLeastOne(Rule):
             return None
         best = self._promotion.best_paused(trials)
         return None if best is None else GoOn(best.number)
-
-
-def _is_repeat(trial: FrozenTrial) -> bool:
-    return bool(attribute(trial, "seed_index", int))
 
 
 def _best_first(worth: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

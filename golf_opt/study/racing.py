@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from optuna.trial import TrialState
 
-from golf_opt.study.allocation import Choice, Repeat, Rule, Trials, num_begun
+from golf_opt.study.allocation import Choice, Repeat, Rule, Trials, last_epoch, num_begun
 from golf_opt.utils.points import (
     Noise,
     Point,
@@ -53,7 +53,7 @@ class Racing:
     Args:
         most: seeds of a point.
         alpha: below this chance of being better than its rival a point is out of the race.
-        share: of all trainings that further seeds may take, as long as new points are asked for.
+        share: of all epochs that further seeds may take, as long as new points are asked for.
     """
 
     most: int
@@ -75,8 +75,7 @@ class Racing:
             signs: of each goal, what makes the better one of two values the larger one.
             last: whether no new points are asked for any more.
         """
-        trained = sum(len(point.trials) for point in points)
-        if not last and trained - len(points) + 1 > self.share * (trained + 1):
+        if not last and share_with_another(points) > self.share:
             return None
         noise = seed_noise_of(points, signs[0])
         contenders = [
@@ -160,6 +159,23 @@ class Raced(Rule):
             found = self._racing.choose(points_of(trials), self._statistic, self._signs, last)
             self._known = moment, None if found is None else Repeat(*found)
         return self._known[1]
+
+
+def share_with_another(points: Sequence[Point]) -> float:
+    """Return the share of all epochs that further seeds take, with one more seed of some point.
+
+    What runs, or is complete and reported nothing, counts as long as the longest training so far.
+    """
+    longest = (
+        max((last_epoch(t) for point in points for t in point.trials.values()), default=0) or 1
+    )
+    first, further = 0, longest
+    for point in points:
+        for index, trial in point.trials.items():
+            running = trial.state == TrialState.RUNNING
+            epochs = longest if running else last_epoch(trial) or longest
+            first, further = (first, further + epochs) if index else (first + epochs, further)
+    return further / (first + further)
 
 
 def _contender(

@@ -27,7 +27,8 @@ from golf_opt.engines.base import Engine
 from golf_opt.storage.checkpoint import DamagedCheckpoint
 from golf_opt.storage.connect import opened_storage, opened_to_read
 from golf_opt.storage.optuna_internals import storage_of
-from golf_opt.storage.studies import mark, marks, num_finished
+from golf_opt.storage.studies import TEST_READINGS, mark, marks, num_finished
+from golf_opt.study.aims import answer
 from golf_opt.study.build import Parts, build_parts, check_targets, describe, sampler_maker
 from golf_opt.study.callbacks import Say, StudyContext
 from golf_opt.study.description import (
@@ -37,7 +38,7 @@ from golf_opt.study.description import (
     snapshot_of,
 )
 from golf_opt.study.loop import StudyLoop
-from golf_opt.study.note import closing_words, trials_words
+from golf_opt.study.note import closing_words, trials_words, write_note
 from golf_opt.study.opening import earlier_points, open_study, say_if_changed
 from golf_opt.study.space import Space
 from golf_opt.study.stopping import begin_limits, check_stop, limits_of
@@ -47,7 +48,6 @@ from golf_opt.task.modules.resolve import provide, resolve
 from golf_opt.utils.text import count
 from golf_opt.utils.trials import counts
 
-TEST_READINGS = "golf_opt:test_readings"
 MOST_READ = 50  # nets of a front for which the test set is read
 Opened = Callable[[StorageConfig], AbstractContextManager[BaseStorage]]
 
@@ -266,7 +266,8 @@ def run_trials(
     plan = context.description
     if plan.protocol == "holdout" and plan.objective is None and signal is None:
         readings = read_test(context)
-    closing = closing_words(context.study, context.description, readings)
+        write_note(context.study, plan)  # they are in it
+    closing = closing_words(context.study, plan, readings)
     words = "\n".join([closing, *next_words(context, verb)])
     return Outcome(words, signal, context.study.study_name)
 
@@ -281,6 +282,8 @@ def next_words(context: StudyContext, verb: Literal["study", "search", "worker"]
     if plan.family is not None and snapshot_of(study).complete:
         this = command.override("study", study.study_name)
         ways.insert(0, f"to confirm them: {command.runnable('confirm', this, 'test=true')}")
+        net = (answer(study) or snapshot_of(study).front[0]).number
+        ways.append(f"for the card of a net: {command.runnable('report', this, f'trial={net}')}")
     is_spent = context.limits.is_spent(study)
     if is_spent and verb == "worker":  # one more would have nothing to draw on
         ways.insert(0, "to go on: the command that began it, with budget=")

@@ -55,25 +55,24 @@ class FreshSampler(optuna.samplers.BaseSampler):
     ) -> None:
         self._make, self._view = make, view
         self._sampler = make(0)
-
-    def _seen(self, study: optuna.Study) -> optuna.Study:
-        return SeenStudy(study, partial(self._view.of, directions=study.directions))
+        self._seen: optuna.Study | None = None
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._sampler = self._make(trial.number)
         if not is_further_seed(trial):  # a further seed asks for nothing
-            self._sampler.before_trial(self._seen(study), trial)
+            self._seen = SeenStudy(study, partial(self._view.of, directions=study.directions))
+            self._sampler.before_trial(self._seen, trial)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        return self._sampler.infer_relative_search_space(self._seen(study), trial)
+        return self._sampler.infer_relative_search_space(self._seen or study, trial)
 
     def sample_relative(self, study: optuna.Study, *args: Any) -> dict[str, Any]:
-        return self._sampler.sample_relative(self._seen(study), *args)
+        return self._sampler.sample_relative(self._seen or study, *args)
 
     def sample_independent(self, study: optuna.Study, *args: Any) -> Any:
-        return self._sampler.sample_independent(self._seen(study), *args)
+        return self._sampler.sample_independent(self._seen or study, *args)
 
     def after_trial(self, *args: Any) -> None:
         self._sampler.after_trial(*args)

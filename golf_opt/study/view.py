@@ -13,14 +13,17 @@ from golf_opt.study.curves import extrapolated
 from golf_opt.utils.points import CONSTRAINT, MEAN, Statistic, as_trials
 from golf_opt.utils.trials import attribute, of_kind, paused_at
 
+MOST_PAUSED = 200  # trials of which a sampler learns: asking takes the longer the more there are
+
 
 @dataclass(frozen=True)
 class View:
     """Trials as a sampler is to see them.
 
     Each point is one trial with the statistic of its seeds. A paused trial is complete, with what
-    its curve comes to at the last epoch. Everything else is as it is: without further seeds and
-    pauses these are the very trials.
+    its curve comes to at the last epoch; of many paused ones only those that got furthest are seen,
+    and of equals the newest. Everything else is as it is: without further seeds and pauses these
+    are the very trials.
     """
 
     statistic: Statistic = MEAN
@@ -35,7 +38,7 @@ class View:
     ) -> list[FrozenTrial]:
         """Return the trials of a study so."""
         signs = [-1 if direction == StudyDirection.MINIMIZE else 1 for direction in directions]
-        points = as_trials(trials, self.statistic, signs)
+        points = as_trials(_without_oldest_paused(trials), self.statistic, signs)
         return [self._capped(self._as_complete(trial, signs)) for trial in points]
 
     def _capped(self, trial: FrozenTrial) -> FrozenTrial:
@@ -72,3 +75,11 @@ class View:
         limits = {f"{CONSTRAINT}:{name}": value for name, value in missed.items()}
         made.system_attrs = trial.system_attrs | limits
         return made
+
+
+def _without_oldest_paused(trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+    paused = [(at, trial.number) for trial in trials if (at := paused_at(trial)) is not None]
+    if len(paused) <= MOST_PAUSED:
+        return trials
+    left_out = {number for _, number in sorted(paused)[:-MOST_PAUSED]}
+    return [trial for trial in trials if trial.number not in left_out]

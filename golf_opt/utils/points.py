@@ -97,6 +97,9 @@ def points_of(trials: Iterable[FrozenTrial]) -> list[Point]:
     """
     points: dict[int, Point] = {}
     for trial in trials:
+        if not is_further_seed(trial):
+            points[trial.number] = Point({0: trial})
+            continue
         index, number = attribute(trial, SEED_INDEX, int), attribute(trial, POINT, int)
         point = None if number is None else points.get(number)
         if point and index is not None and index > 0 and index not in point.trials:

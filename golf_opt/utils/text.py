@@ -58,6 +58,19 @@ def show_params(params: Mapping[str, Any]) -> str:
     )
 
 
+def aligned(head: Sequence[str], rows: Iterable[Sequence[str]], sides: str) -> list[str]:
+    """Return a table in lines of text; `sides` has an `l` or an `r` for each column."""
+    lines = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if side == "r" else cell.ljust(width)
+            for cell, width, side in zip(line, widths, sides, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
+
+
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], sides: str) -> str:
     """Return a table in Markdown; `sides` has an `l` or an `r` for each column."""
     rule = "".join("---:|" if side == "r" else "---|" for side in sides)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -83,18 +82,14 @@ def front_of_nets(study: StudySnapshot, records: Sequence[KnownNet] = ()) -> Fig
         study: of a family of nets; of any other there is no such figure.
         records: of ours, shown with what others published where the data is MNIST.
     """
-    known = [(attribute(row.trial, "num_params", int) or 0, row) for row in study.points]
-    sized = sorted((row for row in known if row[0] > 0), key=lambda row: (row[0], -row[1].rank))
-    if not study.goal.accuracy or len({size for size, _ in sized}) < 2:
+    if not study.net_front:
         return None
-    nets = [_net(row.trial, size) for size, row in sized]
-    front, best = [], -math.inf
-    for net, (_, row) in zip(nets, sized, strict=True):
-        if row.rank > best:
-            best = row.rank
-            half = None if row.trial.number in study.fresh else study.half_interval(row.trial)
-            front.append((net, half))
-    confirmed = [_confirmed(row.trial, size, study) for size, row in sized]
+    nets = [_net(row.trial, size) for size, row in study.sized]
+    front = [
+        (_net(trial, size), None if trial.number in study.fresh else study.half_interval(trial))
+        for size, trial in study.net_front
+    ]
+    confirmed = [_confirmed(row.trial, size, study) for size, row in study.sized]
     fresh = [row for row in confirmed if row is not None]
     beside = _beside(study.data, records)
     series = [_points(f"nets ({len(nets):,})", nets, BLUE, "circle", 0.35), *beside]

@@ -119,6 +119,25 @@ class StudySnapshot:
         return sorted(front, key=lambda trial: (-signs[0] * trial.values[0], trial.number))
 
     @cached_property
+    def sized(self) -> list[tuple[int, Shown]]:
+        """The points of nets whose sizes are known, with these: the smallest and best first."""
+        known = [(attribute(row.trial, "num_params", int) or 0, row) for row in self.points]
+        return sorted((r for r in known if r[0] > 0), key=lambda r: (r[0], -r[1].rank))
+
+    @cached_property
+    def net_front(self) -> list[tuple[int, FrozenTrial]]:
+        """Of nets of several sizes those that rank above all smaller ones, the smallest first."""
+        front: list[tuple[int, FrozenTrial]] = []
+        if not self.goal.accuracy or len({size for size, _ in self.sized}) < 2:
+            return front
+        best = -math.inf
+        for size, row in self.sized:
+            if row.rank > best:
+                best = row.rank
+                front.append((size, row.trial))
+        return front
+
+    @cached_property
     def noise(self) -> Noise | None:
         """The noise of seeds in the first goal, by the points that have several."""
         return seed_noise_of(points_of(self.complete), self.goal.sign)
