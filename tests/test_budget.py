@@ -114,7 +114,7 @@ def test_a_budget_is_exact_over_workers_of_which_two_are_killed(
     if kind == "postgres":
         where = request.getfixturevalue("on_postgres")
     common = ("~callbacks.note", "engine=native", "engine.lanes=1", f"storage.url={where.url}")
-    first = [*STUDY, *common, "epochs=200", "pruner=none", "budget=1500epochs"]
+    first = [*STUDY, *common, "epochs=100", "pruner=none", "budget=700epochs"]
     with contextlib.ExitStack() as ended:
 
         def start(*arguments: str) -> subprocess.Popen[str]:
@@ -138,7 +138,7 @@ def test_a_budget_is_exact_over_workers_of_which_two_are_killed(
         rest = [process.communicate(timeout=240)[0] for process in (processes[0], processes[3])]
         for process, out in zip((processes[0], processes[3]), rest, strict=True):
             assert process.returncode == 0, out
-    assert sum(epochs_of(where)) == 1500
+    assert sum(epochs_of(where)) == 700
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

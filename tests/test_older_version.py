@@ -58,12 +58,12 @@ def twin() -> list[dict[str, Any]]:
 def test_twenty_trainings_give_the_same_weights() -> None:
     kept = json.loads(trainings.FILE.read_text())
     engine = NativeEngine(trainings.view(), 1, **trainings.PORTABLE)  # type: ignore[arg-type]
-    same_build = trainings.build() == kept["build"]
+    same_machine = trainings.machine() == kept["digests_of"]
     assert len(kept["trainings"]) == 20
     for name, job in trainings.jobs():
         now, then = trainings.train(engine, job), kept["trainings"][name]
         assert now["losses"] == pytest.approx(then["losses"], rel=1e-3), name
-        assert not same_build or now["sha256"] == then["sha256"], name
+        assert not same_machine or now["sha256"] == then["sha256"], name
 
 
 @needs_compiler
@@ -73,15 +73,12 @@ def test_a_stopped_study_goes_on(folder: Path, golf: Callable[..., Ran]) -> None
     assert "going on at 4 of 6 trials" in ran.out
     now = study_of(folder, "old").get_trials()
     assert [trial.number for trial in now] == list(range(6))
-    same_machine = trainings.machine() == json.loads(trainings.FILE.read_text())["machine"]
     for trial, then in zip(now, twin(), strict=True):
         assert trial.state.name == then["state"] == "COMPLETE"
+        assert trial.params == then["params"]
         accuracies = list(trial.intermediate_values.values())
-        assert len(accuracies) == 12
-        if same_machine:
-            assert trial.params == then["params"]
-            assert accuracies == then["user_attrs"]["epoch_accuracies"]
-            assert trial.value == then["values"][0]
+        # two images of 359: the last bits of sums are the kernel's and the CPU's
+        assert accuracies == pytest.approx(then["user_attrs"]["epoch_accuracies"], abs=0.007)
 
 
 @pytest.mark.parametrize("name", ["old", "grid"])

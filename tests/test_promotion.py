@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from golf_opt.task.goals import Goal
 from golf_opt.utils.trials import PAUSED
 
 Golf = Callable[..., Ran]
+Start = Callable[..., subprocess.Popen[str]]
 ACCURACY = Goal("test accuracy")
 SIZE = Goal("parameters", "minimize", accuracy=False)
 STUDY = (
@@ -134,36 +134,28 @@ def kept(folder: Path) -> list[tuple[str, dict[int, float], dict[str, np.ndarray
 
 
 def test_a_promoted_trial_is_bit_for_bit_one_that_was_never_paused(
-    golf: Golf, tmp_path: Path
+    golf: Golf, golf_process: Start, tmp_path: Path
 ) -> None:
-    """In further processes, of which one is killed; with one lane every promotion is a resume."""
-    for where in ("whole", "parts"):
-        (tmp_path / where).mkdir()
-    begin = [sys.executable, "-m", "golf_opt", *STUDY, "engine.lanes=1"]
-    subprocess.run(
-        [*begin, "trials=9", "pruner=none"], cwd=tmp_path / "whole", check=True, capture_output=True
-    )
-    parts = [*begin, "pruner=promote", "pruner.min_resource=1"]
+    """In further runs, of which one is killed; with one lane every promotion is a resume."""
+    command = (*STUDY, "engine.lanes=1")
+    whole = golf(*command, "trials=9", "pruner=none", "dir=whole/studies")
+    assert whole.status == 0, whole.err
+    parts = (*command, "pruner=promote", "pruner.min_resource=1", "dir=parts/studies")
     for trials in (3, 6):
-        subprocess.run(
-            [*parts, f"trials={trials}"], cwd=tmp_path / "parts", check=True, capture_output=True
-        )
-    killed = subprocess.Popen(
-        [*parts, "trials=9"], cwd=tmp_path / "parts", stdout=subprocess.PIPE, text=True
-    )
+        assert golf(*parts, f"trials={trials}").status == 0
+    killed = golf_process(*parts, "trials=9")
     assert killed.stdout is not None
     killed.stdout.readline()  # what is about to run
     time.sleep(0.1)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    ended = subprocess.run(
-        [*parts, "trials=9"], cwd=tmp_path / "parts", check=True, capture_output=True, text=True
-    )
+    ended = golf(*parts, "trials=9")
+    assert ended.status == 0, ended.err
     rows, twins = kept(tmp_path / "parts"), kept(tmp_path / "whole")
     states = [state for state, *_ in rows]
     assert len(rows) == 9 and 1 <= states.count("COMPLETE") <= 3
     assert states.count("WAITING") == 9 - states.count("COMPLETE")
-    assert f"{states.count('WAITING')} paused" in ended.stdout
+    assert f"{states.count('WAITING')} paused" in ended.out
     resumed = 0
     with opened_storage(StorageConfig(f"sqlite:///{tmp_path}/parts/studies/golf.db")) as storage:
         for one in optuna.load_study(study_name="s", storage=storage).trials:

@@ -13,7 +13,7 @@ from conftest import Ran
 import golf_opt as golf
 from golf_opt.config.errors import UsageError
 from golf_opt.golf.confirmations import kept_results
-from golf_opt.golf.retrain.confirm import chosen_trials
+from golf_opt.golf.retrain.confirm import chosen_trials, evenly
 from golf_opt.manage.listing import study_row
 from golf_opt.storage.studies import NOTE_SECTIONS, marks
 
@@ -89,6 +89,9 @@ def test_a_search_goes_on_and_another_one_is_refused(few: Path, found: golf.Stud
     other = yaml.safe_load(FAMILY.replace("kind: relu", "kind: gelu"))
     with pytest.raises(UsageError, match=r"layer 2: relu\(\) before, gelu\(\) now"):
         golf.search(other, 9, **QUICK, **place)
+    renamed = yaml.safe_load(FAMILY.replace("name: few", "name: other"))
+    with pytest.raises(UsageError, match=r"family: few before, other now"):
+        golf.search(renamed, 9, **QUICK, **place, **{"study.name": found.name})
 
 
 def test_nets_above_max_params_are_not_trained(few: Path, tmp_path: Path) -> None:
@@ -173,6 +176,9 @@ def test_a_front_is_confirmed_by_size_for_more_epochs(
         assert all(len(of) == 2 for of in rows.values())
         tests = [row["test_accuracy"] for of in rows.values() for row in of.values()]
         assert all(0 < accuracy < 1 for accuracy in tests)
+        for of in rows.values():
+            mean = sum(row["accuracy"] for row in of.values()) / 2
+            assert f"{100 * mean:.2f}" in ran.out
         assert "Confirmed on fresh seeds, 3 epochs" in marks(study)[NOTE_SECTIONS]
     ran = confirmed(found, golf_main, "sizes=[40]")
     assert ran.status == 2 and "no trial of 'few@digits-2epochs' has at most 40" in ran.err
@@ -183,7 +189,8 @@ def test_without_sizes_the_front_is_confirmed(found: golf.Study) -> None:
         front = [trial.number for trial in found.front]
         assert [trial.number for trial in chosen_trials(study, 99)] == front
         assert [trial.number for trial in chosen_trials(study, 1)] == front[:1]
-        assert [t.number for t in chosen_trials(study, 2)] == [front[0], front[-1]]
+    shares = [evenly(range(10), top) for top in (1, 2, 4, 99)]
+    assert shares == [[0], [0, 9], [0, 3, 6, 9], list(range(10))]
 
 
 def test_the_card_of_a_net(found: golf.Study, request: pytest.FixtureRequest) -> None:

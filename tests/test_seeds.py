@@ -371,12 +371,12 @@ def test_importances_average_over_seeds_unlike_those_of_single_trainings() -> No
 def test_workers_that_are_killed_train_no_seed_twice(
     golf: Golf, golf_process: Start, tmp_path: Path
 ) -> None:
-    """Four processes at one study, one killed in the middle; then whoever comes finishes it."""
+    """Three processes at one study, one killed in the middle; then whoever comes finishes it."""
     command = (
         "study", "data=digits", "engine=native", "engine.lanes=2", "study.name=s", "trials=4",
-        "epochs=60", "seeds=3", "pruner=none", "space.batch_size=8", "~callbacks.note",
+        "epochs=25", "seeds=3", "pruner=none", "space.batch_size=8", "~callbacks.note",
     )  # fmt: skip
-    processes = [golf_process(*command) for _ in range(4)]
+    processes = [golf_process(*command) for _ in range(3)]
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and num_reports(tmp_path) < 30:
         time.sleep(0.05)

@@ -2,9 +2,9 @@
 
 The losses are those of version 0.1, the digests those of the native engine since it puts nets
 together from compiled pieces, which changed the last bits of sums.
-`python -m tests.v0_1.trainings` writes the digests of today's code, built for a CPU that every
-x86-64 machine of the last ten years can stand in for; `--this-cpu` prints those of the build that
-studies use, to compare two versions on one machine.
+`python -m tests.v0_1.trainings` writes the digests of today's code on this machine; others may
+differ, since the approximate reciprocals of AMD's and Intel's CPUs do. `--this-cpu` prints those of
+the build that studies use, to compare two versions on one machine.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def train(engine: NativeEngine, job: Job) -> dict[str, Any]:
 
 
 def build() -> str:
-    """Return what the bits of a portable build depend on: compiler and C library."""
+    """Return compiler and C library."""
     command = compiler()
     assert command is not None
     version = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
@@ -109,7 +109,7 @@ def build() -> str:
 
 
 def machine() -> str:
-    """Return what the bits of a build for this CPU depend on besides."""
+    """Return what the bits of a training depend on: the CPU, compiler and C library."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
@@ -124,7 +124,7 @@ def main() -> None:
         for name, row in rows.items():
             print(name, row["sha256"])
         return
-    kept = json.loads(FILE.read_text()) | {"build": build()}  # its losses stay those of 0.1
+    kept = json.loads(FILE.read_text()) | {"digests_of": machine()}  # its losses stay those of 0.1
     for name, row in rows.items():
         kept["trainings"][name]["sha256"] = row["sha256"]
     FILE.write_text(json.dumps(kept, indent=1) + "\n")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -35,6 +35,8 @@ from golf_opt.utils.signals import stop_on_signals
 from golf_opt.utils.stats import ENOUGH, Spread, points
 from golf_opt.utils.text import count, markdown_table
 from golf_opt.utils.trials import attribute
+
+Item = TypeVar("Item")
 
 Say = Callable[[str], None]
 Key = tuple[int, int]  # trial number, seed
@@ -128,10 +130,7 @@ def chosen_trials(
     if sizes is None and len(snapshot.goals) == 1:
         return trials[:top]
     if sizes is None:
-        front = snapshot.front
-        last = max(1, min(top, len(front)) - 1)
-        places = {round(index * (len(front) - 1) / last) for index in range(last + 1)}
-        return [front[place] for place in sorted(places)][:top]
+        return evenly(snapshot.front, top)
     found: dict[int, FrozenTrial] = {}
     for size in sizes:
         small = [trial for trial in trials if (attribute(trial, "num_params", int) or 0) <= size]
@@ -139,6 +138,13 @@ def chosen_trials(
             raise UsageError(f"no trial of {study.study_name!r} has at most {size} parameters.")
         found |= {trial.number: trial for trial in small[:top]}
     return [trial for trial in trials if trial.number in found]
+
+
+def evenly(front: Sequence[Item], top: int) -> list[Item]:
+    """Return the first, the last and others between them, `top` in all, evenly spaced."""
+    last = max(1, min(top, len(front)) - 1)
+    places = {round(index * (len(front) - 1) / last) for index in range(last + 1)}
+    return [front[place] for place in sorted(places)][:top]
 
 
 def confirm_seeds(study: optuna.Study, n: int) -> list[int]:
