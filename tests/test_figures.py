@@ -393,6 +393,8 @@ def test_a_logarithmic_axis_has_round_numbers_and_a_phone_shorter_lines() -> Non
     panel = Panel("parameters", "accuracy (%)", [Series("nets", [230, 1936], [1, 2], "red")])
     assert round_numbers(panel, 9) == [300, 400, 500, 600, 800, 1000, 2000]
     assert round_numbers(panel, 5) == [300, 500, 700, 1000, 2000]
+    close = Panel("parameters", "accuracy (%)", [Series("nets", [146, 238], [1, 2], "red")])
+    assert round_numbers(close, 5) == [150, 200, 250]
     figure = Figure(
         "front", "Parameters against accuracy on mnist, nets: 13", "word " * 30, [panel]
     )

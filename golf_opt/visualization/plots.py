@@ -38,7 +38,15 @@ LINE_PX = 19  # of the caption, and of the legend
 WINDOW, PHONE = (66, 105), (38, 54)
 # of Plotly's buttons those stay that a mouse cannot do without: they cover the title
 NO_BUTTONS = ("select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d")
-ROUND = ((1, 2, 3, 4, 5, 6, 8), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))  # ticks of a decade
+# ticks of a decade of a logarithmic axis, the most first
+ROUND = (
+    (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8),
+    (1, 2, 3, 4, 5, 6, 8),
+    (1, 2, 3, 5, 7),
+    (1, 2, 5),
+    (1, 3),
+    (1,),
+)
 GAP_PX = 52  # between two rows of panels, for the axis of the upper one
 _one_at_a_time = threading.Lock()  # matplotlib's settings belong to the process
 

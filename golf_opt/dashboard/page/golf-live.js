@@ -35,7 +35,7 @@
   const ask = window.fetch.bind(window);
   window.fetch = async (asked, options) => {
     const method = (options?.method ?? asked.method ?? "GET").toUpperCase();
-    if (method === "GET" && screen.width < NARROW_PX) {
+    if (method === "GET" && Math.min(innerWidth, screen.width) < NARROW_PX) {
       asked = new Request(asked, options);
       asked.headers.set("Golf-Phone", "yes"); // for figures of short lines
     }
