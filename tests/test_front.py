@@ -16,6 +16,7 @@ from golf_opt.study.note import front_words
 from golf_opt.task.goals import Goal
 from golf_opt.utils.stats import Spread
 from golf_opt.visualization.snapshot import Fresh, StudySnapshot
+from golf_opt.visualization.study_figures import learning_curves
 
 GOALS = Goal("holdout accuracy"), Goal("parameters", "minimize", accuracy=False)
 # accuracy, parameters, and of a further seed whose point it is
@@ -90,6 +91,16 @@ def test_the_longest_trainings_that_are_sure_are_what_was_confirmed() -> None:
         2: (5, 18),
     }
     assert found[2].ours.mean == pytest.approx(0.9)
+
+
+def test_paused_trials_are_not_drawn_as_running_ones() -> None:
+    paused = create_trial(state=TrialState.WAITING, intermediate_values={1: 0.5, 2: 0.6})
+    running = create_trial(state=TrialState.RUNNING, intermediate_values={1: 0.5})
+    shown = StudySnapshot("s", "digits", "holdout", GOALS[:1], 4, [paused, running])
+    figure = learning_curves(shown)
+    assert figure is not None
+    names = [line.name for line in figure.panels[0].series]
+    assert names == ["paused or waiting (1)", "running (1)"]
 
 
 def test_what_was_too_large_was_pruned_for_it() -> None:

@@ -142,13 +142,15 @@ def methods(study: optuna.Study, best: FrozenTrial) -> str:
     parts = (plan.sampler, plan.pruner)
     which = "The best trial" if len(plan.goals) == 1 else "The first trial of the front"
     sampler, pruner = (str(part.get("_target_")).split(".")[-1] for part in parts)
-    pruner = pruner if len(plan.goals) == 1 else "no pruner"
+    if len(plan.goals) > 1 and pruner != "Promote":  # Optuna's prune by one value
+        pruner = "no pruner"
+    paused = f", {tally['paused']} are paused" if tally["paused"] else ""
     return (
         f"{_what_was_done(plan, best)} "
         f"Hyperparameters: {', '.join(bounds)}. They were chosen by Optuna "
         f"{versions.get('optuna', '?')} ({sampler}, {pruner}, study seed {plan.seed}); of "
-        f"{sum(tally.values())} trials {tally['complete']} are complete, {tally['pruned']} were "
-        f"pruned and {tally['fail']} failed. Results are those after the last epoch, not the "
+        f"{sum(tally.values())} trials {tally['complete']} are complete{paused}, {tally['pruned']} "
+        f"were pruned and {tally['fail']} failed. Results are those after the last epoch, not the "
         f"best on the way. {which} ran on the {attribute(best, 'engine', str) or '?'} "
         f"engine, {attribute(best, 'device', str) or '?'}, golf_opt "
         f"{versions.get('golf_opt', '?')} at commit "
@@ -235,7 +237,7 @@ def _front_of_nets(study: optuna.Study, snapshot: StudySnapshot) -> Iterator[Blo
     best = answer(study)
     words = [target_words(plan, best)] if plan.target is not None else []
     words += [nets_words(plan, trials)] if plan.nets is not None else []
-    words.append(f"none smaller is better than one of these {len(table.rows)}")
+    words.append(f"of these {len(table.rows)} each is better than every smaller net")
     words += [fresh_words(snapshot)] if fresh_words(snapshot) else []
     yield Paragraph(" ".join(f"{text[0].upper()}{text[1:]}." for text in words))
     yield Table(table.head, table.rows)

@@ -17,7 +17,17 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.task.goals import Goal
-from golf_opt.visualization.plots import BLUE, GREEN, GREY, ORANGE, PALETTE, Figure, Panel, Series
+from golf_opt.visualization.plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    PINK,
+    Figure,
+    Panel,
+    Series,
+)
 from golf_opt.visualization.size_and_accuracy import (
     KnownNet,
     front_of_nets,
@@ -61,7 +71,8 @@ def learning_curves(study: StudySnapshot) -> Figure | None:
     groups = (
         ("pruned or failed", GREY, 1.0, 0.6, (TrialState.PRUNED, TrialState.FAIL)),
         ("complete", BLUE, 1.5, 0.5, (TrialState.COMPLETE,)),
-        ("running", GREEN, 2.0, 0.9, (TrialState.RUNNING, TrialState.WAITING)),
+        ("paused or waiting", PINK, 1.0, 0.6, (TrialState.WAITING,)),
+        ("running", GREEN, 2.0, 0.9, (TrialState.RUNNING,)),
     )
     series = []
     for name, colour, width, opacity, states in groups:
