@@ -75,9 +75,7 @@ class StudyConfig(Common):
     objective: types.ObjectiveOrNone = field(default=None, kw_only=True)
     directions: types.DirectionsOrNone = field(default=None, kw_only=True)
     arch: types.Mapped | None = field(default=None, kw_only=True)  # with an objective: none
-    family: types.Mapped | None = field(
-        default=None, kw_only=True
-    )  # of a search, which has no arch
+    family: types.Mapped | None = field(default=None, kw_only=True)  # in place of an arch: a search
     target: types.Target = field(default=None, kw_only=True)  # accuracy for a search to reach
     max_params: types.MaxParams = field(default=None, kw_only=True)  # of a search's nets
     space: types.Mapped | None = field(default=None, kw_only=True)  # None: not given

@@ -2,8 +2,8 @@
 
 Asynchronous successive halving, with what a stored state adds to it: nothing is given up. A trial
 that reaches a rung, the end of a certain epoch, goes on if it is among the best 1/reduction_factor
-of those that reached it; otherwise it is paused and its lane takes another trial. As more trials
-reach the rung, more of the paused ones are among the best, and go on from their state.
+of those that reached it, and not as many have gone on before; otherwise it is paused and its lane
+takes another trial. As more trials reach the rung, more of the paused ones go on from their state.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ class FreshSampler(optuna.samplers.BaseSampler):
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._sampler = self._make(trial.number)
+        self._seen = SeenStudy(study, partial(self._view.of, directions=study.directions))
         if not is_further_seed(trial):  # a further seed asks for nothing
-            self._seen = SeenStudy(study, partial(self._view.of, directions=study.directions))
             self._sampler.before_trial(self._seen, trial)
 
     def infer_relative_search_space(
