@@ -65,7 +65,7 @@ def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
     space = build_space(plan.space, free=plan.objective is not None, family=nodes)
     make = sampler_maker(plan, space)
     worth = Statistic.parse(plan.statistic)
-    view = Seen(worth, plan.epochs, plan.target, plan.max_params)
+    view = Seen(worth, plan.epochs, plan.target, plan.max_params, is_front(plan))
     check_goals(plan, make(0))
     return Parts(
         space=space,
@@ -94,7 +94,13 @@ def further_seeds(plan: StudyDescription, pruner: BasePruner) -> list[Rule]:
     if not seeds.race:
         return [FurtherSeeds(seeds.most, at_once=type(pruner) is NopPruner)]
     signs = [goal.sign for goal in plan.goals]
-    return [Raced(Racing(seeds.most), seeds.worth, signs, plan.trials)]
+    racing = Racing(seeds.most, front=is_front(plan))
+    return [Raced(racing, seeds.worth, signs, plan.trials)]
+
+
+def is_front(plan: Plan) -> bool:
+    """Return whether a search weighs accuracy and size."""
+    return plan.family is not None and plan.target is None and plan.max_params is None
 
 
 def check_goals(plan: Plan, sampler: BaseSampler) -> None:

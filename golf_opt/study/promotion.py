@@ -22,6 +22,7 @@ from golf_opt.config.check import check
 from golf_opt.storage.optuna_internals import front_numbers
 from golf_opt.study.allocation import Choice, GoOn, Rule, Trials, last_epoch
 from golf_opt.study.curves import extrapolated
+from golf_opt.study.interest import floor_below
 from golf_opt.task.goals import Goal
 from golf_opt.utils.points import is_further_seed
 from golf_opt.utils.trials import attribute, of_kind, paused_at
@@ -99,7 +100,11 @@ class Promotion(Rule):
             if key not in self._known:
                 self._known[key] = self._worth(trial, rung)
             rows.append(self._known[key])
-        return [reached[index] for index in _best_first(np.array(rows))]
+        worth = np.array(rows)
+        if self._goals[0].accuracy and len(self._goals) > 1:
+            of_interest = worth[:, 0] >= floor_below(worth[:, 0].max())
+            worth[~of_interest, 1:] = -np.inf  # among themselves by accuracy, after all others
+        return [reached[index] for index in _best_first(worth)]
 
     def best_paused(self, trials: Trials) -> FrozenTrial | None:
         """Return the best paused trial of the highest rung that has any."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from optuna.trial import TrialState
 
 from golf_opt.study.allocation import Choice, Repeat, Rule, Trials, last_epoch, num_begun
+from golf_opt.study.interest import floor_below
 from golf_opt.utils.points import (
     Noise,
     Point,
@@ -41,6 +42,11 @@ class Contender:
     tried: int  # seeds that it had, has, or is about to have
     pending: int  # of these, not finished
 
+    @property
+    def mean(self) -> float:
+        """Of the first goal, over the seeds that are known."""
+        return sum(self.values.values()) / len(self.values)
+
     def no_larger_than(self, other: Contender) -> bool:
         """Whether it is no worse in what has no noise."""
         return all(a >= b for a, b in zip(self.others, other.others, strict=True))
@@ -54,11 +60,13 @@ class Racing:
         most: seeds of a point.
         alpha: below this chance of being better than its rival a point is out of the race.
         share: of all epochs that further seeds may take, as long as new points are asked for.
+        front: whether accuracy and size are weighed: see `interest`.
     """
 
     most: int
     alpha: float = 0.1
     share: float = 0.5
+    front: bool = False
 
     def choose(
         self,
@@ -81,6 +89,9 @@ class Racing:
         contenders = [
             _contender(point, statistic, signs, noise) for point in points if 0 in point.results
         ]
+        if self.front and contenders:
+            floor = floor_below(max(contender.mean for contender in contenders))
+            contenders = [contender for contender in contenders if contender.mean >= floor]
         contenders.sort(key=lambda c: (-c.rank, c.number))
         best: tuple[float, Contender] | None = None
         rivals: list[Contender] = []  # those that have none themselves: the others are behind one

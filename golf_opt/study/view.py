@@ -10,6 +10,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.study.curves import extrapolated
+from golf_opt.study.interest import floor_below
 from golf_opt.utils.points import CONSTRAINT, MEAN, Statistic, as_trials
 from golf_opt.utils.trials import attribute, of_kind, paused_at
 
@@ -30,6 +31,7 @@ class View:
     epochs: int = 1  # of a whole training
     target: float | None = None  # accuracy that a search is to reach
     max_params: int | None = None  # that a net of a search may have
+    front: bool = False  # whether accuracy and size are weighed: see `interest`
 
     def of(
         self,
@@ -39,7 +41,8 @@ class View:
         """Return the trials of a study so."""
         signs = [-1 if direction == StudyDirection.MINIMIZE else 1 for direction in directions]
         points = as_trials(_without_oldest_paused(trials), self.statistic, signs)
-        return [self._capped(self._as_complete(trial, signs)) for trial in points]
+        seen = [self._capped(self._as_complete(trial, signs)) for trial in points]
+        return _with_floor(seen) if self.front else seen
 
     def _capped(self, trial: FrozenTrial) -> FrozenTrial:
         """Return a trial with no more accuracy than the target: beyond it only size counts."""
@@ -72,9 +75,25 @@ class View:
             missed["accuracy"] = self.target - first
         if self.max_params is not None and size is not None:
             missed["parameters"] = float(size - self.max_params)
-        limits = {f"{CONSTRAINT}:{name}": value for name, value in missed.items()}
-        made.system_attrs = trial.system_attrs | limits
-        return made
+        return _with_constraints(made, missed)
+
+
+def _with_floor(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return trials so that those miss a constraint whose accuracy is of no interest."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    floor = floor_below(max((trial.values[0] for trial in complete), default=0.0))
+    return [
+        _with_constraints(copy.copy(trial), {"accuracy": floor - trial.values[0]})
+        if trial.state == TrialState.COMPLETE
+        else trial
+        for trial in trials
+    ]
+
+
+def _with_constraints(trial: FrozenTrial, missed: dict[str, float]) -> FrozenTrial:
+    limits = {f"{CONSTRAINT}:{name}": value for name, value in missed.items()}
+    trial.system_attrs = trial.system_attrs | limits
+    return trial
 
 
 def _without_oldest_paused(trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
