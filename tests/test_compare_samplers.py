@@ -96,7 +96,7 @@ def test_the_page_says_what_was_found(table: Path) -> None:
     assert "3 studies a row, 40 epochs each" in page
     best = max(map(made_up, Table(table).points))
     assert f"has {100 * best:.2f};" in page
-    assert page.count("\n| tpe median |") == 1
+    assert page.count("\n| tpe median |") == 2  # the results, and those with fewer epochs
     assert (table.parent / "critical-difference.svg").read_text().count("</svg>") == 1
 
 
@@ -120,6 +120,17 @@ def test_ranks_and_intervals() -> None:
 def test_what_a_study_would_have_picked_earlier() -> None:
     trace = [(10, 0.8), (60, 0.9), (80, 0.7)]
     assert [statistics.picked_after(trace, at) for at in (5, 10, 79.9, 80)] == [0.8, 0.8, 0.9, 0.7]
+
+
+def test_how_many_epochs_a_row_needs_for_what_another_ends_with() -> None:
+    times = np.array([10.0, 20.0, 30.0, 40.0])
+    fast = np.array([statistics.curve([(15, 0.96), (30, 0.97)], times)] * 5)
+    assert fast[0].tolist() == [0.0, 0.96, 0.97, 0.97]
+    assert statistics.needed(fast, np.full(5, 0.97), 0.0005) == (2.0, 2.0, 2.0)
+    assert statistics.needed(fast, np.full(5, 0.9603), 0.0005) == (1.0, 1.0, 1.0)
+    assert statistics.needed(fast, np.full(5, 0.98), 0.0005)[0] == np.inf
+    either = np.vstack([fast[:2], np.full((3, 4), 0.97)])  # repeats that differ
+    assert statistics.needed(either, np.full(5, 0.97), 0.0045) == (1.0, 0.0, 2.0)
 
 
 def test_seeds_of_a_study_are_those_of_the_table(table: Path) -> None:

@@ -91,6 +91,17 @@ class Table:
         away = ((self._where - np.array(self._place(params))) ** 2).sum(axis=1)
         return self.known[int(np.argmin(away))]
 
+    def rounding(self) -> float:
+        """Return by how much a better point and the nearest other one differ: root mean square."""
+        held = [point for point in self.known if self.is_held_back(point)]
+        places = {point: self._where[self.known.index(point)] for point in held}
+        gaps = []
+        for point, here in places.items():
+            away = ((self._where - here) ** 2).sum(axis=1)
+            other = self.known[int(np.argsort(away, kind="stable")[1])]
+            gaps.append(self.confirmed(point) - self.confirmed(other))
+        return float(np.sqrt(np.mean(np.square(gaps))))
+
     def curve(self, point: int, index: int) -> list[float]:
         """Return the accuracies by epoch of one of a study's seeds, of which there are few."""
         there, asked = self.curves[point], index % self.num_search_seeds
