@@ -65,6 +65,8 @@ def test_no_point_gains_by_the_seeds_that_it_happens_to_have(table: Path) -> Non
     table.write_text("\n".join(map(json.dumps, less)))
     kept, final = Table(table), [made_up(point) for point in lines[0]["points"]]
     assert kept.curve(5, 1) == pytest.approx([v + 0.001 for v in kept.curve(5, 0)], abs=1e-9)
+    own, rest = kept.noise()
+    assert own == pytest.approx(np.std([0, 0.001, 0.002, 0.003])) and rest < 1e-9
     for point in (4, 5, 6):  # all seeds; one held back; none
         assert kept.confirmed(point) == pytest.approx(final[point] + 0.0015, abs=1e-9)
 

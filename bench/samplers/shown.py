@@ -108,6 +108,7 @@ def page(
     best = table.best()
     subject = table.head.get("arch", table.head.get("family", {}))["name"]
     trainings = sum(map(len, table.curves.values()))
+    own, rest = table.noise()
     held = fmean(run["point"] in held_back(table) for runs in rows.values() for run in runs)
     lines = [
         f"# What helps a study of {subject}",
@@ -121,7 +122,8 @@ def page(
         f"{table.head['data']}, protocol {table.head['protocol']}",
         f"- confirmed: mean test accuracy of the picked point over seeds that no study saw "
         f"({held:.0%} of the picks; the others' own seeds stand in), less what these seeds give "
-        "at every point",
+        f"at every point (seeds differ by {points(own)} points everywhere alike, and by "
+        f"{points(rest)} otherwise; standard deviations)",
         f"- the best point of the table has {points(table.confirmed(best))}; in brackets "
         f"{statistics.LEVEL:.0%} bootstrap intervals",
         f"- Friedman: p = {statistics.friedman(results):.1g}; mean ranks that differ by less than "

@@ -52,16 +52,29 @@ class Table:
 
     def _seed_effects(self, seeds: list[int]) -> tuple[list[list[float]], list[float]]:
         """Return by how much each seed is above the mean of all: by epoch, and on the test set."""
-        whole = [
-            point
-            for point in self.known
-            if all(len(self.curves[point].get(seed, ())) == self.epochs for seed in seeds)
-        ]
+        whole = self._whole(seeds)
         if not whole or seeds != list(range(len(seeds))):
             return [[0.0] * self.epochs for _ in range(max(seeds) + 1)], [0.0] * (max(seeds) + 1)
         curves = np.array([[self.curves[point][s] for s in seeds] for point in whole]).mean(axis=0)
         tests = np.array([[self._tests[point][s] for s in seeds] for point in whole]).mean(axis=0)
         return (curves - curves.mean(axis=0)).tolist(), (tests - tests.mean()).tolist()
+
+    def _whole(self, seeds: list[int]) -> list[int]:
+        """Return the points that were trained to the end with all of these seeds."""
+        return [
+            point
+            for point in self.known
+            if all(len(self.curves[point].get(seed, ())) == self.epochs for seed in seeds)
+        ]
+
+    def noise(self) -> tuple[float, float]:
+        """Return the standard deviation that seeds have at every point alike, and the rest's."""
+        seeds = list(range(len(self._test_effects)))
+        tests = np.array([[self._tests[p][s] for s in seeds] for p in self._whole(seeds)])
+        if tests.size == 0:
+            return 0.0, 0.0
+        rest = tests - tests.mean(axis=0) - tests.mean(axis=1, keepdims=True) + tests.mean()
+        return float(np.std(self._test_effects)), float(rest.std())
 
     @property
     def held_back_effect(self) -> float:
