@@ -152,7 +152,7 @@ def page(
         "",
         f"![Mean ranks; rows joined by a bar are not told apart]({PICTURE})",
         "",
-        *answers(names, rows, results, budget, base),
+        *answers(names, rows, results, budget, base, chance),
         *sooner([names[index] for index in order], rows, budget, names[base]),
     ]
     return "\n".join(lines) + "\n"
@@ -173,6 +173,7 @@ def answers(
     results: statistics.Floats,
     budget: int,
     base: int,
+    chance: dict[int, float],
 ) -> list[str]:
     """Return what the figures say to the questions whose rows there are."""
     early = 1 - FEWER
@@ -191,9 +192,9 @@ def answers(
         index = names.index(name)
         gaps = results[index] - results[base]
         low, high = statistics.interval(gaps)
-        answer = "yes" if low > 0 else "no, worse" if high < 0 else "not told apart"
-        if index == base:
-            answer = ""
+        answer = "" if index == base else "not told apart"
+        if chance.get(index, 1.0) <= 1 - statistics.LEVEL:
+            answer = "yes" if low > 0 else "no, worse" if high < 0 else answer
         traces = [run["picks"] for run in rows[name]]
         picks = [statistics.picked_after(trace, early * budget) for trace in traces]
         sooner = np.array(picks) - results[base]
