@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,7 +24,7 @@ from golf_opt.engines.torch.module import TorchNet, build_module
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
 from golf_opt.task.modules.factory import last_line, seeded
-from golf_opt.task.recipe import average_rates, learning_rates
+from golf_opt.task.recipe import Candidate, average_rates, learning_rates
 
 SLICE_S = 0.4
 EVAL_BATCH = 2000
@@ -59,6 +60,8 @@ class TorchEngine:
         self._view = view
         self._train = self._load(view.train)
         self._objective = self._load(view.objective)
+        soft = view.train.soft
+        self._soft = None if soft is None else self._put(soft)
         self._lanes: dict[int, Lane] = {}
         self._turns: deque[int] = deque()
 
@@ -66,6 +69,7 @@ class TorchEngine:
         self, lane: int, job: Job, state: LaneState | None = None, until: int | None = None
     ) -> None:
         assert lane not in self._lanes and 0 <= lane < self.num_lanes
+        base.check_teacher(job, self._view)
         self._lanes[lane] = self._new_lane(job, state)
         self._lanes[lane].until = job.epochs if until is None else until
         self._turns.append(lane)
@@ -115,6 +119,9 @@ class TorchEngine:
         )
         labels = torch.from_numpy(split.labels.astype(np.int64)).to(self._device)
         return ((images.to(self._dtype) / 255) - mean) / std, labels
+
+    def _put(self, values: npt.NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(np.array(values)).to(self._device, self._dtype)
 
     def _module(self, net: Net, tensors: Tensors) -> TorchNet:
         return build_module(net, tensors).to(self._device, self._dtype)
@@ -251,9 +258,7 @@ class TorchEngine:
         images, labels = self._train
         run.optimizer.zero_grad(set_to_none=True)
         scores = run.module(images.index_select(0, index))
-        loss = F.cross_entropy(
-            scores, labels[index], label_smoothing=run.job.candidate.label_smoothing
-        )
+        loss = self._loss(run.job.candidate, scores, labels[index], index)
         loss.backward()  # type: ignore[no-untyped-call]
         run.optimizer.step()
         with torch.no_grad():
@@ -262,6 +267,17 @@ class TorchEngine:
             for average, value in run.averages:
                 average.lerp_(value, run.average_rate)
             run.loss_sum.add_(loss.detach(), alpha=len(index))
+
+    def _loss(self, recipe: Candidate, scores: Tensor, labels: Tensor, index: Tensor) -> Tensor:
+        """Return the mean loss of the images of `index`, whose scores and labels are given."""
+        loss = F.cross_entropy(scores, labels, label_smoothing=recipe.label_smoothing)
+        if not recipe.distill:
+            return loss
+        assert self._soft is not None
+        hot = recipe.temperature
+        net, teacher = ((s / hot).log_softmax(1) for s in (scores, self._soft[index]))
+        soft = F.kl_div(net, teacher, reduction="batchmean", log_target=True)
+        return (1 - recipe.distill) * loss + recipe.distill * hot**2 * soft
 
     @torch.no_grad()
     def _accuracy(self, module: TorchNet, images: Tensor, labels: Tensor) -> float:
