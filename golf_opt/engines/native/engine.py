@@ -278,9 +278,7 @@ class NativeEngine(BackgroundEngine[_Run]):
         row_bytes = 4 * run.layout.padded
         weights, first, second, buffers = (at.flat.ctypes.data + i * row_bytes for i in range(4))
         training = Training(
-            images=self._train.images.ctypes.data,
-            labels=self._train.labels.ctypes.data,
-            soft=self._train.soft_pointer,
+            **self._train.addresses,
             order=run.order.ctypes.data,
             rates=rates.ctypes.data,
             dropout_keys=keys.ctypes.data,

@@ -48,9 +48,10 @@ class Images:
         return self.images.ctypes.data, self.labels.ctypes.data, len(self)
 
     @property
-    def soft_pointer(self) -> int | None:
-        """The address of the teacher's scores."""
-        return None if self.soft is None else self.soft.ctypes.data
+    def addresses(self) -> dict[str, int | None]:
+        """Where each array is, by its name."""
+        soft = None if self.soft is None else self.soft.ctypes.data
+        return {"images": self.images.ctypes.data, "labels": self.labels.ctypes.data, "soft": soft}
 
 
 def _in_chunks(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -105,8 +106,7 @@ class BackwardPass:
         gradients: Floats,
     ) -> float:
         """Write the gradients of the images of `order`; return their mean loss."""
-        images, labels, _ = data.pointers
-        given = (images, labels, data.soft_pointer, len(order))
+        given = (*data.addresses.values(), len(order))
         net = (array.ctypes.data for array in (self._weights, self.buffers, keys))
         rest = (array.ctypes.data for array in (order, self._workspace, gradients))
         return float(self._kernel.gradients(*given, *net, ctypes.addressof(criterion), *rest))

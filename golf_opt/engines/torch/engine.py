@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -60,8 +59,8 @@ class TorchEngine:
         self._view = view
         self._train = self._load(view.train)
         self._objective = self._load(view.objective)
-        soft = view.train.soft
-        self._soft = None if soft is None else self._put(soft)
+        soft = view.train.soft  # a teacher's logits
+        self._soft = None if soft is None else torch.tensor(soft).to(self._train[0])
         self._lanes: dict[int, Lane] = {}
         self._turns: deque[int] = deque()
 
@@ -119,9 +118,6 @@ class TorchEngine:
         )
         labels = torch.from_numpy(split.labels.astype(np.int64)).to(self._device)
         return ((images.to(self._dtype) / 255) - mean) / std, labels
-
-    def _put(self, values: npt.NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(np.array(values)).to(self._device, self._dtype)
 
     def _module(self, net: Net, tensors: Tensors) -> TorchNet:
         return build_module(net, tensors).to(self._device, self._dtype)
@@ -258,7 +254,8 @@ class TorchEngine:
         images, labels = self._train
         run.optimizer.zero_grad(set_to_none=True)
         scores = run.module(images.index_select(0, index))
-        loss = self._loss(run.job.candidate, scores, labels[index], index)
+        soft = None if self._soft is None else self._soft[index]
+        loss = training_loss(run.job.candidate, scores, labels[index], soft)
         loss.backward()  # type: ignore[no-untyped-call]
         run.optimizer.step()
         with torch.no_grad():
@@ -268,17 +265,6 @@ class TorchEngine:
                 average.lerp_(value, run.average_rate)
             run.loss_sum.add_(loss.detach(), alpha=len(index))
 
-    def _loss(self, recipe: Candidate, scores: Tensor, labels: Tensor, index: Tensor) -> Tensor:
-        """Return the mean loss of the images of `index`, whose scores and labels are given."""
-        loss = F.cross_entropy(scores, labels, label_smoothing=recipe.label_smoothing)
-        if not recipe.distill:
-            return loss
-        assert self._soft is not None
-        hot = recipe.temperature
-        net, teacher = ((s / hot).log_softmax(1) for s in (scores, self._soft[index]))
-        soft = F.kl_div(net, teacher, reduction="batchmean", log_target=True)
-        return (1 - recipe.distill) * loss + recipe.distill * hot**2 * soft
-
     @torch.no_grad()
     def _accuracy(self, module: TorchNet, images: Tensor, labels: Tensor) -> float:
         module.eval()
@@ -287,6 +273,24 @@ class TorchEngine:
             scores = module(images[at : at + EVAL_BATCH])
             correct += (scores.argmax(1) == labels[at : at + EVAL_BATCH]).sum()
         return int(correct) / len(labels)
+
+
+def training_loss(recipe: Candidate, scores: Tensor, labels: Tensor, soft: Tensor | None) -> Tensor:
+    """Return the mean loss of some images; all is [images, classes], labels [images].
+
+    Args:
+        recipe: says of what it is made.
+        scores: of the net.
+        labels: their classes.
+        soft: a teacher's logits, where the recipe wants them.
+    """
+    loss = F.cross_entropy(scores, labels, label_smoothing=recipe.label_smoothing)
+    if not recipe.distill:
+        return loss
+    assert soft is not None
+    net, teacher = ((s / recipe.temperature).log_softmax(1) for s in (scores, soft))
+    apart = F.kl_div(net, teacher, reduction="batchmean", log_target=True)
+    return (1 - recipe.distill) * loss + recipe.distill * recipe.temperature**2 * apart
 
 
 def _captured(step: Callable[[], None], live: Sequence[Tensor]) -> Callable[[], None]:
