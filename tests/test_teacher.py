@@ -14,10 +14,14 @@ from conftest import Ran, told
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig
-from golf_opt.engines.native import compiler
+from golf_opt.engines.base import Job, initial_weights
+from golf_opt.engines.native import NativeEngine, compiler
+from golf_opt.engines.torch import TorchEngine
 from golf_opt.study.description import description_of
 from golf_opt.task.data import Split, View, load
 from golf_opt.task.data.teacher import FACTS, LOGITS, digest_of, find_teacher, read_teacher, taught
+from golf_opt.task.grammar import load_arch
+from golf_opt.task.recipe import Candidate
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 STUDY = ("study", "arch=c2-2", "data=digits", "epochs=2", "trials=2", "space=distil", "seed=1")
@@ -183,3 +187,47 @@ def test_others_find_the_teacher_by_its_digest(tmp_path: Path, golf: Callable[..
     assert ran.status == 0 and "teacher: studies/teachers/moved" in ran.out, ran
     ran = golf("report", "study=mine")  # needs none
     assert ran.status == 0, ran.err
+
+
+def test_teach_makes_a_teacher_that_a_study_takes(tmp_path: Path, golf: Callable[..., Ran]) -> None:
+    small = ("teach", "data=digits", "arch=c4-4", "nets=2", "epochs=8", "protocol=holdout")
+    ran = golf(*small)
+    assert ran.status == 0, ran.err
+    folder = tmp_path / "studies" / "teachers" / "c4-4-digits-holdout"
+    teacher, view = read_teacher(folder), digits("holdout")
+    facts = teacher.facts
+    assert facts is not None and facts.data_digest == view.digest and len(facts.seeds) == 2
+    assert teacher.logits.shape == (len(view.train), 10)
+    right = float((teacher.logits.argmax(1) == view.train.labels).mean())
+    assert facts.train_accuracy == right > 0.8
+    assert facts.accuracy >= min(facts.accuracies) > 0.7
+    # the mean of what both nets say, each trained anew by itself
+    engine, total = NativeEngine(view, 1), np.zeros((len(view.train), 10))
+    for seed in facts.seeds:
+        net = load_arch("c4-4")
+        engine.start(0, Job(net, Candidate(**facts.recipe), seed, facts.epochs))
+        while engine.state(0).epoch < facts.epochs:
+            engine.step()
+        total += engine.logits(net, engine.state(0).net, view.train.images)
+        engine.stop(0)
+    np.testing.assert_allclose(teacher.logits, total / 2, atol=1e-5)
+    assert "is there already" in told(golf(*small))
+    ran = golf(*STUDY, "protocol=holdout", f"teacher={folder}", "trials=1")
+    assert ran.status == 0, ran.err
+
+
+def test_teach_refuses_in_one_line(tmp_path: Path, golf: Callable[..., Ran]) -> None:
+    small = ("teach", "data=digits", "arch=c2-2")
+    assert "recipe.lr is 0, but must be above 0" in told(golf(*small, "recipe.lr=0"))
+    assert "without a teacher" in golf(*small, "+recipe.distill=0.5").err
+    assert "name is '../x', but must be a folder's name" in told(golf(*small, "name=../x"))
+    assert not (tmp_path / "studies").exists()
+
+
+def test_pytorch_says_the_same_of_images() -> None:
+    view, net = digits(), load_arch("c2-2")
+    tensors = initial_weights(net, 5)
+    ours, theirs = NativeEngine(view, 1), TorchEngine(view, device="cpu")
+    images = view.objective.images
+    expected = ours.logits(net, tensors, images)
+    np.testing.assert_allclose(theirs.logits(net, tensors, images), expected, atol=1e-4)

@@ -243,6 +243,21 @@ class ConfirmConfig(Common):
 
 
 @model
+class TeachConfig(Common):
+    """One run of `golf-opt teach`."""
+
+    name: types.FolderNameOrNone  # None: made of arch, data and protocol
+    arch: types.Mapped
+    data: DataConfig
+    engine: EngineConfig
+    protocol: types.Protocol
+    nets: Annotated[StrictInt, Field(ge=1, le=1000)]
+    epochs: types.Epochs
+    seed: types.Seed
+    recipe: types.Mapped  # of each net
+
+
+@model
 class RecordConfig(Common):
     """One run of `golf-opt record`: a study's trial, or what pruning made of one."""
 

@@ -174,6 +174,10 @@ StudyName = Annotated[
         "1 to 200 printable characters, not only blanks.",
     ),
 ]
+FolderNameOrNone = Annotated[
+    Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.@-]{0,99}$")] | None,
+    Field(description="a folder's name of up to 100 letters, digits, ., _, @ and -, or null"),
+]
 ExistingStudy = Annotated[StudyName, BeforeValidator(_given)]
 Trial = Annotated[
     Literal["best"] | Annotated[StrictInt, Field(ge=0, le=MOST)],

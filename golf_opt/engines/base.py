@@ -167,15 +167,20 @@ class Engine(Protocol[WorkT]):
 
 
 @runtime_checkable
-class Introspective(Engine, Protocol):
+class Scoring(Engine, Protocol):
+    """An engine that shows what a net says of images."""
+
+    def logits(self, net: Net, tensors: Tensors, images: npt.NDArray[np.uint8]) -> Floats:
+        """Return the class scores of images [n, channels, height, width], [n, classes] float32."""
+
+
+@runtime_checkable
+class Introspective(Scoring, Protocol):
     """An engine that shows more of a net than its accuracy; pruning works best with one.
 
     `tensors` are the net's `weights/...` and `buffers/...`; images are uint8 [n, channels, height,
     width].
     """
-
-    def logits(self, net: Net, tensors: Tensors, images: npt.NDArray[np.uint8]) -> Floats:
-        """Return the class scores of images, [n, classes] float32."""
 
     def gradients(
         self,

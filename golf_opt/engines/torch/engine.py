@@ -11,14 +11,15 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from golf_opt.config.errors import UsageError
 from golf_opt.engines import base
-from golf_opt.engines.base import MOMENTS, EpochResult, Job, LaneState, Slice, Tensors
-from golf_opt.engines.torch.lane import Lane, build_optimizer, torch_moment
+from golf_opt.engines.base import MOMENTS, EpochResult, Floats, Job, LaneState, Slice, Tensors
+from golf_opt.engines.torch.lane import Lane, as_numpy, build_optimizer, torch_moment
 from golf_opt.engines.torch.module import TorchNet, build_module
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
@@ -103,6 +104,10 @@ class TorchEngine:
     def evaluate(self, net: Net, tensors: Tensors, split: Split) -> float:
         module = self._module(net, tensors)
         return self._accuracy(module, *self._load(split))
+
+    def logits(self, net: Net, tensors: Tensors, images: npt.NDArray[np.uint8]) -> Floats:
+        pixels, _ = self._load(Split("images", images, np.zeros(len(images), dtype=np.uint8)))
+        return np.asarray(as_numpy(scores_of(self._module(net, tensors), pixels)), dtype=np.float32)
 
     def close(self) -> None:
         self._lanes.clear()
@@ -265,14 +270,16 @@ class TorchEngine:
                 average.lerp_(value, run.average_rate)
             run.loss_sum.add_(loss.detach(), alpha=len(index))
 
-    @torch.no_grad()
     def _accuracy(self, module: TorchNet, images: Tensor, labels: Tensor) -> float:
-        module.eval()
-        correct = torch.zeros((), dtype=torch.int64, device=self._device)
-        for at in range(0, len(labels), EVAL_BATCH):
-            scores = module(images[at : at + EVAL_BATCH])
-            correct += (scores.argmax(1) == labels[at : at + EVAL_BATCH]).sum()
-        return int(correct) / len(labels)
+        return int((scores_of(module, images).argmax(1) == labels).sum()) / len(labels)
+
+
+@torch.no_grad()
+def scores_of(module: TorchNet, images: Tensor) -> Tensor:
+    """Return the class scores of images, [n, classes], as the module gives them in evaluation."""
+    module.eval()
+    parts = [images[at : at + EVAL_BATCH] for at in range(0, len(images), EVAL_BATCH)]
+    return torch.cat([module(part) for part in parts])
 
 
 def training_loss(recipe: Candidate, scores: Tensor, labels: Tensor, soft: Tensor | None) -> Tensor:
