@@ -137,8 +137,10 @@ def test_averages_are_those_of_torchs_averaged_model(small_view: View, average: 
     state, oracle = engine.state(0), averaged.module.eval()
     assert state.net.keys() == oracle.tensors().keys()
     for name, tensor in oracle.tensors().items():
-        np.testing.assert_allclose(state.net[name], tensor.detach(), rtol=1e-7, err_msg=name)
-        assert not np.allclose(state.net[name], state.tensors[name], rtol=1e-7), name
+        found = state.net[name]
+        np.testing.assert_allclose(found, tensor.detach(), rtol=1e-7, atol=1e-9, err_msg=name)
+    for name in ("weights/linear1.weight", "buffers/batch_norm1.running_mean"):
+        assert not np.allclose(state.net[name], state.tensors[name], rtol=1e-4), name
     right = (oracle(x).argmax(1) == y).double().mean()
     assert ours[-1].train_accuracy == right
 
