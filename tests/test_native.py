@@ -407,7 +407,7 @@ def test_resuming_mid_epoch_changes_nothing(
     batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     average = {4: "none", 14: "ema", 17: "swa"}[batch_size]
-    candidate = Candidate(batch_size, 1e-3, average=average, average_span=0.4)
+    candidate = Candidate(batch_size, 1e-3, average=average, average_span=0.4, distill=0.5)
     job = base.Job(net_of([*SMALL[:-1], kind("dropout", p=0.2), LINEAR]), candidate, 2, 3)
     whole = native()
     results = train(whole, job)
