@@ -104,7 +104,7 @@ def test_of_several_goals_the_front_goes_on_first() -> None:
 
 
 def test_nets_that_err_four_times_as_often_as_the_best_come_after_all_others() -> None:
-    """However small: by size alone both would be of the first front, before nets that do the job."""
+    """However small: by size alone both would be of the first front."""
     trials = [
         trial(0, 0.90, size=900), trial(1, 0.80, size=300), trial(2, 0.70, size=800),
         trial(3, 0.55, size=10), trial(4, 0.50, size=5), trial(5, 0.65, size=290),
