@@ -22,6 +22,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from golf_opt.storage.optuna_internals import id_of_study, storage_of
 from golf_opt.storage.write_behind import BudgetSpent, WriteBehindStorage
+from golf_opt.study import loop
+from golf_opt.study.allocation import Allocation, Choice, NewPoints, Repeat, Rule, Trials
 from golf_opt.study.racing import Racing
 from golf_opt.study.samplers import FreshSampler
 from golf_opt.study.view import View
@@ -456,6 +458,30 @@ def test_a_race_goes_on_to_more_points_and_says_what_it_found(golf: Golf, tmp_pa
     )
     assert words in ran.out and f"n = {seeds_of(best)} seeds" in ran.out
     assert f"5 of 5 trials finished (0 pruned), {len(study.trials) - 5} further seeds" in ran.out
+
+
+class OldNews(Rule):
+    """Asks again and again for a seed that is there, as a worker does that cannot know of it."""
+
+    asked = 0
+
+    def choose(self, trials: Trials) -> Choice | None:
+        self.asked += 1
+        if self.asked == 3:
+            signal.raise_signal(signal.SIGINT)
+        return Repeat(0, 1) if self.asked < 50 else None
+
+
+def test_a_seed_that_others_have_begun_is_not_asked_for_for_ever(
+    golf: Golf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop has its turn in between: it can be stopped."""
+    command = (*RACE, "seeds=2", "engine.lanes=1", "~callbacks.note")
+    assert golf(*command, "trials=1").status == 0
+    rule = OldNews()
+    monkeypatch.setattr(loop, "allocation", lambda *_: Allocation([rule, NewPoints(2)]))
+    assert golf(*command, "trials=2").status == 130
+    assert 3 <= rule.asked < 9
 
 
 def test_what_seeds_and_statistic_may_be_is_said(golf: Golf) -> None:
