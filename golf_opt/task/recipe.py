@@ -47,6 +47,10 @@ class Candidate:
     average: Average = "none"
     # fraction of the training: what `ema` forgets in by 1/e, and the end that `swa` is the mean of
     average_span: Annotated[StrictFloat, Field(gt=0, le=1), AsGiven] = 0.1
+    # the share of the loss that is the distance to a teacher instead of that to the labels
+    distill: Annotated[StrictFloat, Field(ge=0, le=1), AsGiven] = 0.0
+    # that softens teacher and net for it; the higher, the more wrong classes count
+    temperature: Annotated[StrictFloat, Field(ge=0.1, le=100), AsGiven] = 4.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data, without what came later than 0.1 and has its default.
