@@ -18,6 +18,7 @@ from golf_opt.api.studies import Study
 from golf_opt.config import command
 from golf_opt.config.errors import UsageError, check_choice, short
 from golf_opt.config.schema import ConfirmConfig, PruneConfig
+from golf_opt.golf.batch_norm import folded
 from golf_opt.golf.deploy.run import exported
 from golf_opt.golf.pruning.run import prune_trained
 from golf_opt.golf.retrain.confirm import HEAD, Confirmed, cells, confirm_study
@@ -76,7 +77,7 @@ def prune(
         ended, folder = prune_trained(net.trained, config, call, told)
         told(ended.closing)
         facts = folder.read_summary()
-        left = load_file(folder.weights, net.trained.net)
+        left = load_file(folder.weights, folded(net.trained).net)
         left = replace(left, label=f"{net.name}, pruned")
     if ended.signal not in (None, signal.SIGINT):
         signal.raise_signal(ended.signal)
@@ -181,6 +182,8 @@ def deploy(
 ) -> str | bytes | Path:
     """Return a net as a C99 header (a text), an ONNX model or safetensors (bytes).
 
+    Batch norm is folded into the layers beside it, where that is exact.
+
     Args:
         of: the net, or a study.
         format: c, onnx or safetensors.
@@ -197,7 +200,7 @@ def deploy(
     True
     """
     check_choice("format", format, ("c", "onnx", "safetensors"))
-    data = exported(_net(of, trial).trained, format)
+    data = exported(folded(_net(of, trial).trained), format)
     if output is not None:
         return write(output, data)
     return data.decode() if format == "c" else data

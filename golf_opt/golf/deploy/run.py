@@ -11,6 +11,7 @@ import numpy as np
 from golf_opt import __version__
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DeployConfig
+from golf_opt.golf.batch_norm import folded
 from golf_opt.golf.dead import num_nonzero
 from golf_opt.golf.net_file import pack_net
 from golf_opt.golf.source import TrainedNet, load_source
@@ -21,13 +22,15 @@ from golf_opt.utils.text import slug
 
 
 def deploy(config: DeployConfig, say: Callable[[str], None]) -> Path:
-    """Write the net in one format, whole or not at all; return the file.
+    """Write the net in one format, batch norm folded, whole or not at all; return the file.
 
     Raises:
         UsageError: there is no such net, its weights are not fit for use, or the file cannot be
             written.
     """
-    trained = load_source(config, say)
+    trained = folded(load_source(config, say))
+    for note in trained.notes:
+        say(note)
     suffix = "h" if config.format == "c" else config.format
     path = config.output or config.folder / "deploy" / f"{slug(trained.label)}.{suffix}"
     data = exported(trained, config.format)

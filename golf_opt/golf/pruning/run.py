@@ -15,6 +15,7 @@ from golf_opt.config.command import again, override, runnable
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import PruneConfig, PruneOptions
 from golf_opt.engines import create_engine, provenance
+from golf_opt.golf.batch_norm import folded
 from golf_opt.golf.progress import Bar
 from golf_opt.golf.pruning.folder import PruningFolder, folder_name
 from golf_opt.golf.pruning.search import PruningState
@@ -44,11 +45,16 @@ def prune_trained(
 ) -> tuple[Outcome, PruningFolder]:
     """Prune a net, wherever it is from; return the last words, and where it is kept.
 
+    Batch norm is folded first: the deployed net need not have its scales and shifts, and once a net
+    is sparse the brain surgeon's cuts ruin one that has them.
+
     Raises:
         UsageError: its data cannot be had, or it misses the target to begin with.
     """
     options = config.options
-    for note in (*trained.notes, *_warnings(trained, options)):
+    warnings = _warnings(trained, options)
+    trained = folded(trained)
+    for note in (*trained.notes, *warnings):
         say(note)
     dataset = load_data(config.data, trained)
     if dataset.fallback:

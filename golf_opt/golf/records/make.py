@@ -7,7 +7,7 @@ import datetime
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import RecordConfig
 from golf_opt.engines.base import Tensors
+from golf_opt.golf.batch_norm import fold_norms, fold_notes
 from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.pruning.folder import PruningFolder
 from golf_opt.golf.records import verify as records
@@ -210,6 +211,7 @@ def write_record(config: RecordConfig, making: Making) -> Path:
             f"{making.net.name} is {making.net.module.of}, a module of its user's, but a record "
             "must be layers of ours, which anybody can evaluate."
         )
+    making = _folded(making)
     date = datetime.date.today()
     folder = config.folder / "records" / config.board / f"{date}_{config.slug}"
     if folder.exists():
@@ -224,6 +226,13 @@ def write_record(config: RecordConfig, making: Making) -> Path:
     except OSError as error:
         raise UsageError(f"{folder} cannot be written: {error.strerror}.") from error
     return folder
+
+
+def _folded(making: Making) -> Making:
+    """Return it as it would be deployed: records count nets without batch norm."""
+    net, tensors = fold_norms(making.net, making.tensors)
+    log = [*making.log, *fold_notes(making.net, net)]
+    return replace(making, net=net, tensors=tensors, log=log)
 
 
 def _write_files(config: RecordConfig, making: Making, part: Path, date: datetime.date) -> Claim:
