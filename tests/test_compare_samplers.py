@@ -56,6 +56,21 @@ def test_the_nearest_point_answers(table: Path) -> None:
     assert kept.curve(7, 0)[-1] == kept.curve(7, 2)[-1] != kept.curve(7, 1)[-1]
 
 
+def test_no_point_gains_by_the_seeds_that_it_happens_to_have(table: Path) -> None:
+    lines = [json.loads(line) for line in table.read_text().splitlines()[:-1]]
+    for row in lines[1:]:
+        row["test"] += 0.001 * row["seed"]
+    less = [row for row in lines if row.get("point") != 5 or row["seed"] in (0, 2)]
+    less = [row for row in less if row.get("point") != 6 or row["seed"] == 0]
+    table.write_text("\n".join(map(json.dumps, less)))
+    kept, final = Table(table), [made_up(point) for point in lines[0]["points"]]
+    assert kept.curve(5, 1) == pytest.approx([v + 0.001 for v in kept.curve(5, 0)], abs=1e-9)
+    own, rest = kept.noise()
+    assert own == pytest.approx(np.std([0, 0.001, 0.002, 0.003])) and rest < 1e-9
+    for point in (4, 5, 6):  # all seeds; one held back; none
+        assert kept.confirmed(point) == pytest.approx(final[point] + 0.0015, abs=1e-9)
+
+
 def test_a_replayed_study_spends_its_budget_and_picks_by_what_it_saw(table: Path) -> None:
     made = run(ROW["random none"], 0, table, 60)
     assert made["spent"] == 60
@@ -69,7 +84,7 @@ def test_a_replayed_study_spends_its_budget_and_picks_by_what_it_saw(table: Path
 
 def test_pruned_studies_try_more_points(table: Path) -> None:
     every, pruned = (run(ROW[name], 1, table, 100) for name in ("random none", "random median"))
-    assert every["points"] == 100 // EPOCHS + 2  # two lanes have begun another one
+    assert every["points"] == 100 // EPOCHS
     assert pruned["points"] > every["points"]
     assert pruned["trials"]["pruned"] > 0
 
@@ -83,7 +98,7 @@ def test_the_page_says_what_was_found(table: Path) -> None:
     assert "3 studies a row, 40 epochs each" in page
     best = max(map(made_up, Table(table).points))
     assert f"has {100 * best:.2f};" in page
-    assert page.count("\n| tpe median |") == 1
+    assert page.count("\n| tpe median |") == 2  # the results, and those with fewer epochs
     assert (table.parent / "critical-difference.svg").read_text().count("</svg>") == 1
 
 
@@ -109,10 +124,21 @@ def test_what_a_study_would_have_picked_earlier() -> None:
     assert [statistics.picked_after(trace, at) for at in (5, 10, 79.9, 80)] == [0.8, 0.8, 0.9, 0.7]
 
 
+def test_how_many_epochs_a_row_needs_for_what_another_ends_with() -> None:
+    times = np.array([10.0, 20.0, 30.0, 40.0])
+    fast = np.array([statistics.curve([(15, 0.96), (30, 0.97)], times)] * 5)
+    assert fast[0].tolist() == [0.0, 0.96, 0.97, 0.97]
+    assert statistics.needed(fast, np.full(5, 0.97), 0.0005) == (2.0, 2.0, 2.0)
+    assert statistics.needed(fast, np.full(5, 0.9603), 0.0005) == (1.0, 1.0, 1.0)
+    assert statistics.needed(fast, np.full(5, 0.98), 0.0005)[0] == np.inf
+    either = np.vstack([fast[:2], np.full((3, 4), 0.97)])  # repeats that differ
+    assert statistics.needed(either, np.full(5, 0.97), 0.0045) == (1.0, 0.0, 2.0)
+
+
 def test_seeds_of_a_study_are_those_of_the_table(table: Path) -> None:
     made = run(ROW["tpe none 3 seeds"], 0, table, 90)
     assert made["trials"]["complete"] == 90 // EPOCHS
-    assert made["points"] == 90 // EPOCHS // 3 + 1  # the next one has begun
+    assert made["points"] == 90 // EPOCHS // 3
     kept = Table(table)
     two = [kept.curve(made["point"], index)[-1] for index in range(2)]  # for three seeds
     means = [(sum(two) + again) / 3 for again in two]

@@ -93,14 +93,21 @@ def emulated(
     return CudaEngine(view, lanes, device=device, block=block, **more)
 
 
-def check_gradients(net: arch.Net, batch_size: int, block: Block | None, **more: Any) -> None:
+def check_gradients(
+    net: arch.Net,
+    batch_size: int,
+    block: Block | None,
+    teacher: dict[str, float] | None = None,
+    **more: Any,
+) -> None:
+    teacher = teacher or {}
     view = snapshot_of(128, spec=net.input)
     batch = view.train.take("batch", np.arange(batch_size))
     tensors = base.initial_weights(net, 3)
     keys = [1000 + i for i in range(len(dropout_nodes(net)))]
-    loss, expected = oracle_gradients(net, tensors, batch, 0.1, keys)
+    loss, expected = oracle_gradients(net, tensors, batch, 0.1, keys, **teacher)
     single = emulated(view, block=block, **more).single_pass(net, tensors, batch_size)
-    found_loss, found = single.gradients(batch, 0.1, keys)
+    found_loss, found = single.gradients(batch, 0.1, keys, **teacher)
     assert found_loss == pytest.approx(loss, rel=1e-5)
     largest = max(np.abs(expected[name]).max() for name in expected if name.startswith("grad"))
     floor = 1e-2 if net.buffers else 1e-5  # what a normalisation cancels has nothing but noise
@@ -118,6 +125,11 @@ def test_gradients_match_pytorch(name: str) -> None:
 def test_gradients_match_pytorch_on_images_of_any_shape(name: str) -> None:
     spec, layers = SHAPES[name]
     check_gradients(net_of(layers, spec), 21, SMALL_BLOCK)
+
+
+def test_a_teacher_pulls_as_in_pytorch() -> None:
+    teacher = {"distill": 0.6, "temperature": 2.5}
+    check_gradients(net_of(NETS["relu"]), 21, SMALL_BLOCK, teacher)
 
 
 @pytest.mark.parametrize(("images", "warps"), [(32, 2), (4, 5)])
@@ -157,6 +169,7 @@ def test_losses_along_100_steps_match_pytorch(recipe: dict[str, Any]) -> None:
 def test_a_net_with_every_option_trains_like_the_native_engine() -> None:
     view = snapshot_of(60)
     options = {"optimizer": "adamw", "weight_decay": 0.05, "label_smoothing": 0.1}
+    options |= {"average": "ema"}
     net = net_of(EVERYTHING)
     job = base.Job(net, Candidate(21, 1e-3, schedule="one_cycle", **options), 1, 4)
     state = masked(net)
@@ -169,7 +182,9 @@ def test_a_net_with_every_option_trains_like_the_native_engine() -> None:
         assert np.allclose(values, others[name], atol=2e-4), name
         if name.startswith("masks/"):
             assert not after[name.replace("masks", "weights")][values == 0].any()
-    assert lanes.evaluate(net, after, view.test) == oracle.evaluate(net, after, view.test)
+    assert [r.accuracy for r in found] == [r.accuracy for r in expected]
+    assert lanes.evaluate(net, lanes.state(0).net, view.test) == found[-1].accuracy
+    assert lanes.evaluate(net, lanes.state(0).net, view.train) == found[-1].train_accuracy
 
 
 def train_all(engine: base.Engine, jobs: list[base.Job]) -> list[list[base.EpochResult]]:
@@ -205,7 +220,7 @@ def test_lanes_of_several_batch_sizes_train_as_if_alone() -> None:
 
 def test_a_stopped_trial_goes_on_bit_for_bit_from_any_slice() -> None:
     view = snapshot_of(64)
-    job = base.Job(net_of(SMALL), Candidate(6, 2e-3), 2, 5)
+    job = base.Job(net_of(SMALL), Candidate(6, 2e-3, average="swa", average_span=0.9), 2, 5)
     whole = emulated(view, slice_s=10)
     results = train(whole, job)
     engine, parts, state = emulated(view, slice_s=0.0), [], None  # a step in each launch

@@ -14,7 +14,6 @@ A row that this golf-opt cannot run, since it has no such key or choice, is skip
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import multiprocessing
 import os
@@ -41,43 +40,35 @@ from golf_opt.cli.compose import compose
 from golf_opt.config.check import load
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import StudyConfig
-from golf_opt.engines.base import Engine, Slice
+from golf_opt.engines.base import Engine
+from golf_opt.study.allocation import last_epoch
 from golf_opt.study.build import build_parts, describe
 from golf_opt.study.callbacks import Callback, Pruning, StudyContext, TrialRun
 from golf_opt.study.loop import StudyLoop
 from golf_opt.study.opening import open_study
+from golf_opt.study.stopping import begin_limits
 from golf_opt.task.data import View
-from golf_opt.utils.points import Statistic, best_trial
+from golf_opt.utils.points import best_trial
 
+GRID = 81  # points
 EPOCHS = 900  # of a study: fifty trials of the article's eighteen
 REPEATS = 20
-NO_END = 10_000  # trials: the budget ends a study
 
 
-class Spent(Exception):
-    """The epochs that the study may have are used up."""
-
-
-class Meter(Callback):
-    """Ends a study with its last epoch, and takes note of what it would pick, when that changes.
+class Picks(Callback):
+    """Takes note of what a study would pick, when that changes.
 
     `picks` is of [epochs spent, point of the table].
     """
 
-    def __init__(self, table: Table, budget: int) -> None:
-        self._table, self._budget = table, budget
-        self.spent = 0
+    def __init__(self, table: Table) -> None:
+        self._table = table
         self.picks: list[tuple[int, int]] = []
 
     @property
-    def _worth(self) -> Statistic:
-        return self.context.description.by_seed.worth
-
-    def on_slice(self, run: TrialRun, done: Slice) -> None:
-        if done.result is not None:
-            if self.spent == self._budget:
-                raise Spent
-            self.spent += 1
+    def spent(self) -> int:
+        """Epochs that the study's trials have reported."""
+        return sum(map(last_epoch, self.context.study.get_trials(deepcopy=False)))
 
     def on_trial_finished(self, run: TrialRun) -> None:
         self._look()
@@ -86,7 +77,8 @@ class Meter(Callback):
         self._look()
 
     def _look(self) -> None:
-        if (best := best_trial(self.context.study, self._worth)) is None:
+        worth = self.context.description.by_seed.worth
+        if (best := best_trial(self.context.study, worth)) is None:
             return
         point = self._table.nearest(best.params)
         if not self.picks or self.picks[-1][1] != point:
@@ -99,17 +91,18 @@ def table_of(path: Path) -> Table:
 
 
 @cache
-def plan_of(row: Row, head: str) -> StudyConfig:
-    """Return the configuration of a row's studies.
+def plan_of(row: Row, head: str, budget: int) -> StudyConfig:
+    """Return the configuration of a row's studies, of so many epochs each.
 
     Raises:
         UsageError, OmegaConfBaseException: this golf-opt does not know what the row asks for.
     """
     table = json.loads(head)
-    trials = 81 if "sampler=grid" in row.asks else NO_END
     of_family = "family" in table
     verb = ["search", "pruner=median", "sampler=tpe"] if of_family else ["study"]
-    fixed = [f"epochs={table['epochs']}", f"protocol={table['protocol']}", f"trials={trials}"]
+    fixed = [f"epochs={table['epochs']}", f"protocol={table['protocol']}", f"budget={budget}epochs"]
+    if "sampler=grid" in row.asks:
+        fixed.append(f"trials={GRID}")
     asks = list(row.asks)
     for name in [key.split("=")[0] for key in asks]:
         verb = [word for word in verb if not word.startswith(f"{name}=")]
@@ -142,19 +135,21 @@ def study_of(
     """Run one study of a row; return what it came to, and the parameters of its pick."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
-    began = time.perf_counter()
-    config = plan_of(row, json.dumps(table.head))
+    began = time.monotonic()
+    config = plan_of(row, json.dumps(table.head), budget)
     object.__setattr__(config, "seed", repeat)
     parts = build_parts(config, {})
-    meter = Meter(table, budget)
-    parts.callbacks.extend([*around, meter])
+    noted = Picks(table)
+    parts.callbacks.extend([*around, noted])
     with tempfile.TemporaryDirectory() as folder:
         description = describe(config, view, "")
         storage = optuna.storages.InMemoryStorage()
         study, _ = open_study(storage, "compared", description)
-        context = StudyContext(study, engine, Path(folder), description, view, lambda _: None)
-        with contextlib.suppress(Spent):
-            StudyLoop(context, parts).run()
+        limits = begin_limits(study, config.budget, plateau=False, begun=began)
+        context = StudyContext(
+            study, engine, Path(folder), description, view, lambda _: None, limits
+        )
+        StudyLoop(context, parts).run()
     trials = study.get_trials(deepcopy=False)
     best = best_trial(study, description.by_seed.worth)
     assert best is not None, f"{row.name} completed nothing"
@@ -162,13 +157,13 @@ def study_of(
         "row": row.name,
         "repeat": repeat,
         "budget": budget,
-        "spent": meter.spent,
+        "spent": noted.spent,
         "trials": dict(Counter(trial.state.name.lower() for trial in trials)),
         "points": len({tuple(sorted(trial.params.items())) for trial in trials}),
         "seen": best.value,
-        "point": meter.picks[-1][1],
-        "picks": meter.picks,
-        "s": round(time.perf_counter() - began, 2),
+        "point": noted.picks[-1][1],
+        "picks": noted.picks,
+        "s": round(time.monotonic() - began, 2),
     }
     return made, best.params
 
@@ -178,7 +173,7 @@ def able(rows: list[Row], head: dict[str, Any]) -> list[Row]:
     kept = []
     for row in rows:
         try:
-            plan_of(row, json.dumps(head))
+            plan_of(row, json.dumps(head), EPOCHS)
         except (UsageError, OmegaConfBaseException, ConfigCompositionException) as error:
             print(f"skipped {row.name}: {str(error).splitlines()[0]}")
         else:

@@ -35,7 +35,7 @@ def live(row: Row, repeat: int, path: Path, budget: int) -> dict[str, Any]:
     table = table_of(path)
     root = Path(os.environ.get("GOLF_DATA", "data"))
     view = data_sets.load(DataConfig(table.head["data"], root)).view(table.head["protocol"])
-    plan = describe(plan_of(row, json.dumps(table.head)), view, "")
+    plan = describe(plan_of(row, json.dumps(table.head), budget), view, "")
     with contextlib.closing(NativeEngine(view)) as engine:
         around = [Checkpointing(), Pruning()]
         made, params = study_of(row, repeat, table, budget, engine, view, around)
@@ -59,10 +59,11 @@ def main() -> None:
     options = parser.parse_args()
     kept = options.folder / "live.jsonl"
     lines = kept.read_text().splitlines() if kept.exists() else []
-    there = {(made["row"], made["repeat"]) for made in map(json.loads, lines)}
+    there = {(made["row"], made["repeat"], made["budget"]) for made in map(json.loads, lines)}
     for repeat in range(options.repeats):
         for row in ROWS:
-            if re.search(options.rows, row.name) and (row.name, repeat) not in there:
+            asked = re.search(options.rows, row.name)
+            if asked and (row.name, repeat, options.epochs) not in there:
                 made = live(row, repeat, options.folder / "table.jsonl", options.epochs)
                 with kept.open("a") as file:
                     file.write(json.dumps(made, separators=(",", ":")) + "\n")

@@ -24,6 +24,8 @@ PICTURE = "critical-difference.svg"
 BEGIN, END = "<!-- written by make compare-samplers -->", "<!-- end -->"
 
 FEWER = 0.3  # of the epochs
+PARTS = (1 / 6, 1 / 3, 2 / 3)  # of the epochs, at which picks are looked at, too
+STEP = 10  # epochs between two looks for where a row is as good
 MARGIN = 0.0005  # of accuracy: worse by less is as good
 
 Runs = list[dict[str, Any]]
@@ -71,7 +73,7 @@ def write(folder: Path) -> None:
     picture(folder / PICTURE, names, ranks, difference)
     text = page(table, budget, rows, results, ranks, difference)
     if (folder / "live.jsonl").exists():
-        text += "\n".join(beside_live(table, rows, folder / "live.jsonl")) + "\n"
+        text += "\n".join(beside_live(table, rows, budget, folder / "live.jsonl")) + "\n"
     (folder / "README.md").write_text(text)
     print(f"{folder / 'README.md'} and its picture are written")
     if folder.resolve() == STUDIES.resolve():
@@ -106,6 +108,7 @@ def page(
     best = table.best()
     subject = table.head.get("arch", table.head.get("family", {}))["name"]
     trainings = sum(map(len, table.curves.values()))
+    own, rest = table.noise()
     held = fmean(run["point"] in held_back(table) for runs in rows.values() for run in runs)
     lines = [
         f"# What helps a study of {subject}",
@@ -118,7 +121,9 @@ def page(
         f"up to {max(map(len, table.curves.values()))} seeds of the better ones; "
         f"{table.head['data']}, protocol {table.head['protocol']}",
         f"- confirmed: mean test accuracy of the picked point over seeds that no study saw "
-        f"({held:.0%} of the picks; the others' own seeds stand in)",
+        f"({held:.0%} of the picks; the others' own seeds stand in), less what these seeds give "
+        f"at every point (seeds differ by {points(own)} points everywhere alike, and by "
+        f"{points(rest)} otherwise; standard deviations)",
         f"- the best point of the table has {points(table.confirmed(best))}; in brackets "
         f"{statistics.LEVEL:.0%} bootstrap intervals",
         f"- Friedman: p = {statistics.friedman(results):.1g}; mean ranks that differ by less than "
@@ -147,7 +152,8 @@ def page(
         "",
         f"![Mean ranks; rows joined by a bar are not told apart]({PICTURE})",
         "",
-        *answers(names, rows, results, budget, base),
+        *answers(names, rows, results, budget, base, chance),
+        *sooner([names[index] for index in order], rows, budget, names[base]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -167,6 +173,7 @@ def answers(
     results: statistics.Floats,
     budget: int,
     base: int,
+    chance: dict[int, float],
 ) -> list[str]:
     """Return what the figures say to the questions whose rows there are."""
     early = 1 - FEWER
@@ -185,9 +192,9 @@ def answers(
         index = names.index(name)
         gaps = results[index] - results[base]
         low, high = statistics.interval(gaps)
-        answer = "yes" if low > 0 else "no, worse" if high < 0 else "not told apart"
-        if index == base:
-            answer = ""
+        answer = "" if index == base else "not told apart"
+        if chance.get(index, 1.0) <= 1 - statistics.LEVEL:
+            answer = "yes" if low > 0 else "no, worse" if high < 0 else answer
         traces = [run["picks"] for run in rows[name]]
         picks = [statistics.picked_after(trace, early * budget) for trace in traces]
         sooner = np.array(picks) - results[base]
@@ -197,34 +204,78 @@ def answers(
     return lines
 
 
-def beside_live(table: Table, rows: dict[str, Runs], path: Path) -> list[str]:
+def sooner(names: list[str], rows: dict[str, Runs], budget: int, base: str) -> list[str]:
+    """Return what the rows would have picked with fewer epochs, from the same studies."""
+    times = np.arange(STEP, budget + 1, STEP, dtype=float)
+    curves = {
+        name: np.array([statistics.curve(run["picks"], times) for run in rows[name]])
+        for name in names
+    }
+    places = [max(0, round(part * budget / STEP) - 1) for part in (*PARTS, 1)]
+    heads = [f"{times[place]:.0f}" for place in places]
+    lines = [
+        "",
+        "## With fewer epochs",
+        "",
+        "What the same studies had picked by then; nothing in a study depends on where its budget "
+        f"ends. In brackets the difference to `{base}` after as many epochs, and its interval. "
+        f"`needed` is when a row's mean is first within {100 * MARGIN:.2f} points of what `{base}` "
+        "has at the end.",
+        "",
+        f"| row | {' | '.join(heads)} | needed |",
+        f"| --- |{' ---: |' * (len(heads) + 1)}",
+    ]
+    for name in names:
+        cells = []
+        for place in places:
+            now = curves[name][:, place]
+            if not now.all() or not curves[base][:, place].all():
+                cells.append("no pick yet")
+                continue
+            gap = "" if name == base else f" ({_gap(now - curves[base][:, place])})"
+            cells.append(f"{points(now.mean())}{gap}")
+        first, low, high = (
+            f"{times[int(place)]:.0f}" if math.isfinite(place) else "more"
+            for place in statistics.needed(curves[name], curves[base][:, -1], MARGIN)
+        )
+        lines.append(f"| {name} | {' | '.join(cells)} | {first} [{low}, {high}] |")
+    return lines
+
+
+def beside_live(table: Table, rows: dict[str, Runs], budget: int, path: Path) -> list[str]:
     """Return what live studies came to, and the replays of their rows."""
-    live: dict[str, Runs] = defaultdict(list)
-    for line in path.read_text().splitlines():
-        live[json.loads(line)["row"]].append(json.loads(line))
+    live: dict[tuple[str, int], Runs] = defaultdict(list)
+    for made in map(json.loads, path.read_text().splitlines()):
+        live[made["row"], made["budget"]].append(made)
     lines = [
         "",
         "## Replays and live studies",
         "",
         "The same rows, really trained, and what they picked confirmed by training it with the "
         "seeds held back. A replayed study asks for points between those of the table and is "
-        "given the nearest. With so few live studies this is a look at both, no test of agreement.",
+        "given the nearest: `nearest` is what the table's points nearest to the live picks have, "
+        f"which tells what that changes. (Of the table's better points, one and its nearest other "
+        f"are {points(table.rounding())} apart, root mean square.) With so few live studies this "
+        "is a look at both, no test of agreement.",
         "",
-        "| row | how | studies | seen | confirmed | complete | points |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| row | epochs | live studies | confirmed | nearest | replayed | confirmed |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name, made in live.items():
-        for how, runs in (("live", made), ("replayed", rows.get(name, []))):
-            if runs:
-                confirmed = np.array([run["confirmed"] for run in runs])
-                low, high = statistics.interval(confirmed)
-                complete = fmean(run["trials"].get("complete", 0) for run in runs)
-                lines.append(
-                    f"| {name} | {how} | {len(runs)} | {points(fmean(r['seen'] for r in runs))} | "
-                    f"{points(confirmed.mean())} [{points(low)}, {points(high)}] | {complete:.0f} "
-                    f"| {fmean(run['points'] for run in runs):.0f} |"
-                )
+    for (name, epochs), made in sorted(live.items()):
+        confirmed = np.array([run["confirmed"] for run in made]) - table.held_back_effect
+        near = fmean(table.confirmed(run["point"]) for run in made)
+        replays = rows.get(name, []) if epochs <= budget else []
+        then = np.array([statistics.picked_after(run["picks"], epochs) for run in replays])
+        lines.append(
+            f"| {name} | {epochs} | {len(made)} | {_mean(confirmed)} | {points(near)} | "
+            f"{len(replays)} | {_mean(then) if replays else ''} |"
+        )
     return lines
+
+
+def _mean(values: statistics.Floats) -> str:
+    low, high = statistics.interval(values)
+    return f"{points(values.mean())} [{points(low)}, {points(high)}]"
 
 
 def picture(path: Path, names: list[str], ranks: statistics.Floats, difference: float) -> None:

@@ -72,3 +72,34 @@ def picked_after(trace: Sequence[tuple[int, float]], epochs: float) -> float:
         epochs: spent; at an earlier time than the first pick's, that one counts.
     """
     return next((value for at, value in reversed(trace) if at <= epochs), trace[0][1])
+
+
+def curve(trace: Sequence[tuple[int, float]], epochs: Floats) -> Floats:
+    """Return the confirmed mean of a study's pick at each of `epochs`; 0 before its first pick."""
+    at, value = np.array(trace).T
+    place = np.searchsorted(at, epochs, side="right") - 1
+    return np.where(place >= 0, value[np.maximum(place, 0)], 0.0)
+
+
+def needed(
+    curves: Floats, base: Floats, margin: float, seed: int = 0
+) -> tuple[float, float, float]:
+    """Return where a row's mean first comes to the base's last one, and the bootstrap interval.
+
+    Args:
+        curves: of the row [repeats, times].
+        base: what the base's studies ended with [repeats]; repeat k of both is drawn together.
+        margin: less by so much is as good.
+
+    Returns:
+        The place among the times, and its interval; infinite where it is not reached.
+    """
+    count = len(base)
+    draw = np.random.default_rng(seed).integers(0, count, (DRAWS // 10, count))
+    means = np.vstack([curves.mean(axis=0), curves[draw].mean(axis=1)])
+    ends = np.append(base.mean(), base[draw].mean(axis=1))
+    there = means >= ends[:, None] - margin
+    first = np.where(there.any(axis=1), there.argmax(axis=1), np.inf)
+    tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    low, high = np.quantile(first[1:], tails, method="nearest")
+    return float(first[0]), float(low), float(high)

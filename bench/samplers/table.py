@@ -24,8 +24,12 @@ class Table:
 
     Near is measured on each parameter's own scale, from 0 at its least value to 1 at its largest.
     The first half of the seeds is what a study sees, the other half is held back to confirm with.
-    Where a point was recorded with fewer seeds, since it is none of the better ones, those that
-    there are take turns, and confirm as well.
+
+    Not every point was recorded with every seed, and some seeds are better than others at every
+    point: without care a point would gain by the seeds it happens to have. So what a seed gives or
+    takes, by the mean of the points that have all of them, is taken out of what confirms; and where
+    a study asks for a seed that a point lacks, another one of its seeds stands in, with the
+    difference between the two added.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +47,39 @@ class Table:
         self.known = sorted(self.curves)
         seeds = {seed for by_seed in self.curves.values() for seed in by_seed}
         self.num_search_seeds = max(1, (max(seeds) + 1) // 2)
+        self._effects, self._test_effects = self._seed_effects(sorted(seeds))
         self._where = np.array([self._place(self.points[point]) for point in self.known])
+
+    def _seed_effects(self, seeds: list[int]) -> tuple[list[list[float]], list[float]]:
+        """Return by how much each seed is above the mean of all: by epoch, and on the test set."""
+        whole = self._whole(seeds)
+        if not whole or seeds != list(range(len(seeds))):
+            return [[0.0] * self.epochs for _ in range(max(seeds) + 1)], [0.0] * (max(seeds) + 1)
+        curves = np.array([[self.curves[point][s] for s in seeds] for point in whole]).mean(axis=0)
+        tests = np.array([[self._tests[point][s] for s in seeds] for point in whole]).mean(axis=0)
+        return (curves - curves.mean(axis=0)).tolist(), (tests - tests.mean()).tolist()
+
+    def _whole(self, seeds: list[int]) -> list[int]:
+        """Return the points that were trained to the end with all of these seeds."""
+        return [
+            point
+            for point in self.known
+            if all(len(self.curves[point].get(seed, ())) == self.epochs for seed in seeds)
+        ]
+
+    def noise(self) -> tuple[float, float]:
+        """Return the standard deviation that seeds have at every point alike, and the rest's."""
+        seeds = list(range(len(self._test_effects)))
+        tests = np.array([[self._tests[p][s] for s in seeds] for p in self._whole(seeds)])
+        if tests.size == 0:
+            return 0.0, 0.0
+        rest = tests - tests.mean(axis=0) - tests.mean(axis=1, keepdims=True) + tests.mean()
+        return float(np.std(self._test_effects)), float(rest.std())
+
+    @property
+    def held_back_effect(self) -> float:
+        """By how much the mean test accuracy over all seeds held back is above that of all."""
+        return fmean(self._test_effects[self.num_search_seeds :])
 
     def _place(self, params: Mapping[str, Any]) -> list[float]:
         """Return where a point lies; a category has a coordinate for each of its choices."""
@@ -68,15 +104,31 @@ class Table:
         away = ((self._where - np.array(self._place(params))) ** 2).sum(axis=1)
         return self.known[int(np.argmin(away))]
 
+    def rounding(self) -> float:
+        """Return by how much a better point and the nearest other one differ: root mean square."""
+        held = [point for point in self.known if self.is_held_back(point)]
+        places = {point: self._where[self.known.index(point)] for point in held}
+        gaps = []
+        for point, here in places.items():
+            away = ((self._where - here) ** 2).sum(axis=1)
+            other = self.known[int(np.argsort(away, kind="stable")[1])]
+            gaps.append(self.confirmed(point) - self.confirmed(other))
+        return float(np.sqrt(np.mean(np.square(gaps))))
+
     def curve(self, point: int, index: int) -> list[float]:
         """Return the accuracies by epoch of one of a study's seeds, of which there are few."""
-        there = self.curves[point]
+        there, asked = self.curves[point], index % self.num_search_seeds
+        if asked in there:
+            return there[asked]
         seeds = [seed for seed in sorted(there) if seed < self.num_search_seeds]
-        return there[seeds[index % len(seeds)]]
+        other = seeds[asked % len(seeds)]
+        gaps = zip(self._effects[asked], self._effects[other], strict=True)
+        curve = zip(there[other], gaps, strict=False)  # one that failed is shorter
+        return [min(1.0, max(0.0, float(value + a - b))) for value, (a, b) in curve]
 
     def confirmed(self, point: int) -> float:
-        """Return the mean test accuracy over the seeds held back."""
-        tests = self._tests[point]
+        """Return the mean test accuracy over the seeds held back, less what these seeds give."""
+        tests = {s: test - self._test_effects[s] for s, test in self._tests[point].items()}
         held = [test for seed, test in tests.items() if seed >= self.num_search_seeds]
         return fmean(held or tests.values())
 

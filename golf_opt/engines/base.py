@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import TypeVar
 
+from golf_opt.config.errors import UsageError
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
-from golf_opt.task.data import Split
+from golf_opt.task.data import Split, View
 from golf_opt.task.modules.given import initial_tensors
 from golf_opt.task.recipe import Candidate
 
@@ -96,7 +97,8 @@ class LaneState:
     Tensors are `weights/<parameter>`, `buffers/<buffer>`, and the optimiser's moments
     `exp_avg/<parameter>`, `exp_avg_sq/<parameter>` or `momentum/<parameter>`. A job may start from
     a state with `masks/<parameter>` of zeros and ones: a weight masked by zero stays zero.
-    Moments that are missing are zero.
+    Moments that are missing are zero. A recipe that averages has `average/<parameter>` and
+    `average/<buffer>`; where they are missing, they begin as the weights and buffers.
     """
 
     tensors: Tensors
@@ -104,6 +106,11 @@ class LaneState:
     step: int  # finished steps of the epoch in progress
     loss_sum: float  # of the epoch in progress
     time_s: float  # spent on the epoch in progress
+
+    @property
+    def net(self) -> Tensors:
+        """`weights/...` and `buffers/...` of what is evaluated and kept."""
+        return evaluated(self.tensors)
 
 
 class EngineFault(Exception):
@@ -160,15 +167,20 @@ class Engine(Protocol[WorkT]):
 
 
 @runtime_checkable
-class Introspective(Engine, Protocol):
+class Scoring(Engine, Protocol):
+    """An engine that shows what a net says of images."""
+
+    def logits(self, net: Net, tensors: Tensors, images: npt.NDArray[np.uint8]) -> Floats:
+        """Return the class scores of images [n, channels, height, width], [n, classes] float32."""
+
+
+@runtime_checkable
+class Introspective(Scoring, Protocol):
     """An engine that shows more of a net than its accuracy; pruning works best with one.
 
     `tensors` are the net's `weights/...` and `buffers/...`; images are uint8 [n, channels, height,
     width].
     """
-
-    def logits(self, net: Net, tensors: Tensors, images: npt.NDArray[np.uint8]) -> Floats:
-        """Return the class scores of images, [n, classes] float32."""
 
     def gradients(
         self,
@@ -177,6 +189,8 @@ class Introspective(Engine, Protocol):
         batch: Split,
         label_smoothing: float = 0.0,
         dropout_keys: Sequence[int] = (),
+        distill: float = 0.0,
+        temperature: float = 1.0,
     ) -> tuple[float, Tensors]:
         """Return the mean loss over one batch, `gradients/...` of it and `buffers/...` after it."""
 
@@ -192,6 +206,28 @@ class Introspective(Engine, Protocol):
         The weights are those of `net.parameters` in order, padded with zeros to whole vectors. It
         has memory of its own, so that each thread can have one.
         """
+
+
+def evaluated(tensors: Tensors) -> Tensors:
+    """Return `weights/...` and `buffers/...` alone, of the averages where there are any."""
+    return {
+        name: tensors.get(f"average/{name.partition('/')[2]}", values)
+        for name, values in tensors.items()
+        if name.startswith(("weights/", "buffers/"))
+    }
+
+
+def check_teacher(job: Job, view: View) -> None:
+    """Refuse to learn from a teacher where the data has none.
+
+    Raises:
+        UsageError: so it is.
+    """
+    if job.candidate.distill and view.train.soft is None:
+        raise UsageError(
+            f"distill is {job.candidate.distill:g}, but must be 0 without a teacher; give "
+            "teacher=FOLDER, which golf-opt teach makes."
+        )
 
 
 def not_finite(lane: int, epoch: int, progress: float, loss: float) -> Slice:

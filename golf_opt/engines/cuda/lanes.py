@@ -16,10 +16,10 @@ from golf_opt.engines.cuda.devices import Buffer, Device, Program, put
 from golf_opt.engines.flat import Layout, unpack
 from golf_opt.engines.native import passes
 from golf_opt.engines.native.codegen import dropout_nodes
-from golf_opt.engines.native.table import Update
+from golf_opt.engines.native.table import Criterion, Update
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
-from golf_opt.task.recipe import learning_rates
+from golf_opt.task.recipe import average_rates, learning_rates
 
 WINDOW = 4  # epochs that a launch may go through
 
@@ -27,19 +27,21 @@ WINDOW = 4  # epochs that a launch may go through
 
 LIMIT, DONE, _, NOT_FINITE = range(4)  # `golf::Outcome`
 
-DATA = np.dtype([("images", "u8"), ("labels", "u8"), ("n", "i8")], align=True)
-EPOCH = np.dtype([("rates", "u8"), ("order_keys", "u4", 8)], align=True)
+DATA = np.dtype([("images", "u8"), ("labels", "u8"), ("soft", "u8"), ("n", "i8")], align=True)
+EPOCH = np.dtype([("rates", "u8"), ("order_keys", "u4", 8), ("average_rates", "u8")], align=True)
 RESULT = np.dtype(
     [("loss_sum", "f8"), ("time_s", "f8"), ("correct", "i8"), ("train_correct", "i8")], align=True
 )
 LANE = np.dtype(
     [
-        *((name, "u8") for name in ("state", "mask", "snapshots", "spill", "epochs", "results")),
-        ("dropout_prefixes", "u8"),
-        *((name, "i8") for name in ("num_epochs", "num_dropouts", "num_buffers", "batch_size")),
+        *((name, "u8") for name in ("state", "average", "mask", "snapshots", "spill", "epochs")),
+        *((name, "u8") for name in ("results", "dropout_prefixes")),
+        *((name, "i8") for name in ("num_epochs", "num_dropouts", "num_buffers", "num_floats")),
+        ("batch_size", "i8"),
         *((name, "i8") for name in ("steps_before", "train_last", "step", "epochs_done")),
-        *((name, "f8") for name in ("loss_sum", "time_s", "label_smoothing")),
+        *((name, "f8") for name in ("loss_sum", "time_s")),
         ("update", f"V{ctypes.sizeof(Update)}"),
+        ("criterion", f"V{ctypes.sizeof(Criterion)}"),
         ("half", "i4"),
         ("outcome", "i4"),
     ],
@@ -55,8 +57,9 @@ class Images:
 
     def __init__(self, device: Device, split: Split) -> None:
         data = passes.Images.of(split)
-        self._buffers = [put(device, part) for part in (data.images, data.labels)]
-        addresses = [buffer.address for buffer in self._buffers]
+        parts = (data.images, data.labels, data.soft)
+        self._buffers = [None if part is None else put(device, part) for part in parts]
+        addresses = [0 if buffer is None else buffer.address for buffer in self._buffers]
         self._data = put(device, np.array((*addresses, len(split)), dtype=DATA))
         self.address = self._data.address
 
@@ -82,6 +85,7 @@ class Memory:
     def __init__(self, device: Device, run: Run, steps: int) -> None:
         floats, nodes = run.at.flat.size, dropout_nodes(run.job.net)
         self.rates = device.allocate(8 * steps * WINDOW)
+        self.average_rates = device.allocate(8 * steps * WINDOW if run.layout.averages else 0)
         self.state = put(device, run.at.flat)
         self.snapshots = device.allocate(4 * floats * WINDOW)
         self.results = device.allocate(RESULT.itemsize * WINDOW)
@@ -105,9 +109,13 @@ class Memory:
         rows = np.zeros(WINDOW, dtype=EPOCH)
         for row, epoch in enumerate(window):
             rates = learning_rates(run.job.candidate, epoch, run.job.epochs, self._steps)
+            averages = average_rates(run.job.candidate, epoch, run.job.epochs, self._steps)
             offset = 8 * self._steps * row
             self.rates.write(np.asarray(rates, dtype=np.float64), offset)
-            rows[row] = (self.rates.address + offset, base.order_keys(run.job.seed, epoch))
+            if averages is not None:
+                self.average_rates.write(averages, offset)
+            addresses = (self.rates.address + offset, self.average_rates.address + offset)
+            rows[row] = (addresses[0], base.order_keys(run.job.seed, epoch), addresses[1])
         self.epochs.write(rows)
 
     def lane(self, run: Run, n: int) -> npt.NDArray[Any]:
@@ -119,13 +127,16 @@ class Memory:
         lane["mask"] = self.mask.address if self.mask else 0
         lane["dropout_prefixes"], lane["num_dropouts"] = self.dropouts.address, len(nodes)
         lane["num_epochs"] = len(self._planned)
-        lane["num_buffers"] = run.at.flat.size - 3 * run.layout.padded
+        lane["num_buffers"] = run.layout.num_buffers
+        lane["num_floats"] = run.at.flat.size
+        if run.layout.averages:
+            lane["average"] = self.state.address + 4 * run.layout.average_at
         lane["batch_size"], lane["step"] = candidate.batch_size, run.at.step
         lane["steps_before"] = run.at.epoch * self._steps
         lane["train_last"] = run.job.epochs - 1 - run.at.epoch
         lane["loss_sum"], lane["time_s"] = run.at.loss_sum, run.at.time_s
-        lane["label_smoothing"] = candidate.label_smoothing
         lane["update"] = np.void(bytes(Update.of(candidate)))
+        lane["criterion"] = np.void(bytes(Criterion.of(candidate)))
         lane["half"] = base.order_half(n)
         return lane
 
@@ -153,7 +164,6 @@ class SinglePass:
         self._lane = np.zeros((), dtype=LANE)
         self._lane["state"], self._lane["spill"] = self._state.address, self._spill.address
         self._lane["batch_size"] = batch_size
-        self._lane["num_buffers"] = flat.size - 3 * info.padded
         self._lane["num_dropouts"] = len(dropout_nodes(net))
 
     def correct(self, split: Split) -> int:
@@ -165,11 +175,17 @@ class SinglePass:
         return int(counts.read().view(np.int64).sum())
 
     def gradients(
-        self, batch: Split, label_smoothing: float, dropout_keys: Sequence[int]
+        self,
+        batch: Split,
+        label_smoothing: float,
+        dropout_keys: Sequence[int],
+        distill: float = 0.0,
+        temperature: float = 1.0,
     ) -> tuple[float, Tensors]:
         """Return the mean loss over one batch, `gradients/...` of it and `buffers/...` after it."""
         n, net, padded = len(batch), self._net, self._program.info.padded
-        self._lane["label_smoothing"] = label_smoothing
+        criterion = Criterion(label_smoothing, distill, temperature)
+        self._lane["criterion"] = np.void(bytes(criterion))
         order = put(self._device, np.arange(n, dtype=np.uint32))
         keys = put(self._device, np.array([*dropout_keys, 0], dtype=np.uint32))
         found = self._device.allocate(4 * padded)

@@ -24,10 +24,10 @@ from golf_opt.engines.flat import aligned, pack, unpack
 from golf_opt.engines.native import library, table
 from golf_opt.engines.native.codegen import dropout_nodes
 from golf_opt.engines.native.passes import BackwardPass, ForwardPass, Images
-from golf_opt.engines.native.table import Library, Training, Update
+from golf_opt.engines.native.table import Criterion, Library, Training, Update
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
-from golf_opt.task.recipe import learning_rates
+from golf_opt.task.recipe import average_rates, learning_rates
 
 SLICE_S = 0.3
 AHEAD = 2
@@ -115,6 +115,7 @@ class NativeEngine(BackgroundEngine[_Run]):
     ) -> None:
         assert lane not in self._runs and 0 <= lane < self.num_lanes
         library.check(job.net)
+        base.check_teacher(job, self._view)
         run = _Run.begin(job, state, until, -(-job.net.num_params // self._width) * self._width)
         run.thread = threading.Thread(
             target=self._work, args=(lane, run), name=f"lane {lane}", daemon=True
@@ -149,13 +150,16 @@ class NativeEngine(BackgroundEngine[_Run]):
         batch: Split,
         label_smoothing: float = 0.0,
         dropout_keys: Sequence[int] = (),
+        distill: float = 0.0,
+        temperature: float = 1.0,
     ) -> tuple[float, Tensors]:
         kernel = self._kernel(net, self._images or images_wide(len(batch), self._width))
         backward = BackwardPass(net, tensors, kernel, len(batch))
         flat = aligned(kernel.padded_params)
         keys = np.array([*dropout_keys, 0], dtype=np.uint32)
         order = np.arange(len(batch), dtype=np.uint32)
-        loss = backward.run(Images.of(batch), order, keys, label_smoothing, flat)
+        criterion = Criterion(label_smoothing, distill, temperature)
+        loss = backward.run(Images.of(batch), order, keys, criterion, flat)
         gradients = unpack(flat, "gradients", net.parameters)
         return loss, gradients | unpack(backward.buffers, "buffers", net.buffers)
 
@@ -168,7 +172,7 @@ class NativeEngine(BackgroundEngine[_Run]):
             rows = aligned(len(images) * kernel.padded_params).reshape(len(images), -1)
             backward = BackwardPass(net, tensors, kernel, 1)
             for index, row in enumerate(rows):
-                backward.run(data, images[index : index + 1], keys, 0.0, row)
+                backward.run(data, images[index : index + 1], keys, Criterion(), row)
             return rows[:, : net.num_params]
 
         parts = np.array_split(np.arange(len(data), dtype=np.uint32), self.num_lanes)
@@ -257,8 +261,8 @@ class NativeEngine(BackgroundEngine[_Run]):
 
     def _accuracy(self, run: _Run, machine: _Machine, data: Images) -> float:
         """Return the fraction of images that get their label; means nothing after a stop."""
-        flat, padded = run.at.flat, run.layout.padded
-        return machine.forward.correct(flat, flat[3 * padded :], data, run.stop) / len(data)
+        net = run.layout.evaluated(run.at.flat)
+        return machine.forward.correct(*net, data, run.stop) / len(data)
 
     def _train_steps(
         self, run: _Run, machine: _Machine, steps: int, rates: npt.NDArray[np.float64]
@@ -270,11 +274,11 @@ class NativeEngine(BackgroundEngine[_Run]):
         nodes = dropout_nodes(run.job.net)
         before = at.epoch * steps
         keys = base.dropout_keys(run.job.seed, nodes, np.arange(before, before + steps))
+        averages = average_rates(candidate, at.epoch, run.job.epochs, steps)
         row_bytes = 4 * run.layout.padded
         weights, first, second, buffers = (at.flat.ctypes.data + i * row_bytes for i in range(4))
         training = Training(
-            images=self._train.images.ctypes.data,
-            labels=self._train.labels.ctypes.data,
+            **self._train.addresses,
             order=run.order.ctypes.data,
             rates=rates.ctypes.data,
             dropout_keys=keys.ctypes.data,
@@ -283,17 +287,20 @@ class NativeEngine(BackgroundEngine[_Run]):
             second=second,
             mask=None if run.mask is None else run.mask.ctypes.data,
             buffers=buffers,
+            average=None if averages is None else weights + 4 * run.layout.average_at,
+            average_rates=None if averages is None else averages.ctypes.data,
             workspace=machine.workspace.ctypes.data,
             stop=ctypes.addressof(run.stop),
             n=len(self._train),
             batch_size=candidate.batch_size,
             num_dropouts=len(nodes),
+            num_buffers=run.layout.num_buffers,
             steps_before=before,
             step=at.step,
             loss_sum=at.loss_sum,
             limit_s=SLICE_S,
-            label_smoothing=candidate.label_smoothing,
             update=Update.of(candidate),
+            criterion=Criterion.of(candidate),
         )
         outcome = int(machine.kernel.train(ctypes.byref(training)))
         return outcome, int(training.step), float(training.loss_sum)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,56 +18,17 @@ from torch.nn import functional as F
 
 from golf_opt.config.errors import UsageError
 from golf_opt.engines import base
-from golf_opt.engines.base import MOMENTS, EpochResult, Job, LaneState, Slice, Tensors
+from golf_opt.engines.base import MOMENTS, EpochResult, Floats, Job, LaneState, Slice, Tensors
+from golf_opt.engines.torch.lane import Lane, as_numpy, build_optimizer, torch_moment
 from golf_opt.engines.torch.module import TorchNet, build_module
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
 from golf_opt.task.modules.factory import last_line, seeded
-from golf_opt.task.recipe import ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, Candidate, learning_rates
+from golf_opt.task.recipe import Candidate, average_rates, learning_rates
 
 SLICE_S = 0.4
 EVAL_BATCH = 2000
 GRAPH_WARMUP_STEPS = 3  # as torch.cuda.graphs asks for before a capture
-
-
-def build_optimizer(
-    candidate: Candidate, weights: Iterable[Tensor], lr: float | Tensor
-) -> torch.optim.Optimizer:
-    """Return the candidate's optimiser; `lr` is a tensor where a CUDA graph reads it."""
-    options: dict[str, Any] = {"lr": lr, "weight_decay": candidate.weight_decay, "fused": True}
-    if candidate.optimizer == "sgd":
-        return torch.optim.SGD(weights, momentum=SGD_MOMENTUM, **options)
-    cls = torch.optim.Adam if candidate.optimizer == "adam" else torch.optim.AdamW
-    captured = isinstance(lr, Tensor)  # its count of steps has to be on the device as well
-    return cls(weights, betas=ADAM_BETAS, eps=ADAM_EPS, capturable=captured, **options)
-
-
-@dataclass
-class _Lane:
-    """One trial in training. `weights` and `masks` are live tensors by parameter name."""
-
-    job: Job
-    module: TorchNet
-    optimizer: torch.optim.Optimizer
-    weights: dict[str, Tensor]
-    masks: dict[str, Tensor]
-    lr: Tensor
-    index: Tensor  # the images of a full batch; a CUDA graph reads it
-    loss_sum: Tensor  # of the epoch in progress, float64
-    until: int = 0  # the epoch at whose end it rests
-    epoch: int = 0
-    step: int = 0
-    time_s: float = 0.0
-    order: Tensor | None = None
-    rates: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    replay: Callable[[], None] | None = None
-
-    @property
-    def live(self) -> list[Tensor]:
-        """All that a training step changes."""
-        states = (self.optimizer.state[weight] for weight in self.weights.values())
-        moments = [tensor for state in states for tensor in state.values()]
-        return [*self.module.tensors().values(), self.loss_sum, *moments]
 
 
 class TorchEngine:
@@ -101,13 +60,16 @@ class TorchEngine:
         self._view = view
         self._train = self._load(view.train)
         self._objective = self._load(view.objective)
-        self._lanes: dict[int, _Lane] = {}
+        soft = view.train.soft  # a teacher's logits
+        self._soft = None if soft is None else torch.tensor(soft).to(self._train[0])
+        self._lanes: dict[int, Lane] = {}
         self._turns: deque[int] = deque()
 
     def start(
         self, lane: int, job: Job, state: LaneState | None = None, until: int | None = None
     ) -> None:
         assert lane not in self._lanes and 0 <= lane < self.num_lanes
+        base.check_teacher(job, self._view)
         self._lanes[lane] = self._new_lane(job, state)
         self._lanes[lane].until = job.epochs if until is None else until
         self._turns.append(lane)
@@ -132,14 +94,7 @@ class TorchEngine:
         return [part]
 
     def state(self, lane: int) -> LaneState:
-        run = self._lanes[lane]
-        tensors = {name: _numpy(tensor) for name, tensor in run.module.tensors().items()}
-        tensors |= {f"masks/{name}": _numpy(mask) for name, mask in run.masks.items()}
-        for name, weight in run.weights.items():
-            for moment in MOMENTS[run.job.candidate.optimizer]:
-                value = run.optimizer.state[weight][_torch_moment(moment)]
-                tensors[f"{moment}/{name}"] = _numpy(value)
-        return LaneState(tensors, run.epoch, run.step, float(run.loss_sum), run.time_s)
+        return self._lanes[lane].state()
 
     def stop(self, lane: int) -> None:
         del self._lanes[lane]
@@ -149,6 +104,10 @@ class TorchEngine:
     def evaluate(self, net: Net, tensors: Tensors, split: Split) -> float:
         module = self._module(net, tensors)
         return self._accuracy(module, *self._load(split))
+
+    def logits(self, net: Net, tensors: Tensors, images: npt.NDArray[np.uint8]) -> Floats:
+        pixels, _ = self._load(Split("images", images, np.zeros(len(images), dtype=np.uint8)))
+        return np.asarray(as_numpy(scores_of(self._module(net, tensors), pixels)), dtype=np.float32)
 
     def close(self) -> None:
         self._lanes.clear()
@@ -168,9 +127,10 @@ class TorchEngine:
     def _module(self, net: Net, tensors: Tensors) -> TorchNet:
         return build_module(net, tensors).to(self._device, self._dtype)
 
-    def _new_lane(self, job: Job, state: LaneState | None) -> _Lane:
+    def _new_lane(self, job: Job, state: LaneState | None) -> Lane:
         tensors = state.tensors if state else base.initial_weights(job.net, job.seed)
         module = self._module(job.net, tensors)
+        averages = job.candidate.average != "none"
         live = module.tensors()
         weights = {p.name: live[f"weights/{p.name}"] for p in job.net.parameters}
         on_gpu = self._device.type == "cuda"
@@ -178,13 +138,15 @@ class TorchEngine:
         optimizer = build_optimizer(
             job.candidate, weights.values(), lr if on_gpu else job.candidate.lr
         )
-        run = _Lane(
+        run = Lane(
             job,
             module,
+            self._module(job.net, base.evaluated(tensors)) if averages else module,
             optimizer,
             weights,
             masks=self._masks(weights, tensors),
             lr=lr,
+            average_rate=torch.zeros((), dtype=self._dtype, device=self._device),
             index=torch.zeros(job.candidate.batch_size, dtype=torch.int64, device=self._device),
             loss_sum=torch.zeros((), dtype=torch.float64, device=self._device),
         )
@@ -203,7 +165,7 @@ class TorchEngine:
                     weight.mul_(masks[name])
         return masks
 
-    def _set_moments(self, run: _Lane, tensors: Tensors) -> None:
+    def _set_moments(self, run: Lane, tensors: Tensors) -> None:
         """Give the optimiser its whole state, so that its first step is like any other."""
         done = run.epoch * self._steps(run.job) + run.step
         for name, weight in run.weights.items():
@@ -215,13 +177,13 @@ class TorchEngine:
                 start = torch.zeros_like(weight)
                 if value is not None:
                     start.copy_(torch.from_numpy(np.array(value)))
-                state[_torch_moment(moment)] = start
+                state[torch_moment(moment)] = start
             run.optimizer.state[weight] = state
 
     def _steps(self, job: Job) -> int:
         return base.steps_per_epoch(len(self._view.train), job.candidate.batch_size)
 
-    def _slice(self, lane: int, run: _Lane) -> Slice:
+    def _slice(self, lane: int, run: Lane) -> Slice:
         """Train one lane until the slice's time is over or its epoch ends."""
         started = time.perf_counter()
         steps = self._steps(run.job)
@@ -240,17 +202,16 @@ class TorchEngine:
         epoch = run.epoch if result else run.epoch + 1
         return Slice(lane, epoch, 1.0 if result else run.step / steps, result)
 
-    def _begin_epoch(self, run: _Lane) -> None:
+    def _begin_epoch(self, run: Lane) -> None:
         order = base.data_order(run.job.seed, run.epoch, len(self._view.train))
         run.order = torch.from_numpy(order).to(self._device)
-        run.rates = learning_rates(
-            run.job.candidate, run.epoch, run.job.epochs, self._steps(run.job)
-        )
+        place = (run.job.candidate, run.epoch, run.job.epochs, self._steps(run.job))
+        run.rates, run.average_rates = learning_rates(*place), average_rates(*place)
 
-    def _end_epoch(self, run: _Lane, loss_sum: float, started: float) -> EpochResult:
-        accuracy = self._accuracy(run.module, *self._objective)
+    def _end_epoch(self, run: Lane, loss_sum: float, started: float) -> EpochResult:
+        accuracy = self._accuracy(run.shown, *self._objective)
         last = run.epoch + 1 == run.job.epochs
-        train_accuracy = self._accuracy(run.module, *self._train) if last else None
+        train_accuracy = self._accuracy(run.shown, *self._train) if last else None
         result = EpochResult(
             epoch=run.epoch + 1,
             loss=loss_sum / len(self._view.train),
@@ -263,7 +224,7 @@ class TorchEngine:
         run.loss_sum.zero_()
         return result
 
-    def _train_step(self, run: _Lane) -> None:
+    def _train_step(self, run: Lane) -> None:
         assert run.order is not None
         size = run.job.candidate.batch_size
         index = run.order[run.step * size : (run.step + 1) * size]
@@ -280,40 +241,63 @@ class TorchEngine:
             self._update(run, index)
         run.step += 1
 
-    def _set_step(self, run: _Lane) -> None:
-        """Set what changes from step to step: the learning rate and the dropout keys."""
+    def _set_step(self, run: Lane) -> None:
+        """Set what changes from step to step: rates and the dropout keys."""
         rate = float(run.rates[run.step])
         if self._device.type == "cuda":
             run.lr.fill_(rate)
         else:
             run.optimizer.param_groups[0]["lr"] = rate
+        if run.average_rates is not None:
+            run.average_rate.fill_(float(run.average_rates[run.step]))
         at = run.epoch * self._steps(run.job) + run.step
         for dropout in run.module.dropouts():
             dropout.key.fill_(base.dropout_key(run.job.seed, dropout.node_index, at))
 
-    def _update(self, run: _Lane, index: Tensor) -> None:
+    def _update(self, run: Lane, index: Tensor) -> None:
         """One training step on the images of `index`: forward, backward, update."""
         images, labels = self._train
         run.optimizer.zero_grad(set_to_none=True)
         scores = run.module(images.index_select(0, index))
-        loss = F.cross_entropy(
-            scores, labels[index], label_smoothing=run.job.candidate.label_smoothing
-        )
+        soft = None if self._soft is None else self._soft[index]
+        loss = training_loss(run.job.candidate, scores, labels[index], soft)
         loss.backward()  # type: ignore[no-untyped-call]
         run.optimizer.step()
         with torch.no_grad():
             for name, mask in run.masks.items():
                 run.weights[name].mul_(mask)
+            for average, value in run.averages:
+                average.lerp_(value, run.average_rate)
             run.loss_sum.add_(loss.detach(), alpha=len(index))
 
-    @torch.no_grad()
     def _accuracy(self, module: TorchNet, images: Tensor, labels: Tensor) -> float:
-        module.eval()
-        correct = torch.zeros((), dtype=torch.int64, device=self._device)
-        for at in range(0, len(labels), EVAL_BATCH):
-            scores = module(images[at : at + EVAL_BATCH])
-            correct += (scores.argmax(1) == labels[at : at + EVAL_BATCH]).sum()
-        return int(correct) / len(labels)
+        return int((scores_of(module, images).argmax(1) == labels).sum()) / len(labels)
+
+
+@torch.no_grad()
+def scores_of(module: TorchNet, images: Tensor) -> Tensor:
+    """Return the class scores of images, [n, classes], as the module gives them in evaluation."""
+    module.eval()
+    parts = [images[at : at + EVAL_BATCH] for at in range(0, len(images), EVAL_BATCH)]
+    return torch.cat([module(part) for part in parts])
+
+
+def training_loss(recipe: Candidate, scores: Tensor, labels: Tensor, soft: Tensor | None) -> Tensor:
+    """Return the mean loss of some images; all is [images, classes], labels [images].
+
+    Args:
+        recipe: says of what it is made.
+        scores: of the net.
+        labels: their classes.
+        soft: a teacher's logits, where the recipe wants them.
+    """
+    loss = F.cross_entropy(scores, labels, label_smoothing=recipe.label_smoothing)
+    if not recipe.distill:
+        return loss
+    assert soft is not None
+    net, teacher = ((s / recipe.temperature).log_softmax(1) for s in (scores, soft))
+    apart = F.kl_div(net, teacher, reduction="batchmean", log_target=True)
+    return (1 - recipe.distill) * loss + recipe.distill * recipe.temperature**2 * apart
 
 
 def _captured(step: Callable[[], None], live: Sequence[Tensor]) -> Callable[[], None]:
@@ -334,21 +318,12 @@ def _captured(step: Callable[[], None], live: Sequence[Tensor]) -> Callable[[], 
     return graph.replay
 
 
-def _raised(lane: int, run: _Lane, error: Exception) -> Slice:
+def _raised(lane: int, run: Lane, error: Exception) -> Slice:
     """Return the slice of a lane whose module raised something; elsewhere the fault is ours."""
     if run.job.net.module is None:
         raise error
     why = f"{run.job.net.module.of} raised {last_line(error)}"
     return Slice(lane, run.epoch + 1, 0.0, error=why)
-
-
-def _torch_moment(name: str) -> str:
-    return "momentum_buffer" if name == "momentum" else name
-
-
-def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = tensor.detach().cpu().numpy().copy()
-    return array
 
 
 def pick_device(name: str) -> torch.device:

@@ -2,6 +2,7 @@
 // state where the next slice finds it.
 #pragma once
 
+#include "average.hpp"
 #include "net.hpp"
 #include "conv.hpp"
 #include "norm.hpp"
@@ -21,11 +22,13 @@ namespace golf {
 struct Data {
     const uint8_t* images;  // [n][BYTES of the net]
     const uint8_t* labels;  // [n]
+    const float* soft;      // [n][classes]: a teacher's scores, or null
     int64_t n;
 };
 struct Epoch {
-    const double* rates;      // [steps]
-    uint32_t order_keys[8];   // of the permutation
+    const double* rates;          // [steps]
+    uint32_t order_keys[8];       // of the permutation
+    const double* average_rates;  // [steps], or null
 };
 struct Result {
     double loss_sum;         // over the epoch's images
@@ -36,7 +39,8 @@ struct Result {
 enum Outcome : int32_t { LIMIT = 0, DONE = 1, NOT_FINITE = 3 };
 
 struct Lane {
-    float* state;            // [weights, first, second][PADDED], then the buffers; updated
+    float* state;            // [weights, first, second][PADDED], buffers, averages; updated
+    float* average;          // where the averages begin there, [PADDED + num_buffers], or null
     const float* mask;       // [PADDED], or null
     float* snapshots;        // [num_epochs] states, as of the end of each epoch
     float* spill;            // workspace in global memory, where it has a place there
@@ -46,6 +50,7 @@ struct Lane {
     int64_t num_epochs;
     int64_t num_dropouts;
     int64_t num_buffers;
+    int64_t num_floats;      // of a state
     int64_t batch_size;
     int64_t steps_before;    // of earlier epochs
     int64_t train_last;      // index of the epoch behind which all training images are evaluated
@@ -53,8 +58,8 @@ struct Lane {
     int64_t epochs_done;     // in this slice; set
     double loss_sum;         // of the epoch in progress so far; updated
     double time_s;           // spent on the epoch in progress; updated
-    double label_smoothing;
     Update update;
+    Criterion criterion;
     int32_t half;            // bits of the permutation's halves
     int32_t outcome;         // set
 };
@@ -113,7 +118,7 @@ INLINE bool all_finite(const Team& team) {
 
 // How many images have their highest score at their label; of equal scores the first counts.
 INLINE int64_t count_correct(const Team& team, const Data& data, int64_t from, int64_t to) {
-    GolfNet net(team.workspace, team.passes, team.weights, team.buffers, false, 0);
+    GolfNet net(team.workspace, team.passes, team.weights, team.buffers, false, nullptr);
     net.begin_evaluation();
     barrier();  // everybody has read the last count
     once([&] { *team.correct = 0; });
@@ -121,7 +126,7 @@ INLINE int64_t count_correct(const Team& team, const Data& data, int64_t from, i
         const int size = int(to - at < IMAGES ? to - at : IMAGES);
         each<1>(size, [&](int i) { team.order[i] = uint32_t(at + i); });
         barrier();
-        const float* scores = net.scores({data.images, data.labels, team.order, size, size});
+        const float* scores = net.scores({data.images, data.labels, data.soft, team.order, size, size});
         each<IMAGES>(1, [&](int) {
             const double right = sum_lanes<IMAGES>([&](int i) {
                 if (i >= size) return 0.;
@@ -140,7 +145,12 @@ INLINE int64_t count_correct(const Team& team, const Data& data, int64_t from, i
 
 INLINE void copy_state(const Team& team, const Lane& lane, float* to) {
     each<1>(3 * GolfNet::PADDED, [&](int i) { to[i] = team.weights[i]; });
-    each<1>(int(lane.num_buffers), [&](int i) { to[3 * GolfNet::PADDED + i] = team.buffers[i]; });
+    each<1>(int(lane.num_floats) - 3 * GolfNet::PADDED,
+            [&](int i) { to[3 * GolfNet::PADDED + i] = team.buffers[i]; });
+    barrier();
+}
+INLINE void take_weights(const Team& team, const float* from) {
+    each<1>(GolfNet::PADDED, [&](int i) { team.weights[i] = from[i]; });
     barrier();
 }
 
@@ -155,9 +165,14 @@ INLINE double train_step(const Team& team, const Lane& lane, const Epoch& epoch,
         team.keys[i] = mix(lane.dropout_prefixes[i] ^ uint32_t(steps_before + step)) + 0x9e3779b9u;
     });
     barrier();
-    const double loss = net.train({data.images, data.labels, team.order, size, size}, team.keys);
+    const double loss = net.train({data.images, data.labels, data.soft, team.order, size, size}, team.keys);
     update(lane.update, GolfNet::PADDED, steps_before + step + 1, epoch.rates[step],
            net.gradients(), team.weights, team.first, team.second, lane.mask);
+    if (lane.average) {
+        const double rate = epoch.average_rates[step];
+        follow(rate, GolfNet::PADDED, team.weights, lane.average);
+        follow(rate, int(lane.num_buffers), team.buffers, lane.average + GolfNet::PADDED);
+    }
     return loss;
 }
 
@@ -171,7 +186,7 @@ INLINE void run_slice(Lane& lane, const Data& train, const Data& objective, floa
     clear_all(team.passes, int(passes_floats));
     barrier();
     GolfNet net(team.workspace, team.passes, team.weights, team.buffers, true,
-                float(lane.label_smoothing));
+                &lane.criterion);
     const int64_t steps = (train.n + lane.batch_size - 1) / lane.batch_size;
     int64_t step = lane.step, done = 0;
     double loss_sum = lane.loss_sum, epoch_begun = begun - lane.time_s;
@@ -192,10 +207,17 @@ INLINE void run_slice(Lane& lane, const Data& train, const Data& objective, floa
             outcome = NOT_FINITE;
             break;
         }
-        const int64_t correct = count_correct(team, objective, 0, objective.n);
+        float* const snapshot = lane.snapshots + done * lane.num_floats;
+        copy_state(team, lane, snapshot);
+        Team shown = team;
+        if (lane.average) {
+            shown.buffers = lane.average + GolfNet::PADDED;
+            take_weights(team, lane.average);
+        }
+        const int64_t correct = count_correct(shown, objective, 0, objective.n);
         const int64_t train_correct =
-            done == lane.train_last ? count_correct(team, train, 0, train.n) : -1;
-        copy_state(team, lane, lane.snapshots + done * (3 * GolfNet::PADDED + lane.num_buffers));
+            done == lane.train_last ? count_correct(shown, train, 0, train.n) : -1;
+        if (lane.average) take_weights(team, snapshot);
         const double now = now_s();
         once([&] {
             lane.results[done] = {loss_sum, now - epoch_begun, correct, train_correct};
