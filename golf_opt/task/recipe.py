@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
@@ -15,6 +15,11 @@ from golf_opt.config.types import AsGiven, Positive
 Schedule = Literal["step", "cosine", "one_cycle", "constant"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
+DISTORTIONS = ("shift", "rotate", "scale", "shear", "elastic", "erase")
+OF_0_1 = (
+    *("batch_size", "lr", "step_size", "gamma", "schedule", "optimizer", "weight_decay"),
+    "label_smoothing",
+)
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8
@@ -39,8 +44,31 @@ class Candidate:
     weight_decay: Annotated[StrictFloat, Field(ge=0), AsGiven] = 0.0
     label_smoothing: Annotated[StrictFloat, Field(ge=0, le=0.999), AsGiven] = 0.0
 
+    # how far training images are distorted at most, each by draws of its own; 0 is not at all
+    shift: Annotated[StrictFloat, Field(ge=0, le=96), AsGiven] = 0.0  # pixels
+    rotate: Annotated[StrictFloat, Field(ge=0, le=180), AsGiven] = 0.0  # degrees
+    scale: Annotated[StrictFloat, Field(ge=0, le=0.5), AsGiven] = 0.0  # fraction of the size
+    shear: Annotated[StrictFloat, Field(ge=0, le=1), AsGiven] = 0.0  # pixels across for one down
+    elastic: Annotated[StrictFloat, Field(ge=0, le=96), AsGiven] = 0.0  # pixels
+    # fraction of height and width that is cut out, of every image
+    erase: Annotated[StrictFloat, Field(ge=0, le=1), AsGiven] = 0.0
+
+    @property
+    def distorts(self) -> bool:
+        """Whether training images are distorted."""
+        return any(getattr(self, name) for name in DISTORTIONS)
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return it as plain data, without what came later than 0.1 and has its default.
+
+        So what 0.1 stored is still of the same candidate.
+        """
+        values = ((field, getattr(self, field.name)) for field in fields(self))
+        return {
+            field.name: value
+            for field, value in values
+            if field.name in OF_0_1 or value != field.default
+        }
 
 
 PARAMETERS = tuple(field.name for field in fields(Candidate))

@@ -16,7 +16,7 @@ from golf_opt.engines.cuda.devices import Buffer, Device, Program, put
 from golf_opt.engines.flat import Layout, unpack
 from golf_opt.engines.native import passes
 from golf_opt.engines.native.codegen import dropout_nodes
-from golf_opt.engines.native.table import Update
+from golf_opt.engines.native.table import Distortion, Update
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 from golf_opt.task.recipe import learning_rates
@@ -28,7 +28,14 @@ WINDOW = 4  # epochs that a launch may go through
 LIMIT, DONE, _, NOT_FINITE = range(4)  # `golf::Outcome`
 
 DATA = np.dtype([("images", "u8"), ("labels", "u8"), ("n", "i8")], align=True)
-EPOCH = np.dtype([("rates", "u8"), ("order_keys", "u4", 8)], align=True)
+EPOCH = np.dtype(
+    [
+        ("rates", "u8"),
+        ("order_keys", "u4", 8),
+        ("distortion", "u4", ctypes.sizeof(Distortion) // 4),
+    ],
+    align=True,
+)
 RESULT = np.dtype(
     [("loss_sum", "f8"), ("time_s", "f8"), ("correct", "i8"), ("train_correct", "i8")], align=True
 )
@@ -107,7 +114,9 @@ class Memory:
             rates = learning_rates(run.job.candidate, epoch, run.job.epochs, self._steps)
             offset = 8 * self._steps * row
             self.rates.write(np.asarray(rates, dtype=np.float64), offset)
-            rows[row] = (self.rates.address + offset, base.order_keys(run.job.seed, epoch))
+            distortion = bytes(Distortion.of(run.job.candidate, run.job.seed, epoch))
+            keys = base.order_keys(run.job.seed, epoch)
+            rows[row] = (self.rates.address + offset, keys, np.frombuffer(distortion, np.uint32))
         self.epochs.write(rows)
 
     def lane(self, run: Run, n: int) -> npt.NDArray[Any]:

@@ -26,6 +26,7 @@ struct Data {
 struct Epoch {
     const double* rates;      // [steps]
     uint32_t order_keys[8];   // of the permutation
+    Distortion distortion;    // of a recipe that has one
 };
 struct Result {
     double loss_sum;         // over the epoch's images
@@ -155,7 +156,9 @@ INLINE double train_step(const Team& team, const Lane& lane, const Epoch& epoch,
         team.keys[i] = mix(lane.dropout_prefixes[i] ^ uint32_t(steps_before + step)) + 0x9e3779b9u;
     });
     barrier();
-    const double loss = net.train({data.images, data.labels, team.order, size, size}, team.keys);
+    const Batch batch{data.images, data.labels, team.order,         size,
+                      size,        &epoch.distortion, uint32_t(at)};
+    const double loss = net.train(batch, team.keys);
     update(lane.update, GolfNet::PADDED, steps_before + step + 1, epoch.rates[step],
            net.gradients(), team.weights, team.first, team.second, lane.mask);
     return loss;
