@@ -88,7 +88,7 @@ class Fleet:
         self.log = folder / "epochs.jsonl"
         self._first = (
             "study", "arch=c4-5-4", "data=digits", f"epochs={epochs}", f"trials={trials}",
-            f"study.name={STUDY}", "sampler=random", "pruner=none",
+            f"study.name={STUDY}", "sampler=random", "pruner=none", "+space.average=ema",
         )  # fmt: skip
         self._next = ("worker", f"study={STUDY}")
         self._common = (

@@ -9,17 +9,20 @@ int main() {
     for (int i = 0; i < N * GolfNet::BYTES; i++) images[i] = uint8_t(i * 2654435761u >> 24);
     for (int i = 0; i < N; i++) labels[i] = uint8_t(i % GolfNet::CLASSES);
     const Data data{images, labels, N};
-    static float state[4 * GolfNet::PADDED + 4096], snapshots[EPOCHS * sizeof state / 4];
+    constexpr int BUFFERS = 1024, FLOATS = 4 * (GolfNet::PADDED + BUFFERS);
+    static float state[FLOATS], snapshots[EPOCHS * FLOATS];
     for (int i = 0; i < GolfNet::PADDED; i++) state[i] = 0.1f * float(i % 7 - 3);
-    for (int i = 3 * GolfNet::PADDED; i < 4 * GolfNet::PADDED + 4096; i++) state[i] = 1;
+    for (int i = 3 * GolfNet::PADDED; i < FLOATS; i++) state[i] = 1;
     static double rates[16];
     for (double& rate : rates) rate = 1e-3;
-    Epoch epochs[EPOCHS] = {{rates, {1, 2, 3, 4, 5, 6, 7, 8}}, {rates, {8, 7, 6, 5, 4, 3, 2, 1}}};
+    Epoch epochs[EPOCHS] = {{rates, {1, 2, 3, 4, 5, 6, 7, 8}, rates},
+                            {rates, {8, 7, 6, 5, 4, 3, 2, 1}, rates}};
     Result results[EPOCHS] = {};
     const uint32_t prefixes[8] = {1, 2, 3, 4, 5, 6, 7, 8};
     Lane lane{};
     lane.state = state, lane.snapshots = snapshots, lane.epochs = epochs, lane.results = results;
-    lane.dropout_prefixes = prefixes, lane.num_dropouts = 2, lane.num_buffers = 1024;
+    lane.dropout_prefixes = prefixes, lane.num_dropouts = 2, lane.num_buffers = BUFFERS;
+    lane.average = state + 3 * GolfNet::PADDED + BUFFERS, lane.num_floats = FLOATS;
     lane.num_epochs = EPOCHS, lane.batch_size = BATCH, lane.train_last = 1, lane.half = 3;
     lane.update = {ADAM, 0.9, 0.999, 1e-8, 0.9, 0.01};
     const long shared = Layout::PASSES + GolfNet::passes_floats(BATCH) + 256;

@@ -335,6 +335,7 @@ def masked(net: arch.Net) -> base.LaneState:
 def test_a_net_with_every_option_trains_like_pytorch() -> None:
     view = snapshot_of(60)
     options = {"optimizer": "adamw", "weight_decay": 0.05, "label_smoothing": 0.1}
+    options |= {"average": "ema"}
     job = base.Job(net_of(EVERYTHING), Candidate(21, 1e-3, schedule="one_cycle", **options), 1, 20)
     net = net_of(EVERYTHING)
     state = masked(net)
@@ -344,6 +345,8 @@ def test_a_net_with_every_option_trains_like_pytorch() -> None:
     oracle = TorchEngine(view, device="cpu", dtype=torch.float64)
     expected = train(oracle, job, state)
     assert [r.loss for r in found] == pytest.approx([r.loss for r in expected], rel=1e-3)
+    for name, values in oracle.state(0).tensors.items():
+        assert np.allclose(after[name], values, atol=2e-3), name
     for name, mask in state.tensors.items():
         if name.startswith("masks/"):
             weights = after[name.replace("masks", "weights")]
@@ -369,9 +372,9 @@ def assert_same(one: base.LaneState, other: base.LaneState) -> None:
 def test_resuming_mid_epoch_changes_nothing(
     batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = base.Job(
-        net_of([*SMALL[:-1], kind("dropout", p=0.2), LINEAR]), Candidate(batch_size, 1e-3), 2, 3
-    )
+    average = {4: "none", 14: "ema", 17: "swa"}[batch_size]
+    candidate = Candidate(batch_size, 1e-3, average=average, average_span=0.4)
+    job = base.Job(net_of([*SMALL[:-1], kind("dropout", p=0.2), LINEAR]), candidate, 2, 3)
     whole = native()
     results = train(whole, job)
     monkeypatch.setattr(engine, "SLICE_S", 0.0)  # a slice is a step

@@ -195,7 +195,8 @@ def test_a_training_is_the_trial_of_its_seed(tried: golf.Study) -> None:
 
 
 def test_a_training_of_some_seeds(here: Path) -> None:
-    trained = golf.train("c2-2", RECIPE, 3, epochs=1, data="digits", engine="torch", say=None)
+    recipe = RECIPE | {"average": "ema", "average_span": 0.5}
+    trained = golf.train("c2-2", recipe, 3, epochs=1, data="digits", engine="torch", say=None)
     assert trained.accuracies.shape == (3,) and len({*trained.accuracies}) > 1
     assert trained.mean == pytest.approx(trained.accuracies.mean())
     assert trained.sd == pytest.approx(trained.accuracies.std(ddof=1))

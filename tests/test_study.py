@@ -24,13 +24,16 @@ from conftest import Ran, told
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
-from golf_opt.config.schema import StorageConfig
+from golf_opt.config.schema import DataConfig, StorageConfig
+from golf_opt.golf.source import load_trained
 from golf_opt.storage.checkpoint import open_checkpoints
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import marks
 from golf_opt.study import space
 from golf_opt.study.callbacks import Callback, TrialRun
 from golf_opt.study.description import description_of, find_study
+from golf_opt.task import forward
+from golf_opt.task.data import load as load_data
 
 Golf = Callable[..., Ran]
 Start = Callable[..., subprocess.Popen[str]]
@@ -202,7 +205,7 @@ def test_a_bad_trial_is_pruned_and_leaves_no_checkpoint(golf: Golf, tmp_path: Pa
     bad = "{lr: 1.1e-5, step_size: 1, gamma: 0.1}"
     ran = golf(
         *QUICK, "epochs=8", "trials=2", "study.name=s", f"study.enqueue=[{good},{bad}]",
-        "pruner.n_startup_trials=1", "pruner.n_warmup_steps=2",
+        "pruner.n_startup_trials=1", "pruner.n_warmup_steps=2", "+space.average=swa",
     )  # fmt: skip
     study = load(tmp_path, "s")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED"]
@@ -213,6 +216,9 @@ def test_a_bad_trial_is_pruned_and_leaves_no_checkpoint(golf: Golf, tmp_path: Pa
         assert {name.split("/")[0] for name in checkpoints.load(0).state.tensors} == {"weights"}
         with pytest.raises(FileNotFoundError):
             checkpoints.load(1)
+        kept = load_trained(find_study(storage, "s"), tmp_path / "studies", 0)
+    test = load_data(DataConfig("digits", tmp_path)).view("test").test
+    assert forward.accuracy(kept.net, kept.tensors, test.images, test.labels) == study.best_value
     assert "(1 pruned)" in ran.out
 
 
@@ -426,7 +432,7 @@ def test_native_lanes_go_on_after_a_kill(
     """kill -9 with both lanes busy, in the middle of epochs; then the values of a twin."""
     command = (
         "study", "data=mnist", f"data.root={mnist_root}", "engine=native", "engine.lanes=2",
-        "trials=2", "epochs=6", "pruner=none", "sampler=random",
+        "trials=2", "epochs=6", "pruner=none", "sampler=random", "+space.average=ema",
     )  # fmt: skip
     process = golf_process(*command, "study.name=s")
     wait_for_epoch(tmp_path, 2)

@@ -176,8 +176,7 @@ def _train(config: StudyConfig, candidate: Candidate, seeds: Sequence[int], say:
             if not run.over:
                 continue
             if run.error is None:
-                kept = engine.state(part.lane).tensors
-                tensors = {k: v for k, v in kept.items() if k.startswith(("weights/", "buffers/"))}
+                tensors = engine.state(part.lane).net
                 done[run.key] = TrainedNet(f"{net.name}, seed {run.key}", net, tensors, run.job)
             progress.say(_line(run))
     if stop.signal is not None:

@@ -108,7 +108,7 @@ class TrialPictures:
             title = f"trial {trial.number}: {last} after epoch {len(steps)}"
             return pictures.learning_curve(title, goal, steps, epoch_losses(trial))
         net = shown.description.job(trial).net
-        tensors = shown.checkpoints.load(trial.number).state.tensors
+        tensors = shown.checkpoints.load(trial.number).state.net
         if kind == "weights":
             return pictures.weights(f"trial {trial.number}: {net.name}", net, tensors)
         split = self._split(shown) if is_given(net) else None

@@ -48,7 +48,8 @@ class Run:
         """Return the run of a job from its beginning or from where `state` left it."""
         until = job.epochs if until is None else until
         net, tensors = job.net, state.tensors if state else initial_weights(job.net, job.seed)
-        layout = Layout(net, ("weights", *MOMENTS[job.candidate.optimizer]), padded)
+        kinds = ("weights", *MOMENTS[job.candidate.optimizer])
+        layout = Layout(net, kinds, padded, job.candidate.average != "none")
         masked = any(name.startswith("masks/") for name in tensors)
         mask = pack(tensors, "masks", net.parameters, padded, missing=1.0) if masked else None
         flat = layout.join(tensors)

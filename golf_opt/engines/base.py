@@ -96,7 +96,8 @@ class LaneState:
     Tensors are `weights/<parameter>`, `buffers/<buffer>`, and the optimiser's moments
     `exp_avg/<parameter>`, `exp_avg_sq/<parameter>` or `momentum/<parameter>`. A job may start from
     a state with `masks/<parameter>` of zeros and ones: a weight masked by zero stays zero.
-    Moments that are missing are zero.
+    Moments that are missing are zero. A recipe that averages has `average/<parameter>` and
+    `average/<buffer>`; where they are missing, they begin as the weights and buffers.
     """
 
     tensors: Tensors
@@ -104,6 +105,11 @@ class LaneState:
     step: int  # finished steps of the epoch in progress
     loss_sum: float  # of the epoch in progress
     time_s: float  # spent on the epoch in progress
+
+    @property
+    def net(self) -> Tensors:
+        """`weights/...` and `buffers/...` of what is evaluated and kept."""
+        return evaluated(self.tensors)
 
 
 class EngineFault(Exception):
@@ -192,6 +198,15 @@ class Introspective(Engine, Protocol):
         The weights are those of `net.parameters` in order, padded with zeros to whole vectors. It
         has memory of its own, so that each thread can have one.
         """
+
+
+def evaluated(tensors: Tensors) -> Tensors:
+    """Return `weights/...` and `buffers/...` alone, of the averages where there are any."""
+    return {
+        name: tensors.get(f"average/{name.partition('/')[2]}", values)
+        for name, values in tensors.items()
+        if name.startswith(("weights/", "buffers/"))
+    }
 
 
 def not_finite(lane: int, epoch: int, progress: float, loss: float) -> Slice:

@@ -69,14 +69,9 @@ def load_trained(study: optuna.Study, folder: Path, which: str | int = "best") -
         raise UsageError(
             f"the weights of trial {trial.number} of {study.study_name} cannot be had: {error}"
         ) from error
-    kept = {
-        name: values
-        for name, values in state.tensors.items()
-        if name.startswith(("weights/", "buffers/"))
-    }
-    check_tensors(job.net, kept)
+    check_tensors(job.net, state.net)
     label = f"{study.study_name}, trial {trial.number}"
-    return TrainedNet(label, job.net, kept, job, description, trial, study.study_name)
+    return TrainedNet(label, job.net, state.net, job, description, trial, study.study_name)
 
 
 def load_file(path: Path, net: Net | None = None) -> TrainedNet:

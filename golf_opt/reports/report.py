@@ -203,7 +203,7 @@ def _best_pictures(
         return
     net = plan.job(best).net
     try:
-        tensors = open_checkpoints(study, config.folder).load(best.number).state.tensors
+        tensors = open_checkpoints(study, config.folder).load(best.number).state.net
         check_tensors(net, tensors)
     except (FileNotFoundError, DamagedCheckpoint, UsageError):
         yield Paragraph("Its weights were not kept here, so there is nothing more to show of it.")

@@ -33,7 +33,9 @@ from golf_opt.utils.files import replace_file
 
 FORMAT = 1
 LARGEST_IN_TABLE = 1 << 20  # bytes of tensors
-KINDS = ("weights", "buffers", "masks", "exp_avg", "exp_avg_sq", "momentum")  # see `LaneState`
+KINDS = (  # see `LaneState`
+    *("weights", "buffers", "average", "masks", "exp_avg", "exp_avg_sq", "momentum"),
+)
 
 
 class DamagedCheckpoint(ValueError):

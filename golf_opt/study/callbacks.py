@@ -148,7 +148,7 @@ class Checkpointing(Callback):
     """Saves every epoch, and where an interrupted trial stands; goes on from there.
 
     Where it costs next to nothing, in the database, it saves every slice. The checkpoint of a
-    complete trial stays, without the optimiser's moments: its weights are what one golfs with.
+    complete trial stays, as the net that was evaluated: its weights are what one golfs with.
     """
 
     def on_trial_start(self, run: TrialRun) -> None:
@@ -178,14 +178,13 @@ class Checkpointing(Callback):
 
     def on_trial_end(self, run: TrialRun, state: TrialState) -> None:
         if state == TrialState.COMPLETE:
-            self._save(run, ("weights/", "buffers/"))
+            self._save(run, net_alone=True)
         else:
             self.context.checkpoints.delete(run.number)
 
-    def _save(self, run: TrialRun, kinds: tuple[str, ...] = ("",)) -> None:
+    def _save(self, run: TrialRun, net_alone: bool = False) -> None:
         state = self.context.engine.state(run.lane)
-        kept = {name: values for name, values in state.tensors.items() if name.startswith(kinds)}
-        state = replace(state, tensors=kept)
+        state = replace(state, tensors=state.net) if net_alone else state
         saved = checkpoint.Checkpoint(state, tuple(run.history), self.context.engine.name)
         self.context.checkpoints.save(run.trial, run.job, saved)
 

@@ -328,7 +328,7 @@ def read_test(context: StudyContext) -> dict[int, float]:
             except (FileNotFoundError, DamagedCheckpoint):
                 continue  # made with callbacks.checkpoint taken out, or on another machine
             net = context.description.job(trial).net
-            known[trial.number] = context.engine.evaluate(net, state.tensors, view.test)
+            known[trial.number] = context.engine.evaluate(net, state.net, view.test)
             reading = {"trial": trial.number, "test_accuracy": known[trial.number]}
             readings = [*readings, reading | {"after_trials": num_finished(study)}]
             mark(study, TEST_READINGS, readings)

@@ -72,7 +72,8 @@ def sources(
     bend = _between_knots(knots.reshape(-1, KNOTS_BESIDE, KNOTS_BESIDE, 2), height, width)
     outside = _far(columns, draws[:, 5] * width, candidate.erase * width)
     outside = outside | _far(rows, draws[:, 6] * height, candidate.erase * height)
-    return Sources(_rounded(from_x + bend[..., 0]), _rounded(from_y + bend[..., 1]), 1.0 * outside)
+    kept = outside.astype(np.float64)
+    return Sources(_rounded(from_x + bend[..., 0]), _rounded(from_y + bend[..., 1]), kept)
 
 
 def _between_knots(knots: Array, height: int, width: int) -> Array:

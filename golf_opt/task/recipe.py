@@ -12,15 +12,16 @@ from pydantic import Field, StrictFloat
 from golf_opt.config.check import model
 from golf_opt.config.types import AsGiven, Positive
 
-Schedule = Literal["step", "cosine", "one_cycle", "constant"]
+Schedule = Literal["step", "cosine", "one_cycle", "constant", "cyclic"]
 Optimizer = Literal["adam", "adamw", "sgd"]
+Average = Literal["none", "ema", "swa"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 DISTORTIONS = ("shift", "rotate", "scale", "shear", "elastic", "erase")
+OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 OF_0_1 = (
     *("batch_size", "lr", "step_size", "gamma", "schedule", "optimizer", "weight_decay"),
     "label_smoothing",
 )
-OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8
 SGD_MOMENTUM = 0.9
@@ -35,7 +36,7 @@ class Candidate:
 
     batch_size: Positive
     lr: Annotated[StrictFloat, Field(gt=0), AsGiven]
-    step_size: Positive = 1  # epochs between two decays of schedule `step`
+    step_size: Positive = 1  # epochs between two decays of `step`, or of a cycle of `cyclic`
     # factor of each decay; 1.0 is none
     gamma: Annotated[StrictFloat, Field(gt=0, le=1), AsGiven] = 1.0
     schedule: Schedule = "step"
@@ -43,7 +44,10 @@ class Candidate:
     # L2 for adam and sgd, decoupled for adamw, as in torch.optim
     weight_decay: Annotated[StrictFloat, Field(ge=0), AsGiven] = 0.0
     label_smoothing: Annotated[StrictFloat, Field(ge=0, le=0.999), AsGiven] = 0.0
-
+    # what is evaluated and kept: the weights as they are, or their average along the way
+    average: Average = "none"
+    # fraction of the training: what `ema` forgets in by 1/e, and the end that `swa` is the mean of
+    average_span: Annotated[StrictFloat, Field(gt=0, le=1), AsGiven] = 0.1
     # how far training images are distorted at most, each by draws of its own; 0 is not at all
     shift: Annotated[StrictFloat, Field(ge=0, le=96), AsGiven] = 0.0  # pixels
     rotate: Annotated[StrictFloat, Field(ge=0, le=180), AsGiven] = 0.0  # degrees
@@ -86,7 +90,8 @@ def learning_rates(
         steps_per_epoch: optimiser steps in each.
 
     `step` is torch.optim.lr_scheduler.StepLR stepped once an epoch; `cosine` and `one_cycle` are
-    CosineAnnealingLR and OneCycleLR stepped once a step.
+    CosineAnnealingLR and OneCycleLR stepped once a step. `cyclic` is CosineAnnealingWarmRestarts
+    in cycles of `step_size` epochs, the last of which ends with the training.
     """
     step = epoch * steps_per_epoch + np.arange(steps_per_epoch, dtype=np.float64)
     total = epochs * steps_per_epoch
@@ -98,6 +103,9 @@ def learning_rates(
         return lr * 0.5 * (1 + np.cos(np.pi * step / total))
     if candidate.schedule == "one_cycle":
         return _one_cycle(lr, step, total)
+    if candidate.schedule == "cyclic":
+        cycle = candidate.step_size * steps_per_epoch
+        return lr * 0.5 * (1 + np.cos(np.pi * ((step - total) % cycle) / cycle))
     return np.full(steps_per_epoch, lr)
 
 
@@ -108,3 +116,38 @@ def _one_cycle(lr: float, step: npt.NDArray[np.float64], total: int) -> npt.NDAr
     fall_share = (step - peak) / max(total - 1 - peak, 1e-9)
     fall = end + (lr - end) * 0.5 * (1 + np.cos(np.pi * fall_share))
     return np.where(step <= peak, rise, fall)
+
+
+def average_rates(
+    candidate: Candidate, epoch: int, epochs: int, steps_per_epoch: int
+) -> npt.NDArray[np.float64] | None:
+    """Return how far the average goes towards the weights after each step of one epoch.
+
+    Args:
+        candidate: the recipe.
+        epoch: which epoch, from 0.
+        epochs: how many the whole trial has.
+        steps_per_epoch: optimiser steps in each.
+
+    Returns:
+        [steps_per_epoch] float64 in [0, 1], each for `average += rate * (weights - average)`; None
+        where nothing is averaged. The first step of a training has rate 1, which is a copy.
+
+    `ema` is the mean of the weights so far, of which those t steps ago count exp(-t / span): an
+    exponential moving average without a bias towards the first (Kingma and Ba 2014). `swa` is the
+    mean of the weights after each step in the last part of the training, or of those at the end of
+    each cycle of `cyclic` (Izmailov et al. 2018); up to there the average is the weights.
+    """
+    if candidate.average == "none":
+        return None
+    step = epoch * steps_per_epoch + np.arange(steps_per_epoch, dtype=np.int64)
+    total = epochs * steps_per_epoch
+    span = candidate.average_span * total
+    if candidate.average == "ema":
+        rates: npt.NDArray[np.float64] = np.expm1(-1 / span) / np.expm1(-(step + 1) / span)
+        return rates
+    first = min(round(total - span), total - 1)
+    apart = candidate.step_size * steps_per_epoch if candidate.schedule == "cyclic" else 1
+    count = (total - 1 - first) // apart - (total - 2 - step) // apart  # up to this step
+    sampled = (total - 1 - step) % apart == 0
+    return np.where(count < 1, 1.0, sampled / np.maximum(count, 1))

@@ -19,7 +19,7 @@ from golf_opt.engines.native.codegen import dropout_nodes
 from golf_opt.engines.native.table import Distortion, Update
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
-from golf_opt.task.recipe import learning_rates
+from golf_opt.task.recipe import average_rates, learning_rates
 
 WINDOW = 4  # epochs that a launch may go through
 
@@ -32,6 +32,7 @@ EPOCH = np.dtype(
     [
         ("rates", "u8"),
         ("order_keys", "u4", 8),
+        ("average_rates", "u8"),
         ("distortion", "u4", ctypes.sizeof(Distortion) // 4),
     ],
     align=True,
@@ -41,9 +42,10 @@ RESULT = np.dtype(
 )
 LANE = np.dtype(
     [
-        *((name, "u8") for name in ("state", "mask", "snapshots", "spill", "epochs", "results")),
-        ("dropout_prefixes", "u8"),
-        *((name, "i8") for name in ("num_epochs", "num_dropouts", "num_buffers", "batch_size")),
+        *((name, "u8") for name in ("state", "average", "mask", "snapshots", "spill", "epochs")),
+        *((name, "u8") for name in ("results", "dropout_prefixes")),
+        *((name, "i8") for name in ("num_epochs", "num_dropouts", "num_buffers", "num_floats")),
+        ("batch_size", "i8"),
         *((name, "i8") for name in ("steps_before", "train_last", "step", "epochs_done")),
         *((name, "f8") for name in ("loss_sum", "time_s", "label_smoothing")),
         ("update", f"V{ctypes.sizeof(Update)}"),
@@ -89,6 +91,7 @@ class Memory:
     def __init__(self, device: Device, run: Run, steps: int) -> None:
         floats, nodes = run.at.flat.size, dropout_nodes(run.job.net)
         self.rates = device.allocate(8 * steps * WINDOW)
+        self.average_rates = device.allocate(8 * steps * WINDOW if run.layout.averages else 0)
         self.state = put(device, run.at.flat)
         self.snapshots = device.allocate(4 * floats * WINDOW)
         self.results = device.allocate(RESULT.itemsize * WINDOW)
@@ -112,11 +115,18 @@ class Memory:
         rows = np.zeros(WINDOW, dtype=EPOCH)
         for row, epoch in enumerate(window):
             rates = learning_rates(run.job.candidate, epoch, run.job.epochs, self._steps)
+            averages = average_rates(run.job.candidate, epoch, run.job.epochs, self._steps)
             offset = 8 * self._steps * row
             self.rates.write(np.asarray(rates, dtype=np.float64), offset)
-            distortion = bytes(Distortion.of(run.job.candidate, run.job.seed, epoch))
-            keys = base.order_keys(run.job.seed, epoch)
-            rows[row] = (self.rates.address + offset, keys, np.frombuffer(distortion, np.uint32))
+            if averages is not None:
+                self.average_rates.write(averages, offset)
+            distortion = Distortion.of(run.job.candidate, run.job.seed, epoch)
+            rows[row] = (
+                self.rates.address + offset,
+                base.order_keys(run.job.seed, epoch),
+                self.average_rates.address + offset,
+                np.frombuffer(bytes(distortion), np.uint32),
+            )
         self.epochs.write(rows)
 
     def lane(self, run: Run, n: int) -> npt.NDArray[Any]:
@@ -128,7 +138,10 @@ class Memory:
         lane["mask"] = self.mask.address if self.mask else 0
         lane["dropout_prefixes"], lane["num_dropouts"] = self.dropouts.address, len(nodes)
         lane["num_epochs"] = len(self._planned)
-        lane["num_buffers"] = run.at.flat.size - 3 * run.layout.padded
+        lane["num_buffers"] = run.layout.num_buffers
+        lane["num_floats"] = run.at.flat.size
+        if run.layout.averages:
+            lane["average"] = self.state.address + 4 * run.layout.average_at
         lane["batch_size"], lane["step"] = candidate.batch_size, run.at.step
         lane["steps_before"] = run.at.epoch * self._steps
         lane["train_last"] = run.job.epochs - 1 - run.at.epoch
@@ -162,7 +175,6 @@ class SinglePass:
         self._lane = np.zeros((), dtype=LANE)
         self._lane["state"], self._lane["spill"] = self._state.address, self._spill.address
         self._lane["batch_size"] = batch_size
-        self._lane["num_buffers"] = flat.size - 3 * info.padded
         self._lane["num_dropouts"] = len(dropout_nodes(net))
 
     def correct(self, split: Split) -> int:

@@ -27,7 +27,7 @@ from golf_opt.engines.native.passes import BackwardPass, ForwardPass, Images
 from golf_opt.engines.native.table import Distortion, Library, Training, Update
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
-from golf_opt.task.recipe import learning_rates
+from golf_opt.task.recipe import average_rates, learning_rates
 
 SLICE_S = 0.3
 AHEAD = 2
@@ -262,8 +262,8 @@ class NativeEngine(BackgroundEngine[_Run]):
 
     def _accuracy(self, run: _Run, machine: _Machine, data: Images) -> float:
         """Return the fraction of images that get their label; means nothing after a stop."""
-        flat, padded = run.at.flat, run.layout.padded
-        return machine.forward.correct(flat, flat[3 * padded :], data, run.stop) / len(data)
+        net = run.layout.evaluated(run.at.flat)
+        return machine.forward.correct(*net, data, run.stop) / len(data)
 
     def _train_steps(
         self, run: _Run, machine: _Machine, steps: int, rates: npt.NDArray[np.float64]
@@ -275,6 +275,7 @@ class NativeEngine(BackgroundEngine[_Run]):
         nodes = dropout_nodes(run.job.net)
         before = at.epoch * steps
         keys = base.dropout_keys(run.job.seed, nodes, np.arange(before, before + steps))
+        averages = average_rates(candidate, at.epoch, run.job.epochs, steps)
         row_bytes = 4 * run.layout.padded
         weights, first, second, buffers = (at.flat.ctypes.data + i * row_bytes for i in range(4))
         distortion = Distortion.of(candidate, run.job.seed, at.epoch)
@@ -289,12 +290,15 @@ class NativeEngine(BackgroundEngine[_Run]):
             second=second,
             mask=None if run.mask is None else run.mask.ctypes.data,
             buffers=buffers,
+            average=None if averages is None else weights + 4 * run.layout.average_at,
+            average_rates=None if averages is None else averages.ctypes.data,
             workspace=machine.workspace.ctypes.data,
             stop=ctypes.addressof(run.stop),
             distortion=ctypes.addressof(distortion) if candidate.distorts else None,
             n=len(self._train),
             batch_size=candidate.batch_size,
             num_dropouts=len(nodes),
+            num_buffers=run.layout.num_buffers,
             steps_before=before,
             step=at.step,
             loss_sum=at.loss_sum,

@@ -75,9 +75,9 @@ class Training(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("images", "labels", "order", "rates")),
         *((name, ctypes.c_void_p) for name in ("dropout_keys", "weights", "first", "second")),
-        *((name, ctypes.c_void_p) for name in ("mask", "buffers", "workspace", "stop")),
-        ("distortion", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("n", "batch_size", "num_dropouts")),
+        *((name, ctypes.c_void_p) for name in ("mask", "buffers", "average", "average_rates")),
+        *((name, ctypes.c_void_p) for name in ("workspace", "stop", "distortion")),
+        *((name, ctypes.c_int64) for name in ("n", "batch_size", "num_dropouts", "num_buffers")),
         *((name, ctypes.c_int64) for name in ("steps_before", "step")),
         *((name, ctypes.c_double) for name in ("loss_sum", "limit_s", "label_smoothing")),
         ("update", Update),

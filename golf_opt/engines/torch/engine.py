@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,56 +19,17 @@ from golf_opt.config.errors import UsageError
 from golf_opt.engines import base
 from golf_opt.engines.base import MOMENTS, EpochResult, Job, LaneState, Slice, Tensors
 from golf_opt.engines.torch.distorted import distorted
+from golf_opt.engines.torch.lane import Lane, build_optimizer, torch_moment
 from golf_opt.engines.torch.module import TorchNet, build_module
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
 from golf_opt.task.distortion import distortion_key, sources
 from golf_opt.task.modules.factory import last_line, seeded
-from golf_opt.task.recipe import ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, Candidate, learning_rates
+from golf_opt.task.recipe import average_rates, learning_rates
 
 SLICE_S = 0.4
 EVAL_BATCH = 2000
 GRAPH_WARMUP_STEPS = 3  # as torch.cuda.graphs asks for before a capture
-
-
-def build_optimizer(
-    candidate: Candidate, weights: Iterable[Tensor], lr: float | Tensor
-) -> torch.optim.Optimizer:
-    """Return the candidate's optimiser; `lr` is a tensor where a CUDA graph reads it."""
-    options: dict[str, Any] = {"lr": lr, "weight_decay": candidate.weight_decay, "fused": True}
-    if candidate.optimizer == "sgd":
-        return torch.optim.SGD(weights, momentum=SGD_MOMENTUM, **options)
-    cls = torch.optim.Adam if candidate.optimizer == "adam" else torch.optim.AdamW
-    captured = isinstance(lr, Tensor)  # its count of steps has to be on the device as well
-    return cls(weights, betas=ADAM_BETAS, eps=ADAM_EPS, capturable=captured, **options)
-
-
-@dataclass
-class _Lane:
-    """One trial in training. `weights` and `masks` are live tensors by parameter name."""
-
-    job: Job
-    module: TorchNet
-    optimizer: torch.optim.Optimizer
-    weights: dict[str, Tensor]
-    masks: dict[str, Tensor]
-    lr: Tensor
-    index: Tensor  # the images of a full batch; a CUDA graph reads it
-    loss_sum: Tensor  # of the epoch in progress, float64
-    until: int = 0  # the epoch at whose end it rests
-    epoch: int = 0
-    step: int = 0
-    time_s: float = 0.0
-    order: Tensor | None = None
-    rates: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    replay: Callable[[], None] | None = None
-
-    @property
-    def live(self) -> list[Tensor]:
-        """All that a training step changes."""
-        states = (self.optimizer.state[weight] for weight in self.weights.values())
-        moments = [tensor for state in states for tensor in state.values()]
-        return [*self.module.tensors().values(), self.loss_sum, *moments]
 
 
 class TorchEngine:
@@ -103,7 +61,7 @@ class TorchEngine:
         self._view = view
         self._train = self._load(view.train)
         self._objective = self._load(view.objective)
-        self._lanes: dict[int, _Lane] = {}
+        self._lanes: dict[int, Lane] = {}
         self._turns: deque[int] = deque()
 
     def start(
@@ -134,14 +92,7 @@ class TorchEngine:
         return [part]
 
     def state(self, lane: int) -> LaneState:
-        run = self._lanes[lane]
-        tensors = {name: _numpy(tensor) for name, tensor in run.module.tensors().items()}
-        tensors |= {f"masks/{name}": _numpy(mask) for name, mask in run.masks.items()}
-        for name, weight in run.weights.items():
-            for moment in MOMENTS[run.job.candidate.optimizer]:
-                value = run.optimizer.state[weight][_torch_moment(moment)]
-                tensors[f"{moment}/{name}"] = _numpy(value)
-        return LaneState(tensors, run.epoch, run.step, float(run.loss_sum), run.time_s)
+        return self._lanes[lane].state()
 
     def stop(self, lane: int) -> None:
         del self._lanes[lane]
@@ -174,9 +125,10 @@ class TorchEngine:
     def _module(self, net: Net, tensors: Tensors) -> TorchNet:
         return build_module(net, tensors).to(self._device, self._dtype)
 
-    def _new_lane(self, job: Job, state: LaneState | None) -> _Lane:
+    def _new_lane(self, job: Job, state: LaneState | None) -> Lane:
         tensors = state.tensors if state else base.initial_weights(job.net, job.seed)
         module = self._module(job.net, tensors)
+        averages = job.candidate.average != "none"
         live = module.tensors()
         weights = {p.name: live[f"weights/{p.name}"] for p in job.net.parameters}
         on_gpu = self._device.type == "cuda"
@@ -184,13 +136,15 @@ class TorchEngine:
         optimizer = build_optimizer(
             job.candidate, weights.values(), lr if on_gpu else job.candidate.lr
         )
-        run = _Lane(
+        run = Lane(
             job,
             module,
+            self._module(job.net, base.evaluated(tensors)) if averages else module,
             optimizer,
             weights,
             masks=self._masks(weights, tensors),
             lr=lr,
+            average_rate=torch.zeros((), dtype=self._dtype, device=self._device),
             index=torch.zeros(job.candidate.batch_size, dtype=torch.int64, device=self._device),
             loss_sum=torch.zeros((), dtype=torch.float64, device=self._device),
         )
@@ -209,7 +163,7 @@ class TorchEngine:
                     weight.mul_(masks[name])
         return masks
 
-    def _set_moments(self, run: _Lane, tensors: Tensors) -> None:
+    def _set_moments(self, run: Lane, tensors: Tensors) -> None:
         """Give the optimiser its whole state, so that its first step is like any other."""
         done = run.epoch * self._steps(run.job) + run.step
         for name, weight in run.weights.items():
@@ -221,13 +175,13 @@ class TorchEngine:
                 start = torch.zeros_like(weight)
                 if value is not None:
                     start.copy_(torch.from_numpy(np.array(value)))
-                state[_torch_moment(moment)] = start
+                state[torch_moment(moment)] = start
             run.optimizer.state[weight] = state
 
     def _steps(self, job: Job) -> int:
         return base.steps_per_epoch(len(self._view.train), job.candidate.batch_size)
 
-    def _slice(self, lane: int, run: _Lane) -> Slice:
+    def _slice(self, lane: int, run: Lane) -> Slice:
         """Train one lane until the slice's time is over or its epoch ends."""
         started = time.perf_counter()
         steps = self._steps(run.job)
@@ -246,17 +200,16 @@ class TorchEngine:
         epoch = run.epoch if result else run.epoch + 1
         return Slice(lane, epoch, 1.0 if result else run.step / steps, result)
 
-    def _begin_epoch(self, run: _Lane) -> None:
+    def _begin_epoch(self, run: Lane) -> None:
         order = base.data_order(run.job.seed, run.epoch, len(self._view.train))
         run.order = torch.from_numpy(order).to(self._device)
-        run.rates = learning_rates(
-            run.job.candidate, run.epoch, run.job.epochs, self._steps(run.job)
-        )
+        place = (run.job.candidate, run.epoch, run.job.epochs, self._steps(run.job))
+        run.rates, run.average_rates = learning_rates(*place), average_rates(*place)
 
-    def _end_epoch(self, run: _Lane, loss_sum: float, started: float) -> EpochResult:
-        accuracy = self._accuracy(run.module, *self._objective)
+    def _end_epoch(self, run: Lane, loss_sum: float, started: float) -> EpochResult:
+        accuracy = self._accuracy(run.shown, *self._objective)
         last = run.epoch + 1 == run.job.epochs
-        train_accuracy = self._accuracy(run.module, *self._train) if last else None
+        train_accuracy = self._accuracy(run.shown, *self._train) if last else None
         result = EpochResult(
             epoch=run.epoch + 1,
             loss=loss_sum / len(self._view.train),
@@ -269,7 +222,7 @@ class TorchEngine:
         run.loss_sum.zero_()
         return result
 
-    def _train_step(self, run: _Lane) -> None:
+    def _train_step(self, run: Lane) -> None:
         assert run.order is not None
         size = run.job.candidate.batch_size
         index = run.order[run.step * size : (run.step + 1) * size]
@@ -286,18 +239,20 @@ class TorchEngine:
             self._update(run, index)
         run.step += 1
 
-    def _set_step(self, run: _Lane) -> None:
-        """Set what changes from step to step: the learning rate and the dropout keys."""
+    def _set_step(self, run: Lane) -> None:
+        """Set what changes from step to step: rates and the dropout keys."""
         rate = float(run.rates[run.step])
         if self._device.type == "cuda":
             run.lr.fill_(rate)
         else:
             run.optimizer.param_groups[0]["lr"] = rate
+        if run.average_rates is not None:
+            run.average_rate.fill_(float(run.average_rates[run.step]))
         at = run.epoch * self._steps(run.job) + run.step
         for dropout in run.module.dropouts():
             dropout.key.fill_(base.dropout_key(run.job.seed, dropout.node_index, at))
 
-    def _update(self, run: _Lane, index: Tensor) -> None:
+    def _update(self, run: Lane, index: Tensor) -> None:
         """One training step on the images of `index`: forward, backward, update."""
         images, labels = self._train
         run.optimizer.zero_grad(set_to_none=True)
@@ -310,9 +265,11 @@ class TorchEngine:
         with torch.no_grad():
             for name, mask in run.masks.items():
                 run.weights[name].mul_(mask)
+            for average, value in run.averages:
+                average.lerp_(value, run.average_rate)
             run.loss_sum.add_(loss.detach(), alpha=len(index))
 
-    def _seen(self, run: _Lane, images: Tensor) -> Tensor:
+    def _seen(self, run: Lane, images: Tensor) -> Tensor:
         """Return the images of a step as the recipe has the net see them."""
         candidate = run.job.candidate
         if not candidate.distorts:
@@ -350,21 +307,12 @@ def _captured(step: Callable[[], None], live: Sequence[Tensor]) -> Callable[[], 
     return graph.replay
 
 
-def _raised(lane: int, run: _Lane, error: Exception) -> Slice:
+def _raised(lane: int, run: Lane, error: Exception) -> Slice:
     """Return the slice of a lane whose module raised something; elsewhere the fault is ours."""
     if run.job.net.module is None:
         raise error
     why = f"{run.job.net.module.of} raised {last_line(error)}"
     return Slice(lane, run.epoch + 1, 0.0, error=why)
-
-
-def _torch_moment(name: str) -> str:
-    return "momentum_buffer" if name == "momentum" else name
-
-
-def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = tensor.detach().cpu().numpy().copy()
-    return array
 
 
 def pick_device(name: str) -> torch.device:

@@ -89,7 +89,7 @@ class Rounds:
             for variant, part in slices:
                 if part.result is not None and part.result.accuracy > variant.accuracy:
                     variant.accuracy = part.result.accuracy
-                    variant.tensors = self._engine.state(part.lane).tensors
+                    variant.tensors = self._engine.state(part.lane).net
                 yield
 
     def _step(self, state: PruningState) -> int:

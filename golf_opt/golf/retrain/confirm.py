@@ -193,7 +193,7 @@ def run_missing(
             if run.over:
                 test = None
                 if config.test and run.error is None:
-                    tensors = engine.state(part.lane).tensors
+                    tensors = engine.state(part.lane).net
                     test = engine.evaluate(run.job.net, tensors, view.test)
                 keep(study, run, test)
                 progress.say(line_of(run))

@@ -233,7 +233,7 @@ def run_cut(
         return
     with contextlib.closing(create_engine(config.engine, view, cut.of.net, say)) as engine:
         trained_again = [
-            (run, engine.state(part.lane).tensors)
+            (run, engine.state(part.lane).net)
             for run, part in train(engine, runs, stopped)
             if run.over
         ]

@@ -2,6 +2,7 @@
 // state where the next slice finds it.
 #pragma once
 
+#include "average.hpp"
 #include "net.hpp"
 #include "conv.hpp"
 #include "norm.hpp"
@@ -24,9 +25,10 @@ struct Data {
     int64_t n;
 };
 struct Epoch {
-    const double* rates;      // [steps]
-    uint32_t order_keys[8];   // of the permutation
-    Distortion distortion;    // of a recipe that has one
+    const double* rates;          // [steps]
+    uint32_t order_keys[8];       // of the permutation
+    const double* average_rates;  // [steps], or null
+    Distortion distortion;        // of a recipe that has one
 };
 struct Result {
     double loss_sum;         // over the epoch's images
@@ -37,7 +39,8 @@ struct Result {
 enum Outcome : int32_t { LIMIT = 0, DONE = 1, NOT_FINITE = 3 };
 
 struct Lane {
-    float* state;            // [weights, first, second][PADDED], then the buffers; updated
+    float* state;            // [weights, first, second][PADDED], buffers, averages; updated
+    float* average;          // where the averages begin there, [PADDED + num_buffers], or null
     const float* mask;       // [PADDED], or null
     float* snapshots;        // [num_epochs] states, as of the end of each epoch
     float* spill;            // workspace in global memory, where it has a place there
@@ -47,6 +50,7 @@ struct Lane {
     int64_t num_epochs;
     int64_t num_dropouts;
     int64_t num_buffers;
+    int64_t num_floats;      // of a state
     int64_t batch_size;
     int64_t steps_before;    // of earlier epochs
     int64_t train_last;      // index of the epoch behind which all training images are evaluated
@@ -141,7 +145,12 @@ INLINE int64_t count_correct(const Team& team, const Data& data, int64_t from, i
 
 INLINE void copy_state(const Team& team, const Lane& lane, float* to) {
     each<1>(3 * GolfNet::PADDED, [&](int i) { to[i] = team.weights[i]; });
-    each<1>(int(lane.num_buffers), [&](int i) { to[3 * GolfNet::PADDED + i] = team.buffers[i]; });
+    each<1>(int(lane.num_floats) - 3 * GolfNet::PADDED,
+            [&](int i) { to[3 * GolfNet::PADDED + i] = team.buffers[i]; });
+    barrier();
+}
+INLINE void take_weights(const Team& team, const float* from) {
+    each<1>(GolfNet::PADDED, [&](int i) { team.weights[i] = from[i]; });
     barrier();
 }
 
@@ -161,6 +170,11 @@ INLINE double train_step(const Team& team, const Lane& lane, const Epoch& epoch,
     const double loss = net.train(batch, team.keys);
     update(lane.update, GolfNet::PADDED, steps_before + step + 1, epoch.rates[step],
            net.gradients(), team.weights, team.first, team.second, lane.mask);
+    if (lane.average) {
+        const double rate = epoch.average_rates[step];
+        follow(rate, GolfNet::PADDED, team.weights, lane.average);
+        follow(rate, int(lane.num_buffers), team.buffers, lane.average + GolfNet::PADDED);
+    }
     return loss;
 }
 
@@ -195,10 +209,17 @@ INLINE void run_slice(Lane& lane, const Data& train, const Data& objective, floa
             outcome = NOT_FINITE;
             break;
         }
-        const int64_t correct = count_correct(team, objective, 0, objective.n);
+        float* const snapshot = lane.snapshots + done * lane.num_floats;
+        copy_state(team, lane, snapshot);
+        Team shown = team;
+        if (lane.average) {
+            shown.buffers = lane.average + GolfNet::PADDED;
+            take_weights(team, lane.average);
+        }
+        const int64_t correct = count_correct(shown, objective, 0, objective.n);
         const int64_t train_correct =
-            done == lane.train_last ? count_correct(team, train, 0, train.n) : -1;
-        copy_state(team, lane, lane.snapshots + done * (3 * GolfNet::PADDED + lane.num_buffers));
+            done == lane.train_last ? count_correct(shown, train, 0, train.n) : -1;
+        if (lane.average) take_weights(team, snapshot);
         const double now = now_s();
         once([&] {
             lane.results[done] = {loss_sum, now - epoch_begun, correct, train_correct};

@@ -1,4 +1,5 @@
 // What Python calls. Every function works on memory it is given; nothing is kept between calls.
+#include "average.hpp"
 #include "distort.hpp"
 #include "driver.hpp"
 #include "optimizer.hpp"
@@ -18,12 +19,15 @@ struct Training {
     float* second;
     const float* mask;  // or null
     float* buffers;
+    float* average;                // [count + num_buffers], or null
+    const double* average_rates;   // [steps of the epoch], or null
     void* workspace;
     const volatile int32_t* stop;
     const Distortion* distortion;  // of this epoch, or null
     int64_t n;
     int64_t batch_size;
     int64_t num_dropouts;
+    int64_t num_buffers;
     int64_t steps_before;  // of earlier epochs
     int64_t step;          // the next one of this epoch; updated
     double loss_sum;       // over the images of this epoch so far; updated
@@ -89,6 +93,11 @@ int32_t golf_train(const Table* table, Training* t) {
         if (!is_finite(t->loss_sum)) return NOT_FINITE;
         update(t->update, int(table->padded), t->steps_before + t->step + 1, t->rates[t->step],
                net.gradients(), t->weights, t->first, t->second, t->mask);
+        if (t->average) {
+            const double rate = t->average_rates[t->step];
+            follow(rate, int(table->padded), t->weights, t->average);
+            follow(rate, int(t->num_buffers), t->buffers, t->average + table->padded);
+        }
         t->step++;
         if (now_s() >= end) break;
     }
