@@ -8,7 +8,9 @@ int main() {
     static uint8_t images[N * GolfNet::BYTES], labels[N];
     for (int i = 0; i < N * GolfNet::BYTES; i++) images[i] = uint8_t(i * 2654435761u >> 24);
     for (int i = 0; i < N; i++) labels[i] = uint8_t(i % GolfNet::CLASSES);
-    const Data data{images, labels, N};
+    static float soft[N * GolfNet::CLASSES];
+    for (int i = 0; i < N * GolfNet::CLASSES; i++) soft[i] = float(i % 7);
+    const Data data{images, labels, soft, N};
     constexpr int BUFFERS = 1024, FLOATS = 4 * (GolfNet::PADDED + BUFFERS);
     static float state[FLOATS], snapshots[EPOCHS * FLOATS];
     for (int i = 0; i < GolfNet::PADDED; i++) state[i] = 0.1f * float(i % 7 - 3);
@@ -24,6 +26,7 @@ int main() {
     lane.dropout_prefixes = prefixes, lane.num_dropouts = 2, lane.num_buffers = BUFFERS;
     lane.average = state + 3 * GolfNet::PADDED + BUFFERS, lane.num_floats = FLOATS;
     lane.num_epochs = EPOCHS, lane.batch_size = BATCH, lane.train_last = 1, lane.half = 3;
+    lane.criterion = {0.1f, 0.5f, 2.f};
     lane.update = {ADAM, 0.9, 0.999, 1e-8, 0.9, 0.01};
     const long shared = Layout::PASSES + GolfNet::passes_floats(BATCH) + 256;
     int launches = 0;

@@ -29,6 +29,7 @@ COUNTS = {
     "separable-697": 697,
     "reused-separable": 1994,
     "separable-wide": 1646,
+    "teacher": 43922,
 }
 
 

@@ -93,14 +93,21 @@ def emulated(
     return CudaEngine(view, lanes, device=device, block=block, **more)
 
 
-def check_gradients(net: arch.Net, batch_size: int, block: Block | None, **more: Any) -> None:
+def check_gradients(
+    net: arch.Net,
+    batch_size: int,
+    block: Block | None,
+    teacher: dict[str, float] | None = None,
+    **more: Any,
+) -> None:
+    teacher = teacher or {}
     view = snapshot_of(128, spec=net.input)
     batch = view.train.take("batch", np.arange(batch_size))
     tensors = base.initial_weights(net, 3)
     keys = [1000 + i for i in range(len(dropout_nodes(net)))]
-    loss, expected = oracle_gradients(net, tensors, batch, 0.1, keys)
+    loss, expected = oracle_gradients(net, tensors, batch, 0.1, keys, **teacher)
     single = emulated(view, block=block, **more).single_pass(net, tensors, batch_size)
-    found_loss, found = single.gradients(batch, 0.1, keys)
+    found_loss, found = single.gradients(batch, 0.1, keys, **teacher)
     assert found_loss == pytest.approx(loss, rel=1e-5)
     largest = max(np.abs(expected[name]).max() for name in expected if name.startswith("grad"))
     floor = 1e-2 if net.buffers else 1e-5  # what a normalisation cancels has nothing but noise
@@ -118,6 +125,11 @@ def test_gradients_match_pytorch(name: str) -> None:
 def test_gradients_match_pytorch_on_images_of_any_shape(name: str) -> None:
     spec, layers = SHAPES[name]
     check_gradients(net_of(layers, spec), 21, SMALL_BLOCK)
+
+
+def test_a_teacher_pulls_as_in_pytorch() -> None:
+    teacher = {"distill": 0.6, "temperature": 2.5}
+    check_gradients(net_of(NETS["relu"]), 21, SMALL_BLOCK, teacher)
 
 
 @pytest.mark.parametrize(("images", "warps"), [(32, 2), (4, 5)])

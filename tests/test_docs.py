@@ -108,7 +108,7 @@ def test_every_command_is_covered_here() -> None:
     assert COMMANDS and rest == set(commands("cc ") + commands("./"))
 
 
-LOCAL = [c for c in commands("golf-opt study") if "storage=postgres" not in c]
+LOCAL = [c for c in commands("golf-opt study") if not re.search("storage=postgres|teacher=", c)]
 
 
 def quick(command: str) -> list[str]:
@@ -128,6 +128,16 @@ def test_golf_opt_commands(golf: Callable[..., Ran], command: str) -> None:
     ran = golf(*arguments)
     assert ran.status == 0, ran.err
     assert ran.out
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+def test_a_teacher_and_its_pupils(golf: Callable[..., Ran]) -> None:
+    (teach,) = commands("golf-opt teach")
+    (study,) = [c for c in commands("golf-opt study") if "teacher=" in c]
+    ran = golf(*shlex.split(teach)[1:], "data=digits", "arch=c2-2", "nets=1", "epochs=1")
+    assert ran.status == 0, ran.err
+    ran = golf(*quick(study))
+    assert ran.status == 0, ran.err
 
 
 @pytest.mark.postgres

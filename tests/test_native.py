@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from conftest import RESIDUAL
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import EngineConfig
 from golf_opt.engines import base, create_engine
 from golf_opt.engines.native import NativeEngine, compiler, engine, library, unsupported
@@ -117,7 +119,8 @@ def split_of(name: str, n: int, seed: int = 0, spec: InputSpec = MNIST) -> Split
     images = draw.integers(0, 256, (n, *spec.shape), dtype=np.uint8)
     if spec == MNIST:
         images[np.arange(n), 0, labels * 2] = 255  # something to learn
-    return Split(name, images, labels)
+    soft = draw.normal(0, 5, (n, spec.classes)).astype(np.float32)  # of a teacher
+    return Split(name, images, labels, soft)
 
 
 def snapshot_of(n: int, seed: int = 0, spec: InputSpec = MNIST) -> View:
@@ -141,7 +144,13 @@ def native(view: View = VIEW, lanes: int = 1, **more: Any) -> NativeEngine:
 
 
 def oracle_gradients(
-    net: arch.Net, tensors: base.Tensors, batch: Split, smoothing: float, keys: list[int]
+    net: arch.Net,
+    tensors: base.Tensors,
+    batch: Split,
+    smoothing: float,
+    keys: list[int],
+    distill: float = 0.0,
+    temperature: float = 1.0,
 ) -> tuple[float, base.Tensors]:
     """Loss, `gradients/...` and `buffers/...` by PyTorch in float64."""
     module = build_module(net).double().train()
@@ -153,7 +162,14 @@ def oracle_gradients(
     mean, std = (torch.tensor(v).double()[:, None, None] for v in (net.input.mean, net.input.std))
     x = (torch.from_numpy(batch.images).double() / 255 - mean) / std
     labels = torch.from_numpy(batch.labels.astype(np.int64))
-    loss = torch.nn.functional.cross_entropy(module(x), labels, label_smoothing=smoothing)
+    scores = module(x)
+    loss = torch.nn.functional.cross_entropy(scores, labels, label_smoothing=smoothing)
+    if distill:
+        assert batch.soft is not None
+        soft = (torch.from_numpy(batch.soft).double() / temperature).softmax(1)
+        net_ = (scores / temperature).log_softmax(1)
+        apart = torch.nn.functional.kl_div(net_, soft, reduction="batchmean")
+        loss = (1 - distill) * loss + distill * temperature**2 * apart
     loss.backward()
     found: base.Tensors = {}
     for parameter in net.parameters:
@@ -165,14 +181,16 @@ def oracle_gradients(
     return float(loss.detach()), found
 
 
-def check_gradients(net: arch.Net, batch_size: int, width: int = 16, images: int = 16) -> None:
+def check_gradients(
+    net: arch.Net, batch_size: int, width: int = 16, images: int = 16, **teacher: float
+) -> None:
     view = VIEW if net.input == MNIST else snapshot_of(128, spec=net.input)
     batch = view.train.take("batch", np.arange(batch_size))
     tensors = base.initial_weights(net, 3)
     keys = [1000 + i for i in range(len(dropout_nodes(net)))]
-    loss, expected = oracle_gradients(net, tensors, batch, 0.1, keys)
+    loss, expected = oracle_gradients(net, tensors, batch, 0.1, keys, **teacher)
     lanes = native(view, width=width, images=images)
-    found_loss, found = lanes.gradients(net, tensors, batch, 0.1, keys)
+    found_loss, found = lanes.gradients(net, tensors, batch, 0.1, keys, **teacher)
     assert found_loss == pytest.approx(loss, rel=1e-5)
     largest = max(np.abs(expected[name]).max() for name in expected if name.startswith("grad"))
     # What a normalisation cancels has no gradient but noise: compare it with the others'.
@@ -301,11 +319,27 @@ def train(lanes: base.Engine, job: base.Job, state: base.LaneState | None = None
     return results
 
 
+@pytest.mark.parametrize(("distill", "temperature"), [(0.6, 2.5), (1.0, 0.5), (0.3, 20.0)])
+def test_a_teacher_pulls_as_in_pytorch(distill: float, temperature: float) -> None:
+    teacher = {"distill": distill, "temperature": temperature}
+    check_gradients(net_of(NETS["relu"]), 21, **teacher)
+    check_gradients(net_of(SHAPES["odd"][1], SHAPES["odd"][0]), 5, 16, 4, **teacher)
+
+
+def test_a_net_cannot_learn_from_a_teacher_that_is_not_there() -> None:
+    alone = replace(VIEW, train=replace(VIEW.train, soft=None))
+    job = base.Job(net_of(NETS["relu"]), Candidate(21, 1e-3, distill=0.5), 1, 1)
+    for lanes in (native(alone), TorchEngine(alone)):
+        with pytest.raises(UsageError, match=r"distill is 0\.5, but must be 0 without a teacher"):
+            lanes.start(0, job)
+
+
 SMALL = [conv(3, 4), RELU, POOL, conv(4, 3), RELU, POOL, LINEAR]
 RECIPES = [
     *({"optimizer": name, "weight_decay": 0.01} for name in OPTIMIZERS),
     *({"schedule": name, "gamma": 0.9, "step_size": 7} for name in SCHEDULES),
     {"label_smoothing": 0.1, "gamma": 0.97},
+    {"label_smoothing": 0.1, "distill": 0.7, "temperature": 3.0},
 ]
 
 
@@ -373,7 +407,7 @@ def test_resuming_mid_epoch_changes_nothing(
     batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     average = {4: "none", 14: "ema", 17: "swa"}[batch_size]
-    candidate = Candidate(batch_size, 1e-3, average=average, average_span=0.4)
+    candidate = Candidate(batch_size, 1e-3, average=average, average_span=0.4, distill=0.5)
     job = base.Job(net_of([*SMALL[:-1], kind("dropout", p=0.2), LINEAR]), candidate, 2, 3)
     whole = native()
     results = train(whole, job)

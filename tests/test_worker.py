@@ -135,7 +135,7 @@ def change(config: StorageConfig, **changed: Any) -> None:
     ("changed", "message"),
     [
         ({"digest": "other"}, r"data was digits \(other\) and is digits \("),
-        ({"format": 9, "version": "9.9.0"}, "format is 9, but must be at most 3 .*golf-opt==9.9.0"),
+        ({"format": 9, "version": "9.9.0"}, "format is 9, but must be at most 4 .*golf-opt==9.9.0"),
         ({"epochs": "many"}, "description is damaged: epochs: .* integer"),
         ({"sampler": {"_target_": "os.system"}}, "takes only Optuna's own"),
         ({"sampler": {"_target_": "optuna.logging.os.system"}}, "takes only Optuna's own"),

@@ -26,8 +26,10 @@ from golf_opt.golf.progress import TrainingProgress
 from golf_opt.golf.source import TrainedNet
 from golf_opt.study.run import load_view
 from golf_opt.study.space import Space
+from golf_opt.study.teaching import find_given
 from golf_opt.task import rng
 from golf_opt.task.arch import build_net
+from golf_opt.task.data.teacher import taught
 from golf_opt.task.modules.resolve import resolve
 from golf_opt.task.recipe import Candidate
 from golf_opt.utils.said import Say, tell
@@ -103,7 +105,7 @@ def train(
         epochs: of each; 18 if not given.
         data: as `golf.study` has it.
         say: told every line; None is nobody.
-        **overrides: `protocol`, and the keys of `engine` and `data`.
+        **overrides: `protocol`, `teacher`, and the keys of `engine` and `data`.
 
     Raises:
         UsageError: something of it cannot be.
@@ -127,7 +129,7 @@ def train(
         return _train(config, candidate, _seeds(seeds), speaker(say))
 
 
-KEYS = ("arch", "epochs", "data", "protocol", "engine")
+KEYS = ("arch", "epochs", "data", "protocol", "teacher", "engine")
 
 
 def _candidate(recipe: str | Mapping[str, Any]) -> Candidate:
@@ -159,6 +161,8 @@ def _train(config: StudyConfig, candidate: Candidate, seeds: Sequence[int], say:
         )
     space = Space({}, candidate.to_dict())
     view = load_view(config.data, config.protocol, space, say)
+    if (teacher := find_given(config.teacher, space)) is not None:
+        view = taught(view, teacher)
     net = build_net(resolve(config.arch, view.input, say), view.input)
     runs = [Run(seed, Job(net, candidate, seed, config.epochs)) for seed in seeds]
     say(

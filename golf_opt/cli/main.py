@@ -35,6 +35,7 @@ golf-opt VERB key=value ...
   compare    studies side by side:           golf-opt compare studies=[c4-5-4,c5-5-4]
   prune      prune a trained net:            golf-opt prune study=c4-5-4 method=rounds
   confirm    the best trials on fresh seeds: golf-opt confirm study=NAME top=5 seeds=10
+  teach      nets for others to learn from:  golf-opt teach protocol=holdout
   record     keep a net as a record:         golf-opt record study=NAME board=article slug=NAME
   verify     check the records:              golf-opt verify
   reproduce  the sources' figures again:     golf-opt reproduce part=quick

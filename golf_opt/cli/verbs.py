@@ -92,6 +92,12 @@ def confirm(cfg: DictConfig) -> None:
     leave(work.confirm(load(schema.ConfirmConfig, cfg), say))
 
 
+def teach(cfg: DictConfig) -> None:
+    from golf_opt.golf.teach import teach as work
+
+    leave(work(load(schema.TeachConfig, cfg), command(), say))
+
+
 def record(cfg: DictConfig) -> None:
     from golf_opt.golf.records.make import make_record
 
@@ -239,7 +245,7 @@ HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     verb.__name__.rstrip("_"): tidy(verb)
     for verb in (
         study, search, worker, dashboard, report, compare, ls, rm, export, import_, prune, confirm,
-        record, verify, reproduce, interpret, deploy,
+        teach, record, verify, reproduce, interpret, deploy,
     )
 }  # fmt: skip
 VERBS = (*HYDRA_VERBS, "arch")

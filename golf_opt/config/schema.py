@@ -79,6 +79,7 @@ class StudyConfig(Common):
     target: types.Target = field(default=None, kw_only=True)  # accuracy for a search to reach
     max_params: types.MaxParams = field(default=None, kw_only=True)  # of a search's nets
     space: types.Mapped | None = field(default=None, kw_only=True)  # None: not given
+    teacher: types.FilePathOrNone = field(default=None, kw_only=True)  # that nets learn from
     data: DataConfig | None = field(default=None, kw_only=True)  # None: an objective without any
 
     @property
@@ -132,6 +133,11 @@ def _check_objective(config: StudyConfig, objective: str) -> None:
             "parameters, such as `lr: {type: float, low: 0.001, high: 1.0, log: true}`."
         )
     check_engine(config.engine, objective)
+    if config.teacher is not None:
+        raise UsageError(
+            f"teacher and objective are both given, but {objective} is trained by you; take "
+            "teacher= away."
+        )
     if config.data is None and config.protocol != "test":
         raise UsageError(
             f"protocol is {config.protocol!r}, but there is no data to split; give data=NAME."
@@ -162,6 +168,7 @@ class WorkerConfig(Common):
     callbacks: types.Callbacks
     engine: EngineConfig
     arch: types.Mapped | None = field(default=None, kw_only=True)  # a module that the net is
+    teacher: types.FilePathOrNone = field(default=None, kw_only=True)  # where the study's is
 
 
 @model
@@ -231,7 +238,23 @@ class ConfirmConfig(Common):
     sizes: types.Sizes = field(default=None, kw_only=True)  # None: whatever their size
     epochs: types.EpochsOrNone = field(default=None, kw_only=True)  # None: the study's
     test: StrictBool = field(default=False, kw_only=True)  # whether to read the test set, too
+    teacher: types.FilePathOrNone = field(default=None, kw_only=True)  # where the study's is
     arch: types.Mapped | None = field(default=None, kw_only=True)  # a module that the net is
+
+
+@model
+class TeachConfig(Common):
+    """One run of `golf-opt teach`."""
+
+    name: types.FolderNameOrNone  # None: made of arch, data and protocol
+    arch: types.Mapped
+    data: DataConfig
+    engine: EngineConfig
+    protocol: types.Protocol
+    nets: Annotated[StrictInt, Field(ge=1, le=1000)]
+    epochs: types.Epochs
+    seed: types.Seed
+    recipe: types.Mapped  # of each net
 
 
 @model

@@ -101,6 +101,7 @@ MOST_OF_A_NAME = 255  # bytes, on every system of today
 LONGEST_NAME = 200  # bytes; while it is made a file has a longer name, and systems take 255
 MOST = 2**31 - 1  # that a column of whole numbers holds in any database
 Positive = Annotated[StrictInt, Field(ge=1, le=MOST)]
+TEACHERS = "teachers"  # the folder of teachers, among the studies
 USUAL_TRIALS = 50  # of a study with neither a total nor a budget
 USUAL_TRIALS_OF_A_SEARCH = 200
 Trials = Positive | None
@@ -145,6 +146,7 @@ EpochsOrNone = Annotated[Epochs | None, Field(description="a whole number of epo
 Mapped = dict[str, Any]
 Callbacks = Annotated[Mapped, BeforeValidator(lambda value: value or {})]  # null: none
 FilePath = Annotated[Path, BeforeValidator(_path), Field(description="a path")]
+FilePathOrNone = Annotated[FilePath | None, Field(description="a path, or null")]
 Folder = Annotated[
     FilePath,
     _refuse(lambda path: path.exists() and not path.is_dir(), "a folder, and that is a file."),
@@ -171,6 +173,10 @@ StudyName = Annotated[
         lambda name: not name.strip() or len(name) > 200 or not name.isprintable(),
         "1 to 200 printable characters, not only blanks.",
     ),
+]
+FolderNameOrNone = Annotated[
+    Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.@-]{0,99}$")] | None,
+    Field(description="a folder's name of up to 100 letters, digits, ., _, @ and -, or null"),
 ]
 ExistingStudy = Annotated[StudyName, BeforeValidator(_given)]
 Trial = Annotated[

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import TypeVar
 
+from golf_opt.config.errors import UsageError
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
-from golf_opt.task.data import Split
+from golf_opt.task.data import Split, View
 from golf_opt.task.modules.given import initial_tensors
 from golf_opt.task.recipe import Candidate
 
@@ -166,15 +167,20 @@ class Engine(Protocol[WorkT]):
 
 
 @runtime_checkable
-class Introspective(Engine, Protocol):
+class Scoring(Engine, Protocol):
+    """An engine that shows what a net says of images."""
+
+    def logits(self, net: Net, tensors: Tensors, images: npt.NDArray[np.uint8]) -> Floats:
+        """Return the class scores of images [n, channels, height, width], [n, classes] float32."""
+
+
+@runtime_checkable
+class Introspective(Scoring, Protocol):
     """An engine that shows more of a net than its accuracy; pruning works best with one.
 
     `tensors` are the net's `weights/...` and `buffers/...`; images are uint8 [n, channels, height,
     width].
     """
-
-    def logits(self, net: Net, tensors: Tensors, images: npt.NDArray[np.uint8]) -> Floats:
-        """Return the class scores of images, [n, classes] float32."""
 
     def gradients(
         self,
@@ -183,6 +189,8 @@ class Introspective(Engine, Protocol):
         batch: Split,
         label_smoothing: float = 0.0,
         dropout_keys: Sequence[int] = (),
+        distill: float = 0.0,
+        temperature: float = 1.0,
     ) -> tuple[float, Tensors]:
         """Return the mean loss over one batch, `gradients/...` of it and `buffers/...` after it."""
 
@@ -207,6 +215,19 @@ def evaluated(tensors: Tensors) -> Tensors:
         for name, values in tensors.items()
         if name.startswith(("weights/", "buffers/"))
     }
+
+
+def check_teacher(job: Job, view: View) -> None:
+    """Refuse to learn from a teacher where the data has none.
+
+    Raises:
+        UsageError: so it is.
+    """
+    if job.candidate.distill and view.train.soft is None:
+        raise UsageError(
+            f"distill is {job.candidate.distill:g}, but must be 0 without a teacher; give "
+            "teacher=FOLDER, which golf-opt teach makes."
+        )
 
 
 def not_finite(lane: int, epoch: int, progress: float, loss: float) -> Slice:

@@ -25,7 +25,8 @@ from golf_opt.study.arguments import check_arguments
 from golf_opt.study.callbacks import Callback
 from golf_opt.study.description import (
     FORMAT,
-    FORMAT_WITHOUT_FAMILY,
+    FORMAT_OF_A_FAMILY,
+    FORMAT_OF_A_TEACHER,
     ONE_VALUE,
     StudyDescription,
 )
@@ -37,6 +38,7 @@ from golf_opt.study.view import View as Seen
 from golf_opt.task import rng
 from golf_opt.task.arch import build_net
 from golf_opt.task.data import View
+from golf_opt.task.data.teacher import Teacher
 from golf_opt.task.family import build_family
 from golf_opt.utils.points import Statistic
 from golf_opt.utils.text import one_line
@@ -209,13 +211,16 @@ def _builder(name: str, node: Any, kind: type[Any]) -> Callable[..., Any]:
     return build
 
 
-def describe(config: StudyConfig, view: View | None, command: str) -> StudyDescription:
+def describe(
+    config: StudyConfig, view: View | None, command: str, teacher: Teacher | None = None
+) -> StudyDescription:
     """Return the description of the study that a user asks for.
 
     Args:
         config: what they ask for.
         view: of the data; None: an objective that asks for none.
         command: what they typed.
+        teacher: that nets learn from.
 
     Raises:
         UsageError: the architecture is none, or does not fit the data.
@@ -236,10 +241,15 @@ def describe(config: StudyConfig, view: View | None, command: str) -> StudyDescr
     if config.objective is not None:
         directions = config.directions or ONE_VALUE
         objective = {"name": config.objective, "digest": "", "directions": directions}
+    format_ = FORMAT if config.family is None else FORMAT_OF_A_FAMILY
+    if teacher is not None:
+        format_ = FORMAT_OF_A_TEACHER
+        told = {"digest": teacher.digest, "path": str(teacher.path), "words": teacher.words}
+        data |= {"teacher": told}
     return StudyDescription.model_validate(
         {key: getattr(config, key) for key in asked}
         | {"trials": config.total}
         | data
         | {"version": __version__, "command": command, "objective": objective}
-        | {"format": FORMAT_WITHOUT_FAMILY if config.family is None else FORMAT}
+        | {"format": format_}
     )

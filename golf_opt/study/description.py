@@ -33,6 +33,7 @@ from golf_opt.engines.base import Job
 from golf_opt.storage import gate
 from golf_opt.storage.studies import find_any_study, marks
 from golf_opt.study.fresh import fresh_of
+from golf_opt.study.parts import Objective, Part, Short, Taught
 from golf_opt.study.seeds import Seeds
 from golf_opt.study.space import Space, build_space
 from golf_opt.task.arch import Net, build_net
@@ -44,16 +45,12 @@ from golf_opt.utils.text import slug
 from golf_opt.visualization.snapshot import StudySnapshot
 
 DESCRIPTION = "golf_opt:study"
-FORMAT = 3  # of the description; 2 is one without a family, 0.1 kept three parts under own keys
-FORMAT_WITHOUT_FAMILY = 2
+# Of the description: the first that can say what a study is. 0.1 kept three parts under own keys.
+FORMAT, FORMAT_OF_A_FAMILY, FORMAT_OF_A_TEACHER = 2, 3, 4
 RECIPE_0_1, FINGERPRINT_0_1, FACTS_0_1 = (
     f"golf_opt:{part}" for part in ("recipe", "fingerprint", "facts")
 )
 KEYS = (DESCRIPTION, RECIPE_0_1, FINGERPRINT_0_1)  # a study without them is not run or golfed with
-RENAMED = {  # what a stored study may ask for by a name that is not ours today
-    "golf_opt.space.grid_sampler": "golf_opt.study.samplers.grid_sampler",
-    "optuna.samplers.CmaEsSampler": "golf_opt.study.samplers.CmaEsSampler",
-}
 ONE_VALUE: types.Directions = {"value": "maximize"}  # of an objective that says nothing else
 SIZE = Goal("parameters", "minimize", accuracy=False)  # of a family's nets
 OBJECTIVES = {"test": "test accuracy", "holdout": "holdout accuracy"}  # by protocol
@@ -82,29 +79,7 @@ def _space(space: dict[str, Any], before: Mapping[str, Any]) -> None:
     build_space(space, free=before.get("objective") is not None, family=nodes)
 
 
-def _part(node: dict[str, Any]) -> dict[str, Any]:
-    """Return a sampler or pruner under today's name."""
-    if "_target_" not in node:
-        return node
-    target = node["_target_"]
-    if not isinstance(target, str):
-        raise ValueError(f"its _target_ is {target!r}, but must be a name")
-    return node | {"_target_": RENAMED.get(target, target)}
-
-
-Part = Annotated[dict[str, Any], AfterValidator(_part)]
-Short = Annotated[str, Field(max_length=100)]
 Goalpost = Annotated[float, Field(gt=0, lt=1)] | None
-
-
-class Objective(BaseModel):
-    """A function of the user's that a study is of; it is named here, and never imported by it."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    name: types.Objective
-    digest: Short  # of the source file that the study was begun with
-    directions: types.Directions  # by the name of each value, in order
 
 
 class StudyDescription(BaseModel):
@@ -112,7 +87,7 @@ class StudyDescription(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True)
 
-    format: types.Positive = FORMAT_WITHOUT_FAMILY
+    format: types.Positive = FORMAT
     version: Short  # of golf_opt, which stored this
     objective: Objective | None = None  # of the user's; None: the accuracy of a net of ours
     arch: dict[str, Any] | None  # name and layers; an objective has none
@@ -128,6 +103,7 @@ class StudyDescription(BaseModel):
     input: InputSpec = MNIST  # what the data has nets take and give
     digest: Short  # of what a trial sees of the data, see `View.digest`
     num_train: Annotated[int, Field(ge=0)]  # images
+    teacher: Taught | None = None
     protocol: Literal["test", "holdout"]
     epochs: types.Epochs  # of each trial
     trials: types.Trials  # in all; None: a budget alone says when it is over
@@ -246,6 +222,7 @@ class StudyDescription(BaseModel):
             f"target{self.target:g}" if self.target else "",
             f"max{self.max_params}" if self.max_params else "",
             "" if self.seeds == 1 or self.family is not None else "seeds",
+            f"teacher{self.teacher.digest[:6]}" if self.teacher else "",
         ]
         suffix = "-".join(mark for mark in marks if mark)
         name = self.subject.replace(":", ".")
@@ -305,6 +282,7 @@ class StudyDescription(BaseModel):
             "protocol": self.protocol,
             "epochs": self.epochs,
             "seeds": self.by_seed.identity,
+            **({"teacher": self.teacher.digest} if self.teacher else {}),
         }
 
 
@@ -329,9 +307,10 @@ def read(attributes: Mapping[str, Any]) -> StudyDescription | None:
         stored = attributes.get(DESCRIPTION, _stored_by_0_1(attributes))
         if stored is None:
             return None
-        if stored["format"] > FORMAT:
+        if stored["format"] > FORMAT_OF_A_TEACHER:
             raise UsageError(
-                f"the study's format is {stored['format']}, but must be at most {FORMAT} for "
+                f"the study's format is {stored['format']}, but must be at most "
+                f"{FORMAT_OF_A_TEACHER} for "
                 f"golf-opt {__version__}; install golf-opt=={stored['version']}, which stored it."
             )
         return StudyDescription.model_validate(stored)
@@ -350,7 +329,7 @@ def _stored_by_0_1(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
     recipe: dict[str, Any] = attributes[RECIPE_0_1]
     data = attributes[FINGERPRINT_0_1]["data"]
     return recipe | {
-        "format": FORMAT_WITHOUT_FAMILY,
+        "format": FORMAT,
         "digest": data.partition(" ")[2].strip("()"),
         "num_train": attributes.get(FACTS_0_1, {}).get("num_train", 0),
     }

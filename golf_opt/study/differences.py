@@ -44,6 +44,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
     if before["epochs"] != now["epochs"]:
         epochs = str(before["epochs"]), str(now["epochs"])
         found.append(Difference("epochs", *epochs, f"{now['epochs']}epochs"))
+    old, new = before.get("teacher", NOTHING), now.get("teacher", NOTHING)
+    if old != new:
+        found.append(Difference("teacher", old, new, "" if new == NOTHING else f"teacher{new[:6]}"))
     if before["seeds"] != now["seeds"]:
         found.append(Difference("seeds", before["seeds"], now["seeds"], "seeds"))
     return found

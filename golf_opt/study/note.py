@@ -90,6 +90,7 @@ def note(study: optuna.Study, plan: StudyDescription) -> str:
         "| | |",
         "|---|---|",
         *([f"| data | {plan.data} ({plan.num_train:,} training images) |"] if plan.data else []),
+        *([f"| teacher | {plan.teacher.words} ({plan.teacher.digest}) |"] if plan.teacher else []),
         *([f"| protocol | `{plan.protocol}`: {protocol_words(plan)} |"] if plan.data else []),
         f"| tuned | {', '.join(f'`{name}`' for name in space.tuned) or 'nothing'} |",
         f"| fixed | {show_params(space.fixed) or 'nothing'} |",

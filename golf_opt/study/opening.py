@@ -17,7 +17,6 @@ from golf_opt.storage.studies import STUDY_ID, mark, marks
 from golf_opt.storage.workers import flush
 from golf_opt.study.description import (
     DESCRIPTION,
-    Objective,
     StudyDescription,
     description_of,
     find_study,
@@ -26,6 +25,7 @@ from golf_opt.study.description import (
     snapshot_of,
 )
 from golf_opt.study.differences import differences, name_for, told
+from golf_opt.study.parts import Objective
 from golf_opt.study.space import Space
 
 MOST_TAKEN = 10  # points of each study that another one begins with

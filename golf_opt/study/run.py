@@ -42,7 +42,9 @@ from golf_opt.study.note import closing_words, trials_words, write_note
 from golf_opt.study.opening import earlier_points, open_study, say_if_changed
 from golf_opt.study.space import Space
 from golf_opt.study.stopping import begin_limits, check_stop, limits_of
+from golf_opt.study.teaching import find_given, teach_view
 from golf_opt.task.data import View, load
+from golf_opt.task.data.teacher import taught
 from golf_opt.task.goals import show_goals
 from golf_opt.task.modules.resolve import provide, resolve
 from golf_opt.utils.text import count
@@ -84,7 +86,9 @@ def run_study(
     if view is not None and config.arch is not None:
         then = "" if config.engine.name == "torch" else ": trains natively"
         config = replace(config, arch=resolve(config.arch, view.input, say, then))
-    plan = describe(config, view, typed)
+    if (teacher := find_given(config.teacher, parts.space)) is not None and view is not None:
+        view = taught(view, teacher)
+    plan = describe(config, view, typed, teacher)
     check_stop(config, plan)
     with (
         contextlib.closing(engine_for(config.engine, plan, config.data, view, say)) as engine,
@@ -133,6 +137,8 @@ def join_study(worker: WorkerConfig, say: Say) -> Outcome:
                 f"study {worker.study!r} is another study: data was {description.data_and_digest} "
                 f"and is {here}; give data=, or data.root, with what it was made with."
             )
+        if view is not None:
+            view = teach_view(view, description, worker.study, worker.teacher, worker.folder, say)
         with contextlib.closing(engine_for(worker.engine, description, data, view, say)) as engine:
             digest = getattr(engine, "digest", "")
             say_if_changed(description.objective, digest, say)

@@ -48,6 +48,10 @@ class Candidate:
     average: Average = "none"
     # fraction of the training: what `ema` forgets in by 1/e, and the end that `swa` is the mean of
     average_span: Annotated[StrictFloat, Field(gt=0, le=1), AsGiven] = 0.1
+    # the share of the loss that is the distance to a teacher instead of that to the labels
+    distill: Annotated[StrictFloat, Field(ge=0, le=1), AsGiven] = 0.0
+    # that softens teacher and net for it; the higher, the more wrong classes count
+    temperature: Annotated[StrictFloat, Field(ge=0.1, le=100), AsGiven] = 4.0
     # how far training images are distorted at most, each by draws of its own; 0 is not at all
     shift: Annotated[StrictFloat, Field(ge=0, le=96), AsGiven] = 0.0  # pixels
     rotate: Annotated[StrictFloat, Field(ge=0, le=180), AsGiven] = 0.0  # degrees

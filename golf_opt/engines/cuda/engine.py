@@ -112,6 +112,7 @@ class CudaEngine(BackgroundEngine[Run]):
         self, lane: int, job: Job, state: LaneState | None = None, until: int | None = None
     ) -> None:
         assert lane not in self._runs and 0 <= lane < self.num_lanes
+        base.check_teacher(job, self._view)
         program = self._program(job.net, job.candidate.batch_size, job.candidate.distorts)
         run = Run.begin(job, state, until, program.info.padded, program=program)
         _ = self._train, self._objective  # on the device before any launch

@@ -16,7 +16,7 @@ from golf_opt.engines.cuda.devices import Buffer, Device, Program, put
 from golf_opt.engines.flat import Layout, unpack
 from golf_opt.engines.native import passes
 from golf_opt.engines.native.codegen import dropout_nodes
-from golf_opt.engines.native.table import Distortion, Update
+from golf_opt.engines.native.table import Criterion, Distortion, Update
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 from golf_opt.task.recipe import average_rates, learning_rates
@@ -27,7 +27,7 @@ WINDOW = 4  # epochs that a launch may go through
 
 LIMIT, DONE, _, NOT_FINITE = range(4)  # `golf::Outcome`
 
-DATA = np.dtype([("images", "u8"), ("labels", "u8"), ("n", "i8")], align=True)
+DATA = np.dtype([("images", "u8"), ("labels", "u8"), ("soft", "u8"), ("n", "i8")], align=True)
 EPOCH = np.dtype(
     [
         ("rates", "u8"),
@@ -47,8 +47,9 @@ LANE = np.dtype(
         *((name, "i8") for name in ("num_epochs", "num_dropouts", "num_buffers", "num_floats")),
         ("batch_size", "i8"),
         *((name, "i8") for name in ("steps_before", "train_last", "step", "epochs_done")),
-        *((name, "f8") for name in ("loss_sum", "time_s", "label_smoothing")),
+        *((name, "f8") for name in ("loss_sum", "time_s")),
         ("update", f"V{ctypes.sizeof(Update)}"),
+        ("criterion", f"V{ctypes.sizeof(Criterion)}"),
         ("half", "i4"),
         ("outcome", "i4"),
     ],
@@ -64,8 +65,9 @@ class Images:
 
     def __init__(self, device: Device, split: Split) -> None:
         data = passes.Images.of(split)
-        self._buffers = [put(device, part) for part in (data.images, data.labels)]
-        addresses = [buffer.address for buffer in self._buffers]
+        parts = (data.images, data.labels, data.soft)
+        self._buffers = [None if part is None else put(device, part) for part in parts]
+        addresses = [0 if buffer is None else buffer.address for buffer in self._buffers]
         self._data = put(device, np.array((*addresses, len(split)), dtype=DATA))
         self.address = self._data.address
 
@@ -146,8 +148,8 @@ class Memory:
         lane["steps_before"] = run.at.epoch * self._steps
         lane["train_last"] = run.job.epochs - 1 - run.at.epoch
         lane["loss_sum"], lane["time_s"] = run.at.loss_sum, run.at.time_s
-        lane["label_smoothing"] = candidate.label_smoothing
         lane["update"] = np.void(bytes(Update.of(candidate)))
+        lane["criterion"] = np.void(bytes(Criterion.of(candidate)))
         lane["half"] = base.order_half(n)
         return lane
 
@@ -186,11 +188,17 @@ class SinglePass:
         return int(counts.read().view(np.int64).sum())
 
     def gradients(
-        self, batch: Split, label_smoothing: float, dropout_keys: Sequence[int]
+        self,
+        batch: Split,
+        label_smoothing: float,
+        dropout_keys: Sequence[int],
+        distill: float = 0.0,
+        temperature: float = 1.0,
     ) -> tuple[float, Tensors]:
         """Return the mean loss over one batch, `gradients/...` of it and `buffers/...` after it."""
         n, net, padded = len(batch), self._net, self._program.info.padded
-        self._lane["label_smoothing"] = label_smoothing
+        criterion = Criterion(label_smoothing, distill, temperature)
+        self._lane["criterion"] = np.void(bytes(criterion))
         order = put(self._device, np.arange(n, dtype=np.uint32))
         keys = put(self._device, np.array([*dropout_keys, 0], dtype=np.uint32))
         found = self._device.allocate(4 * padded)

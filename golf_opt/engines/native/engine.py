@@ -24,7 +24,7 @@ from golf_opt.engines.flat import aligned, pack, unpack
 from golf_opt.engines.native import library, table
 from golf_opt.engines.native.codegen import dropout_nodes
 from golf_opt.engines.native.passes import BackwardPass, ForwardPass, Images
-from golf_opt.engines.native.table import Distortion, Library, Training, Update
+from golf_opt.engines.native.table import Criterion, Distortion, Library, Training, Update
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
 from golf_opt.task.recipe import average_rates, learning_rates
@@ -115,6 +115,7 @@ class NativeEngine(BackgroundEngine[_Run]):
     ) -> None:
         assert lane not in self._runs and 0 <= lane < self.num_lanes
         library.check(job.net)
+        base.check_teacher(job, self._view)
         run = _Run.begin(job, state, until, -(-job.net.num_params // self._width) * self._width)
         run.thread = threading.Thread(
             target=self._work, args=(lane, run), name=f"lane {lane}", daemon=True
@@ -149,13 +150,16 @@ class NativeEngine(BackgroundEngine[_Run]):
         batch: Split,
         label_smoothing: float = 0.0,
         dropout_keys: Sequence[int] = (),
+        distill: float = 0.0,
+        temperature: float = 1.0,
     ) -> tuple[float, Tensors]:
         kernel = self._kernel(net, self._images or images_wide(len(batch), self._width))
         backward = BackwardPass(net, tensors, kernel, len(batch))
         flat = aligned(kernel.padded_params)
         keys = np.array([*dropout_keys, 0], dtype=np.uint32)
         order = np.arange(len(batch), dtype=np.uint32)
-        loss = backward.run(Images.of(batch), order, keys, label_smoothing, flat)
+        criterion = Criterion(label_smoothing, distill, temperature)
+        loss = backward.run(Images.of(batch), order, keys, criterion, flat)
         gradients = unpack(flat, "gradients", net.parameters)
         return loss, gradients | unpack(backward.buffers, "buffers", net.buffers)
 
@@ -168,7 +172,7 @@ class NativeEngine(BackgroundEngine[_Run]):
             rows = aligned(len(images) * kernel.padded_params).reshape(len(images), -1)
             backward = BackwardPass(net, tensors, kernel, 1)
             for index, row in enumerate(rows):
-                backward.run(data, images[index : index + 1], keys, 0.0, row)
+                backward.run(data, images[index : index + 1], keys, Criterion(), row)
             return rows[:, : net.num_params]
 
         parts = np.array_split(np.arange(len(data), dtype=np.uint32), self.num_lanes)
@@ -280,8 +284,7 @@ class NativeEngine(BackgroundEngine[_Run]):
         weights, first, second, buffers = (at.flat.ctypes.data + i * row_bytes for i in range(4))
         distortion = Distortion.of(candidate, run.job.seed, at.epoch)
         training = Training(
-            images=self._train.images.ctypes.data,
-            labels=self._train.labels.ctypes.data,
+            **self._train.addresses,
             order=run.order.ctypes.data,
             rates=rates.ctypes.data,
             dropout_keys=keys.ctypes.data,
@@ -303,8 +306,8 @@ class NativeEngine(BackgroundEngine[_Run]):
             step=at.step,
             loss_sum=at.loss_sum,
             limit_s=SLICE_S,
-            label_smoothing=candidate.label_smoothing,
             update=Update.of(candidate),
+            criterion=Criterion.of(candidate),
         )
         outcome = int(machine.kernel.train(ctypes.byref(training)))
         return outcome, int(training.step), float(training.loss_sum)

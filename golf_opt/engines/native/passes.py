@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from golf_opt.engines.base import Floats, Tensors
 from golf_opt.engines.flat import aligned, pack
-from golf_opt.engines.native.table import Library
+from golf_opt.engines.native.table import Criterion, Library
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 
@@ -26,15 +26,18 @@ NEVER = ctypes.c_int32(0)  # the stop flag of what cannot be stopped
 class Images:
     """A split as the kernel reads it: images [n, bytes of one] and labels [n], uint8, contiguous.
 
-    The bytes are [channel][y][x], and zeros up to a whole number of CHUNK.
+    The bytes are [channel][y][x], and zeros up to a whole number of CHUNK. `soft` are a teacher's
+    scores [n, classes] float32, where there is one.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.uint8]
+    soft: Floats | None = None
 
     @classmethod
     def of(cls, split: Split) -> Images:
-        return cls(_in_chunks(split.images), np.ascontiguousarray(split.labels))
+        soft = None if split.soft is None else np.ascontiguousarray(split.soft, dtype=np.float32)
+        return cls(_in_chunks(split.images), np.ascontiguousarray(split.labels), soft)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,6 +46,12 @@ class Images:
     def pointers(self) -> tuple[int, int, int]:
         """The addresses of images and labels, and how many there are."""
         return self.images.ctypes.data, self.labels.ctypes.data, len(self)
+
+    @property
+    def addresses(self) -> dict[str, int | None]:
+        """Where each array is, by its name."""
+        soft = None if self.soft is None else self.soft.ctypes.data
+        return {"images": self.images.ctypes.data, "labels": self.labels.ctypes.data, "soft": soft}
 
 
 def _in_chunks(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -93,12 +102,11 @@ class BackwardPass:
         data: Images,
         order: npt.NDArray[np.uint32],
         keys: npt.NDArray[np.uint32],
-        label_smoothing: float,
+        criterion: Criterion,
         gradients: Floats,
     ) -> float:
         """Write the gradients of the images of `order`; return their mean loss."""
-        images, labels, _ = data.pointers
+        given = (*data.addresses.values(), len(order))
         net = (array.ctypes.data for array in (self._weights, self.buffers, keys))
         rest = (array.ctypes.data for array in (order, self._workspace, gradients))
-        count = len(order)
-        return float(self._kernel.gradients(images, labels, count, *net, label_smoothing, *rest))
+        return float(self._kernel.gradients(*given, *net, ctypes.addressof(criterion), *rest))

@@ -35,6 +35,16 @@ class Update(ctypes.Structure):
         return cls(optimizer, *ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, candidate.weight_decay)
 
 
+class Criterion(ctypes.Structure):
+    """`golf::Criterion` of kernel/loss.hpp."""
+
+    _fields_ = [(name, ctypes.c_float) for name in ("label_smoothing", "distill", "temperature")]
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> Criterion:
+        return cls(candidate.label_smoothing, candidate.distill, candidate.temperature)
+
+
 class Distortion(ctypes.Structure):
     """`golf::Distortion` of kernel/distort.hpp: how strongly, and the key of the epoch."""
 
@@ -73,14 +83,15 @@ class Training(ctypes.Structure):
     """`golf::Training` of kernel/trial.cpp."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("images", "labels", "order", "rates")),
+        *((name, ctypes.c_void_p) for name in ("images", "labels", "soft", "order", "rates")),
         *((name, ctypes.c_void_p) for name in ("dropout_keys", "weights", "first", "second")),
         *((name, ctypes.c_void_p) for name in ("mask", "buffers", "average", "average_rates")),
         *((name, ctypes.c_void_p) for name in ("workspace", "stop", "distortion")),
         *((name, ctypes.c_int64) for name in ("n", "batch_size", "num_dropouts", "num_buffers")),
         *((name, ctypes.c_int64) for name in ("steps_before", "step")),
-        *((name, ctypes.c_double) for name in ("loss_sum", "limit_s", "label_smoothing")),
+        *((name, ctypes.c_double) for name in ("loss_sum", "limit_s")),
         ("update", Update),
+        ("criterion", Criterion),
     ]
 
 
@@ -140,7 +151,7 @@ class Library:
         data = [pointer, pointer, integer]
         types: dict[str, tuple[Any, list[Any]]] = {
             "train": (ctypes.c_int32, [pointer]),
-            "gradients": (real, [*data, *[pointer] * 3, real, *[pointer] * 3]),
+            "gradients": (real, [pointer, *data, *[pointer] * 7]),
             "scores": (None, [pointer, integer, *[pointer] * 4]),
             "correct": (integer, [*data, *[pointer] * 4]),
             "workspace_bytes": (integer, [integer]),

@@ -11,21 +11,22 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from golf_opt.config.errors import UsageError
 from golf_opt.engines import base
-from golf_opt.engines.base import MOMENTS, EpochResult, Job, LaneState, Slice, Tensors
+from golf_opt.engines.base import MOMENTS, EpochResult, Floats, Job, LaneState, Slice, Tensors
 from golf_opt.engines.torch.distorted import distorted
-from golf_opt.engines.torch.lane import Lane, build_optimizer, torch_moment
+from golf_opt.engines.torch.lane import Lane, as_numpy, build_optimizer, torch_moment
 from golf_opt.engines.torch.module import TorchNet, build_module
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
 from golf_opt.task.distortion import distortion_key, sources
 from golf_opt.task.modules.factory import last_line, seeded
-from golf_opt.task.recipe import average_rates, learning_rates
+from golf_opt.task.recipe import Candidate, average_rates, learning_rates
 
 SLICE_S = 0.4
 EVAL_BATCH = 2000
@@ -61,6 +62,8 @@ class TorchEngine:
         self._view = view
         self._train = self._load(view.train)
         self._objective = self._load(view.objective)
+        soft = view.train.soft  # a teacher's logits
+        self._soft = None if soft is None else torch.tensor(soft).to(self._train[0])
         self._lanes: dict[int, Lane] = {}
         self._turns: deque[int] = deque()
 
@@ -68,6 +71,7 @@ class TorchEngine:
         self, lane: int, job: Job, state: LaneState | None = None, until: int | None = None
     ) -> None:
         assert lane not in self._lanes and 0 <= lane < self.num_lanes
+        base.check_teacher(job, self._view)
         self._lanes[lane] = self._new_lane(job, state)
         self._lanes[lane].until = job.epochs if until is None else until
         self._turns.append(lane)
@@ -102,6 +106,10 @@ class TorchEngine:
     def evaluate(self, net: Net, tensors: Tensors, split: Split) -> float:
         module = self._module(net, tensors)
         return self._accuracy(module, *self._load(split))
+
+    def logits(self, net: Net, tensors: Tensors, images: npt.NDArray[np.uint8]) -> Floats:
+        pixels, _ = self._load(Split("images", images, np.zeros(len(images), dtype=np.uint8)))
+        return np.asarray(as_numpy(scores_of(self._module(net, tensors), pixels)), dtype=np.float32)
 
     def close(self) -> None:
         self._lanes.clear()
@@ -257,9 +265,8 @@ class TorchEngine:
         images, labels = self._train
         run.optimizer.zero_grad(set_to_none=True)
         scores = run.module(self._seen(run, images.index_select(0, index)))
-        loss = F.cross_entropy(
-            scores, labels[index], label_smoothing=run.job.candidate.label_smoothing
-        )
+        soft = None if self._soft is None else self._soft[index]
+        loss = training_loss(run.job.candidate, scores, labels[index], soft)
         loss.backward()  # type: ignore[no-untyped-call]
         run.optimizer.step()
         with torch.no_grad():
@@ -279,14 +286,34 @@ class TorchEngine:
         where = sources(candidate, key, positions, *images.shape[-2:])
         return distorted(images, where, self._normalized(torch.zeros_like(images[0, :, :1, :1])))
 
-    @torch.no_grad()
     def _accuracy(self, module: TorchNet, images: Tensor, labels: Tensor) -> float:
-        module.eval()
-        correct = torch.zeros((), dtype=torch.int64, device=self._device)
-        for at in range(0, len(labels), EVAL_BATCH):
-            scores = module(images[at : at + EVAL_BATCH])
-            correct += (scores.argmax(1) == labels[at : at + EVAL_BATCH]).sum()
-        return int(correct) / len(labels)
+        return int((scores_of(module, images).argmax(1) == labels).sum()) / len(labels)
+
+
+@torch.no_grad()
+def scores_of(module: TorchNet, images: Tensor) -> Tensor:
+    """Return the class scores of images, [n, classes], as the module gives them in evaluation."""
+    module.eval()
+    parts = [images[at : at + EVAL_BATCH] for at in range(0, len(images), EVAL_BATCH)]
+    return torch.cat([module(part) for part in parts])
+
+
+def training_loss(recipe: Candidate, scores: Tensor, labels: Tensor, soft: Tensor | None) -> Tensor:
+    """Return the mean loss of some images; all is [images, classes], labels [images].
+
+    Args:
+        recipe: says of what it is made.
+        scores: of the net.
+        labels: their classes.
+        soft: a teacher's logits, where the recipe wants them.
+    """
+    loss = F.cross_entropy(scores, labels, label_smoothing=recipe.label_smoothing)
+    if not recipe.distill:
+        return loss
+    assert soft is not None
+    net, teacher = ((s / recipe.temperature).log_softmax(1) for s in (scores, soft))
+    apart = F.kl_div(net, teacher, reduction="batchmean", log_target=True)
+    return (1 - recipe.distill) * loss + recipe.distill * recipe.temperature**2 * apart
 
 
 def _captured(step: Callable[[], None], live: Sequence[Tensor]) -> Callable[[], None]:

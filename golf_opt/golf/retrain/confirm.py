@@ -28,6 +28,7 @@ from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import mark
 from golf_opt.study.description import description_of, snapshot_of
 from golf_opt.study.note import add_section
+from golf_opt.study.teaching import teach_view
 from golf_opt.task import rng
 from golf_opt.task.data import View
 from golf_opt.task.modules.resolve import provide
@@ -179,6 +180,7 @@ def run_missing(
     ]
     if not runs:
         return None
+    view = teach_view(view, plan, study.study_name, config.teacher, config.folder, say)
     say(
         f"{study.study_name}: {count(len(trials), 'trial')} on "
         f"{count(config.seeds, 'fresh seed')}, {count(epochs, 'epoch')}; {len(runs)} to train"

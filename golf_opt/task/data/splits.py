@@ -23,17 +23,22 @@ class MissingData(UsageError):
 
 @dataclass(frozen=True)
 class Split:
-    """Images [n, channels, height, width] uint8 and their labels [n] uint8."""
+    """Images [n, channels, height, width] uint8 and their labels [n] uint8.
+
+    `soft` are a teacher's logits of them, [n, classes] float32, where there is one.
+    """
 
     name: str
     images: Bytes
     labels: Bytes
+    soft: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, name: str, index: npt.NDArray[np.int64]) -> Split:
-        return Split(name, self.images[index], self.labels[index])
+        soft = None if self.soft is None else self.soft[index]
+        return Split(name, self.images[index], self.labels[index], soft)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ INLINE void run_gradients(Lane& lane, const Data& data, Batched& batched, float*
     clear_all(team.passes, int(passes_floats));
     barrier();
     GolfNet net(team.workspace, team.passes, team.weights, team.buffers, true,
-                float(lane.label_smoothing));
+                &lane.criterion);
     const int n = int(data.n);
-    const double loss = net.train({data.images, data.labels, batched.order, n, n},
+    const double loss = net.train({data.images, data.labels, data.soft, batched.order, n, n},
                                   batched.dropout_keys);
     each<1>(GolfNet::PADDED, [&](int i) { batched.gradients[i] = net.gradients()[i]; });
     once([&] { batched.loss_sum = loss; });

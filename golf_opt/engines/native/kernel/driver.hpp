@@ -85,16 +85,16 @@ class Driver {
     float* workspace;  // [table.shared]
     float* passes;
     Step step;
-    float smoothing;
+    const Criterion* criterion;  // of training, else null
     Batch batch;
 
    public:
     // The memory, of `workspace_floats(batch size)`, holds zeros at first.
     Driver(const Table& table_, void* memory, const float* weights, float* buffers, bool training,
-           float smoothing_)
+           const Criterion* criterion_)
         : table(table_), rows(table.rows), count(int(table.count)), first(int(table.first)),
           workspace(static_cast<float*>(memory)), passes(workspace + table.shared), step{},
-          smoothing(smoothing_), batch{} {
+          criterion(criterion_), batch{} {
         step.weights = weights;
         step.buffers = buffers;
         step.loss = reinterpret_cast<double*>(workspace + table.padded);
@@ -226,9 +226,8 @@ class Driver {
                               gradient(i + 1, pass), saved(i, pass), state(i));
     }
     void add_loss(int pass) {
-        const auto label = [&](int i) { return batch.labels[batch.order[step.first_image + i]]; };
-        cross_entropy(step, int(table.classes), activation(count, pass), label, smoothing,
-                      gradient(count, pass));
+        add_losses(step, int(table.classes), activation(count, pass), batch, *criterion,
+                   gradient(count, pass));
     }
 };
 

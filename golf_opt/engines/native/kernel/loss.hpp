@@ -1,10 +1,18 @@
-// Softmax cross-entropy with label smoothing, as torch.nn.CrossEntropyLoss, and its gradient.
+// Softmax cross-entropy with label smoothing, as torch.nn.CrossEntropyLoss, what a teacher adds to
+// it, and their gradients.
 #pragma once
 
 #include "functions.hpp"
 #include "shapes.hpp"
 
 namespace golf {
+
+// What a recipe's loss is made of. Mirrored by `table.Criterion` in Python.
+struct Criterion {
+    float label_smoothing;
+    float distill;      // the share of the loss that is the teacher's; 0: there is no teacher
+    float temperature;  // that softens the teacher's scores and the net's
+};
 
 // Add the losses of one pass' images to the step's; `gradient` becomes that of the batch's mean
 // loss. Both tensors are [classes][IMAGES]; label(i) is that of the pass' image i. The sum becomes
@@ -54,6 +62,64 @@ INLINE void cross_entropy(const Step& step, int classes, const float* scores, La
         else
             *step.loss += loss;
     });
+}
+
+// Knowledge distillation (Hinton, Vinyals and Dean 2015): mix a teacher's scores into what
+// `cross_entropy` made. A share of each image's loss becomes temperature^2 times the divergence
+// KL(teacher || net) of both softmaxes at that temperature. `hard` is the sum of the losses without
+// a teacher; row(i) are the teacher's scores, [classes], of the pass' image i.
+template <class Row>
+INLINE void distil(const Step& step, int classes, const float* scores, Row&& row,
+                   const Criterion& criterion, double hard, float* gradient) {
+    constexpr int N = IMAGES;
+    const float share = criterion.distill, hot = criterion.temperature, cold = 1 / hot;
+    const auto net = [&](int o) { return load<N>(scores + o * N) * cold; };
+    const auto teacher = [&](int o) {
+        return make<N>([&](int i) { return row(i < step.num_images ? i : 0)[o]; }) * cold;
+    };
+    Vec<N> best = net(0), best_of_teacher = teacher(0), z{}, z_of_teacher{}, apart{};
+    for (int o = 1; o < classes; o++) {
+        const Vec<N> v = net(o), t = teacher(o);
+        best = v > best ? v : best;
+        best_of_teacher = t > best_of_teacher ? t : best_of_teacher;
+    }
+    for (int o = 0; o < classes; o++) {
+        const Vec<N> v = net(o) - best, t = teacher(o) - best_of_teacher;
+        const Vec<N> e = exp_negative<N>(t);
+        z += exp_negative<N>(v);
+        z_of_teacher += e;
+        apart += e * (t - v);
+    }
+    const Vec<N> factor = make<N>([&](int i) {
+        return i < step.num_images ? share * hot / step.batch_size : 0.f;
+    });
+    for (int o = 0; o < classes; o++) {
+        const Vec<N> p = exp_negative<N>(net(o) - best) / z;
+        const Vec<N> q = exp_negative<N>(teacher(o) - best_of_teacher) / z_of_teacher;
+        float* to = gradient + o * N;
+        store<N>(to, load<N>(to) * (1 - share) + factor * (p - q));
+    }
+    const double soft = sum_lanes<N>([&](int i) {
+        if (i >= step.num_images) return 0.;
+        const double norm = lane_of<N>(z, i), norm_of_teacher = lane_of<N>(z_of_teacher, i);
+        return lane_of<N>(apart, i) / norm_of_teacher + log(norm) - log(norm_of_teacher);
+    });
+    one<N>([&] { *step.loss += (1 - share) * hard + double(share) * hot * hot * soft; });
+}
+
+// Add a recipe's losses of one pass' images to the step's; `gradient` as in `cross_entropy`.
+INLINE void add_losses(const Step& step, int classes, const float* scores, const Batch& batch,
+                       const Criterion& criterion, float* gradient) {
+    const uint32_t* images = batch.order + step.first_image;
+    const bool distils = criterion.distill > 0;
+    double hard = 0;  // of the thread that writes it
+    Step own = step;
+    if (distils) own.loss = &hard;
+    const auto label = [&](int i) { return batch.labels[images[i]]; };
+    cross_entropy(own, classes, scores, label, criterion.label_smoothing, gradient);
+    if (!distils) return;
+    const auto row = [&](int i) { return batch.soft + size_t(images[i]) * classes; };
+    distil(step, classes, scores, row, criterion, hard, gradient);
 }
 
 }  // namespace golf

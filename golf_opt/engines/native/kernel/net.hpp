@@ -112,13 +112,13 @@ struct Net {
     float* workspace;  // [SHARED_FLOATS]
     float* passes;     // [passes_floats(batch size)]
     Step step;
-    float smoothing;
+    const Criterion* criterion;  // of training, else null
     Batch batch;
 
     // Both parts of the memory hold zeros at first: nobody writes to the halos.
     Net(float* workspace_, float* passes_, const float* weights, float* buffers, bool training,
-        float smoothing_)
-        : workspace(workspace_), passes(passes_), step{}, smoothing(smoothing_), batch{} {
+        const Criterion* criterion_)
+        : workspace(workspace_), passes(passes_), step{}, criterion(criterion_), batch{} {
         step.weights = weights;
         step.buffers = buffers;
         step.loss = reinterpret_cast<double*>(workspace + PADDED);
@@ -303,11 +303,7 @@ struct Net {
 
     void add_loss(int pass) {
         each<IMAGES>(1, [&](int) {
-            const auto label = [&](int i) {
-                return batch.labels[batch.order[step.first_image + i]];
-            };
-            cross_entropy(step, CLASSES, activation<N>(pass), label, smoothing,
-                          gradient<N>(pass));
+            add_losses(step, CLASSES, activation<N>(pass), batch, *criterion, gradient<N>(pass));
         });
         barrier();
     }

@@ -53,6 +53,7 @@ struct Distortion;  // see distort.hpp
 struct Batch {
     const uint8_t* images;  // [n][BYTES of the net]
     const uint8_t* labels;  // [n]
+    const float* soft;      // [n][classes]: a teacher's scores, or null
     const uint32_t* order;  // the images of this batch, then those of the next ones
     int size;               // images in this batch
     int ahead;              // images in `order` that are worth prefetching

@@ -22,6 +22,7 @@ namespace golf {
 struct Data {
     const uint8_t* images;  // [n][BYTES of the net]
     const uint8_t* labels;  // [n]
+    const float* soft;      // [n][classes]: a teacher's scores, or null
     int64_t n;
 };
 struct Epoch {
@@ -58,8 +59,8 @@ struct Lane {
     int64_t epochs_done;     // in this slice; set
     double loss_sum;         // of the epoch in progress so far; updated
     double time_s;           // spent on the epoch in progress; updated
-    double label_smoothing;
     Update update;
+    Criterion criterion;
     int32_t half;            // bits of the permutation's halves
     int32_t outcome;         // set
 };
@@ -118,7 +119,7 @@ INLINE bool all_finite(const Team& team) {
 
 // How many images have their highest score at their label; of equal scores the first counts.
 INLINE int64_t count_correct(const Team& team, const Data& data, int64_t from, int64_t to) {
-    GolfNet net(team.workspace, team.passes, team.weights, team.buffers, false, 0);
+    GolfNet net(team.workspace, team.passes, team.weights, team.buffers, false, nullptr);
     net.begin_evaluation();
     barrier();  // everybody has read the last count
     once([&] { *team.correct = 0; });
@@ -126,7 +127,7 @@ INLINE int64_t count_correct(const Team& team, const Data& data, int64_t from, i
         const int size = int(to - at < IMAGES ? to - at : IMAGES);
         each<1>(size, [&](int i) { team.order[i] = uint32_t(at + i); });
         barrier();
-        const float* scores = net.scores({data.images, data.labels, team.order, size, size});
+        const float* scores = net.scores({data.images, data.labels, data.soft, team.order, size, size});
         each<IMAGES>(1, [&](int) {
             const double right = sum_lanes<IMAGES>([&](int i) {
                 if (i >= size) return 0.;
@@ -165,7 +166,7 @@ INLINE double train_step(const Team& team, const Lane& lane, const Epoch& epoch,
         team.keys[i] = mix(lane.dropout_prefixes[i] ^ uint32_t(steps_before + step)) + 0x9e3779b9u;
     });
     barrier();
-    const Batch batch{data.images, data.labels, team.order,         size,
+    const Batch batch{data.images, data.labels,       data.soft,   team.order, size,
                       size,        &epoch.distortion, uint32_t(at)};
     const double loss = net.train(batch, team.keys);
     update(lane.update, GolfNet::PADDED, steps_before + step + 1, epoch.rates[step],
@@ -188,7 +189,7 @@ INLINE void run_slice(Lane& lane, const Data& train, const Data& objective, floa
     clear_all(team.passes, int(passes_floats));
     barrier();
     GolfNet net(team.workspace, team.passes, team.weights, team.buffers, true,
-                float(lane.label_smoothing));
+                &lane.criterion);
     const int64_t steps = (train.n + lane.batch_size - 1) / lane.batch_size;
     int64_t step = lane.step, done = 0;
     double loss_sum = lane.loss_sum, epoch_begun = begun - lane.time_s;

@@ -11,6 +11,7 @@ namespace golf {
 struct Training {
     const uint8_t* images;         // [n][BYTES of the net]
     const uint8_t* labels;         // [n]
+    const float* soft;             // [n][classes]: a teacher's scores, or null
     const uint32_t* order;         // [n] of this epoch
     const double* rates;           // [steps of the epoch]
     const uint32_t* dropout_keys;  // [steps of the epoch][dropout layers]
@@ -32,8 +33,8 @@ struct Training {
     int64_t step;          // the next one of this epoch; updated
     double loss_sum;       // over the images of this epoch so far; updated
     double limit_s;        // return at a step's end after this long
-    double label_smoothing;
     Update update;
+    Criterion criterion;
 };
 
 enum Outcome : int32_t { LIMIT = 0, EPOCH_END = 1, STOPPED = 2, NOT_FINITE = 3 };
@@ -49,14 +50,14 @@ template <class Body>
 static void evaluate(const Table& table, const uint8_t* images, int64_t n, const float* weights, float* buffers,
                      const volatile int32_t* stop, void* workspace, Body&& body) {
     const FlushDenormals flush;
-    Driver net(table, workspace, weights, buffers, false, 0);
+    Driver net(table, workspace, weights, buffers, false, nullptr);
     net.begin_evaluation();
     uint32_t order[2 * IMAGES];
     for (int64_t at = 0; at < n && !*stop; at += IMAGES) {
         const int ahead = int(n - at < 2 * IMAGES ? n - at : 2 * IMAGES);
         for (int i = 0; i < ahead; i++) order[i] = uint32_t(at + i);
         const int size = smaller(ahead, IMAGES);
-        const float* scores = net.scores({images, nullptr, order, size, ahead});
+        const float* scores = net.scores({images, nullptr, nullptr, order, size, ahead});
         for (int i = 0; i < size; i++) body(at + i, scores + i);
     }
 }
@@ -80,11 +81,11 @@ int32_t golf_train(const Table* table, Training* t) {
     const FlushDenormals flush;
     const int64_t steps = (t->n + t->batch_size - 1) / t->batch_size;
     const double end = now_s() + t->limit_s;
-    Driver net(*table, t->workspace, t->weights, t->buffers, true, float(t->label_smoothing));
+    Driver net(*table, t->workspace, t->weights, t->buffers, true, &t->criterion);
     while (t->step < steps) {
         if (*t->stop) return STOPPED;
         const int64_t at = t->step * t->batch_size, rest = t->n - at;
-        const Batch batch{t->images, t->labels, t->order + at,
+        const Batch batch{t->images, t->labels, t->soft, t->order + at,
                           int(rest < t->batch_size ? rest : t->batch_size),
                           int(rest < t->batch_size + IMAGES ? rest : t->batch_size + IMAGES),
                           t->distortion, uint32_t(at)};
@@ -106,12 +107,13 @@ int32_t golf_train(const Table* table, Training* t) {
 }
 
 // The gradient of the mean loss over one batch, [count], and the mean loss.
-double golf_gradients(const Table* table, const uint8_t* images, const uint8_t* labels, int64_t n, const float* weights,
-                      float* buffers, const uint32_t* dropout_keys, double label_smoothing,
+double golf_gradients(const Table* table, const uint8_t* images, const uint8_t* labels, const float* soft, int64_t n,
+                      const float* weights, float* buffers, const uint32_t* dropout_keys,
+                      const Criterion* criterion,
                       const uint32_t* order, void* workspace, float* gradients) {
     const FlushDenormals flush;
-    Driver net(*table, workspace, weights, buffers, true, float(label_smoothing));
-    const double loss = net.train({images, labels, order, int(n), int(n)}, dropout_keys);
+    Driver net(*table, workspace, weights, buffers, true, criterion);
+    const double loss = net.train({images, labels, soft, order, int(n), int(n)}, dropout_keys);
     std::memcpy(gradients, net.gradients(), sizeof(float) * table->padded);
     return loss / double(n);
 }
