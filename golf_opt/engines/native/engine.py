@@ -103,10 +103,8 @@ class NativeEngine(BackgroundEngine[_Run]):
             UsageError: see `library.load`.
         """
         with ThreadPoolExecutor(self.num_lanes) as pool:  # each compiles a part
-            for _ in pool.map(
-                lambda _: self._kernel(net, self._width, trains=False), range(self.num_lanes)
-            ):
-                pass
+            lanes = range(self.num_lanes)
+            list(pool.map(lambda _: self._kernel(net, self._width, trains=False), lanes))
 
     # --- the protocol ---
 
@@ -185,10 +183,8 @@ class NativeEngine(BackgroundEngine[_Run]):
 
     # --- kernels ---
 
-    def _kernel(
-        self, net: Net, images: int, *, trains: bool = True, distorts: bool = False
-    ) -> Library:
-        """Return a kernel. The first compile of so many images side by side is told."""
+    def _kernel(self, net: Net, images: int, **what: bool) -> Library:
+        """Return a kernel, of `what` as in `library.load`. The first compile of so many images side by side is told."""
 
         def say(message: str) -> None:
             with self._changed:
@@ -197,9 +193,7 @@ class NativeEngine(BackgroundEngine[_Run]):
             if self._on_message is not None and not told:
                 self._on_message(message)
 
-        return library.load(
-            net, images, self._width, say, self._flags, trains=trains, distorts=distorts
-        )
+        return library.load(net, images, self._width, say, self._flags, **what)
 
     def _evaluation(self, net: Net, tensors: Tensors) -> tuple[Floats, Floats, ForwardPass]:
         kernel = self._kernel(net, self._width, trains=False)

@@ -264,7 +264,7 @@ class TorchEngine:
         """One training step on the images of `index`: forward, backward, update."""
         images, labels = self._train
         run.optimizer.zero_grad(set_to_none=True)
-        scores = run.module(self._seen(run, images.index_select(0, index)))
+        scores = run.module(seen(run, images.index_select(0, index), self._normalized))
         soft = None if self._soft is None else self._soft[index]
         loss = training_loss(run.job.candidate, scores, labels[index], soft)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -276,18 +276,19 @@ class TorchEngine:
                 average.lerp_(value, run.average_rate)
             run.loss_sum.add_(loss.detach(), alpha=len(index))
 
-    def _seen(self, run: Lane, images: Tensor) -> Tensor:
-        """Return the images of a step as the recipe has the net see them."""
-        candidate = run.job.candidate
-        if not candidate.distorts:
-            return images
-        positions = run.step * candidate.batch_size + np.arange(len(images))
-        key = distortion_key(run.job.seed, run.epoch)
-        where = sources(candidate, key, positions, *images.shape[-2:])
-        return distorted(images, where, self._normalized(torch.zeros_like(images[0, :, :1, :1])))
-
     def _accuracy(self, module: TorchNet, images: Tensor, labels: Tensor) -> float:
         return int((scores_of(module, images).argmax(1) == labels).sum()) / len(labels)
+
+
+def seen(run: Lane, images: Tensor, normalized: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the images of a step as the recipe has the net see them."""
+    candidate = run.job.candidate
+    if not candidate.distorts:
+        return images
+    positions = run.step * candidate.batch_size + np.arange(len(images))
+    key = distortion_key(run.job.seed, run.epoch)
+    where = sources(candidate, key, positions, *images.shape[-2:])
+    return distorted(images, where, normalized(torch.zeros_like(images[0, :, :1, :1])))
 
 
 @torch.no_grad()
