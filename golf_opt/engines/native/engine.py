@@ -184,7 +184,7 @@ class NativeEngine(BackgroundEngine[_Run]):
     # --- kernels ---
 
     def _kernel(self, net: Net, images: int, **what: bool) -> Library:
-        """Return a kernel, of `what` as in `library.load`. The first compile of so many images side by side is told."""
+        """Return a kernel, of `what` as `library.load` takes it; tell the first of a width."""
 
         def say(message: str) -> None:
             with self._changed:
