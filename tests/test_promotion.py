@@ -103,6 +103,18 @@ def test_of_several_goals_the_front_goes_on_first() -> None:
     assert rule.choose(trials) in (GoOn(0), GoOn(1))
 
 
+def test_nets_that_err_four_times_as_often_as_the_best_come_after_all_others() -> None:
+    """However small: by size alone both would be of the first front."""
+    trials = [
+        trial(0, 0.90, size=900), trial(1, 0.80, size=300), trial(2, 0.70, size=800),
+        trial(3, 0.55, size=10), trial(4, 0.50, size=5), trial(5, 0.65, size=290),
+    ]  # fmt: skip
+    ranked = [found.number for found in promotion(ACCURACY, SIZE).ranked(trials, 1)]
+    assert set(ranked[:3]) == {0, 1, 5} and ranked[3:] == [2, 3, 4]
+    loss = Goal("loss", "minimize", accuracy=False)
+    assert promotion(loss, SIZE).ranked(trials, 1)[0].number == 4, "of losses there is no floor"
+
+
 def test_rising_curves_may_be_ranked_by_where_they_lead() -> None:
     flat, rising = trial(0, 0.80, 0.80, 0.80), trial(1, 0.40, 0.60, 0.79)
     both = [flat, rising, trial(2, 0.1, 0.1, 0.1)]

@@ -120,17 +120,23 @@ class Asking:
         return self._allocation.choose(self.trials)
 
     def _next(self) -> optuna.Trial | None:
+        """Return the next trial; None where there is none, or where nothing that is left is given.
+
+        What others were faster at is not tried twice: if it is chosen again, what is known here is
+        still old, and the lanes, signals and limits have their turn first.
+        """
         self.refused = False
-        while True:
-            try:
-                if (choice := self._choose()) is None:
-                    return None
-                trial = self._ask(choice)
-            except (BudgetSpent, StorageUnreachable):
-                self.refused = True
-                return None
-            if trial is not None:
-                return trial
+        lost: set[Choice] = set()
+        try:
+            while (choice := self._choose()) is not None and choice not in lost:
+                if (trial := self._ask(choice)) is not None:
+                    return trial
+                lost.add(choice)
+        except (BudgetSpent, StorageUnreachable):
+            self.refused = True
+            return None
+        self.refused = choice is not None
+        return None
 
     def _ask(self, choice: Choice) -> optuna.Trial | None:
         """Return the trial, a running one of this worker's; None where another was faster."""
