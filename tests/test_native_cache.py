@@ -156,9 +156,9 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Interrupted:
         script.chmod(0o755)
         process = start(code)
         wait_for(lambda: begun.exists() and begun.read_text())
-        time.sleep(1)  # it may be about to learn that the compiler has begun
+        time.sleep(3)  # it may be about to learn that the compiler has begun
         os.killpg(process.pid, how)
-        return process.communicate(timeout=30)[0], int(begun.read_text())
+        return process.communicate(timeout=60)[0], int(begun.read_text())
 
     return run
 
