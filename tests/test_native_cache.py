@@ -169,7 +169,7 @@ def test_a_signal_to_the_whole_group_does_not_reach_the_compiler(
 ) -> None:
     """Whoever waits for the compiler is to end cleanly, not to find that it failed."""
     noted = f"import signal\nsignal.signal({int(how)}, lambda *_: print('noted'))\n"
-    out, _ = interrupted(noted + LOAD, 1, how)
+    out, _ = interrupted(noted + LOAD, 5, how)
     assert "noted" in out and out.endswith("4\n"), out
 
 
