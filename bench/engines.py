@@ -40,6 +40,9 @@ from golf_opt.task.recipe import Candidate
 NETS = ("c4-5-4", "c8-5-4", "c4-5-4-prelu", "deepml-separable")
 BATCH_SIZES = (4, 8, 14, 16, 32, 128)
 SLOW_TO_COMPILE = ((14, 128), "c4-5-4")  # torch.compile and JAX: there only
+DISTORTIONS = {
+    "shift": 2.0, "rotate": 15.0, "scale": 0.1, "shear": 0.1, "elastic": 1.5, "erase": 0.3,
+}  # fmt: skip
 TURNS = 5
 TURN_S = 0.8  # of a peer
 
@@ -53,13 +56,14 @@ class Contestant(Protocol):
 class Native:
     """Whole epochs of the engine in one lane; its evaluation has one image to look at."""
 
-    name = "native"
-
-    def __init__(self, net: Net, train: Split, batch_size: int) -> None:
+    def __init__(
+        self, net: Net, train: Split, batch_size: int, name: str = "native", **recipe: Any
+    ) -> None:
+        self.name = name
         one = train.take("one", train.labels[:1].astype("int64") * 0)
         view = View("bench", "test", train, one, one, digest="", input=net.input)
         self.engine = NativeEngine(view, lanes=1)
-        self.job = Job(net, Candidate(batch_size, 1e-3), 0, 1)
+        self.job = Job(net, Candidate(batch_size, 1e-3, **recipe), 0, 1)
         self.images = len(train)
 
     def run(self, steps: int) -> int:
@@ -106,6 +110,8 @@ def peak_gflops() -> Callable[[], float]:
 
 def contestants(net: Net, train: Split, batch_size: int, quick: bool) -> list[Contestant]:
     chosen: list[Contestant] = [Native(net, train, batch_size), Eager(net, train, batch_size)]
+    if (net.name, batch_size) == ("c4-5-4", 32):
+        chosen.append(Native(net, train, batch_size, "distorted", **DISTORTIONS))
     if not quick:
         chosen.append(Tutorial(net, train, batch_size))
         if batch_size in SLOW_TO_COMPILE[0] and net.name == SLOW_TO_COMPILE[1]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from golf_opt.task.data import Split, View
 from golf_opt.task.grammar import load_arch
 
 ROOT = Path(__file__).parents[1]
+# a shell starts what runs in the background with Ctrl-C ignored, and programs hand that on
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

@@ -564,7 +564,7 @@ def test_every_group_lists_its_choices_in_the_help(golf: Golf) -> None:
     for line in (
         "sampler: cmaes, gp, grid, nsga2, qmc, random, tpe, tpe_group",
         "pruner: hyperband, median, none, percentile, promote, successive_halving",
-        "space: article, search, wide",
+        "space: article, distil, search, wide",
         "storage: journal, memory, postgres, sqlite",
         "golf-opt study arch=c4-5-4 trials=50",
     ):

@@ -207,7 +207,7 @@ def test_gradients_match_pytorch(name: str) -> None:
         check_gradients(net, batch_size, images=8)
 
 
-@pytest.mark.parametrize(("width", "images"), [(16, 16), (16, 4), (8, 8), (4, 4), (1, 1)])
+@pytest.mark.parametrize(("width", "images"), [(16, 4), (8, 8), (1, 1)])
 def test_gradients_do_not_depend_on_the_vector_width(width: int, images: int) -> None:
     net = net_of(EVERYTHING)
     for batch_size in (2, 4, 14, 16, 17, 32, 128) if width == 16 else (14,):

@@ -156,9 +156,9 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Interrupted:
         script.chmod(0o755)
         process = start(code)
         wait_for(lambda: begun.exists() and begun.read_text())
-        time.sleep(1)  # it may be about to learn that the compiler has begun
+        time.sleep(3)  # it may be about to learn that the compiler has begun
         os.killpg(process.pid, how)
-        return process.communicate(timeout=30)[0], int(begun.read_text())
+        return process.communicate(timeout=60)[0], int(begun.read_text())
 
     return run
 
@@ -169,7 +169,7 @@ def test_a_signal_to_the_whole_group_does_not_reach_the_compiler(
 ) -> None:
     """Whoever waits for the compiler is to end cleanly, not to find that it failed."""
     noted = f"import signal\nsignal.signal({int(how)}, lambda *_: print('noted'))\n"
-    out, _ = interrupted(noted + LOAD, 1, how)
+    out, _ = interrupted(noted + LOAD, 5, how)
     assert "noted" in out and out.endswith("4\n"), out
 
 

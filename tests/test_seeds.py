@@ -162,6 +162,27 @@ def test_a_paused_trial_is_seen_with_a_value_and_a_waiting_one_without() -> None
     assert 0.75 <= made[0].values[0] <= 1 and paused.state == TrialState.WAITING
 
 
+def test_a_promoted_trial_is_seen_with_a_value_too() -> None:
+    promoted = trial(0, state=TrialState.RUNNING, reports={1: 0.5, 2: 0.75})
+    promoted.system_attrs = {PAUSED: None}
+    assert View(epochs=4).of([promoted])[0].state == TrialState.COMPLETE
+    new = trial(0, state=TrialState.RUNNING, reports={1: 0.5, 2: 0.75})
+    assert View(epochs=4).of([new])[0] is new
+
+
+def test_of_a_front_each_ask_has_one_goal_and_a_limit_to_size_of_its_own() -> None:
+    trials = [trial(0, 0.97, 200.0), trial(1, 0.98, 800.0), trial(2, 0.979, 900.0)]
+    limits = []
+    for number in range(5):
+        made = View(front=True).below_a_size(trials, number)
+        assert values_of(made) == [0.97, 0.98, 0.979] and all(len(t.values) == 1 for t in made)
+        limits.append(800 - made[1].constraints["parameters"])
+        assert made[2].constraints["parameters"] == pytest.approx(900 - limits[-1])
+    assert limits[0] == 200, "from the front's smallest net"
+    assert all(200 <= limit < 800 for limit in limits) and len(set(limits)) == 5
+    assert sum(limit < 400 for limit in limits) in (2, 3), "as many below half of it, by ratio"
+
+
 def test_a_sampler_learns_which_nets_of_a_front_are_of_no_interest() -> None:
     """Those miss a constraint that err four times as often as the best: here below 92 %."""
     trials = [

@@ -125,7 +125,7 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> optuna.Study:
     return load(folder, "s")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_trial_goes_on_and_ends_as_if_it_had_not_been(
     golf: Golf, golf_process: Start, tmp_path: Path, twin: optuna.Study, how: signal.Signals
 ) -> None:

@@ -1,4 +1,4 @@
-"""The four tasks of docs/tasks.md, from data to C, at small size."""
+"""Tasks of the documentation, from data to C, at small size; MNIST is every other test's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "docs" / "examples"))
 import tasks
 
 SHAPES = {
-    "mnist": ((1, 28, 28), 10),
     "digits8": ((1, 8, 8), 10),
     "photos": ((3, 32, 32), 2),
     "signals": ((1, 1, 128), 5),
@@ -39,10 +38,8 @@ def test_a_task_from_its_data_to_c(
     kernels: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-    request: pytest.FixtureRequest,
 ) -> None:
-    root = request.getfixturevalue("mnist_root") if name == "mnist" else tmp_path
-    monkeypatch.setenv("GOLF_DATA", str(root))
+    monkeypatch.setenv("GOLF_DATA", str(tmp_path))
     monkeypatch.setenv("GOLF_CACHE", str(kernels))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     monkeypatch.setattr(tasks, "STEP", 16)  # fewer patches

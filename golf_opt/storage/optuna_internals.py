@@ -181,13 +181,18 @@ class SeenStudy(optuna.Study):
     Args:
         study: that it is in everything else.
         view: from its trials to those that it has.
+        directions: of their values; None: the study's own.
     """
 
     def __init__(
-        self, study: optuna.Study, view: Callable[[list[FrozenTrial]], list[FrozenTrial]]
+        self,
+        study: optuna.Study,
+        view: Callable[[list[FrozenTrial]], list[FrozenTrial]],
+        directions: list[StudyDirection] | None = None,
     ) -> None:
         self.__dict__.update(object.__getattribute__(study, "__dict__"))  # a bracket hides its own
         self._whole, self._view = study, view
+        self._directions = directions or study.directions
         self._seen: list[FrozenTrial] | None = None
 
     def _get_trials(

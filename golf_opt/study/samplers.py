@@ -13,6 +13,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from pydantic import Field, StrictInt
 
@@ -59,7 +60,13 @@ class FreshSampler(optuna.samplers.BaseSampler):
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._sampler = self._make(trial.number)
-        self._seen = SeenStudy(study, partial(self._view.of, directions=study.directions))
+        look, directions = partial(self._view.of, directions=study.directions), study.directions
+        if self._view.front and isinstance(self._sampler, optuna.samplers.TPESampler):
+            look = partial(self._view.below_a_size, number=trial.number)
+            directions = [StudyDirection.MAXIMIZE]
+        elif isinstance(self._sampler, optuna.samplers.NSGAIISampler):
+            look = partial(look, most_paused=None)  # any may be a parent, and asking is cheap
+        self._seen = SeenStudy(study, look, directions)
         if not is_further_seed(trial):  # a further seed asks for nothing
             self._sampler.before_trial(self._seen, trial)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 from golf_opt.study.curves import extrapolated
 from golf_opt.study.interest import floor_below
 from golf_opt.utils.points import CONSTRAINT, MEAN, Statistic, as_trials
-from golf_opt.utils.trials import attribute, of_kind, paused_at
+from golf_opt.utils.trials import PAUSED, attribute, of_kind, paused_at
 
+FRONT = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE  # of accuracy and size
+GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples, less their whole part, spread evenly
 MOST_PAUSED = 200  # trials of which a sampler learns: asking takes the longer the more there are
 
 
@@ -37,12 +40,38 @@ class View:
         self,
         trials: Sequence[FrozenTrial],
         directions: Sequence[StudyDirection] = (StudyDirection.MAXIMIZE,),
+        most_paused: int | None = MOST_PAUSED,
     ) -> list[FrozenTrial]:
-        """Return the trials of a study so."""
+        """Return the trials of a study so; of paused ones only so many, None: all."""
         signs = [-1 if direction == StudyDirection.MINIMIZE else 1 for direction in directions]
-        points = as_trials(_without_oldest_paused(trials), self.statistic, signs)
+        kept = trials if most_paused is None else _without_oldest_paused(trials, most_paused)
+        points = as_trials(kept, self.statistic, signs)
         seen = [self._capped(self._as_complete(trial, signs)) for trial in points]
         return _with_floor(seen) if self.front else seen
+
+    def below_a_size(self, trials: Sequence[FrozenTrial], number: int) -> list[FrozenTrial]:
+        """Return a search's trials by accuracy alone, with a limit to size that differs by trial.
+
+        A model of several goals learns from what adds most to the front's volume, a few nets at
+        its ends, and asks for these again and again. So each ask has one goal, and a limit that
+        runs over the front's sizes: the epsilon-constraint method of Haimes, Lasdon and Wismer
+        (1971).
+
+        Args:
+            trials: of the study.
+            number: of the trial that is asked for.
+        """
+        seen = self.of(trials, FRONT)
+        rows = [(trial.values[1], trial.values[0]) for trial in seen if _is_feasible(trial)]
+        sizes, best = [], -math.inf
+        for size, accuracy in sorted(rows, key=lambda row: (row[0], -row[1])):
+            if accuracy > best:
+                sizes.append(size)
+                best = accuracy
+        if not sizes:
+            return []
+        limit = sizes[0] * (sizes[-1] / sizes[0]) ** (number * GOLDEN % 1)
+        return [_of_accuracy(trial, limit) for trial in seen]
 
     def _capped(self, trial: FrozenTrial) -> FrozenTrial:
         """Return a trial with no more accuracy than the target: beyond it only size counts."""
@@ -55,8 +84,12 @@ class View:
         return made
 
     def _as_complete(self, trial: FrozenTrial, signs: Sequence[int]) -> FrozenTrial:
-        """Return a paused trial as a complete one; any other, or one without a value, as it is."""
-        if paused_at(trial) is None or not trial.intermediate_values:
+        """Return a paused trial as a complete one; any other, or one without a value, as it is.
+
+        So is one that was paused and is running again: it may be a parent of the next generation.
+        """
+        was_paused = PAUSED in trial.system_attrs and not trial.state.is_finished()
+        if not was_paused or not trial.intermediate_values:
             return trial
         size = attribute(trial, "num_params", int)
         rows = list((attribute(trial, "epoch_values", dict) or {}).values())[1:]  # of other goals
@@ -78,6 +111,19 @@ class View:
         return _with_constraints(made, missed)
 
 
+def _is_feasible(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.COMPLETE and all(v <= 0 for v in trial.constraints.values())
+
+
+def _of_accuracy(trial: FrozenTrial, limit: float) -> FrozenTrial:
+    """Return a trial of accuracy and size as one of accuracy, constrained in size."""
+    if trial.state != TrialState.COMPLETE:
+        return trial
+    made = copy.copy(trial)
+    made.values = trial.values[:1]
+    return _with_constraints(made, {"parameters": trial.values[1] - limit})
+
+
 def _with_floor(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Return trials so that those miss a constraint whose accuracy is of no interest."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
@@ -96,9 +142,9 @@ def _with_constraints(trial: FrozenTrial, missed: dict[str, float]) -> FrozenTri
     return trial
 
 
-def _without_oldest_paused(trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+def _without_oldest_paused(trials: Sequence[FrozenTrial], most: int) -> Sequence[FrozenTrial]:
     paused = [(at, trial.number) for trial in trials if (at := paused_at(trial)) is not None]
-    if len(paused) <= MOST_PAUSED:
+    if len(paused) <= most:
         return trials
-    left_out = {number for _, number in sorted(paused)[:-MOST_PAUSED]}
+    left_out = {number for _, number in sorted(paused)[:-most]}
     return [trial for trial in trials if trial.number not in left_out]

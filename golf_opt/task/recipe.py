@@ -16,6 +16,7 @@ Schedule = Literal["step", "cosine", "one_cycle", "constant", "cyclic"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Average = Literal["none", "ema", "swa"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
+DISTORTIONS = ("shift", "rotate", "scale", "shear", "elastic", "erase")
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 OF_0_1 = (
     *("batch_size", "lr", "step_size", "gamma", "schedule", "optimizer", "weight_decay"),
@@ -51,6 +52,19 @@ class Candidate:
     distill: Annotated[StrictFloat, Field(ge=0, le=1), AsGiven] = 0.0
     # that softens teacher and net for it; the higher, the more wrong classes count
     temperature: Annotated[StrictFloat, Field(ge=0.1, le=100), AsGiven] = 4.0
+    # how far training images are distorted at most, each by draws of its own; 0 is not at all
+    shift: Annotated[StrictFloat, Field(ge=0, le=96), AsGiven] = 0.0  # pixels
+    rotate: Annotated[StrictFloat, Field(ge=0, le=180), AsGiven] = 0.0  # degrees
+    scale: Annotated[StrictFloat, Field(ge=0, le=0.5), AsGiven] = 0.0  # fraction of the size
+    shear: Annotated[StrictFloat, Field(ge=0, le=1), AsGiven] = 0.0  # pixels across for one down
+    elastic: Annotated[StrictFloat, Field(ge=0, le=96), AsGiven] = 0.0  # pixels
+    # fraction of height and width that is cut out, of every image
+    erase: Annotated[StrictFloat, Field(ge=0, le=1), AsGiven] = 0.0
+
+    @property
+    def distorts(self) -> bool:
+        """Whether training images are distorted."""
+        return any(getattr(self, name) for name in DISTORTIONS)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data, without what came later than 0.1 and has its default.

@@ -42,7 +42,12 @@ def derive(*key: int | str) -> int:
 
 def uniform(key: int, n: int) -> npt.NDArray[np.float32]:
     """Return n float32 in [0, 1), the i-th a function of (key, i) alone."""
-    word = mix(mix(np.arange(n, dtype=np.uint32) ^ np.uint32(key)) + np.uint32(key))
+    return uniform_at(key, np.arange(n))
+
+
+def uniform_at(key: int, counters: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Return float32 in [0, 1) of the counters' shape, each a function of key and counter alone."""
+    word = mix(mix(counters.astype(np.uint32) ^ np.uint32(key)) + np.uint32(key))
     return (word >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -112,7 +113,7 @@ class CudaEngine(BackgroundEngine[Run]):
     ) -> None:
         assert lane not in self._runs and 0 <= lane < self.num_lanes
         base.check_teacher(job, self._view)
-        program = self._program(job.net, job.candidate.batch_size)
+        program = self._program(job.net, job.candidate.batch_size, job.candidate.distorts)
         run = Run.begin(job, state, until, program.info.padded, program=program)
         _ = self._train, self._objective  # on the device before any launch
         with self._changed:
@@ -148,9 +149,10 @@ class CudaEngine(BackgroundEngine[Run]):
         """Return the net on the device, for one pass over up to `batch_size` images at a time."""
         return SinglePass(self._device, self._program(net, batch_size), net, tensors, batch_size)
 
-    def _program(self, net: Net, batch_size: int) -> Program:
+    def _program(self, net: Net, batch_size: int, distorts: bool = False) -> Program:
         """Return the program that keeps in shared memory as much as fits."""
         block, header = self._block or block_for(batch_size), generate(net)
+        block = replace(block, distorts=distorts)
         with self._loading:
             for place in range(3):
                 key = (header, block, place)

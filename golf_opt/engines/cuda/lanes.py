@@ -16,7 +16,7 @@ from golf_opt.engines.cuda.devices import Buffer, Device, Program, put
 from golf_opt.engines.flat import Layout, unpack
 from golf_opt.engines.native import passes
 from golf_opt.engines.native.codegen import dropout_nodes
-from golf_opt.engines.native.table import Criterion, Update
+from golf_opt.engines.native.table import Criterion, Distortion, Update
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 from golf_opt.task.recipe import average_rates, learning_rates
@@ -28,7 +28,15 @@ WINDOW = 4  # epochs that a launch may go through
 LIMIT, DONE, _, NOT_FINITE = range(4)  # `golf::Outcome`
 
 DATA = np.dtype([("images", "u8"), ("labels", "u8"), ("soft", "u8"), ("n", "i8")], align=True)
-EPOCH = np.dtype([("rates", "u8"), ("order_keys", "u4", 8), ("average_rates", "u8")], align=True)
+EPOCH = np.dtype(
+    [
+        ("rates", "u8"),
+        ("order_keys", "u4", 8),
+        ("average_rates", "u8"),
+        ("distortion", "u4", ctypes.sizeof(Distortion) // 4),
+    ],
+    align=True,
+)
 RESULT = np.dtype(
     [("loss_sum", "f8"), ("time_s", "f8"), ("correct", "i8"), ("train_correct", "i8")], align=True
 )
@@ -114,8 +122,13 @@ class Memory:
             self.rates.write(np.asarray(rates, dtype=np.float64), offset)
             if averages is not None:
                 self.average_rates.write(averages, offset)
-            addresses = (self.rates.address + offset, self.average_rates.address + offset)
-            rows[row] = (addresses[0], base.order_keys(run.job.seed, epoch), addresses[1])
+            distortion = Distortion.of(run.job.candidate, run.job.seed, epoch)
+            rows[row] = (
+                self.rates.address + offset,
+                base.order_keys(run.job.seed, epoch),
+                self.average_rates.address + offset,
+                np.frombuffer(bytes(distortion), np.uint32),
+            )
         self.epochs.write(rows)
 
     def lane(self, run: Run, n: int) -> npt.NDArray[Any]:

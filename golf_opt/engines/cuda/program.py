@@ -28,10 +28,12 @@ class Block:
 
     images: int  # side by side in a warp; the rest of its lanes are neighbouring positions
     warps: int = 8
+    distorts: bool = False  # the images that it trains on
 
     def defines(self, place: int) -> list[str]:
         sizes = {"IMAGES": self.images, "WARPS": self.warps, "PLACE": place}
-        return [f"-DGOLF_{name}={value}" for name, value in sizes.items()]
+        reader = ["-DGOLF_READER=Distorter"] if self.distorts else []
+        return [*(f"-DGOLF_{name}={value}" for name, value in sizes.items()), *reader]
 
 
 def block_for(batch_size: int) -> Block:

@@ -137,11 +137,11 @@ class Pieces:
     classes: int
 
 
-def pieces(net: Net) -> Pieces:
-    """Return the net's layers, each by itself."""
+def pieces(net: Net, distorts: bool = False) -> Pieces:
+    """Return the net's layers, each by itself; its images come distorted where asked for."""
     writer = _Writer(net)
     return Pieces(
-        writer.input(),
+        writer.input(distorts),
         tuple(writer.piece(index) for index in range(len(writer.groups))),
         writer.first_trained,
         net.num_params,
@@ -178,11 +178,12 @@ class _Writer:
             ]
         )
 
-    def input(self) -> str:
+    def input(self, distorts: bool) -> str:
         """Return the piece that reads the images."""
-        images = f"Loader<{self._tensor(0)}, Pixels>"
+        header, reader = ("distort.hpp", "Distorter") if distorts else ("pixels.hpp", "Loader")
+        images = f"{reader}<{self._tensor(0)}, Pixels>"
         of = _piece([_normal(self.net.input)], f"input_of<{images}>()")
-        return f'#include "pixels.hpp"\n{of}'
+        return f'#include "{header}"\n{of}'
 
     def piece(self, index: int) -> Piece:
         """Return group `index` by itself, with the convolution that it is joined with."""

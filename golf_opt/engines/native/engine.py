@@ -24,7 +24,7 @@ from golf_opt.engines.flat import aligned, pack, unpack
 from golf_opt.engines.native import library, table
 from golf_opt.engines.native.codegen import dropout_nodes
 from golf_opt.engines.native.passes import BackwardPass, ForwardPass, Images
-from golf_opt.engines.native.table import Criterion, Library, Training, Update
+from golf_opt.engines.native.table import Criterion, Distortion, Library, Training, Update
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
 from golf_opt.task.recipe import average_rates, learning_rates
@@ -103,10 +103,8 @@ class NativeEngine(BackgroundEngine[_Run]):
             UsageError: see `library.load`.
         """
         with ThreadPoolExecutor(self.num_lanes) as pool:  # each compiles a part
-            for _ in pool.map(
-                lambda _: self._kernel(net, self._width, trains=False), range(self.num_lanes)
-            ):
-                pass
+            lanes = range(self.num_lanes)
+            list(pool.map(lambda _: self._kernel(net, self._width, trains=False), lanes))
 
     # --- the protocol ---
 
@@ -185,8 +183,8 @@ class NativeEngine(BackgroundEngine[_Run]):
 
     # --- kernels ---
 
-    def _kernel(self, net: Net, images: int, *, trains: bool = True) -> Library:
-        """Return a kernel. The first compile of so many images side by side is told."""
+    def _kernel(self, net: Net, images: int, **what: bool) -> Library:
+        """Return a kernel, of `what` as `library.load` takes it; tell the first of a width."""
 
         def say(message: str) -> None:
             with self._changed:
@@ -195,7 +193,7 @@ class NativeEngine(BackgroundEngine[_Run]):
             if self._on_message is not None and not told:
                 self._on_message(message)
 
-        return library.load(net, images, self._width, say, self._flags, trains=trains)
+        return library.load(net, images, self._width, say, self._flags, **what)
 
     def _evaluation(self, net: Net, tensors: Tensors) -> tuple[Floats, Floats, ForwardPass]:
         kernel = self._kernel(net, self._width, trains=False)
@@ -205,7 +203,8 @@ class NativeEngine(BackgroundEngine[_Run]):
     def _machine(self, job: Job) -> _Machine:
         """Return what trains and evaluates, compiled where it has to be."""
         size = job.candidate.batch_size
-        kernel = self._kernel(job.net, self._images or images_wide(size, self._width))
+        images = self._images or images_wide(size, self._width)
+        kernel = self._kernel(job.net, images, distorts=job.candidate.distorts)
         wide = self._kernel(job.net, self._width, trains=False)
         workspace = aligned(kernel.workspace_bytes(size), np.uint8)
         return _Machine(kernel, ForwardPass(job.net, wide), workspace)
@@ -277,6 +276,7 @@ class NativeEngine(BackgroundEngine[_Run]):
         averages = average_rates(candidate, at.epoch, run.job.epochs, steps)
         row_bytes = 4 * run.layout.padded
         weights, first, second, buffers = (at.flat.ctypes.data + i * row_bytes for i in range(4))
+        distortion = Distortion.of(candidate, run.job.seed, at.epoch)
         training = Training(
             **self._train.addresses,
             order=run.order.ctypes.data,
@@ -291,6 +291,7 @@ class NativeEngine(BackgroundEngine[_Run]):
             average_rates=None if averages is None else averages.ctypes.data,
             workspace=machine.workspace.ctypes.data,
             stop=ctypes.addressof(run.stop),
+            distortion=ctypes.addressof(distortion) if candidate.distorts else None,
             n=len(self._train),
             batch_size=candidate.batch_size,
             num_dropouts=len(nodes),

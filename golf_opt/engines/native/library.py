@@ -125,6 +125,7 @@ def load(
     extra_flags: tuple[str, ...] = (),
     *,
     trains: bool = True,
+    distorts: bool = False,
 ) -> Library:
     """Return the kernel, its pieces from this process, the cache folder or the compiler.
 
@@ -135,6 +136,7 @@ def load(
         on_message: told in one line before a compile.
         extra_flags: for the compiler, after ours.
         trains: whether it goes backward as well.
+        distorts: whether it distorts the images that it trains on.
 
     Raises:
         UsageError: no compiler, one that fails, a folder that cannot be written to, or a layer
@@ -144,7 +146,7 @@ def load(
     width = width or vectors()[1]
     defines = [f"-DGOLF_WIDTH={width}", f"-DGOLF_IMAGES={images}"]
     build = (*require_compiler(), *_flags(), *extra_flags, *defines)
-    parts = pieces(net)
+    parts = pieces(net, distorts)
     sources = {(*build, "trial.cpp", ""), (*build, "piece.cpp", parts.input)}
     for piece in parts.layers:
         sources |= {(*build, "piece.cpp", piece.forward)}

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from golf_opt.engines.native.codegen import Pieces
-from golf_opt.task.recipe import ADAM_BETAS, ADAM_EPS, OPTIMIZERS, SGD_MOMENTUM, Candidate
+from golf_opt.task.distortion import distortion_key
+from golf_opt.task.recipe import (
+    ADAM_BETAS,
+    ADAM_EPS,
+    DISTORTIONS,
+    OPTIMIZERS,
+    SGD_MOMENTUM,
+    Candidate,
+)
 
 
 class Update(ctypes.Structure):
@@ -34,6 +43,18 @@ class Criterion(ctypes.Structure):
     @classmethod
     def of(cls, candidate: Candidate) -> Criterion:
         return cls(candidate.label_smoothing, candidate.distill, candidate.temperature)
+
+
+class Distortion(ctypes.Structure):
+    """`golf::Distortion` of kernel/distort.hpp: how strongly, and the key of the epoch."""
+
+    _fields_ = [*((name, ctypes.c_float) for name in DISTORTIONS), ("key", ctypes.c_uint32)]
+
+    @classmethod
+    def of(cls, candidate: Candidate, seed: int, epoch: int) -> Distortion:
+        strengths = {name: getattr(candidate, name) for name in DISTORTIONS}
+        strengths["rotate"] = math.radians(candidate.rotate)
+        return cls(**strengths, key=distortion_key(seed, epoch))
 
 
 class Row(ctypes.Structure):
@@ -65,7 +86,7 @@ class Training(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("images", "labels", "soft", "order", "rates")),
         *((name, ctypes.c_void_p) for name in ("dropout_keys", "weights", "first", "second")),
         *((name, ctypes.c_void_p) for name in ("mask", "buffers", "average", "average_rates")),
-        *((name, ctypes.c_void_p) for name in ("workspace", "stop")),
+        *((name, ctypes.c_void_p) for name in ("workspace", "stop", "distortion")),
         *((name, ctypes.c_int64) for name in ("n", "batch_size", "num_dropouts", "num_buffers")),
         *((name, ctypes.c_int64) for name in ("steps_before", "step")),
         *((name, ctypes.c_double) for name in ("loss_sum", "limit_s")),

@@ -19,10 +19,12 @@ from torch.nn import functional as F
 from golf_opt.config.errors import UsageError
 from golf_opt.engines import base
 from golf_opt.engines.base import MOMENTS, EpochResult, Floats, Job, LaneState, Slice, Tensors
+from golf_opt.engines.torch.distorted import distorted
 from golf_opt.engines.torch.lane import Lane, as_numpy, build_optimizer, torch_moment
 from golf_opt.engines.torch.module import TorchNet, build_module
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
+from golf_opt.task.distortion import distortion_key, sources
 from golf_opt.task.modules.factory import last_line, seeded
 from golf_opt.task.recipe import Candidate, average_rates, learning_rates
 
@@ -116,13 +118,17 @@ class TorchEngine:
     def _load(self, split: Split) -> tuple[Tensor, Tensor]:
         """Return images [n, channels, height, width], normalised, and labels [n] on the device."""
         images = torch.from_numpy(np.array(split.images)).to(self._device)
+        labels = torch.from_numpy(split.labels.astype(np.int64)).to(self._device)
+        return self._normalized(images.to(self._dtype)), labels
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        """Return what bytes, [..., channels, height, width], are to a net."""
         spec = self._view.input
         mean, std = (
             torch.tensor(values, dtype=self._dtype, device=self._device).reshape(-1, 1, 1)
             for values in (spec.mean, spec.std)
         )
-        labels = torch.from_numpy(split.labels.astype(np.int64)).to(self._device)
-        return ((images.to(self._dtype) / 255) - mean) / std, labels
+        return (images / 255 - mean) / std
 
     def _module(self, net: Net, tensors: Tensors) -> TorchNet:
         return build_module(net, tensors).to(self._device, self._dtype)
@@ -232,7 +238,7 @@ class TorchEngine:
         if run.job.net.module is not None:
             with seeded(base.module_key(run.job.seed, run.epoch, run.step), self._device):
                 self._update(run, index)
-        elif self._device.type == "cuda" and len(index) == size:
+        elif self._device.type == "cuda" and len(index) == size and not run.job.candidate.distorts:
             run.index.copy_(index)
             if run.replay is None:
                 run.replay = _captured(lambda: self._update(run, run.index), run.live)
@@ -258,7 +264,7 @@ class TorchEngine:
         """One training step on the images of `index`: forward, backward, update."""
         images, labels = self._train
         run.optimizer.zero_grad(set_to_none=True)
-        scores = run.module(images.index_select(0, index))
+        scores = run.module(seen(run, images.index_select(0, index), self._normalized))
         soft = None if self._soft is None else self._soft[index]
         loss = training_loss(run.job.candidate, scores, labels[index], soft)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -272,6 +278,17 @@ class TorchEngine:
 
     def _accuracy(self, module: TorchNet, images: Tensor, labels: Tensor) -> float:
         return int((scores_of(module, images).argmax(1) == labels).sum()) / len(labels)
+
+
+def seen(run: Lane, images: Tensor, normalized: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the images of a step as the recipe has the net see them."""
+    candidate = run.job.candidate
+    if not candidate.distorts:
+        return images
+    positions = run.step * candidate.batch_size + np.arange(len(images))
+    key = distortion_key(run.job.seed, run.epoch)
+    where = sources(candidate, key, positions, *images.shape[-2:])
+    return distorted(images, where, normalized(torch.zeros_like(images[0, :, :1, :1])))
 
 
 @torch.no_grad()

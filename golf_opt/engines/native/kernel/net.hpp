@@ -9,8 +9,12 @@
 // and when the earlier tensor's own layer has written its gradient, the sum's is added to that.
 #pragma once
 
+#include "distort.hpp"
 #include "loss.hpp"
-#include "pixels.hpp"
+
+#ifndef GOLF_READER  // of images: Loader, or Distorter for recipes that distort
+#define GOLF_READER Loader
+#endif
 
 namespace golf {
 
@@ -31,7 +35,7 @@ struct Net {
     using Layer = typename TypeAt<i, Layers...>::Type;
     using Input = typename Layer<0>::In;
     static constexpr int CLASSES = Layer<N - 1>::Out::FEATURES;
-    using Images = Loader<Input, Pixels>;
+    using Images = GOLF_READER<Input, Pixels>;
     static constexpr int BYTES = Images::BYTES;
 
     // Where things lie in a pass and in the part that passes share, in floats.

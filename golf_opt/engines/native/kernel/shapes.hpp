@@ -47,6 +47,8 @@ struct Step {
     }
 };
 
+struct Distortion;  // see distort.hpp
+
 // Which images a batch holds; padded lanes see its first one again, and get no gradient.
 struct Batch {
     const uint8_t* images;  // [n][BYTES of the net]
@@ -55,6 +57,8 @@ struct Batch {
     const uint32_t* order;  // the images of this batch, then those of the next ones
     int size;               // images in this batch
     int ahead;              // images in `order` that are worth prefetching
+    const Distortion* distortion;  // of its images, or null
+    uint32_t position;             // of its first image in the epoch
 };
 
 // Rows are walked in vectors of N floats, N / IMAGES positions each. The last one may be partial:

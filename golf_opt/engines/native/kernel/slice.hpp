@@ -29,6 +29,7 @@ struct Epoch {
     const double* rates;          // [steps]
     uint32_t order_keys[8];       // of the permutation
     const double* average_rates;  // [steps], or null
+    Distortion distortion;        // of a recipe that has one
 };
 struct Result {
     double loss_sum;         // over the epoch's images
@@ -165,7 +166,9 @@ INLINE double train_step(const Team& team, const Lane& lane, const Epoch& epoch,
         team.keys[i] = mix(lane.dropout_prefixes[i] ^ uint32_t(steps_before + step)) + 0x9e3779b9u;
     });
     barrier();
-    const double loss = net.train({data.images, data.labels, data.soft, team.order, size, size}, team.keys);
+    const Batch batch{data.images, data.labels,       data.soft,   team.order, size,
+                      size,        &epoch.distortion, uint32_t(at)};
+    const double loss = net.train(batch, team.keys);
     update(lane.update, GolfNet::PADDED, steps_before + step + 1, epoch.rates[step],
            net.gradients(), team.weights, team.first, team.second, lane.mask);
     if (lane.average) {

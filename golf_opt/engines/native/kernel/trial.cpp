@@ -1,5 +1,6 @@
 // What Python calls. Every function works on memory it is given; nothing is kept between calls.
 #include "average.hpp"
+#include "distort.hpp"
 #include "driver.hpp"
 #include "optimizer.hpp"
 #include "random.hpp"
@@ -23,6 +24,7 @@ struct Training {
     const double* average_rates;   // [steps of the epoch], or null
     void* workspace;
     const volatile int32_t* stop;
+    const Distortion* distortion;  // of this epoch, or null
     int64_t n;
     int64_t batch_size;
     int64_t num_dropouts;
@@ -85,7 +87,8 @@ int32_t golf_train(const Table* table, Training* t) {
         const int64_t at = t->step * t->batch_size, rest = t->n - at;
         const Batch batch{t->images, t->labels, t->soft, t->order + at,
                           int(rest < t->batch_size ? rest : t->batch_size),
-                          int(rest < t->batch_size + IMAGES ? rest : t->batch_size + IMAGES)};
+                          int(rest < t->batch_size + IMAGES ? rest : t->batch_size + IMAGES),
+                          t->distortion, uint32_t(at)};
         const double loss = net.train(batch, t->dropout_keys + t->step * t->num_dropouts);
         t->loss_sum += loss;
         if (!is_finite(t->loss_sum)) return NOT_FINITE;
