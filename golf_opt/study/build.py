@@ -71,7 +71,7 @@ def build_parts(plan: Plan, callbacks: Mapping[str, Any]) -> Parts:
     check_goals(plan, make(0))
     return Parts(
         space=space,
-        sampler=FreshSampler(make, view),
+        sampler=FreshSampler(make, view, space if plan.family is not None else None),
         pruner=_builder("pruner", plan.pruner, BasePruner)(),
         callbacks=[
             _builder(f"callbacks.{name}", node, Callback)() for name, node in callbacks.items()
@@ -96,7 +96,8 @@ def further_seeds(plan: StudyDescription, pruner: BasePruner) -> list[Rule]:
     if not seeds.race:
         return [FurtherSeeds(seeds.most, at_once=type(pruner) is NopPruner)]
     signs = [goal.sign for goal in plan.goals]
-    racing = Racing(seeds.most, front=is_front(plan))
+    # of a front, new nets are worth more than surer ones: `golf-opt confirm` looks at the few
+    racing = Racing(seeds.most, share=1 / 3 if is_front(plan) else 1 / 2, front=is_front(plan))
     return [Raced(racing, seeds.worth, signs, plan.trials)]
 
 

@@ -28,6 +28,7 @@ CmaEsSampler = RebuiltCmaEs  # in conf/sampler, and for studies that name Optuna
 
 
 AS_IT_IS = View()  # but for seeds and pauses
+DRAWS = 5  # of a point of a search, until its net is a new one
 
 
 class GridSampler(optuna.samplers.GridSampler):
@@ -44,17 +45,23 @@ class FreshSampler(optuna.samplers.BaseSampler):
     and two workers never ask for the same point. It sees a point's seeds as one trial, and what a
     paused trial is likely to come to: see `View`.
 
+    In a search a point whose net was looked at before is drawn again, a few times at most: a model
+    asks for what is best so far again and again, with another recipe.
+
     Args:
         make: from a trial's number to its sampler.
         view: what samplers see of a study.
+        space: of a search, which tells nets apart.
     """
 
     def __init__(
         self,
         make: Callable[[int], optuna.samplers.BaseSampler],
         view: View = AS_IT_IS,
+        space: Space | None = None,
     ) -> None:
-        self._make, self._view = make, view
+        self._make, self._view, self._space = make, view, space
+        self._nets: dict[int, tuple[Any, ...]] = {}  # by the trial's number, of finished ones
         self._sampler = make(0)
         self._seen: optuna.Study | None = None
 
@@ -75,8 +82,32 @@ class FreshSampler(optuna.samplers.BaseSampler):
     ) -> dict[str, BaseDistribution]:
         return self._sampler.infer_relative_search_space(self._seen or study, trial)
 
-    def sample_relative(self, study: optuna.Study, *args: Any) -> dict[str, Any]:
-        return self._sampler.sample_relative(self._seen or study, *args)
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        nets = self._nets_before(study, trial) if search_space else set()
+        for _ in range(DRAWS):
+            drawn = self._sampler.sample_relative(self._seen or study, trial, search_space)
+            if self._space is None or not drawn or self._space.net_of(drawn) not in nets:
+                break
+        return drawn
+
+    def _nets_before(self, study: optuna.Study, trial: FrozenTrial) -> set[tuple[Any, ...]]:
+        """Return the nets that the study has looked at, or is looking at."""
+        nets: set[tuple[Any, ...]] = set()
+        if self._space is None:
+            return nets
+        for other in study.get_trials(deepcopy=False):
+            if other.number == trial.number:
+                continue
+            net = self._nets.get(other.number) or self._space.net_of(other.params)
+            nets.add(net)
+            if other.state.is_finished():
+                self._nets[other.number] = net
+        return nets
 
     def sample_independent(self, study: optuna.Study, *args: Any) -> Any:
         return self._sampler.sample_independent(self._seen or study, *args)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,7 @@ class Space:
     tuned: Mapping[str, Dimension]
     fixed: Mapping[str, Any]
     free: bool = False  # of an objective, whose parameters are its own
+    of_net: tuple[str, ...] = ()  # the parameters of a family, which a net is made of
 
     def suggest(self, trial: optuna.Trial) -> Candidate:
         """Ask the sampler for a candidate.
@@ -70,10 +71,23 @@ class Space:
         Raises:
             UsageError: the trial was stored with a value that the space does not hold.
         """
+        return self._walk(lambda name: _suggest(trial, name, self.tuned[name].distribution))
+
+    def net_of(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return what tells the net of a family apart from others that these values may stand for.
+
+        Args:
+            values: of tuned parameters, those that do not matter perhaps among them.
+        """
+        active = self._walk(values.get)
+        return tuple(active.get(name) for name in self.of_net)
+
+    def _walk(self, value_of: Callable[[str], Any]) -> dict[str, Any]:
+        """Return a value of each parameter that matters, the fixed ones included."""
         values = dict(self.fixed)
         for name, dimension in self.tuned.items():
             if all(values.get(other) in allowed for other, allowed in dimension.when.items()):
-                values[name] = _suggest(trial, name, dimension.distribution)
+                values[name] = value_of(name)
         return values
 
     def describe(self) -> dict[str, Any]:
@@ -151,7 +165,8 @@ def build_space(
         _check_bounds(tuned, fixed)
     _check_conditions(tuned, fixed)
     # parameters that others depend on come first; otherwise the order given is kept
-    return Space(dict(sorted(tuned.items(), key=lambda item: bool(item[1].when))), fixed, free)
+    in_order = dict(sorted(tuned.items(), key=lambda item: bool(item[1].when)))
+    return Space(in_order, fixed, free, tuple(family or ()))
 
 
 def _check_names(nodes: Mapping[str, Any]) -> None:
