@@ -33,9 +33,8 @@ from golf_opt.utils.files import replace_file
 
 FORMAT = 1
 LARGEST_IN_TABLE = 1 << 20  # bytes of tensors
-KINDS = (  # see `LaneState`
-    *("weights", "buffers", "average", "masks", "exp_avg", "exp_avg_sq", "momentum"),
-)
+# of a `LaneState`
+KINDS = ("weights", "buffers", "average", "masks", "exp_avg", "exp_avg_sq", "momentum")
 
 
 class DamagedCheckpoint(ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import optuna
 from optuna.trial import TrialState
@@ -31,7 +32,7 @@ from golf_opt.utils.trials import PAUSED, paused_at
 
 
 class Asking:
-    """Gives lanes their trials, as an allocation has it.
+    """Gives lanes their trials, as an allocation has it, as long as `goes_on` says so.
 
     `refused` says that the storage gave no trial last time, though there was something to do: it
     does not answer, or others have asked for the last ones meanwhile.
@@ -43,10 +44,11 @@ class Asking:
         parts: Parts,
         allocation: Allocation,
         workers: SingleWorker | ManyWorkers,
+        goes_on: Callable[[], bool],
     ) -> None:
         self._study, self._plan, self._say = context.study, context.description, context.say
         self._parts, self._allocation = parts, allocation
-        self._checkpoints, self._workers = context.checkpoints, workers
+        self._checkpoints, self._workers, self._goes_on = context.checkpoints, workers, goes_on
         self._most_epochs = context.limits.epochs
         self._provenance = provenance(context.engine) | self._plan.provenance
         self.refused = False
@@ -71,10 +73,13 @@ class Asking:
             return True
 
     def take(self, lane: int) -> TrialRun | None:
-        """Return the run of the next trial; None where there is nothing to do now."""
+        """Return the run of the next trial; None where there is nothing to do now.
+
+        Trials that end before they begin, as those of nets that are too large, may be many.
+        """
         begun = time.monotonic()
         while True:
-            trial = self._next()
+            trial = self._next() if self._goes_on() else None
             if trial is None:
                 return None
             if (job := self._job_of(trial)) is not None:

@@ -25,7 +25,7 @@ from golf_opt.study.aims import missed, values_of
 from golf_opt.study.asking import Asking
 from golf_opt.study.build import Parts, allocation
 from golf_opt.study.callbacks import StudyContext, TrialRun
-from golf_opt.utils.signals import stop_on_signals
+from golf_opt.utils.signals import Stop, stop_on_signals
 
 IDLE_S = 0.2  # between two looks at trials that other workers run
 WAITING_FRACTION, WAITING_S = 0.1, 10.0  # of lane time spent without a trial: worth a word
@@ -49,30 +49,37 @@ class StudyLoop:
         self._reachable = True
         self._failed_in_a_row = 0
         self._limits = context.limits
-        self._asking = Asking(context, parts, allocation(self._plan, parts.pruner), self._workers)
+        self._stop = Stop()
+        rules = allocation(self._plan, parts.pruner)
+        self._asking = Asking(context, parts, rules, self._workers, self._goes_on)
         for callback in parts.callbacks:
             callback.context = context
 
     def run(self) -> int | None:
         """Run until the total is reached; return the signal that ended it earlier, or None."""
-        with stop_on_signals() as stop:
+        with stop_on_signals() as self._stop:
             self._look_after_workers()
             self._call("on_study_start")
             try:
-                while stop.signal is None and not self._is_over() and self._fill():
+                while self._stop.signal is None and not self._is_over() and self._fill():
                     self._announce_finished()  # only now that the lanes are full again
                     for run, done in self._step():
                         self._advance(run, done)
                     self._look_after_workers()
                 self._say_if_lanes_waited()
-                if stop.signal is None:
+                if self._stop.signal is None:
                     with contextlib.suppress(StorageUnreachable):  # the end of a study waits for it
-                        self._workers.flush(lambda: stop.signal is not None)
+                        self._workers.flush(lambda: self._stop.signal is not None)
             finally:
                 self._requeue_all()
                 self._announce_finished()
                 self._call("on_study_end")
-        return stop.signal
+        return self._stop.signal
+
+    def _goes_on(self) -> bool:
+        """Return whether there is neither a signal nor the end of the time."""
+        over = self._limits.why_over(self._study, news=False)
+        return self._stop.signal is None and over is None
 
     def _is_over(self) -> bool:
         """Return whether the run's limits end it, and say so."""
@@ -92,7 +99,7 @@ class StudyLoop:
                     self._report(run)
                 elif len(run.history) >= run.until:  # others took the rest of the budget
                     self._look_again(run)
-        if self._lanes.busy:
+        if self._lanes.busy or not self._goes_on():
             return True
         return self._workers.shared and self._more_may_come()
 

@@ -62,15 +62,11 @@ class View:
             number: of the trial that is asked for.
         """
         seen = self.of(trials, FRONT)
-        rows = [(trial.values[1], trial.values[0]) for trial in seen if _is_feasible(trial)]
-        sizes, best = [], -math.inf
-        for size, accuracy in sorted(rows, key=lambda row: (row[0], -row[1])):
-            if accuracy > best:
-                sizes.append(size)
-                best = accuracy
-        if not sizes:
+        rows = [(-trial.values[0], trial.values[1]) for trial in seen if _is_feasible(trial)]
+        if not rows:
             return []
-        limit = sizes[0] * (sizes[-1] / sizes[0]) ** (number * GOLDEN % 1)
+        low, high = min(size for _, size in rows), min(rows)[1]  # the front's ends
+        limit = low * (high / low) ** (number * GOLDEN % 1)
         return [_of_accuracy(trial, limit) for trial in seen]
 
     def _capped(self, trial: FrozenTrial) -> FrozenTrial:

@@ -19,7 +19,13 @@ SCHEDULES: tuple[str, ...] = get_args(Schedule)
 DISTORTIONS = ("shift", "rotate", "scale", "shear", "elastic", "erase")
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 OF_0_1 = (
-    *("batch_size", "lr", "step_size", "gamma", "schedule", "optimizer", "weight_decay"),
+    "batch_size",
+    "lr",
+    "step_size",
+    "gamma",
+    "schedule",
+    "optimizer",
+    "weight_decay",
     "label_smoothing",
 )
 ADAM_BETAS = (0.9, 0.999)

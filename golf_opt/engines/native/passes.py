@@ -43,11 +43,6 @@ class Images:
         return len(self.labels)
 
     @property
-    def pointers(self) -> tuple[int, int, int]:
-        """The addresses of images and labels, and how many there are."""
-        return self.images.ctypes.data, self.labels.ctypes.data, len(self)
-
-    @property
     def addresses(self) -> dict[str, int | None]:
         """Where each array is, by its name."""
         soft = None if self.soft is None else self.soft.ctypes.data
@@ -72,9 +67,10 @@ class ForwardPass:
         self, weights: Floats, buffers: Floats, data: Images, stop: ctypes.c_int32 = NEVER
     ) -> int:
         """Return how many images get their label; what it returns after a stop means nothing."""
+        images, labels, _ = data.addresses.values()
         net = (weights.ctypes.data, buffers.ctypes.data)
-        workspace = self._workspace.ctypes.data
-        return int(self._kernel.correct(*data.pointers, *net, ctypes.addressof(stop), workspace))
+        end = (ctypes.addressof(stop), self._workspace.ctypes.data)
+        return int(self._kernel.correct(images, labels, len(data), *net, *end))
 
     def scores(self, weights: Floats, buffers: Floats, images: npt.NDArray[np.uint8]) -> Floats:
         """Return the class scores of images [n, channels, height, width], [n, classes] float32."""
