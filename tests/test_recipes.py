@@ -36,6 +36,7 @@ PART = Part((NET,), 2, 1, 2, 1, ("arch=c2-2", "nets=1", "epochs=1"), 2)
 PLENTY = Part((NET,), 2, 1, 12, 6, (), 0)
 BY_NAME = {idea.name: idea for idea in IDEAS}
 CHOSEN = [BY_NAME[name] for name in ("base", "one cycle", "distillation")]
+STRONG: dict[str, Any] = load_yaml(CONF_DIR / "recipe" / "strong.yaml")
 Golf = Callable[..., Ran]
 
 
@@ -71,6 +72,7 @@ def test_ideas_are_compared_and_no_training_is_done_twice(
     write(tmp_path, PART, "digits")
     page = (tmp_path / "README.md").read_text()
     assert page.count("\n| one cycle |") == page.count("\n| distillation |") == 1
+    assert f"\n| {NET} | 2,082 | {STRONG['dense']['epochs']} | {PART.strong} |" in page
     assert "Not trained yet: label smoothing, " in page
     assert "the teacher of distillation: 1 net c2-2, " in page
 
@@ -126,8 +128,6 @@ def test_the_page_is_what_the_rows_give(tmp_path: Path) -> None:
 
 
 # --- recipe=strong ---
-
-STRONG: dict[str, Any] = load_yaml(CONF_DIR / "recipe" / "strong.yaml")
 
 
 @pytest.mark.parametrize(

@@ -189,24 +189,26 @@ def strong(folder: Path, part: Part) -> list[str]:
         "| net | parameters | epochs | n | mean | sd | least | most | target | recipe |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
     ]
-    for net in part.nets:
-        rows = Rows(folder / f"{net}.jsonl")
-        idea, epochs = strong_idea(net)
-        params = picked(rows, idea, part, epochs)
-        wanted = [] if params is None else confirming(idea, params, epochs, part.strong, "strong")
-        tests = Spread([rows[one]["test"] for one in wanted if one in rows])
-        size, goal = f"{load_arch(net).num_params:,}", TARGETS.get(net)
-        if params is None or tests.n < part.strong:
-            lines.append(f"| {net} | {size} | {epochs} | not trained yet | | | | | | |")
-            continue
-        reached = "" if goal is None else "reached" if tests.mean >= goal else "missed"
-        target = "" if goal is None else f"{points(goal)}: {reached}"
-        figures = " | ".join(map(points, (tests.mean, tests.sd, tests.low, tests.high)))
-        lines.append(
-            f"| {net} | {size} | {epochs} | {tests.n} | {figures} | {target} | "
-            f"`{show_params(params)}` |"
-        )
-    return [*lines, ""]
+    return [*lines, *(strong_row(folder, net, part) for net in part.nets), ""]
+
+
+def strong_row(folder: Path, net: str, part: Part) -> str:
+    """Return the row of a net, with as many seeds as there are."""
+    rows = Rows(folder / f"{net}.jsonl")
+    idea, epochs = strong_idea(net)
+    params = picked(rows, idea, part, epochs)
+    wanted = [] if params is None else confirming(idea, params, epochs, part.strong, "strong")
+    tests = Spread([rows[one]["test"] for one in wanted if one in rows])
+    head = f"| {net} | {load_arch(net).num_params:,} | {epochs} |"
+    if params is None or not tests.n:
+        return f"{head} not trained yet | | | | | | |"
+    figures = " | ".join(map(points, (tests.mean, tests.sd, tests.low, tests.high)))
+    words, goal = [], TARGETS.get(net)
+    if goal is not None:
+        words.append(f"{points(goal)}, {'reached' if tests.mean >= goal else 'missed'}")
+    if tests.n < part.strong:
+        words.append(f"{part.strong - tests.n} seeds to come")
+    return f"{head} {tests.n} | {figures} | {'; '.join(words)} | `{show_params(params)}` |"
 
 
 def picture(path: Path, nets: Sequence[OfNet]) -> None:
