@@ -98,7 +98,8 @@ class LaneState:
     `exp_avg/<parameter>`, `exp_avg_sq/<parameter>` or `momentum/<parameter>`. A job may start from
     a state with `masks/<parameter>` of zeros and ones: a weight masked by zero stays zero.
     Moments that are missing are zero. A recipe that averages has `average/<parameter>` and
-    `average/<buffer>`; where they are missing, they begin as the weights and buffers.
+    `average/<buffer>`; where they are missing, they begin as the weights and buffers. One whose
+    images come by their losses has `images/...`, see `order.Hardness`.
     """
 
     tensors: Tensors

@@ -29,11 +29,13 @@ class Block:
     images: int  # side by side in a warp; the rest of its lanes are neighbouring positions
     warps: int = 8
     distorts: bool = False  # the images that it trains on
+    by_loss: bool = False  # tells the loss of each image, and weighs them
 
     def defines(self, place: int) -> list[str]:
         sizes = {"IMAGES": self.images, "WARPS": self.warps, "PLACE": place}
         reader = ["-DGOLF_READER=Distorter"] if self.distorts else []
-        return [*(f"-DGOLF_{name}={value}" for name, value in sizes.items()), *reader]
+        by_loss = ["-DGOLF_BY_LOSS=1"] if self.by_loss else []
+        return [*(f"-DGOLF_{name}={value}" for name, value in sizes.items()), *reader, *by_loss]
 
 
 def block_for(batch_size: int) -> Block:

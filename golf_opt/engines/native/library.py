@@ -126,6 +126,7 @@ def load(
     *,
     trains: bool = True,
     distorts: bool = False,
+    by_loss: bool = False,
 ) -> Library:
     """Return the kernel, its pieces from this process, the cache folder or the compiler.
 
@@ -137,6 +138,7 @@ def load(
         extra_flags: for the compiler, after ours.
         trains: whether it goes backward as well.
         distorts: whether it distorts the images that it trains on.
+        by_loss: whether it tells the loss of each image, and weighs them.
 
     Raises:
         UsageError: no compiler, one that fails, a folder that cannot be written to, or a layer
@@ -147,14 +149,15 @@ def load(
     defines = [f"-DGOLF_WIDTH={width}", f"-DGOLF_IMAGES={images}"]
     build = (*require_compiler(), *_flags(), *extra_flags, *defines)
     parts = pieces(net, distorts)
-    sources = {(*build, "trial.cpp", ""), (*build, "piece.cpp", parts.input)}
+    driver = (*build, *(["-DGOLF_BY_LOSS=1"] if by_loss else []), "trial.cpp", "")
+    sources = {driver, (*build, "piece.cpp", parts.input)}
     for piece in parts.layers:
         sources |= {(*build, "piece.cpp", piece.forward)}
         sources |= {(*build, "piece.cpp", piece.backward)} if trains and piece.backward else set()
     note = Once(on_message, f"compiling the kernel of {net.name} ({images} images wide), once")
     found = _libraries(sorted(sources), note)
     return Library(
-        found[*build, "trial.cpp", ""],
+        found[driver],
         parts,
         {text: found[*build, "piece.cpp", text] for *_, text in sources if text},
         trains,

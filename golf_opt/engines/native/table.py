@@ -83,7 +83,8 @@ class Training(ctypes.Structure):
     """`golf::Training` of kernel/trial.cpp."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("images", "labels", "soft", "order", "rates")),
+        *((name, ctypes.c_void_p) for name in ("images", "labels", "soft", "order", "worth")),
+        *((name, ctypes.c_void_p) for name in ("losses", "rates")),
         *((name, ctypes.c_void_p) for name in ("dropout_keys", "weights", "first", "second")),
         *((name, ctypes.c_void_p) for name in ("mask", "buffers", "average", "average_rates")),
         *((name, ctypes.c_void_p) for name in ("workspace", "stop", "distortion")),

@@ -5,7 +5,33 @@
 #include "functions.hpp"
 #include "shapes.hpp"
 
+#ifndef GOLF_BY_LOSS  // whether losses of single images are told, and weighed
+#define GOLF_BY_LOSS 0
+#endif
+
 namespace golf {
+
+constexpr bool BY_LOSS = GOLF_BY_LOSS;
+
+// What the pass' image i counts in the batch's mean.
+INLINE float worth_of(const Batch& batch, const Step& step, int i) {
+    if constexpr (BY_LOSS) {
+        if (batch.worth) return batch.worth[step.first_image + i];
+    }
+    return 1;
+}
+
+// Tell the loss of the pass' image i, on top of a share of what was told of it before; return what
+// the batch's loss has of it.
+INLINE double tell(const Batch& batch, const Step& step, int i, float share, double loss) {
+    if constexpr (BY_LOSS) {
+        if (batch.losses) {
+            float& told = batch.losses[step.first_image + i];
+            told = float(share * told + loss);
+        }
+    }
+    return loss * worth_of(batch, step, i);
+}
 
 // What a recipe's loss is made of. Mirrored by `table.Criterion` in Python.
 struct Criterion {
@@ -18,8 +44,8 @@ struct Criterion {
 // loss. Both tensors are [classes][IMAGES]; label(i) is that of the pass' image i. The sum becomes
 // nan where a score is not finite.
 template <class Label>
-INLINE void cross_entropy(const Step& step, int classes, const float* scores, Label&& label,
-                          float smoothing, float* gradient) {
+INLINE void cross_entropy(const Step& step, int classes, const float* scores, const Batch& batch,
+                          Label&& label, float smoothing, float* gradient) {
     constexpr int N = IMAGES;
     Vec<N> best = load<N>(scores), total = best, z{};
     Ints<N> broken{};  // lanes with a score whose exponent is all ones: infinite or nan
@@ -35,7 +61,7 @@ INLINE void cross_entropy(const Step& step, int classes, const float* scores, La
         z += e;
     }
     const Vec<N> factor = make<N>([&](int i) {
-        return i < step.num_images ? 1.f / step.batch_size : 0.f;
+        return i < step.num_images ? worth_of(batch, step, i) / step.batch_size : 0.f;
     });
     const Vec<N> share = factor / z;
     for (int o = 0; o < classes; o++) {
@@ -51,7 +77,8 @@ INLINE void cross_entropy(const Step& step, int classes, const float* scores, La
         if (i >= step.num_images) return 0.;
         const float target = (1 - smoothing) * scores[label(i) * N + i] +
                              smoothing / float(classes) * lane_of<N>(total, i);
-        return double(lane_of<N>(best, i)) + log(double(lane_of<N>(z, i))) - double(target);
+        const double score = double(lane_of<N>(best, i)) + log(double(lane_of<N>(z, i)));
+        return tell(batch, step, i, 0, score - double(target));
     });
     const double num_broken = sum_lanes<N>([&](int i) {
         return i < step.num_images && lane_of_ints<N>(broken, i) != 0 ? 1. : 0.;
@@ -69,8 +96,8 @@ INLINE void cross_entropy(const Step& step, int classes, const float* scores, La
 // KL(teacher || net) of both softmaxes at that temperature. `hard` is the sum of the losses without
 // a teacher; row(i) are the teacher's scores, [classes], of the pass' image i.
 template <class Row>
-INLINE void distil(const Step& step, int classes, const float* scores, Row&& row,
-                   const Criterion& criterion, double hard, float* gradient) {
+INLINE void distil(const Step& step, int classes, const float* scores, const Batch& batch,
+                   Row&& row, const Criterion& criterion, double hard, float* gradient) {
     constexpr int N = IMAGES;
     const float share = criterion.distill, hot = criterion.temperature, cold = 1 / hot;
     const auto net = [&](int o) { return load<N>(scores + o * N) * cold; };
@@ -91,7 +118,7 @@ INLINE void distil(const Step& step, int classes, const float* scores, Row&& row
         apart += e * (t - v);
     }
     const Vec<N> factor = make<N>([&](int i) {
-        return i < step.num_images ? share * hot / step.batch_size : 0.f;
+        return i < step.num_images ? worth_of(batch, step, i) * share * hot / step.batch_size : 0.f;
     });
     for (int o = 0; o < classes; o++) {
         const Vec<N> p = exp_negative<N>(net(o) - best) / z;
@@ -102,7 +129,9 @@ INLINE void distil(const Step& step, int classes, const float* scores, Row&& row
     const double soft = sum_lanes<N>([&](int i) {
         if (i >= step.num_images) return 0.;
         const double norm = lane_of<N>(z, i), norm_of_teacher = lane_of<N>(z_of_teacher, i);
-        return lane_of<N>(apart, i) / norm_of_teacher + log(norm) - log(norm_of_teacher);
+        const double far = lane_of<N>(apart, i) / norm_of_teacher + log(norm) - log(norm_of_teacher);
+        tell(batch, step, i, 1 - share, double(share) * hot * hot * far);
+        return far * worth_of(batch, step, i);
     });
     one<N>([&] { *step.loss += (1 - share) * hard + double(share) * hot * hot * soft; });
 }
@@ -116,10 +145,10 @@ INLINE void add_losses(const Step& step, int classes, const float* scores, const
     Step own = step;
     if (distils) own.loss = &hard;
     const auto label = [&](int i) { return batch.labels[images[i]]; };
-    cross_entropy(own, classes, scores, label, criterion.label_smoothing, gradient);
+    cross_entropy(own, classes, scores, batch, label, criterion.label_smoothing, gradient);
     if (!distils) return;
     const auto row = [&](int i) { return batch.soft + size_t(images[i]) * classes; };
-    distil(step, classes, scores, row, criterion, hard, gradient);
+    distil(step, classes, scores, batch, row, criterion, hard, gradient);
 }
 
 }  // namespace golf

@@ -59,6 +59,8 @@ struct Batch {
     int ahead;              // images in `order` that are worth prefetching
     const Distortion* distortion;  // of its images, or null
     uint32_t position;             // of its first image in the epoch
+    const float* worth;            // what each counts in the batch's mean, or null for one each
+    float* losses;                 // of each; set by a kernel that is BY_LOSS, or null
 };
 
 // Rows are walked in vectors of N floats, N / IMAGES positions each. The last one may be partial:
