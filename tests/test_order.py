@@ -19,6 +19,7 @@ from golf_opt.engines.native import compiler, engine
 from golf_opt.engines.order import Hardness, Places, places_of
 from golf_opt.engines.torch import TorchEngine
 from golf_opt.storage.checkpoint import Checkpoint, DamagedCheckpoint, pack, unpack
+from golf_opt.task.distortion import distortion_key, share_of_next
 from golf_opt.task.recipe import Candidate
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
@@ -141,11 +142,8 @@ def one_step(job: base.Job, levels: Any) -> base.LaneState:
     return base.LaneState(tensors | hardness_of(levels).tensors(0), 0, 0, 0.0, 0.0)
 
 
-RECIPES = [
-    {},
-    {"label_smoothing": 0.1},
-    {"label_smoothing": 0.1, "distill": 0.7, "temperature": 3.0},
-]
+ALL = {"label_smoothing": 0.1, "distill": 0.7, "temperature": 3.0, "mixup": 0.5}
+RECIPES = [{}, {name: value for name, value in ALL.items() if name != "mixup"}, ALL]
 
 
 @needs_compiler
@@ -171,13 +169,16 @@ def test_gradients_are_weighed_as_in_pytorch(which: str, recipe: dict[str, Any])
     module = oracle._module(job.net, state.tensors).train()
     x, y = oracle._train
     soft = torch.from_numpy(view.train.soft).double()[images]  # type: ignore[arg-type]
-    scores = module(x[images])
-    smoothing = candidate.label_smoothing
-    losses = F.cross_entropy(scores, y[images], label_smoothing=smoothing, reduction="none")
-    hot, share = candidate.temperature, candidate.distill
-    theirs = (soft / hot).softmax(1)
-    apart = (theirs * (theirs.log() - (scores / hot).log_softmax(1))).sum(1)
-    losses = (1 - share) * losses + share * hot**2 * apart
+    mixed = share_of_next(candidate, distortion_key(1, 0), 0)
+    assert (mixed > 0.1) == candidate.mixes
+    scores = module((1 - mixed) * x[images] + mixed * x[images.roll(-1)])
+    hot, share, losses = candidate.temperature, candidate.distill, torch.zeros(n).double()
+    for part, shift in ((1 - mixed, 0), (mixed, -1)):
+        labels, theirs = y[images].roll(shift), (soft.roll(shift, 0) / hot).softmax(1)
+        smoothed = candidate.label_smoothing
+        hard = F.cross_entropy(scores, labels, label_smoothing=smoothed, reduction="none")
+        apart = (theirs * (theirs.log() - (scores / hot).log_softmax(1))).sum(1)
+        losses = losses + part * ((1 - share) * hard + share * hot**2 * apart)
     assert places.worth is not None and np.ptp(places.worth) > 1
     loss = (torch.from_numpy(places.worth) * losses).sum() / n
     loss.backward()  # type: ignore[no-untyped-call]
@@ -197,10 +198,17 @@ def test_gradients_are_weighed_as_in_pytorch(which: str, recipe: dict[str, Any])
 
 
 @needs_compiler
-@pytest.mark.parametrize("order", BY_LOSS)
-def test_losses_along_a_training_are_pytorchs(order: Any) -> None:
+@pytest.mark.parametrize(
+    ("order", "more"),
+    [
+        ("importance", {"average": "ema", "distill": 0.3}),
+        ("hard", {"mixup": 0.4, "shift": 1.0}),
+        ("curriculum", {}),
+    ],
+)
+def test_losses_along_a_training_are_pytorchs(order: Any, more: dict[str, Any]) -> None:
     view = snapshot_of(61)
-    recipe = Candidate(14, 4e-3, order=order, order_share=0.7, average="ema", distill=0.3)
+    recipe = Candidate(14, 4e-3, order=order, order_share=0.7, **more)
     job, plain = (
         base.Job(net_of(SMALL), r, 3, 8) for r in (recipe, replace(recipe, order="uniform"))
     )
@@ -223,7 +231,7 @@ def test_losses_along_a_training_are_pytorchs(order: Any) -> None:
 @pytest.mark.parametrize("which", ["native", "cuda", "torch"])
 def test_resuming_mid_epoch_changes_nothing(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     view = snapshot_of(50)
-    job = base.Job(net_of(SMALL), Candidate(8, 4e-3, order="importance", shift=1.0), 2, 4)
+    job = base.Job(net_of(SMALL), Candidate(8, 4e-3, order="importance"), 2, 4)
     makes: dict[str, Any] = {"native": native, "cuda": emulated, "torch": TorchEngine}
     make = makes[which]
     whole = make(view)

@@ -67,6 +67,8 @@ class Candidate:
     elastic: Annotated[StrictFloat, Field(ge=0, le=96), AsGiven] = 0.0  # pixels
     # fraction of height and width that is cut out, of every image
     erase: Annotated[StrictFloat, Field(ge=0, le=1), AsGiven] = 0.0
+    # the largest share of another image of the batch, and of its label, that is mixed into each
+    mixup: Annotated[StrictFloat, Field(ge=0, le=0.5), AsGiven] = 0.0
     # which images an epoch trains on: each once, or more or less often by its loss
     order: Order = "uniform"
     # how far it goes by loss: a share of draws, or of images that `curriculum` leaves out at first
@@ -76,6 +78,16 @@ class Candidate:
     def distorts(self) -> bool:
         """Whether training images are distorted."""
         return any(getattr(self, name) for name in DISTORTIONS)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether training images are mixed with each other."""
+        return self.mixup > 0
+
+    @property
+    def draws_images(self) -> bool:
+        """Whether training images are other ones in each epoch."""
+        return self.distorts or self.mixes
 
     @property
     def by_loss(self) -> bool:

@@ -114,7 +114,8 @@ class CudaEngine(BackgroundEngine[Run]):
         assert lane not in self._runs and 0 <= lane < self.num_lanes
         base.check_teacher(job, self._view)
         recipe, n = job.candidate, len(self._view.train)
-        program = self._program(job.net, recipe.batch_size, recipe.distorts, recipe.by_loss)
+        wanted = {"distorts": recipe.distorts, "by_loss": recipe.by_loss, "mixes": recipe.mixes}
+        program = self._program(job.net, recipe.batch_size, **wanted)
         run = Run.begin(job, state, until, program.info.padded, n, program=program)
         _ = self._train, self._objective  # on the device before any launch
         with self._changed:
@@ -150,12 +151,10 @@ class CudaEngine(BackgroundEngine[Run]):
         """Return the net on the device, for one pass over up to `batch_size` images at a time."""
         return SinglePass(self._device, self._program(net, batch_size), net, tensors, batch_size)
 
-    def _program(
-        self, net: Net, batch_size: int, distorts: bool = False, by_loss: bool = False
-    ) -> Program:
-        """Return the program that keeps in shared memory as much as fits."""
+    def _program(self, net: Net, batch_size: int, **wanted: bool) -> Program:
+        """Return the program, of a `Block` as wanted, that keeps in shared memory what fits."""
         block, header = self._block or block_for(batch_size), generate(net)
-        block = replace(block, distorts=distorts, by_loss=by_loss)
+        block = replace(block, **wanted)
         with self._loading:
             for place in range(3):
                 key = (header, block, place)

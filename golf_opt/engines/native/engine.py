@@ -184,7 +184,8 @@ class NativeEngine(BackgroundEngine[Run]):
         """Return what trains and evaluates, compiled where it has to be."""
         recipe, size = job.candidate, job.candidate.batch_size
         images = self._images or images_wide(size, self._width)
-        kernel = self._kernel(job.net, images, distorts=recipe.distorts, by_loss=recipe.by_loss)
+        wanted = {"distorts": recipe.distorts, "by_loss": recipe.by_loss, "mixes": recipe.mixes}
+        kernel = self._kernel(job.net, images, **wanted)
         wide = self._kernel(job.net, self._width, trains=False)
         workspace = aligned(kernel.workspace_bytes(size), np.uint8)
         return Machine(kernel, ForwardPass(job.net, wide), workspace)

@@ -74,7 +74,7 @@ def train_steps(
         average_rates=_address(averages),
         workspace=machine.workspace.ctypes.data,
         stop=ctypes.addressof(run.stop),
-        distortion=ctypes.addressof(distortion) if candidate.distorts else None,
+        distortion=ctypes.addressof(distortion) if candidate.draws_images else None,
         n=len(data),
         batch_size=candidate.batch_size,
         num_dropouts=len(nodes),

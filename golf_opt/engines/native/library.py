@@ -127,6 +127,7 @@ def load(
     trains: bool = True,
     distorts: bool = False,
     by_loss: bool = False,
+    mixes: bool = False,
 ) -> Library:
     """Return the kernel, its pieces from this process, the cache folder or the compiler.
 
@@ -139,6 +140,7 @@ def load(
         trains: whether it goes backward as well.
         distorts: whether it distorts the images that it trains on.
         by_loss: whether it tells the loss of each image, and weighs them.
+        mixes: whether it mixes the images of a batch.
 
     Raises:
         UsageError: no compiler, one that fails, a folder that cannot be written to, or a layer
@@ -148,8 +150,8 @@ def load(
     width = width or vectors()[1]
     defines = [f"-DGOLF_WIDTH={width}", f"-DGOLF_IMAGES={images}"]
     build = (*require_compiler(), *_flags(), *extra_flags, *defines)
-    parts = pieces(net, distorts)
-    driver = (*build, *(["-DGOLF_BY_LOSS=1"] if by_loss else []), "trial.cpp", "")
+    parts = pieces(net, distorts, mixes)
+    driver = (*build, *loss_defines(by_loss, mixes), "trial.cpp", "")
     sources = {driver, (*build, "piece.cpp", parts.input)}
     for piece in parts.layers:
         sources |= {(*build, "piece.cpp", piece.forward)}
@@ -164,6 +166,12 @@ def load(
         width,
         images,
     )
+
+
+def loss_defines(by_loss: bool, mixes: bool) -> list[str]:
+    """Return the compiler's options for what the loss of a recipe wants besides."""
+    wanted = {"BY_LOSS": by_loss, "MIXED": mixes}
+    return [f"-DGOLF_{name}=1" for name, on in wanted.items() if on]
 
 
 @dataclass

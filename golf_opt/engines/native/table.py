@@ -48,13 +48,16 @@ class Criterion(ctypes.Structure):
 class Distortion(ctypes.Structure):
     """`golf::Distortion` of kernel/distort.hpp: how strongly, and the key of the epoch."""
 
-    _fields_ = [*((name, ctypes.c_float) for name in DISTORTIONS), ("key", ctypes.c_uint32)]
+    _fields_ = [
+        *((name, ctypes.c_float) for name in (*DISTORTIONS, "mixup")),
+        ("key", ctypes.c_uint32),
+    ]
 
     @classmethod
     def of(cls, candidate: Candidate, seed: int, epoch: int) -> Distortion:
         strengths = {name: getattr(candidate, name) for name in DISTORTIONS}
         strengths["rotate"] = math.radians(candidate.rotate)
-        return cls(**strengths, key=distortion_key(seed, epoch))
+        return cls(**strengths, mixup=candidate.mixup, key=distortion_key(seed, epoch))
 
 
 class Row(ctypes.Structure):

@@ -288,6 +288,13 @@ class TorchEngine:
 
 def seen(run: Lane, images: Tensor, normalized: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the images of a step as the recipe has the net see them."""
+    images = _distorted(run, images, normalized)
+    if run.job.candidate.mixes:
+        return images.lerp(images.roll(-1, 0), run.share_of_next)
+    return images
+
+
+def _distorted(run: Lane, images: Tensor, normalized: Callable[[Tensor], Tensor]) -> Tensor:
     candidate = run.job.candidate
     if not candidate.distorts:
         return images
@@ -307,13 +314,18 @@ def scores_of(module: TorchNet, images: Tensor) -> Tensor:
 
 def loss_of_step(run: Lane, scores: Tensor, labels: Tensor, soft: Tensor | None) -> Tensor:
     """Return the mean loss of a step's images; where the lane looks at the losses, keep them."""
-    if run.hardness is None:
-        return training_loss(run.job.candidate, scores, labels, soft)
-    losses = training_loss(run.job.candidate, scores, labels, soft, each=True)
+    recipe, each = run.job.candidate, run.hardness is not None
+    losses = training_loss(recipe, scores, labels, soft, each)
+    if recipe.mixes:
+        soft = None if soft is None else soft.roll(-1, 0)
+        of_next = training_loss(recipe, scores, labels.roll(-1), soft, each)
+        losses = losses.lerp(of_next, run.share_of_next)
+    if not each:
+        return losses
     run.losses.append(losses.detach())
     if run.worth is None:
         return losses.mean()
-    at = run.step * run.job.candidate.batch_size
+    at = run.step * recipe.batch_size
     return (losses * run.worth[at : at + len(losses)]).mean()
 
 

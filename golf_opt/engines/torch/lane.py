@@ -15,6 +15,7 @@ from torch import Tensor
 from golf_opt.engines.base import MOMENTS, Job, LaneState
 from golf_opt.engines.order import Hardness, Places
 from golf_opt.engines.torch.module import TorchNet
+from golf_opt.task.distortion import distortion_key, share_of_next
 from golf_opt.task.recipe import ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, Candidate
 
 
@@ -60,7 +61,14 @@ class Lane:
     @property
     def replays(self) -> bool:
         """Whether every full step does the same with other numbers, so that it may be captured."""
-        return not (self.job.candidate.distorts or self.job.candidate.by_loss)
+        return not (self.job.candidate.draws_images or self.job.candidate.by_loss)
+
+    @property
+    def share_of_next(self) -> float:
+        """How much of the next one is in each image of the step."""
+        candidate = self.job.candidate
+        key = distortion_key(self.job.seed, self.epoch)
+        return share_of_next(candidate, key, self.step * candidate.batch_size)
 
     @property
     def live(self) -> list[Tensor]:

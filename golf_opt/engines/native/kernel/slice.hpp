@@ -174,7 +174,8 @@ INLINE double train_step(const Team& team, const Lane& lane, const Epoch& epoch,
     const Batch batch{data.images, data.labels,       data.soft,   team.order, size,
                       size,        &epoch.distortion, uint32_t(at),
                       BY_LOSS && epoch.worth ? epoch.worth + at : nullptr,
-                      BY_LOSS && lane.losses ? lane.losses + at : nullptr};
+                      BY_LOSS && lane.losses ? lane.losses + at : nullptr,
+                      MIXED ? share_of_next(epoch.distortion, uint32_t(at)) : 0};
     const double loss = net.train(batch, team.keys);
     update(lane.update, GolfNet::PADDED, steps_before + step + 1, epoch.rates[step],
            net.gradients(), team.weights, team.first, team.second, lane.mask);

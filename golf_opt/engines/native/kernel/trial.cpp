@@ -91,7 +91,8 @@ int32_t golf_train(const Table* table, Training* t) {
                           int(rest < t->batch_size ? rest : t->batch_size),
                           int(rest < t->batch_size + IMAGES ? rest : t->batch_size + IMAGES),
                           t->distortion, uint32_t(at), t->worth ? t->worth + at : nullptr,
-                          t->losses ? t->losses + at : nullptr};
+                          t->losses ? t->losses + at : nullptr,
+                          MIXED ? share_of_next(*t->distortion, uint32_t(at)) : 0};
         const double loss = net.train(batch, t->dropout_keys + t->step * t->num_dropouts);
         t->loss_sum += loss;
         if (!is_finite(t->loss_sum)) return NOT_FINITE;
