@@ -215,7 +215,7 @@ def test_losses_along_a_training_are_pytorchs(order: Any, more: dict[str, Any]) 
     oracle = TorchEngine(view, device="cpu", dtype=torch.float64)
     expected = [r.loss for r in train(oracle, job)]
     kept = oracle.state(0).tensors
-    for lanes in (native(view), emulated(view)):
+    for lanes in (native(view, images=8), emulated(view)):
         assert [r.loss for r in train(lanes, job)] == pytest.approx(expected, rel=1e-3)
         found = lanes.state(0).tensors
         assert np.array_equal(found["images/before"], kept["images/before"])
