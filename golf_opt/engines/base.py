@@ -1,7 +1,7 @@
 """The engine protocol: lanes that train trials, a slice at a time, and can be stopped and moved.
 
 Promise: a trial is a pure function of (net, candidate, seed, epochs, data) on one engine. Weights
-start from `initial_weights`, data order comes from `data_order`, learning rates from
+start from `initial_weights`, data order comes from `order.places_of`, learning rates from
 `recipe.learning_rates`; none of them depends on the lane, on what other lanes do, or on how often
 the trial was stopped.
 """
