@@ -61,7 +61,13 @@ ALL = (
     Idea("rotate, scale, shear", {"rotate": _real(2, 12), "scale": _real(0.02, 0.1), "shear": 0.1}),
     Idea("elastic", {"elastic": _real(0.25, 2.0)}),
     Idea("erase", {"erase": _real(0.1, 0.4)}),
-    Idea("active sampling", {"order": {"type": "categorical", "choices": ["hard", "importance"]}}),
+    Idea(
+        "active sampling",
+        {
+            "order": {"type": "categorical", "choices": ["hard", "importance", "curriculum"]},
+            "order_share": _real(0.2, 0.9),
+        },
+    ),
     Idea("mixup", {"mixup": _real(0.05, 0.4)}),
 )
 IDEAS = tuple(idea for idea in ALL if set(idea.nodes) <= set(PARAMETERS))
