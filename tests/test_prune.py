@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig, PruneOptions, prune_options
 from golf_opt.engines.base import Engine, Job, Tensors, initial_weights
-from golf_opt.engines.flat import unpack
+from golf_opt.engines.flat import pack, unpack
 from golf_opt.engines.native import NativeEngine, compiler
 from golf_opt.engines.torch import TorchEngine
 from golf_opt.golf.dead import clear, count, fold, shrink
@@ -30,6 +30,7 @@ from golf_opt.golf.net_file import pack_net
 from golf_opt.golf.pruning import surgeon
 from golf_opt.golf.pruning.folder import PruningFolder, folder_name
 from golf_opt.golf.pruning.ranking import by_magnitude, by_saliency, in_scope
+from golf_opt.golf.pruning.regrowth import Regrowth
 from golf_opt.golf.pruning.search import Evaluator, PruningState, allowed_errors, flatten
 from golf_opt.golf.pruning.weight_pruner import PruningResult, WeightPruner
 from golf_opt.golf.source import load_data
@@ -295,6 +296,52 @@ def test_a_round_that_was_stopped_is_begun_again(
     assert [row["nz"] for row in result.state.log] == [row["nz"] for row in by_rounds.state.log]
     for name, values in by_rounds.tensors.items():
         assert np.array_equal(values, result.tensors[name]), name
+
+
+def test_regrowth_gets_below_rounds_and_goes_on_where_it_was_stopped(
+    engine: NativeEngine, tensors: Tensors, small_view: View, by_rounds: Any, tmp_path: Path
+) -> None:
+    options = rounds_options(regrow=2)
+    pruner = WeightPruner(engine, NET, tensors, small_view, options)
+    folder = PruningFolder(tmp_path)
+    rounds = len([row for row in by_rounds.state.log if "round" in row])
+    for state in pruner.run():
+        if state.turn == rounds + 1 and not folder.weights.is_file():  # into the second one
+            folder.save(NET, state, {})
+            before = state.log[:]
+    assert state.nz < by_rounds.nz
+    assert pruner.result().accuracy >= 0.9
+    assert [row["nz"] for row in before[:rounds]] == [r["nz"] for r in by_rounds.state.log[:rounds]]
+    again = WeightPruner(engine, NET, tensors, small_view, options, folder.load(NET))
+    for _ in again.run():
+        pass
+    assert again.state.log == state.log
+    assert np.array_equal(again.state.weights, state.weights)
+
+
+def test_what_comes_back_is_what_gradients_pull_at(
+    engine: NativeEngine, tensors: Tensors, small_view: View
+) -> None:
+    """Of a bias that was far from zero before it was taken away, and others that were near it."""
+    options = rounds_options(regrow=1, variants=1)
+    pruner = WeightPruner(engine, NET, tensors, small_view, options)
+    weights = flatten(NET, tensors)
+    gone = np.argsort(np.abs(weights[: NET.num_params]))[:300]
+    strong = int(np.argmax(np.abs(weights[: NET.num_params])))
+    weights[[*gone, strong]] = 0
+    state = replace(pruner.state, weights=weights)
+    regrowth = Regrowth(engine, NET, small_view, pruner._scope, options)
+    (grown,) = regrowth._grown(state)
+    assert grown.resume is not None
+    masks = pack(grown.resume.tensors, "masks", NET.parameters)
+    assert masks[strong] == 1
+    assert 4 <= masks[: NET.num_params].sum() - np.count_nonzero(weights) + 1 <= 25
+
+
+def test_regrowth_needs_gradients(tensors: Tensors, small_view: View) -> None:
+    options = rounds_options(regrow=1)
+    with pytest.raises(UsageError, match="rounds.regrow is 1, but must be 0 with engine=torch"):
+        WeightPruner(TorchEngine(small_view, 1, "cpu", 1), NET, tensors, small_view, options)
 
 
 def test_rounds_work_with_torch(tensors: Tensors, small_view: View) -> None:
