@@ -340,7 +340,7 @@ def test_what_comes_back_is_what_gradients_pull_at(
 
 def test_regrowth_needs_gradients(tensors: Tensors, small_view: View) -> None:
     options = rounds_options(regrow=1)
-    with pytest.raises(UsageError, match="rounds.regrow is 1, but must be 0 with engine=torch"):
+    with pytest.raises(UsageError, match=r"rounds.regrow is 1, but must be 0 with engine=torch"):
         WeightPruner(TorchEngine(small_view, 1, "cpu", 1), NET, tensors, small_view, options)
 
 
