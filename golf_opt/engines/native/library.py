@@ -335,7 +335,7 @@ def compile_shared(build: list[str], source: str, header: str, folder: Path) -> 
         Path(folder, name).write_text(text)
     Path(folder, "net.inc").write_text(header)
     if source == "piece.cpp":
-        (folder / PRECOMPILED).symlink_to(_precompiled(*build))
+        (folder / PRECOMPILED).symlink_to(_precompiled(cache_folder(), *build))
     library = folder / "made.so"
     # Without start-up code: with -ffast-math, gcc adds some that changes how the whole process
     # rounds denormal numbers, numpy's and torch's too.
@@ -345,8 +345,11 @@ def compile_shared(build: list[str], source: str, header: str, folder: Path) -> 
 
 
 @cache
-def _precompiled(*build: str) -> Path:
-    """Return where what all pieces include is compiled; a compiler that cannot use it reads it."""
+def _precompiled(_folder: Path, *build: str) -> Path:
+    """Return where in this cache folder what all pieces include is compiled, for them to begin with.
+
+    A compiler that cannot use it, or finds it gone, reads the header.
+    """
 
     def make(folder: Path) -> Path:
         for name, text in sources().items():
