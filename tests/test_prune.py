@@ -301,18 +301,17 @@ def test_a_round_that_was_stopped_is_begun_again(
 def test_regrowth_gets_below_rounds_and_goes_on_where_it_was_stopped(
     engine: NativeEngine, tensors: Tensors, small_view: View, by_rounds: Any, tmp_path: Path
 ) -> None:
-    options = rounds_options(regrow=2)
+    options = rounds_options(regrow=8, variants=4)
     pruner = WeightPruner(engine, NET, tensors, small_view, options)
     folder = PruningFolder(tmp_path)
-    rounds = len([row for row in by_rounds.state.log if "round" in row])
     for state in pruner.run():
-        if state.turn == rounds + 1 and not folder.weights.is_file():  # into the second one
+        if state.stage == "regrowth" and state.failures and not folder.weights.is_file():
             folder.save(NET, state, {})
-            before = state.log[:]
-    assert state.nz < by_rounds.nz
+            removed_alone = state.nz
+    assert state.nz < min(removed_alone, by_rounds.nz)
     assert pruner.result().accuracy >= 0.9
-    assert [row["nz"] for row in before[:rounds]] == [r["nz"] for r in by_rounds.state.log[:rounds]]
     again = WeightPruner(engine, NET, tensors, small_view, options, folder.load(NET))
+    assert again.state.stage == "regrowth"
     for _ in again.run():
         pass
     assert again.state.log == state.log
@@ -322,20 +321,22 @@ def test_regrowth_gets_below_rounds_and_goes_on_where_it_was_stopped(
 def test_what_comes_back_is_what_gradients_pull_at(
     engine: NativeEngine, tensors: Tensors, small_view: View
 ) -> None:
-    """Of a bias that was far from zero before it was taken away, and others that were near it."""
+    """At the largest weight of a convolution, taken away, more than at those that were near zero."""
     options = rounds_options(regrow=1, variants=1)
     pruner = WeightPruner(engine, NET, tensors, small_view, options)
     weights = flatten(NET, tensors)
-    gone = np.argsort(np.abs(weights[: NET.num_params]))[:300]
-    strong = int(np.argmax(np.abs(weights[: NET.num_params])))
-    weights[[*gone, strong]] = 0
+    strong = int(np.argmax(np.abs(weights[:64])))  # of the first convolution
+    weak = np.argsort(np.abs(weights[: NET.num_params]))[:300]
+    gone = [*weak, strong]
+    weights[gone] = 0
     state = replace(pruner.state, weights=weights)
     regrowth = Regrowth(engine, NET, small_view, pruner._scope, options)
+    pull = regrowth._pull(state)
+    assert (pull[weak] < pull[strong]).mean() > 0.9
     (grown,) = regrowth._grown(state)
     assert grown.resume is not None
     masks = pack(grown.resume.tensors, "masks", NET.parameters)
-    assert masks[strong] == 1
-    assert 4 <= masks[: NET.num_params].sum() - np.count_nonzero(weights) + 1 <= 25
+    assert 3 <= masks.sum() - np.count_nonzero(weights) <= 24
 
 
 def test_regrowth_needs_gradients(tensors: Tensors, small_view: View) -> None:

@@ -132,7 +132,7 @@ def test_a_search_that_finds_no_net_small_enough_can_be_stopped(
     assert search.stdout is not None and "family few" in search.stdout.readline()
 
     def trials() -> tuple[golf.Trial, ...]:
-        return golf.load("s", tmp_path / "studies" / "golf.db").all
+        return golf.load("s", dir=tmp_path / "studies").all
 
     wait_for(lambda: (tmp_path / "studies" / "golf.db").exists() and len(trials()) > 20)
     search.send_signal(signal.SIGTERM)

@@ -74,6 +74,9 @@ class Regrowth(Rounds):
             weights = self._by_surgeon(now, step, each, None if index == 0 else grown.key)
         return self._variant(weights, buffers, grown.key)
 
+    def _fail(self, state: PruningState) -> None:
+        state.failures += 1
+
     def _best(self, variants: list[Variant]) -> Variant:
         """Return the smallest of those that reach the target, else the most accurate."""
         able = [variant for variant in variants if self._reaches(variant)]

@@ -178,12 +178,15 @@ class Rounds:
             state.buffers = {k: v for k, v in best.tensors.items() if k.startswith("buffers/")}
             state.accuracy, state.failures = best.accuracy, 0
         else:
-            state.failures += 1
-            if state.failures == self._options.rounds.patience:
-                state.level, state.failures = state.level + 1, 0
+            self._fail(state)
         state.log.append(
             {"round": state.turn, "tried": tried, "nz": state.nz, "accuracy": state.accuracy}
         )
+
+    def _fail(self, state: PruningState) -> None:
+        state.failures += 1
+        if state.failures == self._options.rounds.patience:
+            state.level, state.failures = state.level + 1, 0
 
     def _best(self, variants: list[Variant]) -> Variant:
         return max(variants, key=lambda variant: variant.accuracy)
