@@ -7,7 +7,6 @@ import http.server
 import resource
 import socket
 import sqlite3
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -23,7 +22,6 @@ from omegaconf import OmegaConf
 from sklearn import datasets
 
 from golf_opt import __version__
-from golf_opt.cli import main as cli
 from golf_opt.config import CONF_DIR
 from golf_opt.task.data import published
 
@@ -43,15 +41,9 @@ CLOSED = "127.0.0.1:1"  # nothing listens there
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(studies_of: Callable[..., Path]) -> Path:
     """A database with one finished study, `mine`: c4-5-4 on digits, one trial of one epoch."""
-    folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["golf-opt", *FAST, "study.name=mine"])
-        patch.setenv("HYDRA_FULL_ERROR", "")
-        cli.main()
-    return folder / "studies" / "golf.db"
+    return studies_of(*FAST, "study.name=mine") / "studies" / "golf.db"
 
 
 @pytest.fixture
