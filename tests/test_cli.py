@@ -19,11 +19,10 @@ import pytest
 import torchvision
 from conftest import Ran, told
 from omegaconf import OmegaConf
-from sklearn import datasets
 
 from golf_opt import __version__
 from golf_opt.config import CONF_DIR
-from golf_opt.task.data import published
+from golf_opt.task.data import own, published
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -231,9 +230,9 @@ def test_a_study_goes_on_only_as_what_it_was(
 def test_a_study_does_not_go_on_with_other_images_of_the_same_name(
     golf: Golf, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = datasets.load_digits()
-    other.images[0, 4, 4] += 1
-    monkeypatch.setattr(datasets, "load_digits", lambda: other)
+    images, labels = own.bundled_digits()
+    images[0, 4, 4] += 1
+    monkeypatch.setattr(own, "bundled_digits", lambda: (images, labels))
     before = dump(database)
     said = told(golf(*FAST, "study.name=mine"))
     assert "study 'mine' is another study: data: digits (" in said

@@ -414,10 +414,16 @@ def test_mnist_for_real(golf: Golf, tmp_path: Path, mnist_root: Path) -> None:
 
 @pytest.mark.slow
 def test_plain_output_has_no_escape_codes(tmp_path: Path) -> None:
+    """Nor does a process import what takes it seconds and is in no use."""
+    code = (
+        "import sys; from golf_opt.cli.main import main; main();"
+        "print({'sklearn', 'torch._dynamo'} & {*sys.modules})"
+    )
     out = subprocess.run(
-        [sys.executable, "-m", "golf_opt", *QUICK, "epochs=1", "trials=1"],
+        [sys.executable, "-c", code, *QUICK, "epochs=1", "trials=1"],
         cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
+    assert out.stdout.splitlines()[-1] == "set()"
     assert "\x1b" not in out.stdout and out.stderr == ""
     assert "trial    0  epoch   1/1" in out.stdout
 
