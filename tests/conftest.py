@@ -64,7 +64,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+# Of those, what takes longest: it comes first, so that no core waits for it in the end.
+LONG = ("chaos", "tasks", "cuda", "older_version", "native", "prune", "worker", "study")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONG)
     for item in items:
         if item.path.stem.removeprefix("test_") in SLOW or "golf_process" in item.fixturenames:
             item.add_marker(pytest.mark.slow)

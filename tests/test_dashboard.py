@@ -23,12 +23,13 @@ from xml.etree import ElementTree
 import optuna
 import optuna_dashboard
 import pytest
-from conftest import golf_in
+from conftest import Ran, golf_in, told
 from serving import WAIT_S, Answer, ask, end, served, start, text, wait_for
 
 from golf_opt.dashboard.guard import READ_RULES
 from golf_opt.storage.optuna_internals import save_note
 
+Golf = Callable[..., Ran]
 NAME = "seen"
 STUDY = (
     "study", "data=digits", "engine=torch", "trials=3", "epochs=2", "space.batch_size=32",
@@ -220,25 +221,19 @@ def answers(host: str, port: int) -> bool:
         return probe.connect_ex((host, port)) == 0
 
 
-def test_a_taken_port_is_named(tmp_path: Path) -> None:
+def test_a_taken_port_is_named(golf: Golf, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        process = start(tmp_path, f"dashboard.port={port}")
-        out, err = process.communicate(timeout=WAIT_S)
-    assert (process.returncode, out) == (2, "")
-    assert err.startswith(f"golf-opt: dashboard cannot listen on 127.0.0.1:{port}: ")
-    assert err.endswith("choose another with dashboard.port=N.\n")
-    assert len(err.splitlines()) == 1
+        said = told(golf("dashboard", f"dashboard.port={port}"))
+    assert said.startswith(f"dashboard cannot listen on 127.0.0.1:{port}: ")
+    assert said.endswith("choose another with dashboard.port=N.")
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_an_unknown_host_is_named(tmp_path: Path) -> None:
-    host = "dashboard.host=no-such-host.invalid"
-    process = start(tmp_path, "dashboard.port=0", host, GOLF_DASHBOARD_PASSWORD=PASSWORD)
-    _, err = process.communicate(timeout=WAIT_S)
-    assert process.returncode == 2
-    assert err.startswith("golf-opt: dashboard cannot listen on no-such-host.invalid:0: ")
-    assert len(err.splitlines()) == 1
+def test_an_unknown_host_is_named(golf: Golf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOLF_DASHBOARD_PASSWORD", PASSWORD)
+    said = told(golf("dashboard", "dashboard.port=0", "dashboard.host=no-such-host.invalid"))
+    assert said.startswith("dashboard cannot listen on no-such-host.invalid:0: ")
 
 
 @pytest.mark.browser
@@ -351,26 +346,24 @@ def test_logging_in_with_a_browser(browser: Any, locked: str) -> None:
     browser.delete_all_cookies()
 
 
-def test_an_address_that_others_reach_needs_a_password(tmp_path: Path) -> None:
-    process = start(tmp_path, "dashboard.port=0", "dashboard.host=0.0.0.0")
-    out, err = process.communicate(timeout=WAIT_S)
-    assert (process.returncode, out) == (2, "")
-    assert "others can reach" in err and "GOLF_DASHBOARD_PASSWORD" in err
-    assert len(err.splitlines()) == 1 and list(tmp_path.rglob("*")) == []
+def test_an_address_that_others_reach_needs_a_password(golf: Golf, tmp_path: Path) -> None:
+    said = told(golf("dashboard", "dashboard.port=0", "dashboard.host=0.0.0.0"))
+    assert "others can reach" in said and "GOLF_DASHBOARD_PASSWORD" in said
+    assert list(tmp_path.rglob("*")) == []
 
 
-def test_a_short_password_and_a_file_that_others_read_are_refused(tmp_path: Path) -> None:
+def test_a_short_password_and_a_file_that_others_read_are_refused(
+    golf: Golf, tmp_path: Path
+) -> None:
     file = tmp_path / "password"
     file.write_text("too short\n")
     file.chmod(0o600)
-    process = start(tmp_path, "dashboard.port=0", f"dashboard.password_file={file}")
-    _, err = process.communicate(timeout=WAIT_S)
-    assert process.returncode == 2 and "at least 12" in err and "too short" not in err
+    command = ("dashboard", "dashboard.port=0", f"dashboard.password_file={file}")
+    said = told(golf(*command))
+    assert "at least 12" in said and "too short" not in said
     file.write_text(PASSWORD)
     file.chmod(0o644)
-    process = start(tmp_path, "dashboard.port=0", f"dashboard.password_file={file}")
-    _, err = process.communicate(timeout=WAIT_S)
-    assert process.returncode == 2 and f"chmod 600 {file}" in err
+    assert f"chmod 600 {file}" in told(golf(*command))
 
 
 def test_without_a_password_only_local_names_are_answered(url: str) -> None:
