@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import io
 import os
 import shutil
 import signal
@@ -26,7 +28,7 @@ from golf_opt.task.grammar import load_arch
 ROOT = Path(__file__).parents[1]
 # a shell starts what runs in the background with Ctrl-C ignored, and programs hand that on
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# What is imported and collected stays to the end: no search for garbage in it, as in `__main__.py`.
+# What is imported and collected stays to the end: fewer searches for garbage, as in `__main__.py`.
 gc.set_threshold(50_000, 20, 100)
 
 
@@ -58,10 +60,6 @@ SLOW = (
     "older_version", "paper", "prune", "records", "reproduce", "routes", "stored", "stored_words",
     "terminal", "transfer", "worker",
 )  # fmt: skip
-
-
-def pytest_collection_finish() -> None:
-    gc.freeze()
 
 
 # Of those, what takes longest: it comes first, so that no core waits for it in the end.
@@ -107,12 +105,13 @@ def golf(
     return run
 
 
-def golf_in(folder: Path, *arguments: str) -> None:
+def golf_in(folder: Path, *arguments: str) -> str:
     """Run `golf-opt ARGS...` in this process, with the working directory in a folder.
 
-    For what fixtures of several tests begin with; it must end well.
+    For what fixtures of several tests begin with: it must end well, and what it says is returned.
     """
-    with pytest.MonkeyPatch.context() as patch:
+    said = contextlib.redirect_stdout(io.StringIO())
+    with pytest.MonkeyPatch.context() as patch, said as out:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["golf-opt", *arguments])
         patch.setenv("HYDRA_FULL_ERROR", "")
@@ -120,6 +119,7 @@ def golf_in(folder: Path, *arguments: str) -> None:
             cli.main()
         except SystemExit as stop:
             assert not stop.code
+    return out.getvalue()
 
 
 @pytest.fixture(scope="session")
