@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -37,7 +38,8 @@ from golf_opt.storage.url import PASSWORD_ENV, take_password
 from golf_opt.storage.workers import coordination
 from golf_opt.study.callbacks import Callback, TrialRun
 from golf_opt.study.description import description_of
-from golf_opt.task.data import load
+from golf_opt.task.data import View, load
+from golf_opt.task.data.teacher import read_teacher, taught
 from golf_opt.task.grammar import load_arch
 from tests import postgres
 
@@ -45,6 +47,11 @@ ROOT = Path(__file__).parents[1]
 WORKERS = 4
 STUDY = "chaos"
 LOG_ENV = "GOLF_CHAOS_LOG"
+TEACHER = "teacher.npy"
+RECIPE = (  # all that a trial has to remember, and to draw
+    "+space.average=ema", "+space.distill=0.3", "+space.order=importance", "+space.shift=1.0",
+    "+space.rotate=10.0",
+)  # fmt: skip
 
 
 class EpochLog(Callback):
@@ -88,7 +95,8 @@ class Fleet:
         self.log = folder / "epochs.jsonl"
         self._first = (
             "study", "arch=c4-5-4", "data=digits", f"epochs={epochs}", f"trials={trials}",
-            f"study.name={STUDY}", "sampler=random", "pruner=none", "+space.average=ema",
+            f"study.name={STUDY}", "sampler=random", "pruner=none", f"teacher={folder / TEACHER}",
+            *RECIPE,
         )  # fmt: skip
         self._next = ("worker", f"study={STUDY}")
         self._common = (
@@ -203,6 +211,10 @@ def finished(fleet: Fleet) -> int:
     return sum(trial.state.is_finished() for trial in trials_of(fleet.storage))
 
 
+def digits() -> View:
+    return load(DataConfig("digits", Path())).view("test")
+
+
 def trials_of(storage: StorageConfig) -> list[FrozenTrial]:
     """Return the study's trials as the database has them now."""
     with opened_storage(storage) as opened:
@@ -219,7 +231,7 @@ def check(fleet: Fleet, trials: int, epochs: int) -> tuple[int, float]:
         candidates = [plan.job(trial).candidate for trial in rows]
     assert Counter(trial.state for trial in rows) == {TrialState.COMPLETE: trials}
     assert [trial.number for trial in rows] == list(range(trials))
-    net, view = load_arch("c4-5-4"), load(DataConfig("digits", Path())).view("test")
+    net, view = load_arch("c4-5-4"), taught(digits(), read_teacher(fleet.folder / TEACHER))
     engine = NativeEngine(view, lanes=1)
     for trial, candidate in zip(rows, candidates, strict=True):
         assert sorted(trial.intermediate_values) == list(range(1, epochs + 1))
@@ -249,6 +261,8 @@ def run(
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name, storage_of(kind, Path(name)) as (storage, server):
         fleet = Fleet(Path(name), storage, trials, epochs, workers, blows)
+        labels = digits().train.labels
+        np.save(fleet.folder / TEACHER, 4 * np.eye(10, dtype=np.float32)[labels])
         try:
             kills, terms, restarts = torment(fleet, server, trials, random.Random(seed))
         finally:

@@ -20,6 +20,7 @@ import pytest
 
 from golf_opt.cli import main as cli
 from golf_opt.engines.base import Tensors, initial_weights
+from golf_opt.engines.native import library
 from golf_opt.storage import gate
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Split, View
@@ -83,6 +84,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     gate.forget_what_was_told()
+
+
+@pytest.fixture(scope="session")
+def kernels() -> Path:
+    """The cache that all runs share: a file's name says all that it depends on."""
+    return library.cache_folder()
 
 
 @pytest.fixture

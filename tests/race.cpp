@@ -26,6 +26,9 @@ int main() {
     lane.dropout_prefixes = prefixes, lane.num_dropouts = 2, lane.num_buffers = BUFFERS;
     lane.average = state + 3 * GolfNet::PADDED + BUFFERS, lane.num_floats = FLOATS;
     lane.num_epochs = EPOCHS, lane.batch_size = BATCH, lane.train_last = 1, lane.half = 3;
+    for (Epoch& epoch : epochs) epoch.distortion.mixup = 0.5f;
+    static float losses[N];
+    lane.losses = losses;
     lane.criterion = {0.1f, 0.5f, 2.f};
     lane.update = {ADAM, 0.9, 0.999, 1e-8, 0.9, 0.01};
     const long shared = Layout::PASSES + GolfNet::passes_floats(BATCH) + 256;

@@ -317,6 +317,7 @@ def test_no_thread_of_a_block_races_another(tmp_path: Path, name: str, images: i
         *library.require_compiler(), "-std=c++17", "-O1", "-g", "-pthread", "-w", "-Wno-psabi",
         "-fsanitize=thread", f"-I{KERNEL}", "-DGOLF_WIDTH=32", "-DGOLF_WARPS=3",
         f"-DGOLF_IMAGES={images}", f'-DGOLF_NET="{tmp_path}/net.inc"',
+        "-DGOLF_READER=MixedLoader", "-DGOLF_BY_LOSS=1", "-DGOLF_MIXED=1",
         str(source), "-o", str(tmp_path / "race"),
     ]  # fmt: skip
     built = subprocess.run(command, capture_output=True, text=True)

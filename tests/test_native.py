@@ -17,6 +17,7 @@ from golf_opt.config.schema import EngineConfig
 from golf_opt.engines import base, create_engine
 from golf_opt.engines.native import NativeEngine, compiler, engine, library, unsupported
 from golf_opt.engines.native.codegen import dropout_nodes, generate, group_layers
+from golf_opt.engines.native.lane import epoch_order
 from golf_opt.engines.torch import TorchEngine, build_module
 from golf_opt.task import arch, forward, rng
 from golf_opt.task.data import Split, View
@@ -490,7 +491,7 @@ def test_a_finished_state_has_nothing_left_to_train() -> None:
 @pytest.mark.parametrize("n", [1, 2, 5, 64, 1797, 60_000])
 def test_data_order_is_that_of_every_engine(n: int) -> None:
     kernel = library.load(net_of(SMALL), 16, 16, extra_flags=QUICK)
-    order = engine.epoch_order(kernel, 7, 3, n)
+    order = epoch_order(kernel, 7, 3, n)
     assert np.array_equal(order, base.data_order(7, 3, n))
 
 

@@ -113,6 +113,9 @@ def test_what_averages_nothing_is_described_as_in_version_0_1() -> None:
         ({"erase": "much"}, "erase is 'much', but must be a number"),
         ({"lr": "fast"}, "lr is 'fast', but must be a number"),
         ({"average": "emma"}, "did you mean 'ema'"),
+        ({"mixup": 0.6}, "mixup is 0.6, but must be at least 0 and at most 0.5"),
+        ({"order": "easy"}, "order is 'easy', but must be"),
+        ({"order_share": 1.0}, "order_share is 1.0, but must be at least 0 and at most 0.95"),
         ({"average_span": 0.0}, "average_span is 0.0, but must be above 0 and at most 1"),
     ],
 )

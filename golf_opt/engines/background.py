@@ -14,6 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from golf_opt.engines.base import MOMENTS, Floats, Job, LaneState, Slice, initial_weights
 from golf_opt.engines.flat import Layout, pack, unpack
+from golf_opt.engines.order import Hardness
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,16 @@ class Place:
     step: int
     loss_sum: float
     time_s: float
+    hardness: Hardness | None  # of the images, where the recipe looks at it
+
+    def next_epoch(self, flat: Floats) -> Place:
+        """Return the beginning of the epoch behind this one."""
+        hardness = self.hardness.at_epochs_end() if self.hardness else None
+        return Place(flat, self.epoch + 1, 0, 0.0, 0.0, hardness)
+
+    def copy(self) -> Place:
+        hardness = self.hardness.copy() if self.hardness else None
+        return replace(self, flat=self.flat.copy(), hardness=hardness)
 
 
 @dataclass(kw_only=True)
@@ -43,9 +54,9 @@ class Run:
 
     @classmethod
     def begin(
-        cls, job: Job, state: LaneState | None, until: int | None, padded: int, **parts: Any
+        cls, job: Job, state: LaneState | None, until: int | None, padded: int, n: int, **parts: Any
     ) -> Self:
-        """Return the run of a job from its beginning or from where `state` left it."""
+        """Return the run of a job on n images, from its beginning or where `state` left it."""
         until = job.epochs if until is None else until
         net, tensors = job.net, state.tensors if state else initial_weights(job.net, job.seed)
         kinds = ("weights", *MOMENTS[job.candidate.optimizer])
@@ -55,11 +66,11 @@ class Run:
         flat = layout.join(tensors)
         if mask is not None:
             flat[:padded] *= mask
+        hardness = Hardness.begin(job, state, n)
         state = state or LaneState({}, 0, 0, 0.0, 0.0)
-        at = Place(flat, state.epoch, state.step, state.loss_sum, state.time_s)
-        returned = replace(at, flat=flat.copy())
+        at = Place(flat, state.epoch, state.step, state.loss_sum, state.time_s, hardness)
         return cls(
-            job=job, layout=layout, mask=mask, at=at, returned=returned, until=until, **parts
+            job=job, layout=layout, mask=mask, at=at, returned=at.copy(), until=until, **parts
         )
 
     @property
@@ -72,6 +83,8 @@ class Run:
         at, tensors = self.returned, self.layout.split(self.returned.flat)
         if self.mask is not None:
             tensors |= unpack(self.mask, "masks", self.layout.net.parameters)
+        if at.hardness is not None:
+            tensors |= at.hardness.tensors(at.step)
         tensors = {name: values.copy() for name, values in tensors.items()}
         return LaneState(tensors, at.epoch, at.step, at.loss_sum, at.time_s)
 

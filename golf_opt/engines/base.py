@@ -1,7 +1,7 @@
 """The engine protocol: lanes that train trials, a slice at a time, and can be stopped and moved.
 
 Promise: a trial is a pure function of (net, candidate, seed, epochs, data) on one engine. Weights
-start from `initial_weights`, data order comes from `data_order`, learning rates from
+start from `initial_weights`, data order comes from `order.places_of`, learning rates from
 `recipe.learning_rates`; none of them depends on the lane, on what other lanes do, or on how often
 the trial was stopped.
 """
@@ -98,7 +98,8 @@ class LaneState:
     `exp_avg/<parameter>`, `exp_avg_sq/<parameter>` or `momentum/<parameter>`. A job may start from
     a state with `masks/<parameter>` of zeros and ones: a weight masked by zero stays zero.
     Moments that are missing are zero. A recipe that averages has `average/<parameter>` and
-    `average/<buffer>`; where they are missing, they begin as the weights and buffers.
+    `average/<buffer>`; where they are missing, they begin as the weights and buffers. One whose
+    images come by their losses has `images/...`, see `order.Hardness`.
     """
 
     tensors: Tensors

@@ -19,6 +19,7 @@ from golf_opt.task import rng
 from golf_opt.task.recipe import Candidate
 
 DRAWS = 64  # numbers of an image: seven, and from KNOTS on two for each knot
+MIX = 7  # of a batch's first image: how much its images are mixed
 KNOTS = 8
 KNOTS_BESIDE = 5
 CELLS = 4  # between knots, along the longer side
@@ -74,6 +75,20 @@ def sources(
     outside = outside | _far(rows, draws[:, 6] * height, candidate.erase * height)
     kept = outside.astype(np.float64)
     return Sources(_rounded(from_x + bend[..., 0]), _rounded(from_y + bend[..., 1]), kept)
+
+
+def share_of_next(candidate: Candidate, key: int, position: int) -> float:
+    """Return how much of the next image, and of its loss, is in each image of a batch.
+
+    Behind the last one comes the first. With `mixup=0.5` this is what Zhang et al. (2018) do with
+    alpha = 1: which of two images has the larger share makes no difference there.
+
+    Args:
+        candidate: the recipe, whose `mixup` says how far draws go.
+        key: of the epoch, `distortion_key`.
+        position: of the batch's first image in the epoch.
+    """
+    return candidate.mixup * float(rng.uniform_at(key, np.array([position * DRAWS + MIX]))[0])
 
 
 def _between_knots(knots: Array, height: int, width: int) -> Array:

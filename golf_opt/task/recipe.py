@@ -15,6 +15,7 @@ from golf_opt.config.types import AsGiven, Positive
 Schedule = Literal["step", "cosine", "one_cycle", "constant", "cyclic"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Average = Literal["none", "ema", "swa"]
+Order = Literal["uniform", "importance", "hard", "curriculum"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 DISTORTIONS = ("shift", "rotate", "scale", "shear", "elastic", "erase")
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
@@ -66,11 +67,32 @@ class Candidate:
     elastic: Annotated[StrictFloat, Field(ge=0, le=96), AsGiven] = 0.0  # pixels
     # fraction of height and width that is cut out, of every image
     erase: Annotated[StrictFloat, Field(ge=0, le=1), AsGiven] = 0.0
+    # the largest share of another image of the batch, and of its label, that is mixed into each
+    mixup: Annotated[StrictFloat, Field(ge=0, le=0.5), AsGiven] = 0.0
+    # which images an epoch trains on: each once, or more or less often by its loss
+    order: Order = "uniform"
+    # how far it goes by loss: a share of draws, or of images that `curriculum` leaves out at first
+    order_share: Annotated[StrictFloat, Field(ge=0, le=0.95), AsGiven] = 0.5
 
     @property
     def distorts(self) -> bool:
         """Whether training images are distorted."""
         return any(getattr(self, name) for name in DISTORTIONS)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether training images are mixed with each other."""
+        return self.mixup > 0
+
+    @property
+    def draws_images(self) -> bool:
+        """Whether training images are other ones in each epoch."""
+        return self.distorts or self.mixes
+
+    @property
+    def by_loss(self) -> bool:
+        """Whether the images of an epoch depend on the losses that they had."""
+        return self.order != "uniform"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data, without what came later than 0.1 and has its default.

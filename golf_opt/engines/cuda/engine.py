@@ -113,8 +113,10 @@ class CudaEngine(BackgroundEngine[Run]):
     ) -> None:
         assert lane not in self._runs and 0 <= lane < self.num_lanes
         base.check_teacher(job, self._view)
-        program = self._program(job.net, job.candidate.batch_size, job.candidate.distorts)
-        run = Run.begin(job, state, until, program.info.padded, program=program)
+        recipe, n = job.candidate, len(self._view.train)
+        wanted = {"distorts": recipe.distorts, "by_loss": recipe.by_loss, "mixes": recipe.mixes}
+        program = self._program(job.net, recipe.batch_size, **wanted)
+        run = Run.begin(job, state, until, program.info.padded, n, program=program)
         _ = self._train, self._objective  # on the device before any launch
         with self._changed:
             self._runs[lane] = run
@@ -149,10 +151,10 @@ class CudaEngine(BackgroundEngine[Run]):
         """Return the net on the device, for one pass over up to `batch_size` images at a time."""
         return SinglePass(self._device, self._program(net, batch_size), net, tensors, batch_size)
 
-    def _program(self, net: Net, batch_size: int, distorts: bool = False) -> Program:
-        """Return the program that keeps in shared memory as much as fits."""
+    def _program(self, net: Net, batch_size: int, **wanted: bool) -> Program:
+        """Return the program, of a `Block` as wanted, that keeps in shared memory what fits."""
         block, header = self._block or block_for(batch_size), generate(net)
-        block = replace(block, distorts=distorts)
+        block = replace(block, **wanted)
         with self._loading:
             for place in range(3):
                 key = (header, block, place)
@@ -213,9 +215,9 @@ class CudaEngine(BackgroundEngine[Run]):
         for row, run in enumerate(runs):
             batch_size = run.job.candidate.batch_size
             if run.memory is None:
-                run.memory = Memory(self._device, run, base.steps_per_epoch(n, batch_size))
+                run.memory = Memory(self._device, run, n)
             run.memory.plan(run)
-            rows[row] = run.memory.lane(run, n)
+            rows[row] = run.memory.lane(run)
             shared = max(shared, program.info.shared_bytes(run.job.net, batch_size))
         buffer = put(self._device, rows)
         data = (self._train.address, self._objective.address)
@@ -227,13 +229,14 @@ class CudaEngine(BackgroundEngine[Run]):
         assert run.memory is not None
         steps = base.steps_per_epoch(len(self._view.train), run.job.candidate.batch_size)
         entries: list[tuple[Slice, Place]] = []
+        run.memory.note_losses(run, steps if after["epochs_done"] else int(after["step"]))
         for flat, result in run.memory.finished(int(after["epochs_done"])):
-            run.at = Place(flat, run.at.epoch + 1, 0, 0.0, 0.0)
+            run.at = run.at.next_epoch(flat)
             entries.append((self._result(lane, run, result, steps), run.at))
         epoch, step, loss_sum = run.at.epoch, int(after["step"]), float(after["loss_sum"])
         if step:
             flat = run.memory.state.read().view(np.float32)
-            run.at = Place(flat, epoch, step, loss_sum, float(after["time_s"]))
+            run.at = Place(flat, epoch, step, loss_sum, float(after["time_s"]), run.at.hardness)
         if after["outcome"] == NOT_FINITE:
             entries.append((base.not_finite(lane, epoch + 1, step / steps, loss_sum), run.at))
         elif after["outcome"] == LIMIT and step:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from golf_opt.engines.flat import Layout, unpack
 from golf_opt.engines.native import passes
 from golf_opt.engines.native.codegen import dropout_nodes
 from golf_opt.engines.native.table import Criterion, Distortion, Update
+from golf_opt.engines.order import Places, places_of
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 from golf_opt.task.recipe import average_rates, learning_rates
@@ -34,6 +35,8 @@ EPOCH = np.dtype(
         ("order_keys", "u4", 8),
         ("average_rates", "u8"),
         ("distortion", "u4", ctypes.sizeof(Distortion) // 4),
+        ("order", "u8"),
+        ("worth", "u8"),
     ],
     align=True,
 )
@@ -43,7 +46,7 @@ RESULT = np.dtype(
 LANE = np.dtype(
     [
         *((name, "u8") for name in ("state", "average", "mask", "snapshots", "spill", "epochs")),
-        *((name, "u8") for name in ("results", "dropout_prefixes")),
+        *((name, "u8") for name in ("results", "losses", "dropout_prefixes")),
         *((name, "i8") for name in ("num_epochs", "num_dropouts", "num_buffers", "num_floats")),
         ("batch_size", "i8"),
         *((name, "i8") for name in ("steps_before", "train_last", "step", "epochs_done")),
@@ -90,8 +93,9 @@ class Run(background.Run):
 class Memory:
     """A lane's part of the device's memory."""
 
-    def __init__(self, device: Device, run: Run, steps: int) -> None:
+    def __init__(self, device: Device, run: Run, n: int) -> None:
         floats, nodes = run.at.flat.size, dropout_nodes(run.job.net)
+        steps = base.steps_per_epoch(n, run.job.candidate.batch_size)
         self.rates = device.allocate(8 * steps * WINDOW)
         self.average_rates = device.allocate(8 * steps * WINDOW if run.layout.averages else 0)
         self.state = put(device, run.at.flat)
@@ -105,16 +109,23 @@ class Memory:
             device, np.append(base.dropout_prefixes(run.job.seed, nodes), np.uint32(0))
         )
         self.mask = None if run.mask is None else put(device, run.mask)
-        self._steps = steps
+        self._steps, self._n = steps, n
+        self.places = Places(np.empty(0, dtype=np.uint32))  # where the recipe looks at losses
+        drawn = 4 * n if run.job.candidate.by_loss else 0
+        self.order, self.worth, self.losses = (device.allocate(drawn) for _ in range(3))
         self._planned: range = range(0)
 
     def plan(self, run: Run) -> None:
-        """Write what the next WINDOW epochs need, unless it is there."""
-        window = range(run.at.epoch, min(run.at.epoch + WINDOW, run.until))
+        """Write what the next epochs need, unless it is there.
+
+        They are WINDOW many, or one where its losses rule the images of the next.
+        """
+        ahead = 1 if run.at.hardness else WINDOW
+        window = range(run.at.epoch, min(run.at.epoch + ahead, run.until))
         if window == self._planned:
             return
         self._planned = window
-        rows = np.zeros(WINDOW, dtype=EPOCH)
+        rows, drawn = np.zeros(WINDOW, dtype=EPOCH), self._draw(run)
         for row, epoch in enumerate(window):
             rates = learning_rates(run.job.candidate, epoch, run.job.epochs, self._steps)
             averages = average_rates(run.job.candidate, epoch, run.job.epochs, self._steps)
@@ -128,15 +139,38 @@ class Memory:
                 base.order_keys(run.job.seed, epoch),
                 self.average_rates.address + offset,
                 np.frombuffer(bytes(distortion), np.uint32),
+                *drawn,
             )
         self.epochs.write(rows)
 
-    def lane(self, run: Run, n: int) -> npt.NDArray[Any]:
+    def _draw(self, run: Run) -> tuple[int, int]:
+        """Write the images of the next epoch and what they count; return the addresses, or 0."""
+        if run.at.hardness is None:
+            return 0, 0
+        self.places = places_of(run.job, run.at.epoch, self._n, run.at.hardness)
+        self.order.write(self.places.images)
+        if self.places.worth is None:
+            return self.order.address, 0
+        self.worth.write(self.places.worth)
+        return self.order.address, self.worth.address
+
+    def note_losses(self, run: Run, step: int) -> None:
+        """Keep the losses of the images that the last launch trained on, up to a step."""
+        if run.at.hardness is not None:
+            size = run.job.candidate.batch_size
+            done = slice(run.at.step * size, step * size)
+            losses = self.losses.read().view(np.float32)
+            hardness = run.at.hardness.copy()  # the caller has the other
+            hardness.note(self.places.images[done], losses[done])
+            run.at = replace(run.at, hardness=hardness)
+
+    def lane(self, run: Run) -> npt.NDArray[Any]:
         """Return the lane as the kernel reads it."""
         candidate, nodes = run.job.candidate, dropout_nodes(run.job.net)
         lane = np.zeros((), dtype=LANE)
         for name in ("state", "snapshots", "spill", "epochs", "results"):
             lane[name] = getattr(self, name).address
+        lane["losses"] = self.losses.address if run.at.hardness else 0
         lane["mask"] = self.mask.address if self.mask else 0
         lane["dropout_prefixes"], lane["num_dropouts"] = self.dropouts.address, len(nodes)
         lane["num_epochs"] = len(self._planned)
@@ -150,7 +184,7 @@ class Memory:
         lane["loss_sum"], lane["time_s"] = run.at.loss_sum, run.at.time_s
         lane["update"] = np.void(bytes(Update.of(candidate)))
         lane["criterion"] = np.void(bytes(Criterion.of(candidate)))
-        lane["half"] = base.order_half(n)
+        lane["half"] = base.order_half(self._n)
         return lane
 
     def finished(self, epochs: int) -> list[tuple[Floats, npt.NDArray[Any]]]:

@@ -14,7 +14,7 @@ from typing import Any
 from golf_opt.config.errors import UsageError
 from golf_opt.engines.base import Message
 from golf_opt.engines.native import library
-from golf_opt.engines.native.codegen import dropout_nodes, generate
+from golf_opt.engines.native.codegen import dropout_nodes, generate, reader
 from golf_opt.task.arch import Net
 
 WIDTH = 32  # threads of a warp
@@ -29,11 +29,15 @@ class Block:
     images: int  # side by side in a warp; the rest of its lanes are neighbouring positions
     warps: int = 8
     distorts: bool = False  # the images that it trains on
+    by_loss: bool = False  # tells the loss of each image, and weighs them
+    mixes: bool = False  # the images of a batch
 
     def defines(self, place: int) -> list[str]:
         sizes = {"IMAGES": self.images, "WARPS": self.warps, "PLACE": place}
-        reader = ["-DGOLF_READER=Distorter"] if self.distorts else []
-        return [*(f"-DGOLF_{name}={value}" for name, value in sizes.items()), *reader]
+        reads = reader(self.distorts, self.mixes)
+        more = [] if reads == "Loader" else [f"-DGOLF_READER={reads}"]
+        more += library.loss_defines(self.by_loss, self.mixes)
+        return [*(f"-DGOLF_{name}={value}" for name, value in sizes.items()), *more]
 
 
 def block_for(batch_size: int) -> Block:

@@ -137,11 +137,16 @@ class Pieces:
     classes: int
 
 
-def pieces(net: Net, distorts: bool = False) -> Pieces:
-    """Return the net's layers, each by itself; its images come distorted where asked for."""
+def reader(distorts: bool, mixes: bool) -> str:
+    """Return the kernel's name for what reads images, distorts them, and mixes those of a batch."""
+    return ("Mixed" if mixes else "") + ("Distorter" if distorts else "Loader")
+
+
+def pieces(net: Net, distorts: bool = False, mixes: bool = False) -> Pieces:
+    """Return the net's layers, each by itself; for distorts and mixes see `reader`."""
     writer = _Writer(net)
     return Pieces(
-        writer.input(distorts),
+        writer.input(reader(distorts, mixes)),
         tuple(writer.piece(index) for index in range(len(writer.groups))),
         writer.first_trained,
         net.num_params,
@@ -178,10 +183,10 @@ class _Writer:
             ]
         )
 
-    def input(self, distorts: bool) -> str:
+    def input(self, reads: str) -> str:
         """Return the piece that reads the images."""
-        header, reader = ("distort.hpp", "Distorter") if distorts else ("pixels.hpp", "Loader")
-        images = f"{reader}<{self._tensor(0)}, Pixels>"
+        header = "distort.hpp" if "Distorter" in reads else "pixels.hpp"
+        images = f"{reads}<{self._tensor(0)}, Pixels>"
         of = _piece([_normal(self.net.input)], f"input_of<{images}>()")
         return f'#include "{header}"\n{of}'
 

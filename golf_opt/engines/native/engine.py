@@ -5,57 +5,36 @@ A lane runs ahead of its caller by at most AHEAD slices.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from golf_opt.engines import base
-from golf_opt.engines.background import BackgroundEngine, Place, Run
+from golf_opt.engines.background import BackgroundEngine
 from golf_opt.engines.base import EpochResult, Floats, Job, LaneState, Message, Slice, Tensors
 from golf_opt.engines.flat import aligned, pack, unpack
 from golf_opt.engines.native import library, table
 from golf_opt.engines.native.codegen import dropout_nodes
+from golf_opt.engines.native.lane import Machine, Run, train_steps
 from golf_opt.engines.native.passes import BackwardPass, ForwardPass, Images
-from golf_opt.engines.native.table import Criterion, Distortion, Library, Training, Update
+from golf_opt.engines.native.table import Criterion, Library
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
-from golf_opt.task.recipe import average_rates, learning_rates
+from golf_opt.task.recipe import learning_rates
 
 SLICE_S = 0.3
 AHEAD = 2
 CPU_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
-@dataclass(kw_only=True)
-class _Run(Run):
-    """A lane at work; its thread trains `at.flat` in place."""
-
-    order: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, dtype=np.uint32))
-    stop: ctypes.c_int32 = field(default_factory=lambda: ctypes.c_int32(0))
-    thread: threading.Thread | None = None
-
-    def snapshot(self) -> Place:
-        return replace(self.at, flat=self.at.flat.copy())
-
-
-@dataclass
-class _Machine:
-    """Compiled code and memory for a run."""
-
-    kernel: Library
-    forward: ForwardPass
-    workspace: npt.NDArray[np.uint8]
-
-
-class NativeEngine(BackgroundEngine[_Run]):
+class NativeEngine(BackgroundEngine[Run]):
     """Trains every lane in a thread of its own; implements `engines.base.Introspective`.
 
     Args:
@@ -114,7 +93,8 @@ class NativeEngine(BackgroundEngine[_Run]):
         assert lane not in self._runs and 0 <= lane < self.num_lanes
         library.check(job.net)
         base.check_teacher(job, self._view)
-        run = _Run.begin(job, state, until, -(-job.net.num_params // self._width) * self._width)
+        padded = -(-job.net.num_params // self._width) * self._width
+        run = Run.begin(job, state, until, padded, len(self._train))
         run.thread = threading.Thread(
             target=self._work, args=(lane, run), name=f"lane {lane}", daemon=True
         )
@@ -200,30 +180,31 @@ class NativeEngine(BackgroundEngine[_Run]):
         weights = pack(tensors, "weights", net.parameters, kernel.padded_params)
         return weights, pack(tensors, "buffers", net.buffers), ForwardPass(net, kernel)
 
-    def _machine(self, job: Job) -> _Machine:
+    def _machine(self, job: Job) -> Machine:
         """Return what trains and evaluates, compiled where it has to be."""
-        size = job.candidate.batch_size
+        recipe, size = job.candidate, job.candidate.batch_size
         images = self._images or images_wide(size, self._width)
-        kernel = self._kernel(job.net, images, distorts=job.candidate.distorts)
+        wanted = {"distorts": recipe.distorts, "by_loss": recipe.by_loss, "mixes": recipe.mixes}
+        kernel = self._kernel(job.net, images, **wanted)
         wide = self._kernel(job.net, self._width, trains=False)
         workspace = aligned(kernel.workspace_bytes(size), np.uint8)
-        return _Machine(kernel, ForwardPass(job.net, wide), workspace)
+        return Machine(kernel, ForwardPass(job.net, wide), workspace)
 
     # --- a lane ---
 
-    def _work(self, lane: int, run: _Run) -> None:
+    def _work(self, lane: int, run: Run) -> None:
         """The thread of a lane: slice after slice until the job ends or is stopped."""
         try:
             machine = self._machine(run.job)
             while not run.stop.value and (part := self._slice(lane, run, machine)) is not None:
-                self._hand_over(run, [(part, run.snapshot())])
+                self._hand_over(run, [(part, run.at.copy())])
                 with self._changed:
                     while (run.done or len(run.pending) >= AHEAD) and not run.stop.value:
                         self._changed.wait()
         except BaseException as error:  # shown by the caller's next step
             self._fail(error)
 
-    def _slice(self, lane: int, run: _Run, machine: _Machine) -> Slice | None:
+    def _slice(self, lane: int, run: Run, machine: Machine) -> Slice | None:
         """Train until the epoch or the slice's time ends; None when stopped."""
         at, job = run.at, run.job
         if run.rests:
@@ -231,7 +212,7 @@ class NativeEngine(BackgroundEngine[_Run]):
         started = time.thread_time()
         steps = base.steps_per_epoch(len(self._train), job.candidate.batch_size)
         rates = learning_rates(job.candidate, at.epoch, job.epochs, steps)
-        outcome, step, loss_sum = self._train_steps(run, machine, steps, rates)
+        outcome, step, loss_sum = train_steps(run, machine, self._train, rates, SLICE_S)
         if outcome == table.STOPPED:
             return None
         epoch = at.epoch + 1
@@ -255,64 +236,13 @@ class NativeEngine(BackgroundEngine[_Run]):
             time_s=at.time_s + time.thread_time() - started,
             train_accuracy=train_accuracy,
         )
-        run.at, run.order = Place(at.flat, epoch, 0, 0.0, 0.0), run.order[:0]
+        run.at, run.places = at.next_epoch(at.flat), None
         return Slice(lane, epoch, 1.0, result)
 
-    def _accuracy(self, run: _Run, machine: _Machine, data: Images) -> float:
+    def _accuracy(self, run: Run, machine: Machine, data: Images) -> float:
         """Return the fraction of images that get their label; means nothing after a stop."""
         net = run.layout.evaluated(run.at.flat)
         return machine.forward.correct(*net, data, run.stop) / len(data)
-
-    def _train_steps(
-        self, run: _Run, machine: _Machine, steps: int, rates: npt.NDArray[np.float64]
-    ) -> tuple[int, int, float]:
-        """Run compiled code for a slice; return its outcome, the step and the sum of losses."""
-        at, candidate = run.at, run.job.candidate
-        if not len(run.order):
-            run.order = epoch_order(machine.kernel, run.job.seed, at.epoch, len(self._train))
-        nodes = dropout_nodes(run.job.net)
-        before = at.epoch * steps
-        keys = base.dropout_keys(run.job.seed, nodes, np.arange(before, before + steps))
-        averages = average_rates(candidate, at.epoch, run.job.epochs, steps)
-        row_bytes = 4 * run.layout.padded
-        weights, first, second, buffers = (at.flat.ctypes.data + i * row_bytes for i in range(4))
-        distortion = Distortion.of(candidate, run.job.seed, at.epoch)
-        training = Training(
-            **self._train.addresses,
-            order=run.order.ctypes.data,
-            rates=rates.ctypes.data,
-            dropout_keys=keys.ctypes.data,
-            weights=weights,
-            first=first,
-            second=second,
-            mask=None if run.mask is None else run.mask.ctypes.data,
-            buffers=buffers,
-            average=None if averages is None else weights + 4 * run.layout.average_at,
-            average_rates=None if averages is None else averages.ctypes.data,
-            workspace=machine.workspace.ctypes.data,
-            stop=ctypes.addressof(run.stop),
-            distortion=ctypes.addressof(distortion) if candidate.distorts else None,
-            n=len(self._train),
-            batch_size=candidate.batch_size,
-            num_dropouts=len(nodes),
-            num_buffers=run.layout.num_buffers,
-            steps_before=before,
-            step=at.step,
-            loss_sum=at.loss_sum,
-            limit_s=SLICE_S,
-            update=Update.of(candidate),
-            criterion=Criterion.of(candidate),
-        )
-        outcome = int(machine.kernel.train(ctypes.byref(training)))
-        return outcome, int(training.step), float(training.loss_sum)
-
-
-def epoch_order(kernel: Library, seed: int, epoch: int, n: int) -> npt.NDArray[np.uint32]:
-    """`base.data_order` in compiled code: numpy takes a few percent of an epoch for it."""
-    keys = np.array(base.order_keys(seed, epoch), dtype=np.uint32)
-    order = np.empty(n, dtype=np.uint32)
-    kernel.order(keys.ctypes.data, base.order_half(n), n, order.ctypes.data)
-    return order
 
 
 def physical_cores() -> int:

@@ -126,6 +126,8 @@ def load(
     *,
     trains: bool = True,
     distorts: bool = False,
+    by_loss: bool = False,
+    mixes: bool = False,
 ) -> Library:
     """Return the kernel, its pieces from this process, the cache folder or the compiler.
 
@@ -137,6 +139,8 @@ def load(
         extra_flags: for the compiler, after ours.
         trains: whether it goes backward as well.
         distorts: whether it distorts the images that it trains on.
+        by_loss: whether it tells the loss of each image, and weighs them.
+        mixes: whether it mixes the images of a batch.
 
     Raises:
         UsageError: no compiler, one that fails, a folder that cannot be written to, or a layer
@@ -146,21 +150,28 @@ def load(
     width = width or vectors()[1]
     defines = [f"-DGOLF_WIDTH={width}", f"-DGOLF_IMAGES={images}"]
     build = (*require_compiler(), *_flags(), *extra_flags, *defines)
-    parts = pieces(net, distorts)
-    sources = {(*build, "trial.cpp", ""), (*build, "piece.cpp", parts.input)}
+    parts = pieces(net, distorts, mixes)
+    driver = (*build, *loss_defines(by_loss, mixes), "trial.cpp", "")
+    sources = {driver, (*build, "piece.cpp", parts.input)}
     for piece in parts.layers:
         sources |= {(*build, "piece.cpp", piece.forward)}
         sources |= {(*build, "piece.cpp", piece.backward)} if trains and piece.backward else set()
     note = Once(on_message, f"compiling the kernel of {net.name} ({images} images wide), once")
     found = _libraries(sorted(sources), note)
     return Library(
-        found[*build, "trial.cpp", ""],
+        found[driver],
         parts,
         {text: found[*build, "piece.cpp", text] for *_, text in sources if text},
         trains,
         width,
         images,
     )
+
+
+def loss_defines(by_loss: bool, mixes: bool) -> list[str]:
+    """Return the compiler's options for what the loss of a recipe wants besides."""
+    wanted = {"BY_LOSS": by_loss, "MIXED": mixes}
+    return [f"-DGOLF_{name}=1" for name, on in wanted.items() if on]
 
 
 @dataclass

@@ -48,13 +48,16 @@ class Criterion(ctypes.Structure):
 class Distortion(ctypes.Structure):
     """`golf::Distortion` of kernel/distort.hpp: how strongly, and the key of the epoch."""
 
-    _fields_ = [*((name, ctypes.c_float) for name in DISTORTIONS), ("key", ctypes.c_uint32)]
+    _fields_ = [
+        *((name, ctypes.c_float) for name in (*DISTORTIONS, "mixup")),
+        ("key", ctypes.c_uint32),
+    ]
 
     @classmethod
     def of(cls, candidate: Candidate, seed: int, epoch: int) -> Distortion:
         strengths = {name: getattr(candidate, name) for name in DISTORTIONS}
         strengths["rotate"] = math.radians(candidate.rotate)
-        return cls(**strengths, key=distortion_key(seed, epoch))
+        return cls(**strengths, mixup=candidate.mixup, key=distortion_key(seed, epoch))
 
 
 class Row(ctypes.Structure):
@@ -83,7 +86,8 @@ class Training(ctypes.Structure):
     """`golf::Training` of kernel/trial.cpp."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("images", "labels", "soft", "order", "rates")),
+        *((name, ctypes.c_void_p) for name in ("images", "labels", "soft", "order", "worth")),
+        *((name, ctypes.c_void_p) for name in ("losses", "rates")),
         *((name, ctypes.c_void_p) for name in ("dropout_keys", "weights", "first", "second")),
         *((name, ctypes.c_void_p) for name in ("mask", "buffers", "average", "average_rates")),
         *((name, ctypes.c_void_p) for name in ("workspace", "stop", "distortion")),

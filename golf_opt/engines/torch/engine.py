@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from golf_opt.config.errors import UsageError
 from golf_opt.engines import base
 from golf_opt.engines.base import MOMENTS, EpochResult, Floats, Job, LaneState, Slice, Tensors
+from golf_opt.engines.order import Hardness, places_of
 from golf_opt.engines.torch.distorted import distorted
 from golf_opt.engines.torch.lane import Lane, as_numpy, build_optimizer, torch_moment
 from golf_opt.engines.torch.module import TorchNet, build_module
@@ -155,6 +156,7 @@ class TorchEngine:
             average_rate=torch.zeros((), dtype=self._dtype, device=self._device),
             index=torch.zeros(job.candidate.batch_size, dtype=torch.int64, device=self._device),
             loss_sum=torch.zeros((), dtype=torch.float64, device=self._device),
+            hardness=Hardness.begin(job, state, len(self._view.train)),
         )
         if state:
             run.epoch, run.step, run.time_s = state.epoch, state.step, state.time_s
@@ -209,12 +211,15 @@ class TorchEngine:
         return Slice(lane, epoch, 1.0 if result else run.step / steps, result)
 
     def _begin_epoch(self, run: Lane) -> None:
-        order = base.data_order(run.job.seed, run.epoch, len(self._view.train))
-        run.order = torch.from_numpy(order).to(self._device)
+        run.places = places_of(run.job, run.epoch, len(self._view.train), run.hardness)
+        run.order = torch.from_numpy(run.places.images.astype(np.int64)).to(self._device)
+        worth = run.places.worth
+        run.worth = None if worth is None else torch.from_numpy(worth).to(self._train[0])
         place = (run.job.candidate, run.epoch, run.job.epochs, self._steps(run.job))
         run.rates, run.average_rates = learning_rates(*place), average_rates(*place)
 
     def _end_epoch(self, run: Lane, loss_sum: float, started: float) -> EpochResult:
+        run.note_losses()
         accuracy = self._accuracy(run.shown, *self._objective)
         last = run.epoch + 1 == run.job.epochs
         train_accuracy = self._accuracy(run.shown, *self._train) if last else None
@@ -228,6 +233,7 @@ class TorchEngine:
         )
         run.epoch, run.step, run.time_s, run.order = run.epoch + 1, 0, 0.0, None
         run.loss_sum.zero_()
+        run.hardness = run.hardness and run.hardness.at_epochs_end()
         return result
 
     def _train_step(self, run: Lane) -> None:
@@ -238,7 +244,7 @@ class TorchEngine:
         if run.job.net.module is not None:
             with seeded(base.module_key(run.job.seed, run.epoch, run.step), self._device):
                 self._update(run, index)
-        elif self._device.type == "cuda" and len(index) == size and not run.job.candidate.distorts:
+        elif self._device.type == "cuda" and len(index) == size and run.replays:
             run.index.copy_(index)
             if run.replay is None:
                 run.replay = _captured(lambda: self._update(run, run.index), run.live)
@@ -267,7 +273,7 @@ class TorchEngine:
             weight.grad = None
         scores = run.module(seen(run, images.index_select(0, index), self._normalized))
         soft = None if self._soft is None else self._soft[index]
-        loss = training_loss(run.job.candidate, scores, labels[index], soft)
+        loss = loss_of_step(run, scores, labels[index], soft)
         loss.backward()  # type: ignore[no-untyped-call]
         run.update()
         with torch.no_grad():
@@ -283,6 +289,13 @@ class TorchEngine:
 
 def seen(run: Lane, images: Tensor, normalized: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the images of a step as the recipe has the net see them."""
+    images = _distorted(run, images, normalized)
+    if run.job.candidate.mixes:
+        return images.lerp(images.roll(-1, 0), run.share_of_next)
+    return images
+
+
+def _distorted(run: Lane, images: Tensor, normalized: Callable[[Tensor], Tensor]) -> Tensor:
     candidate = run.job.candidate
     if not candidate.distorts:
         return images
@@ -300,7 +313,26 @@ def scores_of(module: TorchNet, images: Tensor) -> Tensor:
     return torch.cat([module(part) for part in parts])
 
 
-def training_loss(recipe: Candidate, scores: Tensor, labels: Tensor, soft: Tensor | None) -> Tensor:
+def loss_of_step(run: Lane, scores: Tensor, labels: Tensor, soft: Tensor | None) -> Tensor:
+    """Return the mean loss of a step's images; where the lane looks at the losses, keep them."""
+    recipe, each = run.job.candidate, run.hardness is not None
+    losses = training_loss(recipe, scores, labels, soft, each)
+    if recipe.mixes:
+        soft = None if soft is None else soft.roll(-1, 0)
+        of_next = training_loss(recipe, scores, labels.roll(-1), soft, each)
+        losses = losses.lerp(of_next, run.share_of_next)
+    if not each:
+        return losses
+    run.losses.append(losses.detach())
+    if run.worth is None:
+        return losses.mean()
+    at = run.step * recipe.batch_size
+    return (losses * run.worth[at : at + len(losses)]).mean()
+
+
+def training_loss(
+    recipe: Candidate, scores: Tensor, labels: Tensor, soft: Tensor | None, each: bool = False
+) -> Tensor:
     """Return the mean loss of some images; all is [images, classes], labels [images].
 
     Args:
@@ -308,13 +340,16 @@ def training_loss(recipe: Candidate, scores: Tensor, labels: Tensor, soft: Tenso
         scores: of the net.
         labels: their classes.
         soft: a teacher's logits, where the recipe wants them.
+        each: return the loss of each image, [images].
     """
-    loss = F.cross_entropy(scores, labels, label_smoothing=recipe.label_smoothing)
+    over = "none" if each else "mean"
+    loss = F.cross_entropy(scores, labels, label_smoothing=recipe.label_smoothing, reduction=over)
     if not recipe.distill:
         return loss
     assert soft is not None
     net, teacher = ((s / recipe.temperature).log_softmax(1) for s in (scores, soft))
-    apart = F.kl_div(net, teacher, reduction="batchmean", log_target=True)
+    apart = F.kl_div(net, teacher, reduction="none" if each else "batchmean", log_target=True)
+    apart = apart.sum(1) if each else apart
     return (1 - recipe.distill) * loss + recipe.distill * recipe.temperature**2 * apart
 
 

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from golf_opt.engines.base import MOMENTS, Job, LaneState
+from golf_opt.engines.order import Hardness, Places
 from golf_opt.engines.torch.module import TorchNet
 from golf_opt.engines.torch.untraced import spare_imports, step_of
+from golf_opt.task.distortion import distortion_key, share_of_next
 from golf_opt.task.recipe import ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, Candidate
 
 
@@ -50,9 +52,25 @@ class Lane:
     step: int = 0
     time_s: float = 0.0
     order: Tensor | None = None
+    places: Places | None = None  # of the epoch in progress, in that order
+    worth: Tensor | None = None  # what each of them counts
+    hardness: Hardness | None = None  # of the images, where the recipe looks at it
+    losses: list[Tensor] = field(default_factory=list)  # of the steps that it does not know yet
     rates: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     average_rates: npt.NDArray[np.float64] | None = None
     replay: Callable[[], None] | None = None
+
+    @property
+    def replays(self) -> bool:
+        """Whether every full step does the same with other numbers, so that it may be captured."""
+        return not (self.job.candidate.draws_images or self.job.candidate.by_loss)
+
+    @property
+    def share_of_next(self) -> float:
+        """How much of the next one is in each image of the step."""
+        candidate = self.job.candidate
+        key = distortion_key(self.job.seed, self.epoch)
+        return share_of_next(candidate, key, self.step * candidate.batch_size)
 
     @property
     def live(self) -> list[Tensor]:
@@ -75,6 +93,14 @@ class Lane:
         pairs = zip(self.shown.tensors().values(), self.module.tensors().values(), strict=True)
         return list(pairs)
 
+    def note_losses(self) -> None:
+        """Let what was trained since the last time say how hard its images are."""
+        if self.hardness is not None and self.places is not None and self.losses:
+            losses = as_numpy(torch.cat(self.losses))
+            end = min(self.step * self.job.candidate.batch_size, len(self.places.images))
+            self.hardness.note(self.places.images[end - len(losses) : end], losses)
+            self.losses.clear()
+
     def state(self) -> LaneState:
         """Return a copy of all that it needs to go on elsewhere."""
         tensors = {name: as_numpy(tensor) for name, tensor in self.module.tensors().items()}
@@ -86,6 +112,9 @@ class Lane:
         if self.averages:
             for name, average in self.shown.tensors().items():
                 tensors[f"average/{name.partition('/')[2]}"] = as_numpy(average)
+        if self.hardness is not None:
+            self.note_losses()
+            tensors |= self.hardness.tensors(self.step)
         return LaneState(tensors, self.epoch, self.step, float(self.loss_sum), self.time_s)
 
 

@@ -18,12 +18,13 @@ struct Distortion {
     float shear;    // pixels across for each pixel down
     float elastic;  // pixels
     float erase;    // share of height and width
+    float mixup;    // share of another image
     uint32_t key;   // of the epoch
 };
 
 // What each image of an epoch draws, by number; a knot of the bending has two of them.
 struct Draws {
-    enum { ANGLE, SIZE, SHEAR, ACROSS, DOWN, HOLE_X, HOLE_Y, KNOTS = 8, COUNT = 64 };
+    enum { ANGLE, SIZE, SHEAR, ACROSS, DOWN, HOLE_X, HOLE_Y, MIX, KNOTS, COUNT = 64 };
 
     Words<IMAGES> first;
     uint32_t key;
@@ -37,6 +38,13 @@ struct Draws {
     // In [-most, most).
     INLINE Vec<IMAGES> within(float most, int draw) const { return (share(draw) * 2 - 1) * most; }
 };
+
+// The share of the next one in each image of a batch, whose first has this position in the epoch.
+INLINE float share_of_next(const Distortion& strength, uint32_t position) {
+    const uint32_t counter = position * Draws::COUNT + Draws::MIX;
+    const uint32_t word = mix(mix(counter ^ strength.key) + strength.key) >> 8;
+    return float(word) * (1.f / (1 << 24)) * strength.mixup;
+}
 
 // Of angles in [-pi, pi], to 1e-6: the series at half the angle.
 INLINE void sin_cos(Vec<IMAGES> angle, Vec<IMAGES>& sin, Vec<IMAGES>& cos) {
@@ -210,9 +218,13 @@ struct Distorter {
     }
 
     static void load(const Batch& batch, const Step& step, float* to) {
-        if (!batch.distortion) return Plain::load(batch, step, to);
+        read<false>(batch, step, to, Keep{});
+    }
+    template <bool NEXT, class Put>
+    static INLINE void read(const Batch& batch, const Step& step, float* to, const Put& put) {
+        if (!batch.distortion) return Plain::template read<NEXT>(batch, step, to, put);
         const Distortion& strength = *batch.distortion;
-        const auto image = [&](int i) { return step.first_image + (i < step.num_images ? i : 0); };
+        const auto image = [&](int i) { return in_batch<NEXT>(batch, step, i); };
         const Ints<N> chosen =
             (Ints<N>)make_words<N>([&](int i) { return batch.order[image(i)]; });
         const Draws draws{make_words<N>([&](int i) {
@@ -222,12 +234,13 @@ struct Distorter {
         const Holes holes = draw_holes(strength, draws);
         for (int c = 0; c < Input::C; c++) {
             const Source<H, W, BYTES> source(batch.images + c * H * W, chosen, holes);
-            each<N>(H, [&](int y) { load_row(source, map, c, y, to + Input::at(c, y, 0)); });
+            each<N>(H, [&](int y) { read_row(source, map, c, y, to + Input::at(c, y, 0), put); });
         }
     }
 
-    template <class From>
-    static INLINE void load_row(const From& source, const Map& map, int c, int y, float* to) {
+    template <class From, class Put>
+    static INLINE void read_row(const From& source, const Map& map, int c, int y, float* to,
+                                const Put& put) {
         const float std = Pixels::std(c), scale = 1 / (255 * std * ONE);
         const float offset = -Pixels::mean(c) / std, margin = 1 + 1 / 512.f;  // rounded to 1/256
         Point here = map.at_knot(0, y);
@@ -245,12 +258,14 @@ struct Distorter {
                 const Words<N> pair = (above << 8) + ((four >> 8 & 0xff00ffu) - above) * below;
                 const Words<N> left = pair & 0xffffu;
                 const Words<N> value = (left << 8) + ((pair >> 16) - left) * right;
-                store<N>(to + at * N, to_float<N>((Ints<N>)value) * scale + offset);
+                put(to + at * N, to_float<N>((Ints<N>)value) * scale + offset);
                 x += step_x, y += step_y;
             }
             here = next;
         }
     }
 };
+template <class Input, class Pixels>
+using MixedDistorter = Mixer<Distorter<Input, Pixels>>;
 
 }  // namespace golf

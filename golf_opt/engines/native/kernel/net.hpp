@@ -12,7 +12,7 @@
 #include "distort.hpp"
 #include "loss.hpp"
 
-#ifndef GOLF_READER  // of images: Loader, or Distorter for recipes that distort
+#ifndef GOLF_READER  // of images: Loader, or one for recipes that distort or mix
 #define GOLF_READER Loader
 #endif
 

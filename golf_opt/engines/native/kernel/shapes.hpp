@@ -59,7 +59,17 @@ struct Batch {
     int ahead;              // images in `order` that are worth prefetching
     const Distortion* distortion;  // of its images, or null
     uint32_t position;             // of its first image in the epoch
+    const float* worth;            // what each counts in the batch's mean, or null for one each
+    float* losses;                 // of each; set by a kernel that is BY_LOSS, or null
+    float mix;                     // the share of the next one in each, in a kernel that is MIXED
 };
+
+// Where in the batch the pass' image i is, or the next one behind it; a padded lane sees the first.
+template <bool NEXT = false>
+INLINE int in_batch(const Batch& batch, const Step& step, int i) {
+    const int at = step.first_image + (i < step.num_images ? i : 0);
+    return NEXT ? (at + 1 == batch.size ? 0 : at + 1) : at;
+}
 
 // Rows are walked in vectors of N floats, N / IMAGES positions each. The last one may be partial:
 // `body(x, count)` gets the number of positions as a compile-time constant.

@@ -30,6 +30,8 @@ struct Epoch {
     uint32_t order_keys[8];       // of the permutation
     const double* average_rates;  // [steps], or null
     Distortion distortion;        // of a recipe that has one
+    const uint32_t* order;        // [n]: the images, or null for a permutation by the keys
+    const float* worth;           // [n]: what each of them counts, or null
 };
 struct Result {
     double loss_sum;         // over the epoch's images
@@ -47,6 +49,7 @@ struct Lane {
     float* spill;            // workspace in global memory, where it has a place there
     const Epoch* epochs;     // [num_epochs]: the one in progress and those behind it
     Result* results;         // [num_epochs]
+    float* losses;           // [n]: of the images of an epoch, by their places; set, or null
     const uint32_t* dropout_prefixes;  // [num_dropouts]
     int64_t num_epochs;
     int64_t num_dropouts;
@@ -161,13 +164,18 @@ INLINE double train_step(const Team& team, const Lane& lane, const Epoch& epoch,
     const int64_t at = step * lane.batch_size, rest = data.n - at;
     const int size = int(rest < lane.batch_size ? rest : lane.batch_size);
     const Permutation permutation{epoch.order_keys, lane.half, uint32_t(data.n)};
-    each<1>(size, [&](int i) { team.order[i] = permutation(uint32_t(at + i)); });
+    each<1>(size, [&](int i) {
+        team.order[i] = BY_LOSS && epoch.order ? epoch.order[at + i] : permutation(uint32_t(at + i));
+    });
     each<1>(int(lane.num_dropouts), [&](int i) {
         team.keys[i] = mix(lane.dropout_prefixes[i] ^ uint32_t(steps_before + step)) + 0x9e3779b9u;
     });
     barrier();
     const Batch batch{data.images, data.labels,       data.soft,   team.order, size,
-                      size,        &epoch.distortion, uint32_t(at)};
+                      size,        &epoch.distortion, uint32_t(at),
+                      BY_LOSS && epoch.worth ? epoch.worth + at : nullptr,
+                      BY_LOSS && lane.losses ? lane.losses + at : nullptr,
+                      MIXED ? share_of_next(epoch.distortion, uint32_t(at)) : 0};
     const double loss = net.train(batch, team.keys);
     update(lane.update, GolfNet::PADDED, steps_before + step + 1, epoch.rates[step],
            net.gradients(), team.weights, team.first, team.second, lane.mask);

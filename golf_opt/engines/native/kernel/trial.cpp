@@ -13,6 +13,8 @@ struct Training {
     const uint8_t* labels;         // [n]
     const float* soft;             // [n][classes]: a teacher's scores, or null
     const uint32_t* order;         // [n] of this epoch
+    const float* worth;            // [n]: what each of them counts, or null
+    float* losses;                 // [n]: of each of them; set, or null
     const double* rates;           // [steps of the epoch]
     const uint32_t* dropout_keys;  // [steps of the epoch][dropout layers]
     float* weights;                // [count], like the next three
@@ -88,7 +90,9 @@ int32_t golf_train(const Table* table, Training* t) {
         const Batch batch{t->images, t->labels, t->soft, t->order + at,
                           int(rest < t->batch_size ? rest : t->batch_size),
                           int(rest < t->batch_size + IMAGES ? rest : t->batch_size + IMAGES),
-                          t->distortion, uint32_t(at)};
+                          t->distortion, uint32_t(at), t->worth ? t->worth + at : nullptr,
+                          t->losses ? t->losses + at : nullptr,
+                          MIXED ? share_of_next(*t->distortion, uint32_t(at)) : 0};
         const double loss = net.train(batch, t->dropout_keys + t->step * t->num_dropouts);
         t->loss_sum += loss;
         if (!is_finite(t->loss_sum)) return NOT_FINITE;
