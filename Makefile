@@ -13,7 +13,7 @@ GOLF := .venv/bin/golf-opt
 SETUP := .venv/.installed
 MKDOCS := NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-.PHONY: help setup study worker demo task dashboard test test-fast fuzz check docs reproduce records bench bench-storage compare-samplers clean
+.PHONY: help setup study worker demo task dashboard test test-fast fuzz check docs reproduce records bench bench-storage compare-samplers recipes clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -91,6 +91,9 @@ bench-storage: $(SETUP) .venv/.bench ## Measure the storage against plain Optuna
 
 compare-samplers: $(SETUP) ## Compare samplers, pruners and seeds on recorded trainings; writes studies/samplers/
 	@.venv/bin/python -m bench.samplers.compare $(ARGS)
+
+recipes: $(SETUP) ## Try training ideas one by one and together, quarter of an hour; PART=full: all, for hours
+	@.venv/bin/python -m bench.recipes $(or $(PART),quick) $(ARGS)
 
 .venv/.bench: $(SETUP)
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.samplers import statistics
+from bench import statistics
 from bench.samplers.compare import run
 from bench.samplers.record import sobol
 from bench.samplers.rows import ROWS, Row

@@ -9,19 +9,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from bench.report import PICTURES, ROOT
-from bench.samplers import statistics
+from bench import statistics
+from bench.pages import into_docs, save_figure
+from bench.report import ROOT
 from bench.samplers.rows import BASE
 from bench.samplers.table import Table
+from golf_opt.utils.stats import points
 
 STUDIES = ROOT / "studies" / "samplers"
-DOCS = ROOT / "docs" / "samplers.md"
 PICTURE = "critical-difference.svg"
-BEGIN, END = "<!-- written by make compare-samplers -->", "<!-- end -->"
 
 FEWER = 0.3  # of the epochs
 PARTS = (1 / 6, 1 / 3, 2 / 3)  # of the epochs, at which picks are looked at, too
@@ -39,10 +38,6 @@ QUESTIONS = (  # what the rows are asked: better than, and with how many epochs
     ("Would no pruning be better?", "tpe none"),
     ("Would chance be better than a model?", "random median"),
 )
-
-
-def points(accuracy: float) -> str:
-    return f"{100 * accuracy:.2f}"
 
 
 def by_row(path: Path) -> tuple[int, dict[str, Runs]]:
@@ -77,17 +72,7 @@ def write(folder: Path) -> None:
     (folder / "README.md").write_text(text)
     print(f"{folder / 'README.md'} and its picture are written")
     if folder.resolve() == STUDIES.resolve():
-        (PICTURES / "samplers.svg").write_bytes((folder / PICTURE).read_bytes())
-        DOCS.write_text(in_docs(DOCS.read_text(), text))
-
-
-def in_docs(page: str, text: str) -> str:
-    """Return the documentation's page with the results of README.md."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    results = text.partition("\n\n")[2].replace("\n## ", "\n### ")
-    results = results.partition("\n\n")[2].replace(f"({PICTURE})", "(pictures/samplers.svg)")
-    return f"{before}{BEGIN}\n{results}{END}{after}"
+        into_docs("samplers", "make compare-samplers", text, folder / PICTURE)
 
 
 def page(
@@ -136,7 +121,7 @@ def page(
     for index in order:
         runs = rows[names[index]]
         low, high = statistics.interval(results[index])
-        gap = "" if index == base else _gap(results[index] - results[base])
+        gap = "" if index == base else statistics.gap(results[index] - results[base])
         p = "" if index == base else f"{chance[int(index)]:.2g}"
         complete = fmean(run["trials"].get("complete", 0) for run in runs)
         lines.append(
@@ -160,11 +145,6 @@ def page(
 
 def held_back(table: Table) -> set[int]:
     return {point for point in table.known if table.is_held_back(point)}
-
-
-def _gap(gaps: statistics.Floats) -> str:
-    low, high = statistics.interval(gaps)
-    return f"{100 * gaps.mean():+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
 
 
 def answers(
@@ -199,8 +179,9 @@ def answers(
         picks = [statistics.picked_after(trace, early * budget) for trace in traces]
         sooner = np.array(picks) - results[base]
         as_good = "yes" if statistics.interval(sooner)[0] > -MARGIN else "not shown"
-        same = "" if index == base else _gap(gaps)
-        lines.append(f"| {question} | {name} | {same} | {answer} | {_gap(sooner)} | {as_good} |")
+        same = "" if index == base else statistics.gap(gaps)
+        fewer = statistics.gap(sooner)
+        lines.append(f"| {question} | {name} | {same} | {answer} | {fewer} | {as_good} |")
     return lines
 
 
@@ -217,9 +198,10 @@ def sooner(names: list[str], rows: dict[str, Runs], budget: int, base: str) -> l
         "",
         "## With fewer epochs",
         "",
-        "What the same studies had picked by then; nothing in a study depends on where its budget "
-        f"ends. In brackets the difference to `{base}` after as many epochs, and its interval. "
-        f"`needed` is when a row's mean is first within {100 * MARGIN:.2f} points of what `{base}` "
+        "What the same studies had picked by then; next to nothing in a study depends on where its "
+        f"budget ends. In brackets the difference to `{base}` after as many epochs, and its "
+        f"interval. `needed` is when a row's mean is first within {100 * MARGIN:.2f} points of "
+        f"what `{base}` "
         "has at the end.",
         "",
         f"| row | {' | '.join(heads)} | needed |",
@@ -232,7 +214,7 @@ def sooner(names: list[str], rows: dict[str, Runs], budget: int, base: str) -> l
             if not now.all() or not curves[base][:, place].all():
                 cells.append("no pick yet")
                 continue
-            gap = "" if name == base else f" ({_gap(now - curves[base][:, place])})"
+            gap = "" if name == base else f" ({statistics.gap(now - curves[base][:, place])})"
             cells.append(f"{points(now.mean())}{gap}")
         first, low, high = (
             f"{times[int(place)]:.0f}" if math.isfinite(place) else "more"
@@ -302,5 +284,4 @@ def picture(path: Path, names: list[str], ranks: statistics.Floats, difference: 
     axes.set_xlabel(f"mean rank, 1 is best; critical difference {difference:.2f}")
     axes.spines[["left", "right", "top"]].set_visible(False)
     axes.set_yticks([])
-    with matplotlib.rc_context({"svg.hashsalt": "golf_opt"}):  # same figures, same file
-        figure.savefig(path, metadata={"Date": None})
+    save_figure(figure, path)

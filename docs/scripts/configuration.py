@@ -24,6 +24,7 @@ GROUPS = (
     "arch",
     "family",
     "space",
+    "recipe",
     "points",
     "sampler",
     "pruner",
@@ -80,7 +81,7 @@ def groups() -> Iterator[str]:
             made_by = "".join(f" (`{k.default}`)" for k in keys(path) if k.path == "_target_")
             yield f"| `{path.stem}` | {count}{cell(title(path))}{made_by} |"
         yield ""
-        if group not in ("arch", "family", "points"):
+        if group not in ("arch", "family", "recipe", "points"):
             yield from option_table(group, files)
 
 

@@ -135,7 +135,8 @@ def composed(verb: str, given: Mapping[str, Any]) -> DictConfig:
             chosen.append(_choice(key, str(value)))
         else:
             values[key] = _plain(key, value)
-    config = compose(verb, chosen)
+    net = values.get("arch") or values.get("family")
+    config = compose(verb, chosen, net=net if isinstance(net, dict) else None)
     for key, value in values.items():
         _put(config, key, value)
     return config

@@ -12,7 +12,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from golf_opt.config import PACKAGE
-from golf_opt.config.comments import choices, known_keys
+from golf_opt.config.comments import choices, groups, known_keys
 from golf_opt.config.errors import UsageError, did_you_mean, near
 from golf_opt.task.grammar import unknown_arch
 
@@ -73,9 +73,11 @@ def _explain_hydra(error: BaseException, verb: str) -> str:
         return text
     key = unknown[1] or unknown[2]
     known = known_keys(verb)
-    if key in known and (options := choices(key)):
+    if key in [group.path for group in groups(verb)] and (options := choices(key)):
         fix = f"Its keys are set one by one: {key}.KEY=VALUE."
         return f"{key} must be {did_you_mean(key, options)} {fix}"
+    if any(other.startswith(f"{key}.") for other in known):
+        return f"{key} is a mapping, whose keys are set one by one: {key}.KEY=VALUE."
     if key in known:
         return f"{key} has no such key of its own; +{key}=VALUE adds one."
     hint = near(key, known)

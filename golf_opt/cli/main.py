@@ -131,7 +131,7 @@ def run_hydra(verb: str, given: list[str]) -> None:
     remember(sys.argv[0], verb, [*asked.overrides, *folder])
     sys.argv = [f"golf-opt {verb}", *asked.overrides, *folder, *asked.shown]
     if asked.shown:
-        sys.argv[1:1] = implied(verb, asked.overrides)
+        sys.argv[1:1] = implied(verb, asked.overrides, asked.config_dir)
         ask_hydra(verb)
     else:
         HYDRA_VERBS[verb](compose(verb, asked.overrides, asked.config_dir))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
 from golf_opt.config import CONF_DIR, load_yaml, yaml_file
+from golf_opt.config.comments import choices
 from golf_opt.config.errors import UsageError
 from golf_opt.task.family import read_family
 from golf_opt.task.grammar import parse_grammar, parse_target, read_arch
@@ -96,8 +97,34 @@ def _family(name: str) -> Mapping[str, Any] | None:
     return read_family(Path(name)) if name.endswith(FILES) else None
 
 
+def kind_of(net: object) -> str:
+    """Return which part of a recipe is for an architecture or a family: dense or separable."""
+    return "separable" if "depthwise" in _kinds(net) else "dense"
+
+
+def _kinds(node: object) -> Iterator[object]:
+    """Yield the kind of every layer, however deep it stands."""
+    if isinstance(node, Mapping):
+        yield node.get("kind")
+        node = list(node.values())
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        for inner in node:
+            yield from _kinds(inner)
+
+
+def read_recipe(name: str) -> Mapping[str, Any]:
+    """Return the recipe of conf/recipe with this name: for each kind of net, epochs and space."""
+    content: Mapping[str, Any] = load_yaml(CONF_DIR / "recipe" / f"{name}.yaml")
+    return content
+
+
 def _space(name: str) -> Mapping[str, Any] | None:
-    """Return the space of a file that is named by its path."""
+    """Return the space of a file that is named by its path, or of `recipe/strong/dense`."""
+    group, _, rest = name.partition("/")
+    recipe, _, kind = rest.partition("/")
+    if group == "recipe" and recipe in choices("recipe"):
+        part: Mapping[str, Any] = read_recipe(recipe).get(kind, {})
+        return part.get("space")
     if not name.endswith(FILES):
         return None
     content = yaml_file.load_plain(Path(name), "of parameters")

@@ -131,7 +131,8 @@ def _all_keys(verb: str) -> list[Key]:
 
 
 def _is_group(key: Key) -> bool:
-    return (CONF_DIR / key.path).is_dir()
+    """Whether it is chosen from; a verb may have a mapping of its own by a group's name."""
+    return key.lines == 1 and (CONF_DIR / key.path).is_dir()
 
 
 def _short(value: str, most: int = 24) -> str:

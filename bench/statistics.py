@@ -21,6 +21,12 @@ def interval(values: Floats, seed: int = 0) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def gap(gaps: Floats) -> str:
+    """Return mean and interval of differences of accuracies in points: `+0.12 [+0.06, +0.20]`."""
+    low, high = interval(gaps)
+    return f"{100 * gaps.mean():+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+
+
 def mean_ranks(results: Floats) -> Floats:
     """Return the mean rank of each row, 1 the best, of results [rows, repeats]."""
     ranks: Floats = stats.rankdata(-results, axis=0).mean(axis=1)
