@@ -269,8 +269,7 @@ class TorchEngine:
     def _update(self, run: Lane, index: Tensor) -> None:
         """One training step on the images of `index`: forward, backward, update."""
         images, labels = self._train
-        for weight in run.weights.values():
-            weight.grad = None
+        run.module.zero_grad(set_to_none=True)
         scores = run.module(seen(run, images.index_select(0, index), self._normalized))
         soft = None if self._soft is None else self._soft[index]
         loss = loss_of_step(run, scores, labels[index], soft)
