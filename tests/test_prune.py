@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Ran, net, tiny_net, told
+from conftest import Ran, golf_in, net, tiny_net, told
 from safetensors.numpy import load_file, save_file
 
 from golf_opt.config.errors import UsageError
@@ -655,9 +656,19 @@ STUDY = (
 PRUNE = ("prune", "study=mine", "target=0.9")
 
 
-def study(golf: Golf, *more: str) -> None:
-    ran = golf(*STUDY, *more)
-    assert ran.status == 0, ran.err
+@pytest.fixture
+def study(begun: Callable[..., None]) -> None:
+    """The study `mine` where `golf` looks for it."""
+    begun(*STUDY)
+
+
+@pytest.fixture(scope="module")
+def whole(studies_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where nothing stops the pruning of `mine`."""
+    folder = tmp_path_factory.mktemp("whole")
+    shutil.copytree(studies_of(*STUDY), folder, dirs_exist_ok=True)
+    golf_in(folder, *PRUNE)
+    return folder
 
 
 def summaries(tmp_path: Path) -> list[dict[str, Any]]:
@@ -666,8 +677,8 @@ def summaries(tmp_path: Path) -> list[dict[str, Any]]:
 
 
 @native
+@pytest.mark.usefixtures("study")
 def test_prune_a_study(golf: Golf, tmp_path: Path) -> None:
-    study(golf)
     ran = golf(*PRUNE, "method=index")
     assert ran.status == 0, ran.err
     (summary,) = summaries(tmp_path)
@@ -692,14 +703,15 @@ def test_prune_a_study(golf: Golf, tmp_path: Path) -> None:
 
 
 @native
+@pytest.mark.usefixtures("study")
 def test_holdout_reads_the_test_set_once(
     golf: Golf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study(golf)
     refused = golf(*PRUNE, "rule=holdout")
     assert refused.status == 2 and "golf-opt study protocol=holdout" in refused.err
     assert not (tmp_path / "studies" / "pruned").exists()
-    study(golf, "protocol=holdout", "study.name=careful")
+    ran = golf(*STUDY, "protocol=holdout", "study.name=careful")
+    assert ran.status == 0, ran.err
     readings = []
     evaluate = NativeEngine.evaluate
 
@@ -718,14 +730,15 @@ def test_holdout_reads_the_test_set_once(
 
 
 @native
+@pytest.mark.usefixtures("study")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_pruning_goes_on_to_the_same_end(
     golf: Golf,
     golf_process: Callable[..., subprocess.Popen[str]],
     tmp_path: Path,
+    whole: Path,
     how: signal.Signals,
 ) -> None:
-    study(golf)
     process = golf_process(*PRUNE)
     folder = tmp_path / "studies" / "pruned"
     deadline = time.monotonic() + 60
@@ -746,17 +759,15 @@ def test_a_stopped_pruning_goes_on_to_the_same_end(
     assert ran.status == 0 and "going on at" in ran.out, ran
     (ended,) = summaries(tmp_path)
     after = load_file(file)
-    file.with_name("prune.json").unlink()
-    file.unlink()
-    ran = golf(*PRUNE)
-    (whole,) = summaries(tmp_path)
-    assert (ended["nz"], ended["log"]) == (whole["nz"], whole["log"])
-    assert all(np.array_equal(after[name], values) for name, values in load_file(file).items())
+    (undisturbed,) = summaries(whole)
+    assert (ended["nz"], ended["log"]) == (undisturbed["nz"], undisturbed["log"])
+    twin = load_file(whole / file.relative_to(tmp_path))
+    assert all(np.array_equal(after[name], values) for name, values in twin.items())
 
 
 @native
+@pytest.mark.usefixtures("study")
 def test_bad_input_is_one_line(golf: Golf, tmp_path: Path) -> None:
-    study(golf)
     for arguments, message in (
         (("prune",), "study and weights name the net, and neither is given"),
         (("prune", "study=mine", "weights=x", "arch=c4-5-4"), "both are"),

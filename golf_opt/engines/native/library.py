@@ -346,7 +346,7 @@ def compile_shared(build: list[str], source: str, header: str, folder: Path) -> 
 
 @cache
 def _precompiled(_folder: Path, *build: str) -> Path:
-    """Return where in this cache folder what all pieces include is compiled, for them to begin with.
+    """Return where in this cache folder what all pieces include is compiled, for them to begin.
 
     A compiler that cannot use it, or finds it gone, reads the header.
     """
