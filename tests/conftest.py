@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import io
 import os
 import shutil
 import signal
@@ -17,6 +20,7 @@ import pytest
 
 from golf_opt.cli import main as cli
 from golf_opt.engines.base import Tensors, initial_weights
+from golf_opt.engines.native import library
 from golf_opt.storage import gate
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.data import Split, View
@@ -25,6 +29,8 @@ from golf_opt.task.grammar import load_arch
 ROOT = Path(__file__).parents[1]
 # a shell starts what runs in the background with Ctrl-C ignored, and programs hand that on
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# What is imported and collected stays to the end: fewer searches for garbage, as in `__main__.py`.
+gc.set_threshold(50_000, 20, 100)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,12 @@ SLOW = (
 )  # fmt: skip
 
 
+# Of those, what takes longest: it comes first, so that no core waits for it in the end.
+LONG = ("chaos", "tasks", "cuda", "older_version", "native", "prune", "worker", "study")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONG)
     for item in items:
         if item.path.stem.removeprefix("test_") in SLOW or "golf_process" in item.fixturenames:
             item.add_marker(pytest.mark.slow)
@@ -76,10 +87,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder of this run; what one of its processes compiles the others find."""
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kernels"
+def kernels() -> Path:
+    """The cache that all runs share: a file's name says all that it depends on."""
+    return library.cache_folder()
 
 
 @pytest.fixture
@@ -100,6 +110,47 @@ def golf(
         return Ran(status, captured.out, captured.err)
 
     return run
+
+
+def golf_in(folder: Path, *arguments: str) -> str:
+    """Run `golf-opt ARGS...` in this process, with the working directory in a folder.
+
+    For what fixtures of several tests begin with: it must end well, and what it says is returned.
+    """
+    said = contextlib.redirect_stdout(io.StringIO())
+    with pytest.MonkeyPatch.context() as patch, said as out:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["golf-opt", *arguments])
+        patch.setenv("HYDRA_FULL_ERROR", "")
+        try:
+            cli.main()
+        except SystemExit as stop:
+            assert not stop.code
+    return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def studies_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Give the folder that `golf-opt ARGS...` has worked in, once for all tests of this process."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def folder(*arguments: str) -> Path:
+        if arguments not in made:
+            made[arguments] = tmp_path_factory.mktemp("made")
+            golf_in(made[arguments], *arguments)
+        return made[arguments]
+
+    return folder
+
+
+@pytest.fixture
+def begun(studies_of: Callable[..., Path], tmp_path: Path) -> Callable[..., None]:
+    """Put into tmp_path what `golf-opt ARGS...` leaves behind: a copy, since it ran once."""
+
+    def put(*arguments: str) -> None:
+        shutil.copytree(studies_of(*arguments), tmp_path, dirs_exist_ok=True)
+
+    return put
 
 
 @pytest.fixture
@@ -219,16 +270,16 @@ def mnist_root() -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Headless Chromium; skip where it or its driver is missing."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not program or not driver:
         pytest.skip("chromium and chromedriver are not installed")
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
-    options.binary_location = chromium
+    options.binary_location = program
     for flag in (
         "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
         "--disable-component-update", "--disable-sync", "--no-first-run", "--no-proxy-server",
@@ -238,3 +289,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     chrome = webdriver.Chrome(options, webdriver.ChromeService(executable_path=driver))
     yield chrome
     chrome.quit()
+
+
+@pytest.fixture
+def browser(chromium: Any) -> Iterator[Any]:
+    """A browser whose page is left after the test: an open one asks again and again."""
+    yield chromium
+    chromium.get("about:blank")

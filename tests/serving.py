@@ -1,4 +1,4 @@
-"""A running dashboard for tests, and requests to it as they are."""
+"""A running dashboard for tests, requests to it as they are, and what its pages show."""
 
 from __future__ import annotations
 
@@ -63,6 +63,11 @@ def wait_for(condition: Callable[[], Any]) -> Any:
             return found
         time.sleep(0.1)
     raise AssertionError("it did not happen")
+
+
+def text(browser: Any) -> str:
+    """What an open page shows, a space between words: in one go, since the page may reload."""
+    return " ".join((browser.execute_script("return document.body?.innerText") or "").split())
 
 
 @dataclass(frozen=True)

@@ -211,8 +211,10 @@ def test_a_mistake_leaves_no_empty_folder(golf: Golf, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_to_a_full_disk_leaves_nothing(golf: Golf, small_disk: Path) -> None:
-    golf(*QUICK, "trials=2")
+def test_an_export_to_a_full_disk_leaves_nothing(
+    golf: Golf, begun: Callable[..., None], small_disk: Path
+) -> None:
+    begun(*QUICK, "trials=2")
     fill(small_disk, leave=4_096)
     said = told(golf("export", "study=s", f"output={small_disk}/out"))
     assert said.endswith("cannot be written: No space left on device.")
@@ -220,9 +222,9 @@ def test_an_export_to_a_full_disk_leaves_nothing(golf: Golf, small_disk: Path) -
 
 
 def test_an_import_to_a_full_disk_leaves_nothing(
-    golf: Golf, tmp_path: Path, small_disk: Path
+    golf: Golf, begun: Callable[..., None], tmp_path: Path, small_disk: Path
 ) -> None:
-    golf(*QUICK, "trials=2")
+    begun(*QUICK, "trials=2")
     (tmp_path / "studies" / "artifacts").mkdir(exist_ok=True)
     store = FileSystemArtifactStore(tmp_path / "studies" / "artifacts")
     with opened_storage(StorageConfig(f"sqlite:///{tmp_path}/studies/golf.db", None)) as storage:

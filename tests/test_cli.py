@@ -7,7 +7,6 @@ import http.server
 import resource
 import socket
 import sqlite3
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -20,12 +19,10 @@ import pytest
 import torchvision
 from conftest import Ran, told
 from omegaconf import OmegaConf
-from sklearn import datasets
 
 from golf_opt import __version__
-from golf_opt.cli import main as cli
 from golf_opt.config import CONF_DIR
-from golf_opt.task.data import published
+from golf_opt.task.data import own, published
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -43,15 +40,9 @@ CLOSED = "127.0.0.1:1"  # nothing listens there
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(studies_of: Callable[..., Path]) -> Path:
     """A database with one finished study, `mine`: c4-5-4 on digits, one trial of one epoch."""
-    folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["golf-opt", *FAST, "study.name=mine"])
-        patch.setenv("HYDRA_FULL_ERROR", "")
-        cli.main()
-    return folder / "studies" / "golf.db"
+    return studies_of(*FAST, "study.name=mine") / "studies" / "golf.db"
 
 
 @pytest.fixture
@@ -239,9 +230,9 @@ def test_a_study_goes_on_only_as_what_it_was(
 def test_a_study_does_not_go_on_with_other_images_of_the_same_name(
     golf: Golf, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = datasets.load_digits()
-    other.images[0, 4, 4] += 1
-    monkeypatch.setattr(datasets, "load_digits", lambda: other)
+    images, labels = own.bundled_digits()
+    images[0, 4, 4] += 1
+    monkeypatch.setattr(own, "bundled_digits", lambda: (images, labels))
     before = dump(database)
     said = told(golf(*FAST, "study.name=mine"))
     assert "study 'mine' is another study: data: digits (" in said

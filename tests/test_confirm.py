@@ -35,9 +35,7 @@ DIGITS = DataConfig("auto", Path("data"))
 TORCH = EngineConfig("torch", "cpu", 2, 1)
 
 
-def make_study(golf: Callable[..., Ran], folder: Path, *more: str) -> None:
-    arguments = ("arch=c2-2-2", "trials=3", f"study.name={NAME}", f"dir={folder}", *QUICK, *more)
-    assert golf("study", *arguments).status == 0
+STUDY = ("study", "arch=c2-2-2", "trials=3", f"study.name={NAME}", "dir=.", *QUICK)
 
 
 def config_of(folder: Path, **changes: object) -> ConfirmConfig:
@@ -47,8 +45,8 @@ def config_of(folder: Path, **changes: object) -> ConfirmConfig:
 
 
 @pytest.fixture
-def study(golf: Callable[..., Ran], tmp_path: Path) -> Iterator[optuna.Study]:
-    make_study(golf, tmp_path)
+def study(begun: Callable[..., None], tmp_path: Path) -> Iterator[optuna.Study]:
+    begun(*STUDY)
     with opened_storage(config_of(tmp_path).storage) as storage:
         yield find_study(storage, NAME)
 
@@ -179,9 +177,9 @@ def test_seeds_of_trials_are_left_out(study: optuna.Study) -> None:
     assert confirm.confirm_seeds(study, 1) == first[1:]
 
 
-def test_holdout_measures_on_the_holdout_alone(golf: Callable[..., Ran], tmp_path: Path) -> None:
+def test_holdout_measures_on_the_holdout_alone(begun: Callable[..., None], tmp_path: Path) -> None:
     """With a test set of nonsense the results are the same: nothing looks at it."""
-    make_study(golf, tmp_path, "protocol=holdout")
+    begun(*STUDY, "protocol=holdout")
     config = config_of(tmp_path, top=1, seeds=1)
     with opened_storage(config.storage) as storage:
         study = find_study(storage, NAME)
@@ -216,7 +214,7 @@ def test_interrupted_and_gone_on_with(
     tmp_path: Path,
 ) -> None:
     """SIGINT keeps what is finished; the same command trains only the rest."""
-    make_study(golf, tmp_path, "epochs=4")
+    assert golf(*STUDY, "epochs=4").status == 0
     arguments = ("confirm", f"study={NAME}", "top=2", "seeds=3", f"dir={tmp_path}", "engine=torch",
                  "engine.lanes=1")  # fmt: skip
     process = golf_process(*arguments)

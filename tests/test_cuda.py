@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +75,6 @@ def gpu(test: Any) -> Any:
     """Mark a test that needs a GPU; where there is none it skips and says so."""
     skip = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
     return pytest.mark.gpu(skip(test))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(kernels: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GOLF_CACHE", str(kernels))
-        yield
 
 
 def emulated(
@@ -369,7 +361,8 @@ def test_the_kernel_compiles_for_gpus(target: str, tmp_path: Path) -> None:
 
 
 @nvrtc
-def test_machine_code_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machine_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOLF_CACHE", str(tmp_path))
     net = net_of([POOL, LINEAR])
     said: list[str] = []
     first = compile_cubin(net, Block(images=8), 0, "sm_90", said.append)

@@ -23,11 +23,13 @@ from xml.etree import ElementTree
 import optuna
 import optuna_dashboard
 import pytest
-from serving import WAIT_S, Answer, ask, end, served, start, wait_for
+from conftest import Ran, golf_in, told
+from serving import WAIT_S, Answer, ask, end, served, start, text, wait_for
 
 from golf_opt.dashboard.guard import READ_RULES
 from golf_opt.storage.optuna_internals import save_note
 
+Golf = Callable[..., Ran]
 NAME = "seen"
 STUDY = (
     "study", "data=digits", "engine=torch", "trials=3", "epochs=2", "space.batch_size=32",
@@ -40,12 +42,9 @@ PICTURES = ["learning-curve.svg", "log.txt", "confusion.svg", "mistakes.svg", "w
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(studies_of: Callable[..., Path]) -> Path:
     """A working directory with a study of three trials, two epochs each."""
-    folder = tmp_path_factory.mktemp("dashboard")
-    program = [sys.executable, "-m", "golf_opt", *STUDY]
-    subprocess.run(program, cwd=folder, check=True, capture_output=True)
-    return folder
+    return studies_of(*STUDY)
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +65,6 @@ def wait(browser: Any, condition: Callable[[Any], Any]) -> Any:
     from selenium.webdriver.support.ui import WebDriverWait
 
     return WebDriverWait(browser, WAIT_S).until(condition)
-
-
-def text(browser: Any) -> str:
-    return browser.find_element("tag name", "body").text
 
 
 def points(browser: Any, plot: str) -> list[list[float]]:
@@ -146,7 +141,7 @@ def test_pictures_are_drawn_when_asked_for(url: str) -> None:
 def test_the_study_is_listed(browser: Any, url: str) -> None:
     browser.get(url)
     wait(browser, lambda browser: NAME in text(browser))
-    links = [link.get_attribute("href") for link in browser.find_elements("tag name", "a")]
+    links = browser.execute_script("return [...document.links].map(link => link.href)")
     assert f"{url}dashboard/studies/1" in links
 
 
@@ -161,15 +156,17 @@ def test_the_study_page_plots_history_and_intermediate_values(browser: Any, url:
     assert "Learning curves of 3 trials" in text(browser)
     curves = wait(browser, lambda browser: points(browser, "graph-intermediate-values"))
     assert curves == [[step["value"] for step in trial["intermediate_values"]] for trial in trials]
-    assert browser.find_element("css selector", "#plot-history svg").size["width"] > 300
+    width = "return document.querySelector('#plot-history svg').getBoundingClientRect().width"
+    assert browser.execute_script(width) > 300
     assert "Best Trial (number=" in text(browser)
 
 
 @pytest.mark.browser
 def test_the_note_says_what_the_study_is(browser: Any, url: str) -> None:
     browser.get(f"{url}dashboard/studies/1/note")
-    heading = wait(browser, lambda browser: browser.find_elements("tag name", "h1"))
-    assert "c4-5-4: 807 parameters" in [element.text for element in heading]
+    headings = "return [...document.querySelectorAll('h1')].map(heading => heading.innerText)"
+    shown = wait(browser, lambda browser: browser.execute_script(headings))
+    assert "c4-5-4: 807 parameters" in shown
     page = text(browser)
     assert f"golf-opt {' '.join(STUDY)}" in page
     assert "digits (1,438 training images)" in page
@@ -181,11 +178,15 @@ def test_the_note_says_what_the_study_is(browser: Any, url: str) -> None:
 def test_the_trial_page_shows_its_steps_and_its_learning_curve(browser: Any, url: str) -> None:
     trial = get(f"{url}api/studies/1")["trials"][0]
     browser.get(f"{url}dashboard/studies/1/trials?numbers=0")
-    wait(browser, lambda browser: len(browser.find_elements("tag name", "img")) == 4)
-    for picture in browser.find_elements("tag name", "img"):
-        wait(browser, lambda _, picture=picture: picture.get_property("naturalWidth") > 300)
-        assert "/artifacts/1/1/" in picture.get_attribute("src")
-        assert picture.get_property("naturalHeight") > 100
+
+    def pictures(browser: Any) -> list[tuple[str, int, int]]:
+        """Address, width and height of each, when there are four and all are loaded."""
+        sizes = "image => [image.src, image.naturalWidth, image.naturalHeight]"
+        found = browser.execute_script(f"return [...document.images].map({sizes})")
+        return found if len(found) == 4 and all(width for _, width, _ in found) else []
+
+    for address, width, height in wait(browser, pictures):
+        assert "/artifacts/1/1/" in address and width > 300 and height > 100
     page = text(browser)
     assert "Intermediate Values" in page
     for step in trial["intermediate_values"]:
@@ -220,25 +221,19 @@ def answers(host: str, port: int) -> bool:
         return probe.connect_ex((host, port)) == 0
 
 
-def test_a_taken_port_is_named(tmp_path: Path) -> None:
+def test_a_taken_port_is_named(golf: Golf, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        process = start(tmp_path, f"dashboard.port={port}")
-        out, err = process.communicate(timeout=WAIT_S)
-    assert (process.returncode, out) == (2, "")
-    assert err.startswith(f"golf-opt: dashboard cannot listen on 127.0.0.1:{port}: ")
-    assert err.endswith("choose another with dashboard.port=N.\n")
-    assert len(err.splitlines()) == 1
+        said = told(golf("dashboard", f"dashboard.port={port}"))
+    assert said.startswith(f"dashboard cannot listen on 127.0.0.1:{port}: ")
+    assert said.endswith("choose another with dashboard.port=N.")
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_an_unknown_host_is_named(tmp_path: Path) -> None:
-    host = "dashboard.host=no-such-host.invalid"
-    process = start(tmp_path, "dashboard.port=0", host, GOLF_DASHBOARD_PASSWORD=PASSWORD)
-    _, err = process.communicate(timeout=WAIT_S)
-    assert process.returncode == 2
-    assert err.startswith("golf-opt: dashboard cannot listen on no-such-host.invalid:0: ")
-    assert len(err.splitlines()) == 1
+def test_an_unknown_host_is_named(golf: Golf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOLF_DASHBOARD_PASSWORD", PASSWORD)
+    said = told(golf("dashboard", "dashboard.port=0", "dashboard.host=no-such-host.invalid"))
+    assert said.startswith("dashboard cannot listen on no-such-host.invalid:0: ")
 
 
 @pytest.mark.browser
@@ -351,26 +346,24 @@ def test_logging_in_with_a_browser(browser: Any, locked: str) -> None:
     browser.delete_all_cookies()
 
 
-def test_an_address_that_others_reach_needs_a_password(tmp_path: Path) -> None:
-    process = start(tmp_path, "dashboard.port=0", "dashboard.host=0.0.0.0")
-    out, err = process.communicate(timeout=WAIT_S)
-    assert (process.returncode, out) == (2, "")
-    assert "others can reach" in err and "GOLF_DASHBOARD_PASSWORD" in err
-    assert len(err.splitlines()) == 1 and list(tmp_path.rglob("*")) == []
+def test_an_address_that_others_reach_needs_a_password(golf: Golf, tmp_path: Path) -> None:
+    said = told(golf("dashboard", "dashboard.port=0", "dashboard.host=0.0.0.0"))
+    assert "others can reach" in said and "GOLF_DASHBOARD_PASSWORD" in said
+    assert list(tmp_path.rglob("*")) == []
 
 
-def test_a_short_password_and_a_file_that_others_read_are_refused(tmp_path: Path) -> None:
+def test_a_short_password_and_a_file_that_others_read_are_refused(
+    golf: Golf, tmp_path: Path
+) -> None:
     file = tmp_path / "password"
     file.write_text("too short\n")
     file.chmod(0o600)
-    process = start(tmp_path, "dashboard.port=0", f"dashboard.password_file={file}")
-    _, err = process.communicate(timeout=WAIT_S)
-    assert process.returncode == 2 and "at least 12" in err and "too short" not in err
+    command = ("dashboard", "dashboard.port=0", f"dashboard.password_file={file}")
+    said = told(golf(*command))
+    assert "at least 12" in said and "too short" not in said
     file.write_text(PASSWORD)
     file.chmod(0o644)
-    process = start(tmp_path, "dashboard.port=0", f"dashboard.password_file={file}")
-    _, err = process.communicate(timeout=WAIT_S)
-    assert process.returncode == 2 and f"chmod 600 {file}" in err
+    assert f"chmod 600 {file}" in told(golf(*command))
 
 
 def test_without_a_password_only_local_names_are_answered(url: str) -> None:
@@ -448,12 +441,11 @@ def test_a_study_that_takes_the_id_of_a_removed_one_is_shown_as_itself(
 ) -> None:
     """SQLite gives the ids of the last study and its trials out again."""
     shutil.copytree(folder / "studies", tmp_path / "studies")
-    program = [sys.executable, "-m", "golf_opt", *STUDY[:3], "space.batch_size=32"]
     with served(tmp_path) as url:
         assert len(get(f"{url}api/studies/1")["trials"]) == 3
         optuna.delete_study(study_name=NAME, storage=f"sqlite:///{tmp_path}/studies/golf.db")
-        second = ("trials=1", "epochs=1", "study.name=second")
-        subprocess.run([*program, *second], cwd=tmp_path, check=True, capture_output=True)
+        second = ("trials=1", "epochs=1", "study.name=second", "space.batch_size=32")
+        golf_in(tmp_path, *STUDY[:3], *second)
         study = get(f"{url}api/studies/1")
         assert study["name"] == "second"
         assert [len(trial["intermediate_values"]) for trial in study["trials"]] == [1]

@@ -10,6 +10,7 @@ import pytest
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig
 from golf_opt.task.data import load
+from golf_opt.task.data.own import bundled_digits
 from golf_opt.task.data.published import IDX_SHAPES, MNIST_MD5
 
 
@@ -101,3 +102,11 @@ def test_digests_tell_data_and_protocols_apart(mnist_root: Path) -> None:
     mnist, digits = load(DataConfig("mnist", mnist_root)), load(DataConfig("digits", Path()))
     digests = {data.view(p).digest for data in (mnist, digits) for p in ("test", "holdout")}
     assert len(digests) == 4
+
+
+def test_digits_are_those_that_scikit_learn_loads() -> None:
+    from sklearn.datasets import load_digits
+
+    theirs = load_digits()
+    images, labels = bundled_digits()
+    assert np.array_equal(images, theirs.images) and np.array_equal(labels, theirs.target)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,13 +39,6 @@ FAR = {"shift": 9.0, "rotate": 180.0, "scale": 0.5, "shear": 1.0}
 SHAPED = {"mnist": MNIST} | {name: spec for name, (spec, _) in SHAPES.items()}
 SHAPED["tall"] = InputSpec((1, 40, 3), 4, (0.2,), (0.3,))
 PLAIN = Candidate(1, 0.5, optimizer="sgd")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(kernels: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GOLF_CACHE", str(kernels))
-        yield
 
 
 def where(candidate: Candidate, shape: tuple[int, int], n: int = 200) -> Sources:

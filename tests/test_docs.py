@@ -268,9 +268,11 @@ def test_make_study(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", commands("golf-opt dashboard"))
-def test_dashboards(tmp_path: Path, command: str) -> None:
-    """Each prints the address it serves, and ends on SIGINT."""
+def test_dashboards(golf: Callable[..., Ran], tmp_path: Path) -> None:
+    """Each composes; one prints the address it serves, and ends on SIGINT."""
+    for command in commands("golf-opt dashboard"):
+        ran = golf(*shlex.split(command)[1:], "--cfg", "job")
+        assert ran.status == 0, ran.err
     arguments = ["dashboard", f"dir={tmp_path}/studies", "dashboard.port=0"]
     process = subprocess.Popen(
         [sys.executable, "-m", "golf_opt", *arguments], cwd=tmp_path, stdout=subprocess.PIPE,

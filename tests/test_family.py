@@ -44,6 +44,9 @@ def drawn(of: Family, draw: random.Random) -> dict[str, Any]:
     """Return a value for every parameter that matters, as a study would ask for them."""
     params: dict[str, Any] = {}
     for name, node in of.space.items():
+        if not isinstance(node, dict):  # fixed
+            params[name] = node
+            continue
         when = node.get("when", {})
         if all(params.get(o) in (v if isinstance(v, list) else [v]) for o, v in when.items()):
             choices = node.get("choices") or range(node["low"], node["high"] + 1)

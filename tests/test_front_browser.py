@@ -54,6 +54,13 @@ def page(found: golf.Study) -> Iterator[str]:
         yield f"{address}dashboard/studies/1"
 
 
+@pytest.fixture
+def browser(browser: Any) -> Iterator[Any]:
+    """The browser of all tests, whose window is as wide as before afterwards."""
+    yield browser
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def drawn(browser: Any, page: str, size: tuple[int, int]) -> dict[str, Any]:
     """Return what the front looks like in a window of this size."""
     from selenium.webdriver.support.ui import WebDriverWait

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,13 +17,6 @@ from golf_opt.task.recipe import Candidate
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 MIXED = Candidate(14, 4e-3, mixup=0.5, label_smoothing=0.1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(kernels: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GOLF_CACHE", str(kernels))
-        yield
 
 
 def test_shares_are_uniform_up_to_mixup() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -131,13 +129,6 @@ def snapshot_of(n: int, seed: int = 0, spec: InputSpec = MNIST) -> View:
 
 
 VIEW = snapshot_of(128)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(kernels: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GOLF_CACHE", str(kernels))
-        yield
 
 
 def native(view: View = VIEW, lanes: int = 1, **more: Any) -> NativeEngine:

@@ -17,7 +17,7 @@ from typing import Any
 import optuna
 import pytest
 from conftest import ROOT, Ran, told
-from serving import ask, served, wait_for
+from serving import ask, served, text, wait_for
 
 from golf_opt.config.schema import StorageConfig
 from golf_opt.engines.python import ObjectiveJob
@@ -608,9 +608,9 @@ def test_what_is_yielded_is_values_or_says_why_not(
 def test_files_are_those_of_the_last_whole_checkpoint(tmp_path: Path) -> None:
     files = TrialFiles(tmp_path / "3")
     files.begin(0)
-    for epoch, text in enumerate(["one", None, "three"], 1):
-        if text:
-            files.checkpoint.write_text(text)
+    for epoch, written in enumerate(["one", None, "three"], 1):
+        if written:
+            files.checkpoint.write_text(written)
         files.commit(epoch, [epoch / 10], 0.5)
     files.checkpoint.write_text("half of the fou")  # and then it was killed
     with (tmp_path / "3" / "values.jsonl").open("a") as file:
@@ -670,5 +670,5 @@ def test_the_dashboard_shows_two_objectives_as_a_front(
             for name in ("log.txt", "learning-curve.svg")
         )
         assert "after the last epoch: loss=" in log and curve.startswith("<svg")
-        assert "Pareto Front" in browser.find_element("tag name", "body").text
-        assert "front (6)" in browser.find_element("tag name", "body").text
+        assert "Pareto Front" in text(browser)
+        assert "front (6)" in text(browser)

@@ -10,6 +10,8 @@ import inspect
 import json
 import math
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -318,3 +320,21 @@ def test_cma_es_unpickles_nothing(tmp_path: Path) -> None:
     study.sampler = optuna.samplers.CmaEsSampler(seed=1, n_startup_trials=1)
     study.ask({"x": FloatDistribution(1e-5, 1, log=True), "z": FloatDistribution(0.1, 0.9)})
     assert (tmp_path / "canary").exists(), "Optuna's no longer unpickles: take it again"
+
+
+def test_importances_come_without_scikit_learn_until_a_forest_is_asked_for() -> None:
+    code = """
+import sys
+from golf_opt.utils.spared import import_importances
+import_importances()
+assert "optuna.importance" in sys.modules and "sklearn" not in sys.modules
+import optuna
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=5)
+forest = optuna.importance.FanovaImportanceEvaluator(n_trees=2, seed=0)
+found = optuna.importance.get_param_importances(study, evaluator=forest)
+print(float(found["x"]), "sklearn" in sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout == "1.0 True\n", ran.stderr

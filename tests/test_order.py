@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,13 +23,6 @@ from golf_opt.task.recipe import Candidate
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 BY_LOSS = ("importance", "hard", "curriculum")
 N = 1000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(kernels: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GOLF_CACHE", str(kernels))
-        yield
 
 
 def levels_of(n: int, seed: int = 0) -> Any:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import pytest
-from conftest import Ran
+from conftest import Ran, golf_in
 
 from golf_opt.config.schema import DataConfig
 from golf_opt.dashboard.shown import Shown
@@ -28,8 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of studies with two of them, one named like an attack."""
     folder = tmp_path_factory.mktemp("paper") / "studies"
     for more in (("study.name=one",), ("arch=c3-4-4", f'study.name="{EVIL}"')):
-        program = [sys.executable, "-m", "golf_opt", "study", *QUICK, f"dir={folder}", *more]
-        subprocess.run(program, check=True, capture_output=True)
+        golf_in(folder.parent, "study", *QUICK, *more)
     return folder
 
 

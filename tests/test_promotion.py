@@ -115,6 +115,16 @@ def test_nets_that_err_four_times_as_often_as_the_best_come_after_all_others() -
     assert promotion(loss, SIZE).ranked(trials, 1)[0].number == 4, "of losses there is no floor"
 
 
+def test_beyond_a_target_only_size_goes_on() -> None:
+    trials = [
+        trial(0, 0.99, size=900), trial(1, 0.96, size=300), trial(2, 0.94, size=400),
+        trial(3, 0.97, size=310), trial(4, 0.70, size=10), trial(5, 0.95, size=500),
+    ]  # fmt: skip
+    rule = Promotion(Promote(1, 3), (ACCURACY, SIZE), 9, target=0.95)
+    assert [found.number for found in rule.ranked(trials, 1)] == [1, 3, 2, 5, 0, 4]
+    assert promotion(ACCURACY, SIZE).ranked(trials, 1)[0].number == 0
+
+
 def test_rising_curves_may_be_ranked_by_where_they_lead() -> None:
     flat, rising = trial(0, 0.80, 0.80, 0.80), trial(1, 0.40, 0.60, 0.79)
     both = [flat, rising, trial(2, 0.1, 0.1, 0.1)]

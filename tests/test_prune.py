@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -16,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Ran, net, tiny_net, told
+from conftest import Ran, golf_in, net, tiny_net, told
 from safetensors.numpy import load_file, save_file
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig, PruneOptions, prune_options
 from golf_opt.engines.base import Engine, Job, Tensors, initial_weights
-from golf_opt.engines.flat import unpack
+from golf_opt.engines.flat import pack, unpack
 from golf_opt.engines.native import NativeEngine, compiler
 from golf_opt.engines.torch import TorchEngine
 from golf_opt.golf.dead import clear, count, fold, shrink
@@ -30,6 +31,7 @@ from golf_opt.golf.net_file import pack_net
 from golf_opt.golf.pruning import surgeon
 from golf_opt.golf.pruning.folder import PruningFolder, folder_name
 from golf_opt.golf.pruning.ranking import by_magnitude, by_saliency, in_scope
+from golf_opt.golf.pruning.regrowth import Regrowth
 from golf_opt.golf.pruning.search import Evaluator, PruningState, allowed_errors, flatten
 from golf_opt.golf.pruning.weight_pruner import PruningResult, WeightPruner
 from golf_opt.golf.source import load_data
@@ -295,6 +297,53 @@ def test_a_round_that_was_stopped_is_begun_again(
     assert [row["nz"] for row in result.state.log] == [row["nz"] for row in by_rounds.state.log]
     for name, values in by_rounds.tensors.items():
         assert np.array_equal(values, result.tensors[name]), name
+
+
+def test_regrowth_gets_below_rounds_and_goes_on_where_it_was_stopped(
+    engine: NativeEngine, tensors: Tensors, small_view: View, by_rounds: Any, tmp_path: Path
+) -> None:
+    options = rounds_options(regrow=8, variants=4)
+    pruner = WeightPruner(engine, NET, tensors, small_view, options)
+    folder = PruningFolder(tmp_path)
+    for state in pruner.run():
+        if state.stage == "regrowth" and state.failures and not folder.weights.is_file():
+            folder.save(NET, state, {})
+            removed_alone = state.nz
+    assert state.nz < min(removed_alone, by_rounds.nz)
+    assert pruner.result().accuracy >= 0.9
+    again = WeightPruner(engine, NET, tensors, small_view, options, folder.load(NET))
+    assert again.state.stage == "regrowth"
+    for _ in again.run():
+        pass
+    assert again.state.log == state.log
+    assert np.array_equal(again.state.weights, state.weights)
+
+
+def test_what_comes_back_is_what_gradients_pull_at(
+    engine: NativeEngine, tensors: Tensors, small_view: View
+) -> None:
+    """At the largest weight of a convolution, taken away, more than at those that were near zero."""
+    options = rounds_options(regrow=1, variants=1)
+    pruner = WeightPruner(engine, NET, tensors, small_view, options)
+    weights = flatten(NET, tensors)
+    strong = int(np.argmax(np.abs(weights[:64])))  # of the first convolution
+    weak = np.argsort(np.abs(weights[: NET.num_params]))[:300]
+    gone = [*weak, strong]
+    weights[gone] = 0
+    state = replace(pruner.state, weights=weights)
+    regrowth = Regrowth(engine, NET, small_view, pruner._scope, options)
+    pull = regrowth._pull(state)
+    assert (pull[weak] < pull[strong]).mean() > 0.9
+    (grown,) = regrowth._grown(state)
+    assert grown.resume is not None
+    masks = pack(grown.resume.tensors, "masks", NET.parameters)
+    assert 3 <= masks.sum() - np.count_nonzero(weights) <= 24
+
+
+def test_regrowth_needs_gradients(tensors: Tensors, small_view: View) -> None:
+    options = rounds_options(regrow=1)
+    with pytest.raises(UsageError, match=r"rounds.regrow is 1, but must be 0 with engine=torch"):
+        WeightPruner(TorchEngine(small_view, 1, "cpu", 1), NET, tensors, small_view, options)
 
 
 def test_rounds_work_with_torch(tensors: Tensors, small_view: View) -> None:
@@ -607,9 +656,19 @@ STUDY = (
 PRUNE = ("prune", "study=mine", "target=0.9")
 
 
-def study(golf: Golf, *more: str) -> None:
-    ran = golf(*STUDY, *more)
-    assert ran.status == 0, ran.err
+@pytest.fixture
+def study(begun: Callable[..., None]) -> None:
+    """The study `mine` where `golf` looks for it."""
+    begun(*STUDY)
+
+
+@pytest.fixture(scope="module")
+def whole(studies_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where nothing stops the pruning of `mine`."""
+    folder = tmp_path_factory.mktemp("whole")
+    shutil.copytree(studies_of(*STUDY), folder, dirs_exist_ok=True)
+    golf_in(folder, *PRUNE)
+    return folder
 
 
 def summaries(tmp_path: Path) -> list[dict[str, Any]]:
@@ -618,8 +677,8 @@ def summaries(tmp_path: Path) -> list[dict[str, Any]]:
 
 
 @native
+@pytest.mark.usefixtures("study")
 def test_prune_a_study(golf: Golf, tmp_path: Path) -> None:
-    study(golf)
     ran = golf(*PRUNE, "method=index")
     assert ran.status == 0, ran.err
     (summary,) = summaries(tmp_path)
@@ -644,14 +703,15 @@ def test_prune_a_study(golf: Golf, tmp_path: Path) -> None:
 
 
 @native
+@pytest.mark.usefixtures("study")
 def test_holdout_reads_the_test_set_once(
     golf: Golf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study(golf)
     refused = golf(*PRUNE, "rule=holdout")
     assert refused.status == 2 and "golf-opt study protocol=holdout" in refused.err
     assert not (tmp_path / "studies" / "pruned").exists()
-    study(golf, "protocol=holdout", "study.name=careful")
+    ran = golf(*STUDY, "protocol=holdout", "study.name=careful")
+    assert ran.status == 0, ran.err
     readings = []
     evaluate = NativeEngine.evaluate
 
@@ -670,14 +730,15 @@ def test_holdout_reads_the_test_set_once(
 
 
 @native
+@pytest.mark.usefixtures("study")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_pruning_goes_on_to_the_same_end(
     golf: Golf,
     golf_process: Callable[..., subprocess.Popen[str]],
     tmp_path: Path,
+    whole: Path,
     how: signal.Signals,
 ) -> None:
-    study(golf)
     process = golf_process(*PRUNE)
     folder = tmp_path / "studies" / "pruned"
     deadline = time.monotonic() + 60
@@ -698,17 +759,15 @@ def test_a_stopped_pruning_goes_on_to_the_same_end(
     assert ran.status == 0 and "going on at" in ran.out, ran
     (ended,) = summaries(tmp_path)
     after = load_file(file)
-    file.with_name("prune.json").unlink()
-    file.unlink()
-    ran = golf(*PRUNE)
-    (whole,) = summaries(tmp_path)
-    assert (ended["nz"], ended["log"]) == (whole["nz"], whole["log"])
-    assert all(np.array_equal(after[name], values) for name, values in load_file(file).items())
+    (undisturbed,) = summaries(whole)
+    assert (ended["nz"], ended["log"]) == (undisturbed["nz"], undisturbed["log"])
+    twin = load_file(whole / file.relative_to(tmp_path))
+    assert all(np.array_equal(after[name], values) for name, values in twin.items())
 
 
 @native
+@pytest.mark.usefixtures("study")
 def test_bad_input_is_one_line(golf: Golf, tmp_path: Path) -> None:
-    study(golf)
     for arguments, message in (
         (("prune",), "study and weights name the net, and neither is given"),
         (("prune", "study=mine", "weights=x", "arch=c4-5-4"), "both are"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,15 +11,20 @@ from typing import Any
 import pytest
 import yaml
 from conftest import Ran
+from serving import wait_for
 
 import golf_opt as golf
+from golf_opt.config import CONF_DIR
 from golf_opt.config.errors import UsageError
 from golf_opt.golf.confirmations import kept_results
 from golf_opt.golf.retrain.confirm import chosen_trials, evenly
 from golf_opt.manage.listing import study_row
 from golf_opt.storage.studies import NOTE_SECTIONS, marks
+from golf_opt.task.family import build_family, read_family
+from golf_opt.task.grammar import load_arch
 
 Golf = Callable[..., Ran]
+Start = Callable[..., subprocess.Popen[str]]
 # four nets, whose sizes are below
 FAMILY = """
 name: few
@@ -110,6 +117,28 @@ def test_nets_above_max_params_are_not_trained(few: Path, tmp_path: Path) -> Non
     nets, too_large = ({size_of(trial) for trial in trials} for trials in (done.all, large))
     words = f"{len(nets)} nets looked at, {len(too_large)} of them too large (max_params=100)"
     assert any(words in line for line in said)
+
+
+def test_a_search_that_finds_no_net_small_enough_can_be_stopped(
+    golf_process: Start, tmp_path: Path
+) -> None:
+    """Of 60,000 nets one is; the others are rejected one after the other, untrained."""
+    wide = FAMILY.replace(
+        "{type: categorical, choices: [2, 4]}", "{type: int, low: 2, high: 60000}"
+    )
+    (tmp_path / "wide.yaml").write_text(wide.replace("high: 1}", "high: 0}"))
+    given = ("data=digits", "epochs=1", "engine=torch", "sampler=random", "trials=1000000")
+    search = golf_process("search", "family=wide.yaml", "max_params=50", *given, "study.name=s")
+    assert search.stdout is not None and "family few" in search.stdout.readline()
+
+    def trials() -> tuple[golf.Trial, ...]:
+        return golf.load("s", dir=tmp_path / "studies").all
+
+    wait_for(lambda: (tmp_path / "studies" / "golf.db").exists() and len(trials()) > 20)
+    search.send_signal(signal.SIGTERM)
+    out, err = search.communicate(timeout=60)
+    assert (search.returncode, err) == (128 + signal.SIGTERM, ""), out
+    assert {trial.state for trial in trials()} == {"pruned"}
 
 
 def test_a_search_asks_for_what_can_be(few: Path, tmp_path: Path) -> None:
@@ -217,6 +246,25 @@ def test_a_report_shows_the_front_and_its_nets(
     assert "Parameters against accuracy on digits" in page
     for trial in found.front:
         assert f"few-{size_of(trial)}, trial {trial.number}" in page
+
+
+def test_a_search_begins_with_what_its_family_knows(few: Path, tmp_path: Path) -> None:
+    points = "points: [{channels: 4, deep: 1, lr: 0.005}, {channels: 3, deep: 0}, {channels: 2}]\n"
+    known = yaml.safe_load(FAMILY + points)
+    done = golf.search(known, 3, **QUICK, dir=tmp_path)
+    first, second, third = (trial.params for trial in done.all)
+    assert (first["channels"], first["deep"], first["lr"]) == (4, 1, 0.005)
+    assert (second["deep"], third["channels"]) == (0, 2), "three channels are not in the space"
+    with pytest.raises(UsageError, match=r"family.points is 3, but must be a list of mappings"):
+        golf.search(known | {"points": 3}, 3, **QUICK, dir=tmp_path)
+
+
+def test_the_published_net_is_one_of_its_family() -> None:
+    family = build_family(read_family(CONF_DIR / "family" / "separable.yaml"))
+    point = {name: value for name, value in family.points[0].items() if name != "lr"}
+    ours, published = family.net(point), load_arch("separable-697")
+    assert ours.num_params == 697
+    assert [node.layer for node in ours.nodes] == [node.layer for node in published.nodes]
 
 
 def test_a_search_begins_with_the_best_of_others(few: Path, found: golf.Study) -> None:

@@ -10,12 +10,13 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 from conftest import Ran, told
-from optuna.distributions import FloatDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -26,6 +27,7 @@ from golf_opt.study import loop
 from golf_opt.study.allocation import Allocation, Choice, NewPoints, Repeat, Rule, Trials
 from golf_opt.study.racing import Racing
 from golf_opt.study.samplers import FreshSampler
+from golf_opt.study.space import build_space
 from golf_opt.study.view import View
 from golf_opt.utils.points import (
     MEAN,
@@ -220,6 +222,49 @@ def test_tpe_learns_from_means_and_not_from_lucky_seeds() -> None:
 
     assert asks(several, FreshSampler(make)) == asks(single, FreshSampler(make))
     assert asks(several, make(0)) != asks(single, make(0)), "Optuna's own sees every seed"
+
+
+class Stubborn(optuna.samplers.RandomSampler):
+    """Asks for the same of nine nets in nine cases of ten, as a model that is sure of itself."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self._draw = np.random.default_rng(seed)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> Any:
+        return {"first": IntDistribution(0, 2), "second": IntDistribution(0, 2)}
+
+    def sample_relative(self, *_: Any) -> dict[str, Any]:
+        sure = self._draw.random() < 0.9
+        return {name: 0 if sure else int(self._draw.integers(3)) for name in ("first", "second")}
+
+
+def test_a_search_draws_again_where_a_net_was_looked_at() -> None:
+    node = {"type": "int", "low": 0, "high": 2}
+    recipe = {"batch_size": 8, "lr": {"type": "float", "low": 0.1, "high": 1.0}}
+    space = build_space(recipe, family={"first": node, "second": node})
+    found = []
+    for sampler in (FreshSampler(Stubborn), FreshSampler(Stubborn, space=space)):
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        for _ in range(30):
+            asked = study.ask()
+            space.values(asked)
+            study.tell(asked, 0.5)
+        found.append(len({space.net_of(one.params) for one in study.trials}))
+    alone, again = found
+    assert alone == 2 and again >= 5, "of nine"
+
+
+def test_what_does_not_matter_to_a_net_does_not_tell_it_apart() -> None:
+    width = {"type": "int", "low": 1, "high": 3}
+    depth = {"type": "int", "low": 1, "high": 2}
+    family = {"depth": depth, "first": width, "second": {**width, "when": {"depth": 2}}}
+    space = build_space({"batch_size": 8, "lr": {"type": "float", "low": 0.1, "high": 1.0}},
+                        family=family)  # fmt: skip
+    shallow = {"depth": 1, "first": 3, "lr": 0.1}
+    assert space.net_of({**shallow, "second": 1}) == space.net_of({**shallow, "lr": 0.2})
+    deep = {"depth": 2, "first": 3, "lr": 0.1}
+    assert space.net_of({**deep, "second": 1}) != space.net_of({**deep, "second": 2})
 
 
 # --- racing ---

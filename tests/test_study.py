@@ -117,12 +117,9 @@ LONG = (*QUICK, "study.name=s", "epochs=10", "trials=2", "pruner=none")
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> optuna.Study:
+def twin(studies_of: Callable[..., Path]) -> optuna.Study:
     """The same study, never interrupted."""
-    folder = tmp_path_factory.mktemp("twin")
-    command = [sys.executable, "-m", "golf_opt", *LONG]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return load(folder, "s")
+    return load(studies_of(*LONG), "s")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -363,12 +360,12 @@ CHANGED = [
 
 @pytest.mark.parametrize(("argument", "change", "suffix"), CHANGED, ids=lambda value: value)
 def test_another_study_is_told_in_the_words_of_the_command_line(
-    golf: Golf, tmp_path: Path, argument: str, change: str, suffix: str
+    golf: Golf, begun: Callable[..., None], argument: str, change: str, suffix: str
 ) -> None:
     """And the message ends in a command that runs as it stands."""
-    begun = (*QUICK[:-1], "epochs=2", "dir=my studies")
-    golf(*begun, "trials=1", f"study.name={NAME}")
-    ran = golf(*begun, "trials=1", f"study.name={NAME}", argument)
+    command = (*QUICK[:-1], "epochs=2", "dir=my studies", "trials=1", f"study.name={NAME}")
+    begun(*command)
+    ran = golf(*command, argument)
     said = told(ran)
     assert said.startswith(f"study '{NAME}' is another study: ")
     assert change in said and "absent" not in said and "Int" not in said and "..." not in said
@@ -378,7 +375,7 @@ def test_another_study_is_told_in_the_words_of_the_command_line(
     made = golf(*words)
     assert (made.status, made.err) == (0, ""), made.err
     assert made.out.startswith(f"{NAME}{suffix}: ") and "new study" in made.out
-    there = told(golf(*begun, "trials=1", f"study.name={NAME}", argument))
+    there = told(golf(*command, argument))
     assert there.endswith(f"or go on with this one: golf-opt {shlex.join(words)}")
 
 
@@ -417,10 +414,16 @@ def test_mnist_for_real(golf: Golf, tmp_path: Path, mnist_root: Path) -> None:
 
 @pytest.mark.slow
 def test_plain_output_has_no_escape_codes(tmp_path: Path) -> None:
+    """Nor does a process import what takes it seconds and is in no use."""
+    code = (
+        "import sys; from golf_opt.cli.main import main; main();"
+        "print({'sklearn', 'torch._dynamo'} & {*sys.modules})"
+    )
     out = subprocess.run(
-        [sys.executable, "-m", "golf_opt", *QUICK, "epochs=1", "trials=1"],
+        [sys.executable, "-c", code, *QUICK, "epochs=1", "trials=1"],
         cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
+    assert out.stdout.splitlines()[-1] == "set()"
     assert "\x1b" not in out.stdout and out.stderr == ""
     assert "trial    0  epoch   1/1" in out.stdout
 

@@ -27,11 +27,6 @@ pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 STUDY = ("study", "arch=c2-2", "data=digits", "epochs=2", "trials=2", "space=distil", "seed=1")
 
 
-@pytest.fixture(autouse=True)
-def cache(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GOLF_CACHE", str(kernels))
-
-
 def digits(protocol: str = "test") -> View:
     return load(DataConfig("digits", Path("data"))).view(protocol)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
-from conftest import Ran, told
+from conftest import Ran, golf_in, told
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -142,10 +142,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The export of a finished study, `mine`: two trials of c4-5-4 on digits."""
     folder = tmp_path_factory.mktemp("trained")
     url = f"sqlite:///{folder}/studies/golf.db"
-    run = [sys.executable, "-m", "golf_opt"]
-    subprocess.run([*run, *QUICK, "trials=2", "study.name=mine"], cwd=folder, check=True)
+    golf_in(folder, *QUICK, "trials=2", "study.name=mine")
     attach(url, "mine", folder / "studies", "a picture", "another")
-    subprocess.run([*run, "export", "study=mine", "output=exported"], cwd=folder, check=True)
+    golf_in(folder, "export", "study=mine", "output=exported")
     return folder
 
 

@@ -81,14 +81,10 @@ def kept(config: StorageConfig, name: str) -> list[tuple[dict[int, float], dict[
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict[int, float], dict[str, Any]]]:
+def twin(studies_of: Callable[..., Path]) -> list[tuple[dict[int, float], dict[str, Any]]]:
     """What the study holds where nothing disturbs it."""
-    folder = tmp_path_factory.mktemp("twin")
-    where = f"sqlite:///{folder}/golf.db"
-    command = [*STUDY, "study.name=s", *COMMON, "engine.lanes=1", f"storage.url={where}"]
-    program = [sys.executable, "-m", "golf_opt", *command]
-    subprocess.run(program, cwd=folder, check=True, capture_output=True)
-    return kept(StorageConfig(where, None), "s")
+    folder = studies_of(*STUDY, "study.name=s", *COMMON, "engine.lanes=1")
+    return kept(StorageConfig(f"sqlite:///{folder}/studies/golf.db", None), "s")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
@@ -118,10 +114,10 @@ def test_a_trial_goes_on_in_another_worker_bit_for_bit(
 
 
 @pytest.fixture
-def begun(golf: Golf, tmp_path: Path) -> StorageConfig:
+def finished(begun: Callable[..., None], golf: Golf, tmp_path: Path) -> StorageConfig:
     """A finished study `s` of one short trial."""
     quick = ("study", "data=digits", "engine=torch", "space.batch_size=32", "epochs=1", "trials=1")
-    assert golf(*quick, "study.name=s").status == 0
+    begun(*quick, "study.name=s")
     return StorageConfig(f"sqlite:///{tmp_path}/studies/golf.db", None)
 
 
@@ -145,21 +141,21 @@ def change(config: StorageConfig, **changed: Any) -> None:
     ],
 )
 def test_a_worker_that_does_not_fit_is_refused(
-    golf: Golf, begun: StorageConfig, changed: dict[str, Any], message: str
+    golf: Golf, finished: StorageConfig, changed: dict[str, Any], message: str
 ) -> None:
-    change(begun, **changed)
+    change(finished, **changed)
     ran = golf("worker", "study=s", "engine=torch")
     assert ran.status == 2 and ran.err.startswith("golf-opt: ") and "Traceback" not in ran.err
     assert re.search(message, ran.err), ran.err
 
 
-def test_another_version_is_only_noted(golf: Golf, begun: StorageConfig) -> None:
-    change(begun, version="0.0.9")
+def test_another_version_is_only_noted(golf: Golf, finished: StorageConfig) -> None:
+    change(finished, version="0.0.9")
     ran = golf("worker", "study=s", "engine=torch")
     assert ran.status == 0 and "note: the study was stored by golf-opt 0.0.9" in ran.out
 
 
-def test_a_study_must_be_named_and_there(golf: Golf, begun: StorageConfig) -> None:
+def test_a_study_must_be_named_and_there(golf: Golf, finished: StorageConfig) -> None:
     assert "study is missing" in golf("worker").err
     unknown = golf("worker", "study=t")
     assert unknown.status == 2 and "'t' is not in the storage; it must be one of s" in unknown.err

@@ -198,9 +198,10 @@ def sooner(names: list[str], rows: dict[str, Runs], budget: int, base: str) -> l
         "",
         "## With fewer epochs",
         "",
-        "What the same studies had picked by then; nothing in a study depends on where its budget "
-        f"ends. In brackets the difference to `{base}` after as many epochs, and its interval. "
-        f"`needed` is when a row's mean is first within {100 * MARGIN:.2f} points of what `{base}` "
+        "What the same studies had picked by then; next to nothing in a study depends on where its "
+        f"budget ends. In brackets the difference to `{base}` after as many epochs, and its "
+        f"interval. `needed` is when a row's mean is first within {100 * MARGIN:.2f} points of "
+        f"what `{base}` "
         "has at the end.",
         "",
         f"| row | {' | '.join(heads)} | needed |",

@@ -334,6 +334,7 @@ class RoundOptions:
     patience: Annotated[StrictInt, Field(ge=1, le=1000)]
     lr: types.Fraction
     batch_size: Annotated[StrictInt, Field(ge=1, le=65_536)]
+    regrow: Annotated[StrictInt, Field(ge=0, le=1000)] = 0
 
 
 @model

@@ -83,7 +83,7 @@ def allocation(plan: StudyDescription, pruner: BasePruner) -> Allocation:
     """Return what decides what a free lane does next."""
     rules: list[Rule] = [Queued(plan.trials), *further_seeds(plan, pruner), NewPoints(plan.trials)]
     if isinstance(pruner, Promote):
-        promotion = Promotion(pruner, plan.goals, plan.epochs)
+        promotion = Promotion(pruner, plan.goals, plan.epochs, plan.target)
         rules = [promotion, *rules, AtLeastOne(promotion)]
     return Allocation(rules)
 
@@ -96,8 +96,7 @@ def further_seeds(plan: StudyDescription, pruner: BasePruner) -> list[Rule]:
     if not seeds.race:
         return [FurtherSeeds(seeds.most, at_once=type(pruner) is NopPruner)]
     signs = [goal.sign for goal in plan.goals]
-    # of a front, new nets are worth more than surer ones: `golf-opt confirm` looks at the few
-    racing = Racing(seeds.most, share=1 / 3 if is_front(plan) else 1 / 2, front=is_front(plan))
+    racing = Racing(seeds.most, front=is_front(plan))
     return [Raced(racing, seeds.worth, signs, plan.trials)]
 
 

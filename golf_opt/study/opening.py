@@ -12,7 +12,8 @@ from optuna.storages import BaseStorage
 
 from golf_opt.config import command
 from golf_opt.config.errors import UsageError
-from golf_opt.storage.optuna_internals import contains, storage_of
+from golf_opt.config.schema import StudyConfig
+from golf_opt.storage.optuna_internals import storage_of
 from golf_opt.storage.studies import STUDY_ID, mark, marks
 from golf_opt.storage.workers import flush
 from golf_opt.study.description import (
@@ -27,6 +28,7 @@ from golf_opt.study.description import (
 from golf_opt.study.differences import differences, name_for, told
 from golf_opt.study.parts import Objective
 from golf_opt.study.space import Space
+from golf_opt.task.family import build_family
 
 MOST_TAKEN = 10  # points of each study that another one begins with
 
@@ -82,16 +84,18 @@ def earlier_points(
     Raises:
         UsageError: there is no such study.
     """
-    points = []
-    for name in names:
-        for trial in snapshot_of(find_study(storage, name)).ranked(MOST_TAKEN):
-            point = {
-                key: value
-                for key, value in trial.params.items()
-                if key in space.tuned and contains(space.tuned[key].distribution, value)
-            }
-            points += [point] if point else []
-    return points
+    found = [
+        space.held_of(trial.params)
+        for name in names
+        for trial in snapshot_of(find_study(storage, name)).ranked(MOST_TAKEN)
+    ]
+    return [point for point in found if point]
+
+
+def known_points(config: StudyConfig, space: Space) -> list[dict[str, Any]]:
+    """Return the points that a family's file begins with, those parts that the space holds."""
+    known = [] if config.family is None else build_family(config.family).points
+    return [point for each in known if (point := space.held_of(each))]
 
 
 def say_if_changed(objective: Objective | None, digest: str, say: Callable[[str], None]) -> None:

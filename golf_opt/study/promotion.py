@@ -8,6 +8,7 @@ takes another trial. As more trials reach the rung, more of the paused ones go o
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -66,11 +67,15 @@ class Promote(NopPruner):
 class Promotion(Rule):
     """Promotes the best paused trial of the highest rung that has one to promote.
 
-    Further seeds of a point are none of its business: they are trained to the end.
+    Further seeds of a point are none of its business: they are trained to the end. Beyond a
+    target accuracy counts for nothing, and only size does.
     """
 
-    def __init__(self, pruner: Promote, goals: Sequence[Goal], epochs: int) -> None:
+    def __init__(
+        self, pruner: Promote, goals: Sequence[Goal], epochs: int, target: float | None = None
+    ) -> None:
         self._pruner, self._goals, self._epochs = pruner, goals, epochs
+        self._most = math.inf if target is None else target
         self._rungs = pruner.rungs(epochs)
         self._known: dict[tuple[int, int], list[float]] = {}  # by trial and rung: what ranks it
 
@@ -141,7 +146,7 @@ class Promotion(Rule):
         if self._pruner.rank == "extrapolated":
             so_far = {e: v for e, v in trial.intermediate_values.items() if e <= rung}
             value = extrapolated(so_far, self._epochs, first.sign)
-        row = [first.sign * value]
+        row = [min(first.sign * value, self._most)]
         kept = attribute(trial, "epoch_values", dict) or {}
         for goal in others:
             by_epoch = of_kind(kept.get(goal.name), list) or []

@@ -39,7 +39,7 @@ from golf_opt.study.description import (
 )
 from golf_opt.study.loop import StudyLoop
 from golf_opt.study.note import closing_words, trials_words, write_note
-from golf_opt.study.opening import earlier_points, open_study, say_if_changed
+from golf_opt.study.opening import earlier_points, known_points, open_study, say_if_changed
 from golf_opt.study.space import Space
 from golf_opt.study.stopping import begin_limits, check_stop, limits_of
 from golf_opt.study.teaching import find_given, teach_view
@@ -98,7 +98,7 @@ def run_study(
         name = config.study.name or description.default_name
         earlier = earlier_points(storage, config.study.warm_start, parts.space)
         study, new = open_study(storage, name, description, say)
-        points += earlier if new else []
+        points += [*known_points(config, parts.space), *earlier] if new else []
         if len(description.goals) > 1:
             parts = without_pruner(parts, say)
         for point in points:

@@ -119,6 +119,14 @@ class Space:
                 )
         return {name: value for name, value in point.items() if name in self.tuned}
 
+    def held_of(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those parameters of a point of elsewhere that this space tunes and holds."""
+        return {
+            name: value
+            for name, value in point.items()
+            if name in self.tuned and contains(self.tuned[name].distribution, value)
+        }
+
     def check_batch_size(self, num_images: int) -> None:
         """Refuse batches that hold more images than there are to train on."""
         largest = self.fixed.get("batch_size", 0)

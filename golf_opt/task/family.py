@@ -45,7 +45,7 @@ from golf_opt.task.inputs import MNIST, InputSpec
 from golf_opt.task.layers import KINDS, Layer
 
 Row = Mapping[str, Any]
-KEYS = ("name", "space", "layers")
+KEYS = ("name", "space", "layers", "points")
 EACH, WHEN, REPEAT, SHARE = "each", "when", "repeat", "share"
 BLOCK = (REPEAT, "layers", WHEN, SHARE)
 MOST_REPEATS = 32
@@ -62,6 +62,7 @@ class Family:
     layers: Sequence[Any]
     space: Mapping[str, Any]  # `each` written out
     each: Mapping[str, str]  # parameters that are one for each repetition, and the count's name
+    points: Sequence[Row] = ()  # what is known to be good: parameters, which are tried first
 
     def net(self, params: Mapping[str, Any], spec: InputSpec = MNIST) -> Net:
         """Return the net of some parameters, named after its size.
@@ -172,7 +173,7 @@ class Family:
 
 
 def build_family(content: Mapping[str, Any]) -> Family:
-    """Build a family from `{name, space, layers}`, as a file of conf/family has them.
+    """Build a family from `{name, space, layers, points}`, as a file of conf/family has them.
 
     Raises:
         UsageError: it is none; what is wrong is named.
@@ -193,7 +194,11 @@ def build_family(content: Mapping[str, Any]) -> Family:
         if isinstance(node, Mapping) and EACH in node
     }
     _check_names(name, space, rows, each)
-    return Family(name, rows, _written_out(space, each), each)
+    points = content.get("points") or []
+    if not isinstance(points, (list, tuple)) or not all(isinstance(p, Mapping) for p in points):
+        must = "a list of mappings of parameter to value"
+        raise UsageError(f"family.points is {short(points)}, but must be {must}.")
+    return Family(name, rows, _written_out(space, each), each, points)
 
 
 def read_family(path: Path) -> dict[str, Any]:

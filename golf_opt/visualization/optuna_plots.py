@@ -16,6 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from golf_opt.utils.points import MEAN, Statistic, as_trials, is_further_seed
+from golf_opt.utils.spared import import_importances
 from golf_opt.visualization.document import Picture
 from golf_opt.visualization.plots import paper, to_svg
 
@@ -33,6 +34,7 @@ def optuna_pictures(study: optuna.Study, worth: Statistic = MEAN) -> Iterator[Pi
     trainings, study = study, of_points(study, worth)
     if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < FEWEST_TRIALS:
         return
+    import_importances()
     from optuna.visualization import matplotlib as by_optuna
 
     importances = importances_of(study)
@@ -71,7 +73,8 @@ def of_points(study: optuna.Study, worth: Statistic) -> optuna.Study:
 
 def importances_of(study: optuna.Study) -> dict[str, float]:
     """Return the importance of each parameter, not normalised, the largest first."""
-    from optuna.importance import get_param_importances  # with scikit-learn, a second
+    import_importances()
+    from optuna.importance import get_param_importances
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that some parameter makes no difference

@@ -1,4 +1,6 @@
-"""A database and an export with every trick: `python tests/hostile/evil.py FOLDER` makes both.
+"""A database and an export with every trick.
+
+`PYTHONPATH=.:tests python tests/hostile/evil.py FOLDER` makes both.
 
 They begin as what golf-opt made: study `good` and study `bad`, both with trials 0 to 2. Then rows
 are damaged, each in its own way, and attributes are given what would run or read something, if it
@@ -13,12 +15,12 @@ import json
 import os
 import pickle
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from conftest import golf_in
+
 MAKE = (
     "study", "data=digits", "engine=torch", "epochs=2", "trials=3", "space.batch_size=32",
     "sampler=cmaes", "pruner=none", "callbacks.progress.mode=plain",
@@ -37,17 +39,11 @@ class Evil:
         return os.mkdir, (str(self.canary),)
 
 
-def golf(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "golf_opt", *arguments]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True)
-
-
 def make_good(folder: Path) -> None:
     """Make `studies/golf.db` with two studies of three trials, and export one to `exported`."""
     for name in ("good", "bad"):
-        golf(folder, *MAKE, f"study.name={name}")
-    golf(folder, "export", "study=bad", "output=exported")
+        golf_in(folder, *MAKE, f"study.name={name}")
+    golf_in(folder, "export", "study=bad", "output=exported")
 
 
 def pickled(canary: Path) -> dict[str, Any]:

@@ -21,25 +21,19 @@ from conftest import Ran, told
 from fuzzing import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import address_of, ask, end, served, start, wait_for
+from serving import address_of, ask, end, served, start, text, wait_for
 
 Golf = Callable[..., Ran]
+Begun = Callable[..., None]
 QUICK = (
     "study", "data=digits", "engine=torch", "epochs=1", "space.batch_size=32", "pruner=none",
 )  # fmt: skip
 TRIALS = 3
 
 
-def golf_in(folder: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "golf_opt", *arguments]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("routes")
-    golf_in(folder, *QUICK, f"trials={TRIALS}", "study.name=s")
-    return folder
+def folder(studies_of: Callable[..., Path]) -> Path:
+    return studies_of(*QUICK, f"trials={TRIALS}", "study.name=s")
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +126,9 @@ def test_a_login_leads_nowhere_by_a_line_separator(folder: Path) -> None:
             assert (answer.status, answer.headers["Location"]) == (303, "/")
 
 
-def test_the_kind_of_a_file_is_no_header(folder: Path, tmp_path: Path) -> None:
+def test_the_kind_of_a_file_is_no_header(begun: Begun, tmp_path: Path) -> None:
     """One that would end its header, as a database of somebody else's may have it."""
-    golf_in(tmp_path, *QUICK, "trials=1", "study.name=s")
+    begun(*QUICK, "trials=1", "study.name=first")
     id_ = "00000000-0000-4000-8000-000000000001"
     (tmp_path / "studies" / "artifacts").mkdir(exist_ok=True)
     (tmp_path / "studies" / "artifacts" / id_).write_text("<b>")
@@ -260,8 +254,8 @@ def sizes(url: str) -> str:
     return str(figures["parameters-and-accuracy"])
 
 
-def test_what_another_process_writes_is_shown(tmp_path: Path, golf: Golf) -> None:
-    assert golf(*QUICK, "trials=1", "study.name=first").status == 0
+def test_what_another_process_writes_is_shown(tmp_path: Path, golf: Golf, begun: Begun) -> None:
+    begun(*QUICK, "trials=1", "study.name=first")
     other = (*QUICK, "study.name=other", "arch=c5-5-4", "seed=2")
     assert golf(*other, "trials=1").status == 0
     with served(tmp_path, err="") as url:
@@ -308,8 +302,10 @@ def test_images_that_come_later_bring_their_pictures(
 
 
 @pytest.mark.browser
-def test_an_open_page_grows_old_by_seconds_alone(tmp_path: Path, golf: Golf, browser: Any) -> None:
-    assert golf(*QUICK, "trials=1", "study.name=first").status == 0
+def test_an_open_page_grows_old_by_seconds_alone(
+    tmp_path: Path, golf: Golf, begun: Begun, browser: Any
+) -> None:
+    begun(*QUICK, "trials=1", "study.name=first")
     with served(tmp_path, err="") as url:
         browser.get(f"{url}dashboard/studies/1/trials?numbers=0")
         wait_for(lambda: "learning-curve.svg" in browser.page_source)
@@ -333,10 +329,6 @@ def polls(browser: Any) -> int:
     return int(browser.execute_script(
         f"return {entries}.filter(e => e.name.includes('/api/studies/1')).length"
     ))  # fmt: skip
-
-
-def text(browser: Any) -> str:
-    return str(browser.find_element("tag name", "body").text)
 
 
 @pytest.mark.browser

@@ -17,7 +17,7 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import Ran, told
+from conftest import Ran, golf_in, told
 from evil import SPOILED, TRIAL_1, UUID, make_good, spoil, spoil_everything, spoil_export
 from fuzzing import fuzz
 from hypothesis import given
@@ -30,6 +30,7 @@ from golf_opt.storage.studies import mark, marks
 from golf_opt.study.description import DESCRIPTION
 
 Golf = Callable[..., Ran]
+Rows = dict[str, dict[str, Any]]
 WORKER = ("worker", "study=bad", "engine=torch", "callbacks.progress.mode=plain")
 
 
@@ -39,6 +40,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     make_good(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def before(made: Path) -> Rows:
+    """What `ls` tells of that folder."""
+    return listed(Ran(0, golf_in(made, "ls", "format=json"), ""))
 
 
 @pytest.fixture
@@ -52,7 +59,7 @@ def database(folder: Path) -> Path:
     return folder / "studies" / "golf.db"
 
 
-def listed(ran: Ran) -> dict[str, dict[str, Any]]:
+def listed(ran: Ran) -> Rows:
     """The studies that `ls format=json` told, by name."""
     assert ran.status == 0, ran
     return {row["study"]: row for row in json.loads(ran.out)}
@@ -62,8 +69,9 @@ def listed(ran: Ran) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("key", SPOILED)
-def test_a_bad_row_is_named_and_costs_no_other(golf: Golf, here: Path, key: str) -> None:
-    before = listed(golf("ls", "format=json"))
+def test_a_bad_row_is_named_and_costs_no_other(
+    golf: Golf, here: Path, before: Rows, key: str
+) -> None:
     statement, message = SPOILED[key]
     spoil(database(here), statement)
     ran = golf("ls", "format=json")
@@ -176,9 +184,10 @@ def edit_study(folder: Path, **changed: Any) -> None:
 @pytest.mark.parametrize(
     "name", ["", " ", "a\nb", "a\0b", "x" * 10_000, "\ud800", "\x1b[2J", None, ["a"]], ids=repr
 )
-def test_a_name_that_no_study_may_have_is_refused(golf: Golf, here: Path, name: Any) -> None:
+def test_a_name_that_no_study_may_have_is_refused(
+    golf: Golf, here: Path, before: Rows, name: Any
+) -> None:
     edit_study(here, name=name)
-    before = listed(golf("ls", "format=json"))
     assert "name" in told(golf("import", "input=exported")) or name == "\ud800"
     assert listed(golf("ls", "format=json")) == before
     if isinstance(name, str):
@@ -208,10 +217,9 @@ def test_a_name_that_no_study_may_have_is_refused(golf: Golf, here: Path, name: 
     ids=str,
 )
 def test_a_wrong_study_json_is_refused(
-    golf: Golf, here: Path, changed: dict[str, Any], message: str
+    golf: Golf, here: Path, before: Rows, changed: dict[str, Any], message: str
 ) -> None:
     edit_study(here, **changed)
-    before = listed(golf("ls", "format=json"))
     ran = golf("import", "input=exported", "name=mine")
     if message:
         assert message in told(ran)
@@ -271,7 +279,7 @@ def test_a_first_trial_of_another_space_costs_no_other(golf: Golf, here: Path) -
 
 
 @pytest.mark.parametrize("what", ["artifacts", "study.json", "trials.jsonl", "checkpoints"])
-def test_no_link_leads_out_of_an_export(golf: Golf, here: Path, what: str) -> None:
+def test_no_link_leads_out_of_an_export(golf: Golf, here: Path, before: Rows, what: str) -> None:
     outside = here / "outside"
     shutil.move(here / "exported" / what, outside) if what != "artifacts" else outside.mkdir()
     if what == "artifacts":
@@ -284,7 +292,6 @@ def test_no_link_leads_out_of_an_export(golf: Golf, here: Path, what: str) -> No
         )
         path.write_text(json.dumps(row))
     (here / "exported" / what).symlink_to(outside)
-    before = listed(golf("ls", "format=json"))
     ran = golf("import", "input=exported", "name=mine")
     assert "leads out of" in ran.err and len(ran.err.splitlines()) == 1
     if what == "artifacts":
@@ -318,23 +325,22 @@ def test_a_hostile_database_and_export_run_nothing_and_cost_no_good_trial(here: 
     spoil_everything(database(here), canary)
     outside = snapshot(secret.parent) | snapshot(here / "exported")
 
-    def golf(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def well(*arguments: str) -> Ran:
         command = [sys.executable, "-m", "golf_opt", *arguments]
         ran = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=250)
         assert ran.returncode == 0 and "Traceback" not in ran.stderr, (arguments, ran)
-        return ran
+        return Ran(0, ran.stdout, ran.stderr)
 
     change_description(here, trials=32)
-    golf("import", "input=exported", "name=imported")
-    golf("ls")
-    golf("report", "study=bad")
-    golf("report", "study=good")
-    golf("worker", "study=imported", "engine=torch")
-    ran = golf(*WORKER)
-    assert "32 of 32 trials finished" in ran.stdout
-    golf("study", "data=digits", "engine=torch", "epochs=2", "trials=4", "space.batch_size=32",
+    well("import", "input=exported", "name=imported")
+    well("ls")
+    well("report", "study=bad")
+    well("report", "study=good")
+    well("worker", "study=imported", "engine=torch")
+    assert "32 of 32 trials finished" in well(*WORKER).out
+    well("study", "data=digits", "engine=torch", "epochs=2", "trials=4", "space.batch_size=32",
          "sampler=cmaes", "pruner=none", "study.name=good")  # fmt: skip
-    rows = {row["study"]: row["trials"] for row in json.loads(golf("ls", "format=json").stdout)}
+    rows = {name: row["trials"] for name, row in listed(well("ls", "format=json")).items()}
     assert rows["good"]["complete"] == 4 and rows["imported"]["complete"] == 2
     assert rows["bad"]["complete"] >= 2 + 5  # trials 0 and 2, and those that it still lacked
     check_dashboard(here, ["good", "imported", "bad"])

@@ -33,6 +33,7 @@ from golf_opt.study.progress import sparkline
 from golf_opt.task.goals import Goal
 
 Golf = Callable[..., Ran]
+Begun = Callable[..., None]
 QUICK = (
     "study", "data=digits", "engine=torch", "epochs=1", "space.batch_size=32", "sampler=random",
     "study.name=s", "storage.url=sqlite:///golf.db",
@@ -85,9 +86,9 @@ def test_words_of_any_trial(
 
 
 @pytest.fixture
-def study(golf: Golf, tmp_path: Path) -> Iterator[sqlite3.Connection]:
+def study(begun: Begun, tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """A study with a good trial, and its database."""
-    assert golf(*QUICK, "trials=1").status == 0
+    begun(*QUICK, "trials=1")
     with contextlib.closing(sqlite3.connect(tmp_path / "golf.db")) as database:
         yield database
 
@@ -103,9 +104,11 @@ def study(golf: Golf, tmp_path: Path) -> Iterator[sqlite3.Connection]:
         ("golf_opt:test_readings", [{}]),
     ],
 )
-def test_a_study_goes_on_beside_attributes_of_other_types(golf: Golf, key: str, value: Any) -> None:
+def test_a_study_goes_on_beside_attributes_of_other_types(
+    golf: Golf, begun: Begun, key: str, value: Any
+) -> None:
     command = (*QUICK, "protocol=holdout")
-    assert golf(*command, "trials=1").status == 0
+    begun(*command, "trials=1")
     there = optuna.load_study(study_name="s", storage="sqlite:///golf.db")
     there._storage.set_study_system_attr(there._study_id, key, value)
     ran = golf(*command, "trials=2")

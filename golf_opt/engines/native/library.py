@@ -32,6 +32,7 @@ from golf_opt.engines.native.codegen import pieces, unsupported
 from golf_opt.engines.native.table import Library
 from golf_opt.task.arch import Net
 
+PRECOMPILED = "pieces.hpp.gch"
 COMPILERS = ("c++", "g++", "clang++")
 # -ffast-math for fused multiply-adds and selects without care for nan; but sums stay in the order
 # they are written in: reordered, they no longer fit the registers, and take twice as long.
@@ -333,12 +334,32 @@ def compile_shared(build: list[str], source: str, header: str, folder: Path) -> 
     for name, text in sources().items():
         Path(folder, name).write_text(text)
     Path(folder, "net.inc").write_text(header)
+    if source == "piece.cpp":
+        (folder / PRECOMPILED).symlink_to(_precompiled(cache_folder(), *build))
     library = folder / "made.so"
     # Without start-up code: with -ffast-math, gcc adds some that changes how the whole process
     # rounds denormal numbers, numpy's and torch's too.
     command = [*build, '-DGOLF_NET="net.inc"', "-shared", "-nostartfiles"]
     _run([*command, str(folder / source), "-o", str(library)])
     return library
+
+
+@cache
+def _precompiled(_folder: Path, *build: str) -> Path:
+    """Return where in this cache folder what all pieces include is compiled, for them to begin.
+
+    A compiler that cannot use it, or finds it gone, reads the header.
+    """
+
+    def make(folder: Path) -> Path:
+        for name, text in sources().items():
+            Path(folder, name).write_text(text)
+        made = folder / PRECOMPILED
+        header = str(made.with_suffix(""))
+        _run([*build, "-x", "c++-header", header, "-o", str(made)])
+        return made
+
+    return cached(f"{key_of_build(list(build), PRECOMPILED)}.gch", make, lambda: None)
 
 
 @contextmanager

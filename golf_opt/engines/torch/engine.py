@@ -269,12 +269,12 @@ class TorchEngine:
     def _update(self, run: Lane, index: Tensor) -> None:
         """One training step on the images of `index`: forward, backward, update."""
         images, labels = self._train
-        run.optimizer.zero_grad(set_to_none=True)
+        run.module.zero_grad(set_to_none=True)
         scores = run.module(seen(run, images.index_select(0, index), self._normalized))
         soft = None if self._soft is None else self._soft[index]
         loss = loss_of_step(run, scores, labels[index], soft)
         loss.backward()  # type: ignore[no-untyped-call]
-        run.optimizer.step()
+        run.update()
         with torch.no_grad():
             for name, mask in run.masks.items():
                 run.weights[name].mul_(mask)

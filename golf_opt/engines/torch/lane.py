@@ -15,6 +15,7 @@ from torch import Tensor
 from golf_opt.engines.base import MOMENTS, Job, LaneState
 from golf_opt.engines.order import Hardness, Places
 from golf_opt.engines.torch.module import TorchNet
+from golf_opt.engines.torch.untraced import spare_imports, step_of
 from golf_opt.task.distortion import distortion_key, share_of_next
 from golf_opt.task.recipe import ADAM_BETAS, ADAM_EPS, SGD_MOMENTUM, Candidate
 
@@ -23,6 +24,7 @@ def build_optimizer(
     candidate: Candidate, weights: Iterable[Tensor], lr: float | Tensor
 ) -> torch.optim.Optimizer:
     """Return the candidate's optimiser; `lr` is a tensor where a CUDA graph reads it."""
+    spare_imports()
     options: dict[str, Any] = {"lr": lr, "weight_decay": candidate.weight_decay, "fused": True}
     if candidate.optimizer == "sgd":
         return torch.optim.SGD(weights, momentum=SGD_MOMENTUM, **options)
@@ -77,6 +79,11 @@ class Lane:
         moments = [tensor for state in states for tensor in state.values()]
         averages = [average for average, _ in self.averages]
         return [*self.module.tensors().values(), *averages, self.loss_sum, *moments]
+
+    @cached_property
+    def update(self) -> Callable[[], object]:
+        """A step of the optimiser."""
+        return step_of(self.optimizer)
 
     @cached_property
     def averages(self) -> list[tuple[Tensor, Tensor]]:

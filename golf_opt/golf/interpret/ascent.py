@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from golf_opt.engines.torch import TorchNet, build_module
+from golf_opt.engines.torch.untraced import spare_imports, step_of
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
 
@@ -79,7 +80,8 @@ class Climber:
         start = GREY + NOISE * (2 * noise.reshape(shape) - 1)
         canvas = torch.from_numpy(start.astype(np.float32)).requires_grad_()
         rows, at = torch.arange(len(units)), torch.tensor(list(units))
-        optimizer = torch.optim.Adam([canvas], lr=RATE)
+        spare_imports()
+        step = step_of(torch.optim.Adam([canvas], lr=RATE))
         mean, std = (
             torch.tensor(values).reshape(-1, 1, 1) for values in (self._input.mean, self._input.std)
         )
@@ -90,9 +92,9 @@ class Climber:
 
         first = values().detach().numpy().copy()
         for _ in range(self._steps):
-            optimizer.zero_grad()
+            canvas.grad = None
             (-values().sum()).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            step()
             with torch.no_grad():
                 canvas.clamp_(0, 1)
         with torch.no_grad():

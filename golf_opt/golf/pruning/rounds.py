@@ -111,16 +111,16 @@ class Rounds:
                 weights = self._by_magnitude(state, step, None if first else key)
             else:
                 weights = self._by_surgeon(state, step, each, None if index == 0 else key)
-            variants.append(self._variant(state, weights, key))
+            variants.append(self._variant(weights, state.buffers, key))
         return variants
 
-    def _gradients(self, state: PruningState) -> Floats | None:
-        """Return what the surgeon needs; None where it cannot work."""
+    def _gradients(self, state: PruningState, believed: bool = True) -> Floats | None:
+        """Return what the surgeon needs, or the same for true labels; None where it cannot work."""
         if not isinstance(self._engine, Introspective) or state.nz > surgeon.LARGEST:
             return None
         tensors = state.tensors(self._net)
         key = rng.derive(self._options.seed, "round", state.turn)
-        return surgeon.gradients(self._engine, self._net, tensors, self._images, key)
+        return surgeon.gradients(self._engine, self._net, tensors, self._images, key, believed)
 
     def _by_surgeon(self, state: PruningState, step: int, each: Floats, key: int | None) -> Floats:
         if key is None:
@@ -143,34 +143,59 @@ class Rounds:
     def _noise(self, key: int) -> npt.NDArray[np.float64]:
         return np.exp(NOISE * np.random.default_rng(key).normal(size=len(self._scope)))
 
-    def _variant(self, state: PruningState, weights: Floats, key: int) -> Variant:
-        """Return the variant to train, without what has lost its effect."""
+    def _variant(
+        self,
+        weights: Floats,
+        buffers: Tensors,
+        key: int,
+        back: npt.NDArray[np.bool_] | None = None,
+        epochs: int | None = None,
+    ) -> Variant:
+        """Return the variant to train, without what has lost its effect.
+
+        Args:
+            weights: flat; those that are zero stay so.
+            buffers: `buffers/...`.
+            key: of its random choices.
+            back: which may become anything although they are zero, [size of the net].
+            epochs: of training; None: the option's.
+        """
         net, options = self._net, self._options.rounds
-        tensors = clear(net, unpack(weights, "weights", net.parameters) | state.buffers)
+        tensors = clear(net, unpack(weights, "weights", net.parameters) | buffers)
         keep = (flatten(net, tensors) != 0).astype(np.float32)
-        keep[: len(self._scope)][~self._scope] = 1  # these may become anything, zero or not
+        keep[: len(self._scope)][~self._scope if back is None else back | ~self._scope] = 1
         start = LaneState(tensors | unpack(keep, "masks", net.parameters), 0, 0, 0.0, 0.0)
         candidate = Candidate(options.batch_size, options.lr, schedule="cosine")
-        return Variant(key, Job(net, candidate, key, options.epochs), start)
+        return Variant(key, Job(net, candidate, key, epochs or options.epochs), start)
 
     def _close(self, state: PruningState, variants: list[Variant]) -> None:
         """Take up the best variant, if it reaches the target."""
-        tried = [[_survivors(self._net, variant), variant.accuracy] for variant in variants]
-        best = max(variants, key=lambda variant: variant.accuracy)
+        tried = [[survivors(self._net, variant), variant.accuracy] for variant in variants]
+        best = self._best(variants)
         state.turn += 1
-        if round(best.accuracy * self._num_guide) >= self._least:
+        if self._reaches(best):
             state.weights = flatten(self._net, best.tensors)
             state.buffers = {k: v for k, v in best.tensors.items() if k.startswith("buffers/")}
             state.accuracy, state.failures = best.accuracy, 0
         else:
-            state.failures += 1
-            if state.failures == self._options.rounds.patience:
-                state.level, state.failures = state.level + 1, 0
+            self._fail(state)
         state.log.append(
             {"round": state.turn, "tried": tried, "nz": state.nz, "accuracy": state.accuracy}
         )
 
+    def _fail(self, state: PruningState) -> None:
+        state.failures += 1
+        if state.failures == self._options.rounds.patience:
+            state.level, state.failures = state.level + 1, 0
 
-def _survivors(net: Net, variant: Variant) -> int:
+    def _best(self, variants: list[Variant]) -> Variant:
+        return max(variants, key=lambda variant: variant.accuracy)
+
+    def _reaches(self, variant: Variant) -> bool:
+        return round(variant.accuracy * self._num_guide) >= self._least
+
+
+def survivors(net: Net, variant: Variant) -> int:
+    """Return how many weights of a variant are not zero."""
     assert variant.resume is not None
     return int(np.count_nonzero(flatten(net, variant.tensors or variant.resume.tensors)))

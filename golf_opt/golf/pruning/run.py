@@ -203,7 +203,7 @@ class PruningProgress(Bar):
 
 
 def _now(state: PruningState) -> str:
-    if state.stage == "rounds":
+    if state.stage != "passes":
         return f"round {state.turn + 1:>3}  under way  {state.nz:>6} non-zero"
     tried = f"{state.at}/{len(state.order)}"
     return f"pass {state.turn:>4}  {tried:>9}  {state.nz:>6} non-zero"

@@ -120,13 +120,13 @@ class PruningState:
     weights: Floats  # flat, padded; they keep the target
     buffers: dict[str, npt.NDArray[Any]]
     accuracy: float  # of these weights on the guide; as of the last pass or round
-    stage: str = "passes"  # or `rounds`
+    stage: str = "passes"  # or before them `rounds`, `regrowth`
     turn: int = 0  # pass or round, from 1
     order: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     at: int = 0  # the next one of `order`
     removed: int = 0  # in this pass
     level: int = 0  # on the ladder of the rounds
-    failures: int = 0  # rounds without success on this level
+    failures: int = 0  # rounds without success on this level, or of regrowth
     evaluations: int = 0  # of the guide, those that were cut short too
     time_s: float = 0.0
     finished: bool = False

@@ -20,16 +20,33 @@ IMAGES = 4096  # that the information is measured on
 LARGEST = 4096  # survivors; more would take minutes and gigabytes
 
 
-def gradients(engine: Introspective, net: Net, tensors: Tensors, train: Split, key: int) -> Floats:
-    """Return a gradient for each of IMAGES training images, [images, size of the net]."""
+def gradients(
+    engine: Introspective,
+    net: Net,
+    tensors: Tensors,
+    train: Split,
+    key: int,
+    believed: bool = True,
+) -> Floats:
+    """Return a gradient for each of IMAGES training images, [images, size of the net].
+
+    Args:
+        engine: that gives gradients.
+        net: whose they are.
+        tensors: its `weights/...` and `buffers/...`.
+        train: the images.
+        key: of the choice of images and labels.
+        believed: for labels that the net believes, as Fisher's information has it; else true ones.
+    """
     chosen = rng.permutation(rng.derive(key, "images"), len(train))[:IMAGES]
-    images = train.images[chosen]
-    scores = engine.logits(net, tensors, images).astype(np.float64)
-    belief = np.exp(scores - scores.max(axis=1, keepdims=True))
-    up_to = belief.cumsum(axis=1) / belief.sum(axis=1, keepdims=True)
-    draw = rng.uniform(rng.derive(key, "labels"), len(images))[:, None]
-    labels = (up_to > draw).argmax(axis=1).astype(np.uint8)
-    return engine.gradients_of_each(net, tensors, Split("believed", images, labels))
+    images, labels = train.images[chosen], train.labels[chosen]
+    if believed:
+        scores = engine.logits(net, tensors, images).astype(np.float64)
+        belief = np.exp(scores - scores.max(axis=1, keepdims=True))
+        up_to = belief.cumsum(axis=1) / belief.sum(axis=1, keepdims=True)
+        draw = rng.uniform(rng.derive(key, "labels"), len(images))[:, None]
+        labels = (up_to > draw).argmax(axis=1).astype(np.uint8)
+    return engine.gradients_of_each(net, tensors, Split("chosen", images, labels))
 
 
 def remove(

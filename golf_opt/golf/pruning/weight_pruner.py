@@ -3,7 +3,7 @@
     index       one pass in index order, as in the article
     magnitude   passes by abs(w) / rms of its tensor, until one removes nothing
     saliency    passes by the effect on the training loss
-    rounds      remove a few percent, fine-tune the survivors, again; see `rounds`
+    rounds      remove a few percent, fine-tune the survivors, again; see `rounds`, `regrowth`
 
 The guide is the test set under rule=test, held-out training images under rule=holdout; there the
 test set is read once, when the result is written.
@@ -20,9 +20,10 @@ import numpy as np
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import PruneOptions
-from golf_opt.engines.base import Engine, Tensors
+from golf_opt.engines.base import Engine, Introspective, Tensors
 from golf_opt.golf.dead import Count, count, fold, num_nonzero, shrink
 from golf_opt.golf.pruning.ranking import Ranking, by_index, by_magnitude, by_saliency, in_scope
+from golf_opt.golf.pruning.regrowth import Regrowth
 from golf_opt.golf.pruning.rounds import Rounds
 from golf_opt.golf.pruning.search import Evaluator, PruningState, allowed_errors, flatten, passes
 from golf_opt.task.arch import Net
@@ -78,6 +79,11 @@ class WeightPruner:
         state: PruningState | None = None,
     ) -> None:
         assert view.protocol == options.rule
+        if options.rounds.regrow and not isinstance(engine, Introspective):
+            raise UsageError(
+                f"rounds.regrow is {options.rounds.regrow}, but must be 0 with "
+                f"engine={engine.name}; the gradients that it needs come from engine=native."
+            )
         accuracy = engine.evaluate(net, tensors, view.objective)
         if options.target is None:
             options = replace(options, target=max(LEAST, round(accuracy - HALF_A_POINT, 6)))
@@ -104,8 +110,13 @@ class WeightPruner:
         if self.state.finished:
             return
         if self.state.stage == "rounds":
-            for _ in self._rounds():
+            for _ in self._rounds(Rounds):
                 yield self.state
+            self.state.stage, self.state.failures = "regrowth", 0
+        if self.state.stage == "regrowth":
+            for _ in self._rounds(Regrowth):
+                yield self.state
+            self.state.stage = "passes"
         for _ in self._passes():
             yield self.state
         self.state.finished = True
@@ -134,11 +145,10 @@ class WeightPruner:
             small=small if smaller else None,
         )
 
-    def _rounds(self) -> Iterator[None]:
-        rounds = Rounds(self.engine, self.net, self.view, self._scope, self.options)
+    def _rounds(self, kind: type[Rounds]) -> Iterator[None]:
+        rounds = kind(self.engine, self.net, self.view, self._scope, self.options)
         with contextlib.closing(rounds.run(self.state)) as steps:
             yield from self._timed(steps)
-        self.state.stage = "passes"
 
     def _passes(self) -> Iterator[None]:
         state, guide, options = self.state, self.view.objective, self.options

@@ -7,6 +7,7 @@ ones are on the same side, and the choice stays when others are added.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -256,18 +257,30 @@ def _pixels(path: Path, size: Size | None, grey: bool) -> Bytes:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
+def bundled_digits() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Return images [1797, 8, 8] in 0..16 and labels, from the file that scikit-learn brings.
+
+    As its `load_digits` does, but without it: it takes two seconds to import.
+    """
+    found = importlib.util.find_spec("sklearn")
+    if found is None or not found.submodule_search_locations:
+        raise UsageError("data=digits is scikit-learn's, but scikit-learn is not installed.")
+    path = Path(found.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+    rows = np.loadtxt(path, delimiter=",")
+    return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
+
+
 def digits() -> Dataset:
     """scikit-learn's digits, 1,797 images of 8x8: scaled to 20x20 and centred, as MNIST's are."""
     from PIL import Image
-    from sklearn.datasets import load_digits
 
-    found = load_digits()
-    small = (found.images * (255 / 16)).round().astype(np.uint8)
+    found, labels = bundled_digits()
+    small = (found * (255 / 16)).round().astype(np.uint8)
     images = np.zeros((len(small), 1, 28, 28), dtype=np.uint8)
     for index, image in enumerate(small):
         scaled = Image.fromarray(image).resize((20, 20), Image.Resampling.BILINEAR)
         images[index, 0, 4:24, 4:24] = np.asarray(scaled)
-    whole = Split("all", images, found.target.astype(np.uint8))
+    whole = Split("all", images, labels.astype(np.uint8))
     order = rng.permutation(rng.derive("digits"), len(whole))
     cut = len(whole) // 5
     train = whole.take("train", np.sort(order[cut:]))

@@ -1,8 +1,5 @@
 // One piece of a net, see piece.hpp.
-#include "conv.hpp"
-#include "norm.hpp"
-#include "piece.hpp"
-#include "simple.hpp"
+#include "pieces.hpp"
 
 #include GOLF_NET  // generated: `constexpr auto PIECE = ...`
 

@@ -1,0 +1,86 @@
+"""Regrowth: where no single weight can go, some that are gone come back, and more have to go.
+
+Rounds of removal end at one choice of survivors; another choice of as many may have room. So in
+each variant those zeros come back that gradients pull at the most, all weights are trained, the
+optimal brain surgeon takes as many away again and one or two more, and the survivors are trained.
+Mocanu and others, "Scalable training of artificial neural networks with adaptive sparse
+connectivity", 2018; Evci and others, "Rigging the lottery", 2020, revive by gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from golf_opt.golf.pruning.rounds import Rounds, Variant, survivors
+from golf_opt.golf.pruning.search import PruningState, flatten
+from golf_opt.task import rng
+
+REVIVED = (3, 24)  # weights that come back, at least and at most, drawn on a log scale
+FEWER = (1, 1, 2)  # weights less than before, by variant
+GROWING = 2 / 3  # of the epochs of a round, before weights are taken away again
+
+
+class Regrowth(Rounds):
+    """Rounds in which weights come back; an engine that gives gradients is needed."""
+
+    def run(self, state: PruningState) -> Generator[None]:
+        """Go on until `rounds.regrow` of them in a row gave no smaller net."""
+        while state.failures < self._options.rounds.regrow:
+            grown = self._grown(state)
+            yield from self._train(grown)
+            cut = [self._cut(state, index, variant) for index, variant in enumerate(grown)]
+            yield from self._train(cut)
+            self._close(state, cut)
+            yield
+
+    def _grown(self, state: PruningState) -> list[Variant]:
+        """Return the variants to train, each with other weights back, at zero."""
+        pull = self._pull(state)
+        gone = np.flatnonzero(self._scope & (state.weights[: len(self._scope)] == 0))
+        epochs = max(1, round(GROWING * self._options.rounds.epochs))
+        low, high = np.log(REVIVED)
+        variants = []
+        for index in range(self._options.rounds.variants):
+            key = rng.derive(self._options.seed, "regrowth", state.turn, "variant", index)
+            count = round(float(np.exp(low + (high - low) * rng.uniform(key, 1)[0])))
+            worth = (pull * self._noise(key) ** 2)[gone]
+            back = np.zeros(len(self._scope), dtype=bool)
+            back[gone[np.argsort(-worth, kind="stable")[:count]]] = True
+            variants.append(self._variant(state.weights, state.buffers, key, back, epochs))
+        return variants
+
+    def _pull(self, state: PruningState) -> npt.NDArray[np.float64]:
+        """Return by how much the loss falls with each weight: half its mean gradient^2 / Fisher."""
+        each = self._gradients(state)
+        assert each is not None
+        by_label = self._gradients(state, believed=False)
+        assert by_label is not None
+        fisher = np.maximum((each.astype(np.float64) ** 2).mean(axis=0), 1e-12)
+        return by_label.astype(np.float64).mean(axis=0) ** 2 / fisher
+
+    def _cut(self, state: PruningState, index: int, grown: Variant) -> Variant:
+        """Return the variant to train once more, with fewer weights than the net had."""
+        weights = flatten(self._net, grown.tensors)
+        buffers = {k: v for k, v in grown.tensors.items() if k.startswith("buffers/")}
+        now = replace(state, weights=weights, buffers=buffers)
+        step = now.nz - state.nz + FEWER[index % len(FEWER)]
+        if step > 0:
+            each = self._gradients(now)
+            assert each is not None
+            weights = self._by_surgeon(now, step, each, None if index == 0 else grown.key)
+        return self._variant(weights, buffers, grown.key)
+
+    def _fail(self, state: PruningState) -> None:
+        state.failures += 1
+
+    def _best(self, variants: list[Variant]) -> Variant:
+        """Return the smallest of those that reach the target, else the most accurate."""
+        able = [variant for variant in variants if self._reaches(variant)]
+        return min(
+            able or variants,
+            key=lambda variant: (len(able) and survivors(self._net, variant), -variant.accuracy),
+        )
