@@ -322,7 +322,7 @@ def test_regrowth_gets_below_rounds_and_goes_on_where_it_was_stopped(
 def test_what_comes_back_is_what_gradients_pull_at(
     engine: NativeEngine, tensors: Tensors, small_view: View
 ) -> None:
-    """At the largest weight of a convolution, taken away, more than at those that were near zero."""
+    """At the largest weight of a convolution, taken away, more than at those near zero."""
     options = rounds_options(regrow=1, variants=1)
     pruner = WeightPruner(engine, NET, tensors, small_view, options)
     weights = flatten(NET, tensors)

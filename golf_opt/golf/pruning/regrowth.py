@@ -60,7 +60,8 @@ class Regrowth(Rounds):
         by_label = self._gradients(state, believed=False)
         assert by_label is not None
         fisher = np.maximum((each.astype(np.float64) ** 2).mean(axis=0), 1e-12)
-        return by_label.astype(np.float64).mean(axis=0) ** 2 / fisher
+        pull: npt.NDArray[np.float64] = by_label.astype(np.float64).mean(axis=0) ** 2 / fisher
+        return pull
 
     def _cut(self, state: PruningState, index: int, grown: Variant) -> Variant:
         """Return the variant to train once more, with fewer weights than the net had."""
