@@ -60,9 +60,12 @@ def database(folder: Path) -> Path:
 
 
 def listed(ran: Ran) -> Rows:
-    """The studies that `ls format=json` told, by name."""
+    """The studies that `ls format=json` told, by name, but for who was heard of just now."""
     assert ran.status == 0, ran
-    return {row["study"]: row for row in json.loads(ran.out)}
+    rows = {row["study"]: row for row in json.loads(ran.out)}
+    for row in rows.values():
+        assert isinstance(row.pop("workers"), list)
+    return rows
 
 
 # --- one bad row
