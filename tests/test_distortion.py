@@ -18,6 +18,7 @@ from test_native import (
     native,
     net_of,
     snapshot_of,
+    state_after,
     train,
 )
 
@@ -161,12 +162,7 @@ def test_resuming_mid_epoch_changes_nothing(which: str, monkeypatch: pytest.Monk
     results = train(whole, job)
     monkeypatch.setattr(engine, "SLICE_S", 0.0)
     lanes = native(view) if which == "native" else emulated(view, slice_s=0.0)
-    lanes.start(0, job)
-    for _ in range(10):  # an epoch is 7 steps
-        while not lanes.step():
-            pass
-    state = lanes.state(0)
-    lanes.close()
+    state = state_after(lanes, job, 10)  # an epoch is 7 steps
     assert (state.epoch, state.step) == (1, 3)
     rest = make(view)
     after = train(rest, job, state)

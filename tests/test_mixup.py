@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_native import SMALL, assert_same, native, net_of, snapshot_of, train
+from test_native import SMALL, assert_same, native, net_of, snapshot_of, state_after, train
 
 from golf_opt.engines import base
 from golf_opt.engines.native import compiler, engine
@@ -62,12 +62,7 @@ def test_resuming_mid_epoch_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     results = train(whole, job)
     monkeypatch.setattr(engine, "SLICE_S", 0.0)
     lanes = native(view, images=16)
-    lanes.start(0, job)
-    for _ in range(10):  # an epoch is 7 steps
-        while not lanes.step():
-            pass
-    state = lanes.state(0)
-    lanes.close()
+    state = state_after(lanes, job, 10)  # an epoch is 7 steps
     assert (state.epoch, state.step) == (1, 3)
     rest = native(view, images=16)
     after = train(rest, job, state)

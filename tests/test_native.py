@@ -311,6 +311,17 @@ def train(lanes: base.Engine, job: base.Job, state: base.LaneState | None = None
     return results
 
 
+def state_after(lanes: base.Engine, job: base.Job, slices: int) -> base.LaneState:
+    """Begin a job in lane 0; return how far it is after so many slices, and close the engine."""
+    lanes.start(0, job)
+    for _ in range(slices):
+        while not lanes.step():
+            pass
+    state = lanes.state(0)
+    lanes.close()
+    return state
+
+
 @pytest.mark.parametrize(("distill", "temperature"), [(0.6, 2.5), (1.0, 0.5), (0.3, 20.0)])
 def test_a_teacher_pulls_as_in_pytorch(distill: float, temperature: float) -> None:
     teacher = {"distill": distill, "temperature": temperature}

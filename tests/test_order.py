@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 import torch
 from test_cuda import emulated
-from test_native import LINEAR, SMALL, assert_same, kind, native, net_of, snapshot_of, train
+from test_native import (
+    LINEAR,
+    SMALL,
+    assert_same,
+    kind,
+    native,
+    net_of,
+    snapshot_of,
+    state_after,
+    train,
+)
 from torch.nn import functional as F
 
 from golf_opt.engines import base
@@ -230,12 +240,7 @@ def test_resuming_mid_epoch_changes_nothing(which: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(engine, "SLICE_S", 0.0)
     monkeypatch.setattr("golf_opt.engines.torch.engine.SLICE_S", 0.0)
     lanes = emulated(view, slice_s=0.0) if which == "cuda" else make(view)
-    lanes.start(0, job)
-    for _ in range(17):  # an epoch is 7 steps
-        while not lanes.step():
-            pass
-    state = lanes.state(0)
-    lanes.close()
+    state = state_after(lanes, job, 17)  # an epoch is 7 steps
     assert (state.epoch, state.step) == (2, 3)
     assert not np.array_equal(state.tensors["images/before"], state.tensors["images/now"])
     rest = make(view)

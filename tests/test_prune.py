@@ -340,6 +340,16 @@ def test_what_comes_back_is_what_gradients_pull_at(
     assert 3 <= masks.sum() - np.count_nonzero(weights) <= 24
 
 
+def test_nets_too_large_for_the_surgeon_are_left_by_regrowth(
+    engine: NativeEngine, tensors: Tensors, small_view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surgeon, "LARGEST", 100)
+    options = rounds_options(regrow=1, variants=1)
+    pruner = WeightPruner(engine, NET, tensors, small_view, options)
+    regrowth = Regrowth(engine, NET, small_view, pruner._scope, options)
+    assert list(regrowth.run(pruner.state)) == []
+
+
 def test_regrowth_needs_gradients(tensors: Tensors, small_view: View) -> None:
     options = rounds_options(regrow=1)
     with pytest.raises(UsageError, match=r"rounds.regrow is 1, but must be 0 with engine=torch"):

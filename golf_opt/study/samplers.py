@@ -14,7 +14,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field, StrictInt
 
 from golf_opt.config.check import check
@@ -61,7 +61,7 @@ class FreshSampler(optuna.samplers.BaseSampler):
         space: Space | None = None,
     ) -> None:
         self._make, self._view, self._space = make, view, space
-        self._nets: dict[int, tuple[Any, ...]] = {}  # by the trial's number, of finished ones
+        self._nets: dict[int, tuple[Any, ...]] = {}  # by the trial's number
         self._sampler = make(0)
         self._seen: optuna.Study | None = None
 
@@ -105,7 +105,7 @@ class FreshSampler(optuna.samplers.BaseSampler):
                 continue
             net = self._nets.get(other.number) or self._space.net_of(other.params)
             nets.add(net)
-            if other.state.is_finished():
+            if other.params and other.state != TrialState.RUNNING:  # that one may lack some yet
                 self._nets[other.number] = net
         return nets
 

@@ -94,6 +94,11 @@ class Candidate:
         """Whether the images of an epoch depend on the losses that they had."""
         return self.order != "uniform"
 
+    @property
+    def asks_of_code(self) -> dict[str, bool]:
+        """What compiled code does for some recipes alone; any other is without it."""
+        return {"distorts": self.distorts, "by_loss": self.by_loss, "mixes": self.mixes}
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data, without what came later than 0.1 and has its default.
 

@@ -114,8 +114,7 @@ class CudaEngine(BackgroundEngine[Run]):
         assert lane not in self._runs and 0 <= lane < self.num_lanes
         base.check_teacher(job, self._view)
         recipe, n = job.candidate, len(self._view.train)
-        wanted = {"distorts": recipe.distorts, "by_loss": recipe.by_loss, "mixes": recipe.mixes}
-        program = self._program(job.net, recipe.batch_size, **wanted)
+        program = self._program(job.net, recipe.batch_size, **recipe.asks_of_code)
         run = Run.begin(job, state, until, program.info.padded, n, program=program)
         _ = self._train, self._objective  # on the device before any launch
         with self._changed:

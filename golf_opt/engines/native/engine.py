@@ -184,8 +184,7 @@ class NativeEngine(BackgroundEngine[Run]):
         """Return what trains and evaluates, compiled where it has to be."""
         recipe, size = job.candidate, job.candidate.batch_size
         images = self._images or images_wide(size, self._width)
-        wanted = {"distorts": recipe.distorts, "by_loss": recipe.by_loss, "mixes": recipe.mixes}
-        kernel = self._kernel(job.net, images, **wanted)
+        kernel = self._kernel(job.net, images, **recipe.asks_of_code)
         wide = self._kernel(job.net, self._width, trains=False)
         workspace = aligned(kernel.workspace_bytes(size), np.uint8)
         return Machine(kernel, ForwardPass(job.net, wide), workspace)

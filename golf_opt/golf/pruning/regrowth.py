@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from golf_opt.golf.pruning import surgeon
 from golf_opt.golf.pruning.rounds import Rounds, Variant, survivors
 from golf_opt.golf.pruning.search import PruningState, flatten
 from golf_opt.task import rng
@@ -28,7 +29,12 @@ class Regrowth(Rounds):
     """Rounds in which weights come back; an engine that gives gradients is needed."""
 
     def run(self, state: PruningState) -> Generator[None]:
-        """Go on until `rounds.regrow` of them in a row gave no smaller net."""
+        """Go on until `rounds.regrow` of them in a row gave no smaller net.
+
+        Nets that are too large for the surgeon stay as they are.
+        """
+        if state.nz + REVIVED[1] > surgeon.LARGEST:
+            return
         while state.failures < self._options.rounds.regrow:
             grown = self._grown(state)
             yield from self._train(grown)
@@ -54,7 +60,7 @@ class Regrowth(Rounds):
         return variants
 
     def _pull(self, state: PruningState) -> npt.NDArray[np.float64]:
-        """Return by how much the loss falls with each weight: half its mean gradient^2 / Fisher."""
+        """Return what the loss falls by with each weight, but for a factor: gradient^2 / Fisher."""
         each = self._gradients(state)
         assert each is not None
         by_label = self._gradients(state, believed=False)
@@ -81,7 +87,6 @@ class Regrowth(Rounds):
     def _best(self, variants: list[Variant]) -> Variant:
         """Return the smallest of those that reach the target, else the most accurate."""
         able = [variant for variant in variants if self._reaches(variant)]
-        return min(
-            able or variants,
-            key=lambda variant: (len(able) and survivors(self._net, variant), -variant.accuracy),
-        )
+        if not able:
+            return super()._best(variants)
+        return min(able, key=lambda each: (survivors(self._net, each), -each.accuracy))
