@@ -115,11 +115,11 @@ def generate(net: Net) -> str:
 class Piece:
     """A layer of the kernel, as C++ that does not say where its numbers lie in the net.
 
-    Nets share what is the same here: `forward` and `backward` are all that a piece depends on.
+    Nets share what is the same here: the source is all that a piece depends on.
     """
 
-    forward: str
-    backward: str | None  # None in front of the first trained layer
+    source: str  # of its way forward and, from the first trained layer on, its way back
+    trained: bool
     weights: int  # where its own begin among the net's
     buffers: int
     dropouts: int
@@ -187,7 +187,7 @@ class _Writer:
         """Return the piece that reads the images."""
         header = "distort.hpp" if "Distorter" in reads else "pixels.hpp"
         images = f"{reads}<{self._tensor(0)}, Pixels>"
-        of = _piece([_normal(self.net.input)], f"input_of<{images}>()")
+        of = _piece([_normal(self.net.input)], {"input": f"input_of<{images}>()"})
         return f'#include "{header}"\n{of}'
 
     def piece(self, index: int) -> Piece:
@@ -201,17 +201,13 @@ class _Writer:
         own.alone = True
         own.weight_at, weights = _own(self.weight_at, names)
         own.buffer_at, buffers = _own(self.buffer_at, names)
-
-        def text(function: str) -> str:
-            own.constants, own.dropouts = [], itertools.count()
-            types = ", ".join(own._layer(at, part) for at, part in parts)
-            return _piece(own.constants, f"{function}<{types}>()")
-
-        backward = text("backward_of") if index >= self.first_trained else None
-        own.first_trained = -1  # forward it does not matter
+        own.constants, own.dropouts = [], itertools.count()
+        trained = index >= self.first_trained
+        types = ", ".join(own._layer(at, part) for at, part in parts)
+        ways = ("forward", "backward") if trained else ("forward",)
         return Piece(
-            forward=text("forward_of"),
-            backward=backward,
+            source=_piece(own.constants, {way: f"{way}_of<{types}>()" for way in ways}),
+            trained=trained,
             weights=weights,
             buffers=buffers,
             dropouts=sum(isinstance(g.node.layer, layers.Dropout) for g in self.groups[:index]),
@@ -313,8 +309,11 @@ def _own(at: Mapping[str, int], names: Set[str]) -> tuple[dict[str, int], int]:
     return {name: start - first for name, start in found.items()}, first
 
 
-def _piece(constants: Sequence[str], of: str) -> str:
-    return "\n".join(["namespace golf {", *constants, f"constexpr auto PIECE = {of};", "}", ""])
+def _piece(constants: Sequence[str], symbols: Mapping[str, str]) -> str:
+    """Return C++ that defines `golf_<name>` for each symbol."""
+    made = [f"constexpr auto {name.upper()} = {of};" for name, of in symbols.items()]
+    shown = [f"PIECE(golf_{name}, golf::{name.upper()})" for name in symbols]
+    return "\n".join(["namespace golf {", *constants, *made, "}", *shown, ""])
 
 
 def _tensor(shape: Shape, halo: tuple[int, int] = (0, 0)) -> str:

@@ -83,7 +83,7 @@ class NativeEngine(BackgroundEngine[Run]):
         """
         with ThreadPoolExecutor(self.num_lanes) as pool:  # each compiles a part
             lanes = range(self.num_lanes)
-            list(pool.map(lambda _: self._kernel(net, self._width, trains=False), lanes))
+            list(pool.map(lambda _: self._kernel(net, self._width), lanes))
 
     # --- the protocol ---
 
@@ -176,7 +176,7 @@ class NativeEngine(BackgroundEngine[Run]):
         return library.load(net, images, self._width, say, self._flags, **what)
 
     def _evaluation(self, net: Net, tensors: Tensors) -> tuple[Floats, Floats, ForwardPass]:
-        kernel = self._kernel(net, self._width, trains=False)
+        kernel = self._kernel(net, self._width)
         weights = pack(tensors, "weights", net.parameters, kernel.padded_params)
         return weights, pack(tensors, "buffers", net.buffers), ForwardPass(net, kernel)
 
@@ -185,7 +185,7 @@ class NativeEngine(BackgroundEngine[Run]):
         recipe, size = job.candidate, job.candidate.batch_size
         images = self._images or images_wide(size, self._width)
         kernel = self._kernel(job.net, images, **recipe.asks_of_code)
-        wide = self._kernel(job.net, self._width, trains=False)
+        wide = self._kernel(job.net, self._width)
         workspace = aligned(kernel.workspace_bytes(size), np.uint8)
         return Machine(kernel, ForwardPass(job.net, wide), workspace)
 

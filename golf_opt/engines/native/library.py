@@ -1,8 +1,9 @@
 """Compile the pieces of nets for this machine, each once, into a cache folder, and load them.
 
-A piece is a layer of certain shapes, forward or backward; nets that have it share it. The cache
-holds `<key>.so` and beside it `<key>.sha256`, the checksum of the former. Both appear by
-renaming, so a reader sees a whole file or none; a library without its checksum is as good as none.
+A piece is a layer of certain shapes, both ways: a compile of each way takes a fifth longer. Nets
+that have it share it. The cache holds `<key>.so` and beside it `<key>.sha256`, the checksum of the
+former. Both appear by renaming, so a reader sees a whole file or none; a library without its
+checksum is as good as none.
 One process at a time compiles a key, behind a lock that the system drops when its holder dies.
 """
 
@@ -125,7 +126,6 @@ def load(
     on_message: Message | None = None,
     extra_flags: tuple[str, ...] = (),
     *,
-    trains: bool = True,
     distorts: bool = False,
     by_loss: bool = False,
     mixes: bool = False,
@@ -138,7 +138,6 @@ def load(
         width: floats per vector; None is the machine's.
         on_message: told in one line before a compile.
         extra_flags: for the compiler, after ours.
-        trains: whether it goes backward as well.
         distorts: whether it distorts the images that it trains on.
         by_loss: whether it tells the loss of each image, and weighs them.
         mixes: whether it mixes the images of a batch.
@@ -153,20 +152,12 @@ def load(
     build = (*require_compiler(), *_flags(), *extra_flags, *defines)
     parts = pieces(net, distorts, mixes)
     driver = (*build, *loss_defines(by_loss, mixes), "trial.cpp", "")
-    sources = {driver, (*build, "piece.cpp", parts.input)}
-    for piece in parts.layers:
-        sources |= {(*build, "piece.cpp", piece.forward)}
-        sources |= {(*build, "piece.cpp", piece.backward)} if trains and piece.backward else set()
+    texts = {parts.input, *(piece.source for piece in parts.layers)}
+    keys = {text: (*build, "piece.cpp", text) for text in texts}
     note = Once(on_message, f"compiling the kernel of {net.name} ({images} images wide), once")
-    found = _libraries(sorted(sources), note)
-    return Library(
-        found[driver],
-        parts,
-        {text: found[*build, "piece.cpp", text] for *_, text in sources if text},
-        trains,
-        width,
-        images,
-    )
+    found = _libraries([driver, *sorted(keys.values())], note)
+    compiled = {text: found[key] for text, key in keys.items()}
+    return Library(found[driver], parts, compiled, width, images)
 
 
 def loss_defines(by_loss: bool, mixes: bool) -> list[str]:

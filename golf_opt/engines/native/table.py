@@ -109,7 +109,6 @@ class Library:
         driver: the library of trial.cpp.
         parts: what the net is made of.
         compiled: the library of each piece, by the piece's source.
-        trains: whether the pieces that go backward are there.
         width: floats per vector.
         images: images side by side.
     """
@@ -125,24 +124,23 @@ class Library:
         driver: ctypes.CDLL,
         parts: Pieces,
         compiled: Mapping[str, ctypes.CDLL],
-        trains: bool,
         width: int,
         images: int,
     ) -> None:
         self.width, self.images = width, images
 
-        def address(source: str) -> int:
-            return ctypes.addressof(ctypes.c_char.in_dll(compiled[source], "golf_piece"))
+        def address(source: str, name: str) -> int:
+            return ctypes.addressof(ctypes.c_char.in_dll(compiled[source], f"golf_{name}"))
 
         rows = (Row * (len(parts.layers) + 1))()  # the table keeps it
         for row, piece in zip(rows, parts.layers, strict=False):
-            row.forward = address(piece.forward)
-            row.backward = address(piece.backward) if trains and piece.backward else None
+            row.forward = address(piece.source, "forward")
+            row.backward = address(piece.source, "backward") if piece.trained else None
             row.weights, row.buffers, row.dropouts = piece.weights, piece.buffers, piece.dropouts
             row.second = piece.second
         self._table = Table(
             rows=rows,
-            input=address(parts.input),
+            input=address(parts.input, "input"),
             count=len(parts.layers),
             first=parts.first_trained,
             numbers=parts.numbers,

@@ -11,7 +11,7 @@ namespace golf {
 // A layer of a net. Mirrored by `library.Row` in Python.
 struct Row {
     const Forward* forward;
-    const Backward* backward;  // null in front of the first layer with weights, or without training
+    const Backward* backward;  // null in front of the first layer with weights
     int64_t weights, buffers, dropouts;  // where the layer's own begin
     int64_t second;                      // the other tensor that a sum reads, or -1
     int64_t activation, gradient, saved, state;  // where its input etc. lie; set by `plan`

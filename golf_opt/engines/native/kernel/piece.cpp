@@ -1,7 +1,8 @@
 // One piece of a net, see piece.hpp.
 #include "pieces.hpp"
 
-#include GOLF_NET  // generated: `constexpr auto PIECE = ...`
+#define PIECE(name, of)                                                        \
+    extern "C" __attribute__((visibility("default"))) const decltype(of) name; \
+    const decltype(of) name = of;
 
-extern "C" __attribute__((visibility("default"))) const decltype(golf::PIECE) golf_piece;
-const decltype(golf::PIECE) golf_piece = golf::PIECE;
+#include GOLF_NET  // generated: `PIECE(golf_forward, forward_of<...>())` and so on

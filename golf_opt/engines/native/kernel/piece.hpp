@@ -1,7 +1,7 @@
 // A layer compiled by itself: its sizes and its functions, for `driver.hpp` to hold together.
 //
-// A piece is found as `golf_piece` in a library of its own. Where its layer's weights, buffers and
-// dropout keys lie in the net it does not know: `Step` comes with pointers to the layer's own.
+// It is found as `golf_forward` and `golf_backward` in a library of its own. Where its weights,
+// buffers and dropout keys lie in the net it does not know: `Step` comes with pointers to them.
 #pragma once
 
 #include "shapes.hpp"
