@@ -17,8 +17,18 @@ from golf_opt.task.modules.given import why_not_ours
 from golf_opt.utils.processes import git_commit
 
 
-def create_engine(config: EngineConfig, view: View, net: Net, say: Callable[[str], None]) -> Engine:
+def create_engine(
+    config: EngineConfig,
+    view: View,
+    net: Net,
+    say: Callable[[str], None],
+    *,
+    nets_differ: bool = False,
+) -> Engine:
     """Return the engine that `engine=...` asks for.
+
+    Where nets differ from trial to trial, a lane waits at times for the next trial or for another
+    lane's compile. So `lanes=auto` of the native engine is then one more than there are cores.
 
     `auto` takes the native engine wherever it can: a step of PyTorch on nets this small is bound by
     its launches, on a GPU too. `engine=cuda` asks for the native engine's kernel on the GPU, and
@@ -50,7 +60,8 @@ def create_engine(config: EngineConfig, view: View, net: Net, say: Callable[[str
                 raise UsageError(
                     f"engine.device is {config.device!r}, but engine=native must have cpu or auto."
                 )
-            engine = native.NativeEngine(view, config.lanes, say)
+            lanes = config.lanes or native.physical_cores() + nets_differ
+            engine = native.NativeEngine(view, lanes, say)
             engine.prepare(net)
             return engine
         except UsageError as obstacle:

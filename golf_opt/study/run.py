@@ -172,7 +172,8 @@ def engine_for(
     if plan.objective is None:
         assert view is not None
         smallest = None if plan.nets is None else plan.nets.check(plan.input, plan.max_params)
-        return create_engine(config, view, smallest or plan.net, say)
+        net = smallest or plan.net
+        return create_engine(config, view, net, say, nets_differ=smallest is not None)
     from golf_opt.engines.python import PythonEngine
 
     names = [goal.name for goal in plan.goals]
