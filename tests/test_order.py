@@ -31,7 +31,7 @@ from golf_opt.task.distortion import distortion_key, share_of_next
 from golf_opt.task.recipe import Candidate
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
-BY_LOSS = ("importance", "hard", "curriculum")
+BY_LOSS = ("importance", "hard", "curriculum", "forgetting")
 N = 1000
 
 
@@ -103,6 +103,29 @@ def test_a_curriculum_begins_with_what_is_easy() -> None:
     same = np.zeros(N, dtype=np.uint8)  # ties go by chance
     pool, other = (set(drawn(job, epoch, same).images) for epoch in (1, 2))
     assert 0.4 < len(pool & other) / len(pool) < 0.7
+
+
+def test_what_is_forgotten_comes_more_often() -> None:
+    """An image counts each time that it was right, then wrong, up to seven, and once if wrong."""
+    right, wrong = 0.6, 0.8  # losses below and above log(2)
+    courses = {0: [right], 1: [right, wrong], 2: [wrong], 3: [right, wrong]}
+    of = Hardness.begin(job_of("forgetting"), None, 5)
+    assert of is not None and of.weights().tolist() == [1] * 5
+    for epoch in range(18):
+        for image, losses in courses.items():
+            for loss in (right, losses[epoch % len(losses)]):  # the last one counts
+                of.note(np.array([image]), np.array([loss]))
+        of = of.at_epochs_end()
+    assert of.now.tolist() == [1, 14, 0, 14, 0]
+    after = Hardness(np.array([1, 4, 0, 14, 0], dtype=np.uint8), of.now, True)
+    assert after.weights().tolist() == [0, 3, 1, 8, 1] and after.copy().forgetting
+    often = 0.5 + 0.5 * 5 * after.weights() / 13
+    counts = np.zeros(5)
+    for epoch in range(400):
+        counts += np.bincount(places_of(job_of("forgetting"), epoch, 5, after).images, minlength=5)
+    assert counts / 400 == pytest.approx(often, abs=0.1)
+    all_right = Hardness(np.ones(5, dtype=np.uint8), np.ones(5, dtype=np.uint8), True)
+    assert all_right.weights().tolist() == [1] * 5
 
 
 @pytest.mark.parametrize("order", BY_LOSS)
@@ -205,11 +228,12 @@ def test_gradients_are_weighed_as_in_pytorch(which: str, recipe: dict[str, Any])
         ("importance", {"average": "ema", "distill": 0.3}),
         ("hard", {"mixup": 0.4, "shift": 1.0}),
         ("curriculum", {}),
+        ("forgetting", {"lr": 0.03, "order_share": 0.95}),
     ],
 )
 def test_losses_along_a_training_are_pytorchs(order: Any, more: dict[str, Any]) -> None:
     view = snapshot_of(61)
-    recipe = Candidate(14, 4e-3, order=order, order_share=0.7, **more)
+    recipe = Candidate(14, order=order, **({"lr": 4e-3, "order_share": 0.7} | more))
     job, plain = (
         base.Job(net_of(SMALL), r, 3, 8) for r in (recipe, replace(recipe, order="uniform"))
     )

@@ -99,7 +99,7 @@ def test_of_several_goals_the_front_goes_on_first() -> None:
         trial(0, 0.90, size=900), trial(1, 0.80, size=300), trial(2, 0.70, size=800),
         trial(3, 0.60, size=700), trial(4, 0.85, size=500), trial(5, 0.50, size=600),
     ]  # fmt: skip
-    assert [found.number for found in rule.ranked(trials, 1)][:3] in ([0, 1, 4], [1, 0, 4])
+    assert [found.number for found in rule.ranked(trials, 1, 3)] in ([0, 1, 4], [1, 0, 4])
     assert rule.choose(trials) in (GoOn(0), GoOn(1))
 
 
@@ -109,10 +109,10 @@ def test_nets_that_err_four_times_as_often_as_the_best_come_after_all_others() -
         trial(0, 0.90, size=900), trial(1, 0.80, size=300), trial(2, 0.70, size=800),
         trial(3, 0.55, size=10), trial(4, 0.50, size=5), trial(5, 0.65, size=290),
     ]  # fmt: skip
-    ranked = [found.number for found in promotion(ACCURACY, SIZE).ranked(trials, 1)]
+    ranked = [found.number for found in promotion(ACCURACY, SIZE).ranked(trials, 1, len(trials))]
     assert set(ranked[:3]) == {0, 1, 5} and ranked[3:] == [2, 3, 4]
     loss = Goal("loss", "minimize", accuracy=False)
-    assert promotion(loss, SIZE).ranked(trials, 1)[0].number == 4, "of losses there is no floor"
+    assert promotion(loss, SIZE).ranked(trials, 1, 1)[0].number == 4, "of losses there is no floor"
 
 
 def test_beyond_a_target_only_size_goes_on() -> None:
@@ -121,8 +121,8 @@ def test_beyond_a_target_only_size_goes_on() -> None:
         trial(3, 0.97, size=310), trial(4, 0.70, size=10), trial(5, 0.95, size=500),
     ]  # fmt: skip
     rule = Promotion(Promote(1, 3), (ACCURACY, SIZE), 9, target=0.95)
-    assert [found.number for found in rule.ranked(trials, 1)] == [1, 3, 2, 5, 0, 4]
-    assert promotion(ACCURACY, SIZE).ranked(trials, 1)[0].number == 0
+    assert [found.number for found in rule.ranked(trials, 1, len(trials))] == [1, 3, 2, 5, 0, 4]
+    assert promotion(ACCURACY, SIZE).ranked(trials, 1, len(trials))[0].number == 0
 
 
 def test_rising_curves_may_be_ranked_by_where_they_lead() -> None:

@@ -64,7 +64,10 @@ ALL = (
     Idea(
         "active sampling",
         {
-            "order": {"type": "categorical", "choices": ["hard", "importance", "curriculum"]},
+            "order": {
+                "type": "categorical",
+                "choices": ["hard", "importance", "curriculum", "forgetting"],
+            },
             "order_share": _real(0.2, 0.9),
         },
     ),

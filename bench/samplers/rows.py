@@ -19,13 +19,16 @@ class Row:
         return "sampler=gp" in self.asks
 
 
-def _row(sampler: str, pruner: str, seeds: str = "") -> Row:
-    name = f"{sampler} {pruner}" + (f" {seeds} seeds" if seeds.isdigit() else f" {seeds}")
+def _row(sampler: str, pruner: str, seeds: str = "", first: int = 1) -> Row:
+    """Return a row; `first` is the epoch of `promote`'s first rung."""
+    name = f"{sampler} {pruner}" + (f" from {first}" if first > 1 else "")
+    name += f" {seeds} seeds" if seeds.isdigit() else f" {seeds}"
     keys = {
         "tpe-uni": ("sampler=tpe", "+sampler.multivariate=false"),
     }.get(sampler, (f"sampler={sampler}",))
     asked = f"race:{MOST_SEEDS}" if seeds == "race" else seeds
     more = (f"seeds={asked}",) if seeds else ()
+    more += (f"pruner.min_resource={first}",) if pruner == "promote" else ()
     return Row(name.strip(), (*keys, f"pruner={pruner}", *more))
 
 
@@ -48,4 +51,6 @@ ROWS = (
     _row("cmaes", "median", "race"),
     _row("tpe", "promote", "race"),
     _row("gp", "promote", "race"),
+    _row("tpe", "promote", first=2),  # as conf/pruner/promote.yaml has it
+    _row("tpe", "promote", "race", first=2),
 )

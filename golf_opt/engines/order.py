@@ -3,11 +3,14 @@
 The loss is that of the image when it was last trained on, rounded to a power of two: so all engines
 draw the same images, and a trial keeps half a byte of each. Draws are a function of the seed, the
 epoch and these levels. In the first epoch nothing is known, and each image has its turn.
+
+Of `forgetting` a level is something else: how often the image was right when it was last trained on
+and then wrong, up to seven times, and whether it is right now (Toneva et al. 2019).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,8 @@ from golf_opt.task import rng
 
 LEVELS = 16  # losses below 2**-10, then one for each power of two
 HIGHEST = 5  # losses of 2**4 and more have the last level
+RIGHT = float(np.log(2))  # below that an image's own class has more than half of what there is
+MOST_FORGOTTEN = 7  # times that are counted
 CURRICULUM_END = 0.5  # the share of the training behind which no image is left out
 
 Levels = npt.NDArray[np.uint8]
@@ -41,10 +46,12 @@ class Hardness:
     Attributes:
         before: as the epoch in progress began: its images are drawn by them.
         now: after the steps that it has done.
+        forgetting: whether levels are of that.
     """
 
     before: Levels
     now: Levels
+    forgetting: bool = False
 
     @classmethod
     def begin(cls, job: Job, state: LaneState | None, n: int) -> Hardness | None:
@@ -56,19 +63,32 @@ class Hardness:
             return None
         tensors = state.tensors if state else {}
         before = _unpacked(tensors.get("images/before"), n, np.zeros(n, dtype=np.uint8))
-        return cls(before, _unpacked(tensors.get("images/now"), n, before.copy()))
+        now = _unpacked(tensors.get("images/now"), n, before.copy())
+        return cls(before, now, job.candidate.order == "forgetting")
 
     def note(self, images: npt.NDArray[Any], losses: npt.NDArray[Any]) -> None:
         """Keep the losses of some images; of an image that is there twice the last one counts."""
+        if self.forgetting:
+            was, right = self.before[images], losses < RIGHT  # however the epoch is cut up
+            times = np.minimum((was >> 1) + ((was & 1) > right), MOST_FORGOTTEN)
+            self.now[images] = 2 * times + right
+            return
         _, exponents = np.frexp(np.maximum(losses, 2.0**-20))  # a loss is below 2**exponent
         self.now[images] = np.clip(exponents + LEVELS - 1 - HIGHEST, 0, LEVELS - 1)
 
     def at_epochs_end(self) -> Hardness:
         """Return what the next epoch begins with."""
-        return Hardness(self.now, self.now.copy())
+        return replace(self, before=self.now, now=self.now.copy())
 
     def copy(self) -> Hardness:
-        return Hardness(self.before, self.now.copy())  # nobody writes to the former
+        return replace(self, now=self.now.copy())  # nobody writes to the other
+
+    def weights(self) -> npt.NDArray[Any]:
+        """Return what images are drawn in proportion to, [n]."""
+        if not self.forgetting:
+            return np.ldexp(1.0, self.before)
+        times = (self.before >> 1) + 1.0 - (self.before & 1)  # what is wrong may be forgotten next
+        return times if times.any() else np.ones(len(times))
 
     def tensors(self, step: int) -> Tensors:
         """Return `images/before` and, in the middle of an epoch, `images/now`."""
@@ -92,11 +112,13 @@ def places_of(
         hardness: of them, where the recipe looks at it.
         shuffled: `data_order` of the epoch, if it is there already.
 
-    `importance` and `hard` draw an image with probability p, which is (1 - share) / n + share *
-    its loss / the sum of the losses. Draws are systematic: an image comes up as often as n p says,
-    rounded up or down at random. With `importance` it counts 1 / (n p), so that gradients are those
-    of the mean loss on average (Katharopoulos and Fleuret 2018). `curriculum` leaves out the share
-    of the images that are hardest; it falls to 0 along the first half of the training.
+    `importance`, `hard` and `forgetting` draw an image with probability p, which is (1 - share) / n
+    + share * its weight / the sum of the weights: of its loss or, of `forgetting`, of how often it
+    was forgotten, with one more where it is wrong now. Draws are systematic: an image comes up as
+    often as n p says, rounded up or down at random. With `importance` it counts 1 / (n p), so that
+    gradients are those of the mean loss on average (Katharopoulos and Fleuret 2018). `curriculum`
+    leaves out the share of the images that are hardest; it falls to 0 along the first half of the
+    training.
     """
     shuffled = data_order(job.seed, epoch, n) if shuffled is None else shuffled
     if hardness is None:
@@ -108,8 +130,8 @@ def places_of(
         pool = np.sort(easiest[: n - int(out * n)])
         drawn = pool[np.arange(n) % len(pool)]
     else:
-        losses = np.ldexp(1.0, levels)
-        often = 1 - share + share * n * losses / losses.sum()  # n p
+        weights = hardness.weights()
+        often = 1 - share + share * n * weights / weights.sum()  # n p
         start = rng.uniform(rng.derive(job.seed, "draw", epoch), 1)[0]
         ends = np.ceil(np.cumsum(often[shuffled]) - start).astype(np.int64)
         ends[-1] = n

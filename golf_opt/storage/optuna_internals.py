@@ -83,9 +83,12 @@ def take_trial(study: optuna.Study, trial_id: int) -> optuna.Trial | None:
     return None
 
 
-def front_numbers(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Return for each row of losses, [rows, goals], in which front it is: 0 is the best."""
-    return _fast_non_domination_rank(losses)
+def front_numbers(losses: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64]:
+    """Return for each row of losses, [rows, goals], in which front it is: 0 is the best.
+
+    Behind the front that the best `count` rows end in, all are in one.
+    """
+    return _fast_non_domination_rank(losses, n_below=count)
 
 
 def check_trial(trial: FrozenTrial) -> None:

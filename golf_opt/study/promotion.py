@@ -45,7 +45,7 @@ class Promote(NopPruner):
     """
 
     def __init__(
-        self, min_resource: int = 1, reduction_factor: int = 3, rank: Rank = "value"
+        self, min_resource: int = 2, reduction_factor: int = 3, rank: Rank = "value"
     ) -> None:
         self.first = check(
             Annotated[StrictInt, Field(ge=1, le=10_000)], min_resource, "pruner.min_resource"
@@ -88,7 +88,7 @@ class Promotion(Rule):
             places = len(reached) // self._pruner.factor
             if len(reached) - len(waiting) >= places:
                 continue  # those that were among the best when they were asked have taken them all
-            for trial in self.ranked(reached, rung)[:places]:
+            for trial in self.ranked(reached, rung, places):
                 if trial.number in waiting:
                     return GoOn(trial.number)
         return None
@@ -97,8 +97,8 @@ class Promotion(Rule):
         ahead = () if is_further_seed(trial) else self._rungs
         return next((rung for rung in ahead if rung > last_epoch(trial)), epochs)
 
-    def ranked(self, reached: Trials, rung: int) -> list[FrozenTrial]:
-        """Return the trials that reached a rung, the best first, equal ones by number."""
+    def ranked(self, reached: Trials, rung: int, count: int) -> list[FrozenTrial]:
+        """Return the best `count` that reached a rung, the best first, equal ones by number."""
         rows = []
         for trial in reached:
             key = trial.number, rung
@@ -109,12 +109,12 @@ class Promotion(Rule):
         if self._goals[0].accuracy and len(self._goals) > 1:
             of_interest = worth[:, 0] >= floor_below(worth[:, 0].max())
             worth[~of_interest, 1:] = -np.inf  # among themselves by accuracy, after all others
-        return [reached[index] for index in _best_first(worth)]
+        return [reached[index] for index in _best_first(worth, count)]
 
     def best_paused(self, trials: Trials) -> FrozenTrial | None:
         """Return the best paused trial of the highest rung that has any."""
         paused = self._paused(trials)
-        return self.ranked(paused[max(paused)], max(paused))[0] if paused else None
+        return self.ranked(paused[max(paused)], max(paused), 1)[0] if paused else None
 
     def _paused(self, trials: Trials) -> dict[int, list[FrozenTrial]]:
         """Return the paused trials by the highest rung that each has reached."""
@@ -137,6 +137,8 @@ class Promotion(Rule):
         if epoch is None:
             return None
         values = trial.intermediate_values
+        if epoch in values and epoch in self._rungs:  # as nearly always
+            return epoch
         return next((r for r in reversed(self._rungs) if r <= epoch and r in values), None)
 
     def _worth(self, trial: FrozenTrial, rung: int) -> list[float]:
@@ -169,15 +171,15 @@ class AtLeastOne(Rule):
         return None if best is None else GoOn(best.number)
 
 
-def _best_first(worth: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Return the order of rows of numbers of which larger are better, [rows, goals].
+def _best_first(worth: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64]:
+    """Return the best `count` of rows of numbers of which larger are better, [rows, goals].
 
     Of several goals, those come first that no other row beats in all of them, then those that only
     such rows beat, and so on; of each such front those that stand most alone.
     """
     if worth.shape[1] == 1:
-        return np.argsort(-worth[:, 0], kind="stable")
-    fronts, alone = front_numbers(-worth), np.zeros(len(worth))
+        return np.argsort(-worth[:, 0], kind="stable")[:count]
+    fronts, alone = front_numbers(-worth, count), np.zeros(len(worth))
     for front in np.unique(fronts):
         rows = np.flatnonzero(fronts == front)
         for column in np.clip(worth[rows], -1e300, 1e300).T:
@@ -186,4 +188,4 @@ def _best_first(worth: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
             gaps = np.full(len(rows), np.inf)
             gaps[1:-1] = (column[order[2:]] - column[order[:-2]]) / width
             alone[rows[order]] += gaps
-    return np.lexsort((-alone, fronts))
+    return np.lexsort((-alone, fronts))[:count]

@@ -15,7 +15,7 @@ from golf_opt.config.types import AsGiven, Positive
 Schedule = Literal["step", "cosine", "one_cycle", "constant", "cyclic"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Average = Literal["none", "ema", "swa"]
-Order = Literal["uniform", "importance", "hard", "curriculum"]
+Order = Literal["uniform", "importance", "hard", "curriculum", "forgetting"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 DISTORTIONS = ("shift", "rotate", "scale", "shear", "elastic", "erase")
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
