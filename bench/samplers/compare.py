@@ -99,7 +99,8 @@ def plan_of(row: Row, head: str, budget: int) -> StudyConfig:
     """
     table = json.loads(head)
     of_family = "family" in table
-    verb = ["search", "pruner=median", "sampler=tpe"] if of_family else ["study"]
+    plain = ["pruner=median", "sampler=tpe", "seeds=1"]  # the defaults of `study`
+    verb = ["search", *plain] if of_family else ["study"]
     fixed = [f"epochs={table['epochs']}", f"protocol={table['protocol']}", f"budget={budget}epochs"]
     if "sampler=grid" in row.asks:
         fixed.append(f"trials={GRID}")
