@@ -43,7 +43,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Found]:
     for path in library.cache_folder().glob("proof-*.json"):
         if found.name in path.read_text():
             for suffix in (".json", ".sha256", ".lock"):
-                path.with_suffix(suffix).unlink()
+                path.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def chosen(config: EngineConfig, trials: int | None = None) -> tuple[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -35,22 +36,28 @@ def made_up(spec: InputSpec, n: int, tested: int) -> View:
 
 
 def images_per_second(
-    engine: Engine, net: Net, n: int, seconds: float, lanes: int | None = None
+    engine: Engine,
+    net: Net,
+    n: int,
+    seconds: float,
+    lanes: int | None = None,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> float:
     """Return how many images all lanes together train on in a second, evaluation in between.
 
     Args:
         engine: its lanes are free.
-        net: that each lane trains, with `BATCH_SIZES` in turn.
+        net: that each lane trains.
         n: the training images of the engine's view.
         seconds: to measure for.
         lanes: that are full; None is all.
+        batch_sizes: of the lanes, in turn.
 
     Raises:
         EngineFault: a lane does nothing, or cannot go on.
     """
     lanes = engine.num_lanes if lanes is None else lanes
-    sizes = [min(n, BATCH_SIZES[lane % len(BATCH_SIZES)]) for lane in range(lanes)]
+    sizes = [min(n, batch_sizes[lane % len(batch_sizes)]) for lane in range(lanes)]
     for lane, size in enumerate(sizes):
         engine.start(lane, Job(net, Candidate(size, 1e-3), lane, ENDLESS))
     epochs = [0.0] * lanes  # as each lane has told

@@ -240,9 +240,9 @@ def _told(answer: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     except (Wrong, UsageError, EngineFault) as error:
-        answer |= {"why": one_line(str(error)), "passing": isinstance(error, OutOfMemory)}
+        answer |= {"why": one_line(str(error), 300), "passing": isinstance(error, OutOfMemory)}
     except Exception as error:
-        answer["why"] = one_line(f"{type(error).__name__}: {error}")
+        answer["why"] = one_line(f"{type(error).__name__}: {error}", 300)
 
 
 if __name__ == "__main__":

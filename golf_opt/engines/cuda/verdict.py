@@ -118,12 +118,6 @@ def verdict_on(
 ) -> Verdict:
     """Return the verdict on a GPU for a net, from the cache folder or by a proof."""
     rival = "native" if library.compiler() else "torch"
-    try:
-        if gpu.why is not None:
-            raise UsageError(gpu.why)
-        nvrtc = nvrtc_version()
-    except UsageError as missing:
-        return Verdict(gpu.name, str(missing).removesuffix(", or use engine=native."), rival=rival)
     asked = {
         "net": net.arch, "input": net.input.to_dict(), "device": DEVICE, "rival": RIVAL,
         "lanes": lanes, "race_s": RACE_S if race else 0.0,
@@ -139,22 +133,31 @@ def verdict_on(
         made.write_text(json.dumps(asdict(verdict)))
         return made
 
-    name = f"proof-{library.key_of(*_depends_on(gpu, nvrtc, net, lanes), str(race))}.json"
-    note = f"checking {gpu.name} for {net.name}, once"
     try:
-        path = library.cached(name, make, lambda: say(note))
+        if gpu.why is not None:
+            raise UsageError(gpu.why)
+        key = library.key_of(*_depends_on(gpu, net, lanes), str(race))
+        note = f"checking {gpu.name} for {net.name}, once"
+        path = library.cached(f"proof-{key}.json", make, lambda: say(note))
     except _Passing as passing:
         return passing.verdict
+    except UsageError as missing:
+        why = str(missing).splitlines()[0].removesuffix(", or use engine=native.")
+        return Verdict(gpu.name, why, rival=rival)
     return Verdict(**json.loads(path.read_text()) | {"kept": str(path)})
 
 
-def _depends_on(gpu: Found, nvrtc: str, net: Net, lanes: int | None) -> list[str]:
-    """Return what a verdict depends on, the kernel's sources aside."""
+def _depends_on(gpu: Found, net: Net, lanes: int | None) -> list[str]:
+    """Return what a verdict depends on, the kernel's sources aside.
+
+    Raises:
+        UsageError: NVRTC is not there, or a compiler does not work.
+    """
     compiler = library.compiler()
     cpu = library.key_of_build([compiler], "") if compiler else platform.processor()
     code = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
     return [
-        gpu.name, gpu.driver, gpu.arch, nvrtc, version("torch"), generate(net), str(lanes), cpu,
+        gpu.name, gpu.driver, gpu.arch, nvrtc_version(), version("torch"), generate(net), str(lanes), cpu,
         str(physical_cores()), *code,
     ]  # fmt: skip
 
@@ -162,11 +165,12 @@ def _depends_on(gpu: Found, nvrtc: str, net: Net, lanes: int | None) -> list[str
 def _proof(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Have a process make the proof; return its answer, or why there is none."""
     said: list[str] = []
-    stage = "its start"
+    stage, patience_s = "its start", COMPILE_S
     process = ChildProcess(PROOF, asked, 1, said.append)
     try:
         while True:
-            message = process.take(COMPILE_S if stage in UNHURRIED else PATIENCE_S)
+            patience_s = COMPILE_S if stage in UNHURRIED else PATIENCE_S
+            message = process.take(patience_s)
             if message is None:
                 last = f" ({said[-1]})" if said else ""
                 return {"why": f"the process that checks it ended with {process.ended_with()} in "
@@ -175,6 +179,6 @@ def _proof(asked: Mapping[str, Any]) -> dict[str, Any]:
                 return message
             stage = message["stage"]
     except TimeoutError:
-        return {"why": f"it hangs: no answer for {PATIENCE_S:g} s in {stage}"}
+        return {"why": f"it hangs: no answer for {patience_s:g} s in {stage}"}
     finally:
         process.kill()
