@@ -136,9 +136,7 @@ class Lanes:
     def turn(self) -> float:
         """Return images per second of all lanes together."""
         sizes = (self.batch_size,)
-        return images_per_second(
-            self.engine, self.net, self.images, self.turn_s, batch_sizes=sizes
-        )
+        return images_per_second(self.engine, self.net, self.images, self.turn_s, batch_sizes=sizes)
 
 
 def training_only(train: Split) -> View:

@@ -58,8 +58,8 @@ def told(ran: Ran) -> str:
 SLOW = (
     "bad_storage", "bench_gpu", "chaos", "command", "confirm", "cuda", "dashboard", "deploy",
     "docker", "doctor", "files", "fleet", "interpret", "lanes", "native", "native_cache",
-    "objectives", "older_version", "paper", "proof", "prune", "records", "reproduce", "routes", "stored", "stored_words",
-    "terminal", "transfer", "worker",
+    "objectives", "older_version", "paper", "proof", "prune", "records",
+    "reproduce", "routes", "stored", "stored_words", "terminal", "transfer", "worker",
 )  # fmt: skip
 
 

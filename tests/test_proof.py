@@ -200,13 +200,21 @@ LIBCUDA = """
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+extern "C" {
 int cuInit(unsigned flags) { STARTS; return 0; }
 int cuDeviceGetCount(int* count) { *count = COUNT; return 0; }
 int cuDeviceGet(int* device, int index) { *device = 7 + index; return 0; }
-int cuDeviceGetName(char* name, int size, int device) { strcpy(name, "NVIDIA Made Up"); return device != 7; }
+int cuDeviceGetName(char* name, int size, int device) {
+    strcpy(name, "NVIDIA Made Up");
+    return device != 7;
+}
 int cuDriverGetVersion(int* version) { *version = 12040; return 0; }
 int cuDeviceTotalMem_v2(size_t* bytes, int device) { *bytes = 80000000000; return device != 7; }
-int cuDeviceGetAttribute(int* value, int which, int device) { *value = which == 75 ? 9 : 0; return device != 7; }
+int cuDeviceGetAttribute(int* value, int which, int device) {
+    *value = which == 75 ? 9 : 0;
+    return device != 7;
+}
+}
 """
 
 
@@ -216,9 +224,7 @@ def libcuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
     def put(starts: str = "", count: int = 1) -> None:
         source, made = tmp_path / "cuda.cpp", tmp_path / f"libcuda{uuid.uuid4().hex}.so"
-        head, _, rest = LIBCUDA.partition("int cuInit")
-        functions = f'{head}extern "C" {{\nint cuInit{rest}}}\n'
-        source.write_text(functions.replace("STARTS", starts).replace("COUNT", str(count)))
+        source.write_text(LIBCUDA.replace("STARTS", starts).replace("COUNT", str(count)))
         command = [*library.require_compiler(), "-shared", "-fPIC", str(source), "-o", str(made)]
         subprocess.run(command, check=True)
         monkeypatch.setattr(driver, "LIBRARY", str(made))

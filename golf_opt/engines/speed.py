@@ -27,7 +27,7 @@ def made_up(spec: InputSpec, n: int, tested: int) -> View:
         images = draw.integers(0, 128, (count, *spec.shape), dtype=np.uint8)
         flat = images.reshape(count, -1)
         width = max(1, flat.shape[1] // spec.classes)
-        for row, label in zip(flat, labels, strict=True):
+        for row, label in zip(flat, labels.tolist(), strict=True):
             row[label * width : (label + 1) * width] += 100
         return Split(name, images, labels)
 

@@ -1,4 +1,4 @@
-"""`golf-opt doctor`: what this machine has, how fast it trains, and what to do where it is amiss."""
+"""`golf-opt doctor`: what this machine has, how fast it trains, and what to do where it fails."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from golf_opt.task.inputs import MNIST
 from golf_opt.task.modules.resolve import resolve
 from golf_opt.utils.processes import git_commit
 from golf_opt.utils.said import Say
-from golf_opt.utils.text import one_line
+from golf_opt.utils.text import count, one_line
 
 SHOWN = ("torch", "optuna", "numpy")  # whose versions are told; all are checked
 QUESTIONS = 11  # to the database, for the median
@@ -63,7 +63,8 @@ class Line:
 
 def examine(config: DoctorConfig, say: Say) -> None:
     """Print what is found, line by line as it is, or all of it as JSON."""
-    head = f"golf-opt {__version__}, {platform.platform()}"
+    system = f"{platform.system()} {platform.release().partition('-')[0]}"
+    head = f"golf-opt {__version__}, {system}, {platform.machine()}"
     if config.format == "json":
         told = [asdict(line) | {"ok": line.advice is None} for line in lines(config)]
         say(json.dumps({"machine": head, "commit": git_commit(), "lines": told}, indent=2))
@@ -74,12 +75,12 @@ def examine(config: DoctorConfig, say: Say) -> None:
         say(line.in_words)
         found.append(line)
     warnings = sum(line.advice is not None for line in found)
-    say(f"{warnings} of {len(found)} lines have something to do" if warnings else "all is well")
+    say(count(warnings, "warning"))
 
 
 def lines(config: DoctorConfig) -> Iterator[Line]:
     """Look at one part after the other."""
-    yield Line("python", f"{platform.python_version()}, {platform.machine()}")
+    yield Line("python", platform.python_version())
     yield packages_line(metadata.requires("golf-opt") or [])
     yield compiler_line()
     yield cores_line(physical_cores(), os.getloadavg()[0], quota(QUOTA))
@@ -178,8 +179,8 @@ def data_line(config: DataConfig) -> Line:
         return Line("data", f"no {config.name} in {config.root}", advice)
     except UsageError as error:
         return Line("data", f"{config.name} cannot be read", one_line(str(error)))
-    count = f"{len(found.train):,} and {len(found.test):,} images"
-    return Line("data", f"{found.name} in {config.root}: {count}")
+    images = f"{len(found.train):,} and {len(found.test):,} images"
+    return Line("data", f"{found.name} in {config.root}: {images}")
 
 
 def storage_line(config: StorageConfig) -> Line:
@@ -187,7 +188,7 @@ def storage_line(config: StorageConfig) -> Line:
     try:
         path, shown = file_of(config), "memory"
         if path is not None:
-            shown = str(path)
+            shown = at_home(path)
         elif config.url or config.url_env:
             shown = show_url(storage_url(config))
         if path is not None and not path.exists():
@@ -222,7 +223,7 @@ def timed(call: Callable[[], object]) -> float:
 def disk_line(part: str, folder: Path) -> Line:
     """Tell how much is free where a folder is, or will be."""
     free = shutil.disk_usage(existing(folder)).free
-    found = f"{free / 1e9:,.0f} GB free for {folder}"
+    found = f"{free / 1e9:,.0f} GB free for {at_home(folder)}"
     return Line(part, found, "make room: a full disk ends a study" if free < LEAST_FREE else None)
 
 
@@ -235,9 +236,17 @@ def cache_line(folder: Path) -> Line:
     return disk_line("cache", folder)
 
 
+def at_home(path: Path) -> str:
+    """Return a path with `~` for the user's folder, whose name is nobody's business."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
 def existing(folder: Path) -> Path:
     """Return the folder, or the nearest one above it that is there."""
-    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    return next(
+        place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()
+    )
 
 
 def engine_lines(config: DoctorConfig, gpu: Found | None) -> Iterator[Line]:

@@ -6,6 +6,7 @@ process that asks. This file runs by itself, so it needs the standard library al
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import re
@@ -45,7 +46,9 @@ def find_gpu() -> Found | None:
     try:
         out, err = asked.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
-        asked.kill()  # and nobody waits for it: a driver may hold it for ever
+        asked.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            asked.communicate(timeout=1.0)  # and no longer: a driver may hold it for ever
         return Found("the GPU", why=f"its driver did not answer for {PATIENCE_S:g} s")
     if asked.returncode:
         said = err.strip().splitlines() or [f"exit status {asked.returncode}"]

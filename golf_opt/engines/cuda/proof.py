@@ -94,7 +94,7 @@ class Proof:
     def race(self, seconds: float, lanes: int | None) -> dict[str, Any]:
         """Return images a second: of the GPU with its lanes full, of one of them, of the rival."""
         self.tell("the race")
-        view, found = made_up(self.net.input, RACED, RACED_TESTED), {}
+        view, found = made_up(self.net.input, RACED, RACED_TESTED), dict[str, Any]()
         with self._gpu(view, lanes=lanes) as gpu:
             gpu.prepare(self.net, BATCH_SIZES)
             found["lanes"] = gpu.num_lanes
@@ -134,7 +134,9 @@ class Proof:
                 what = name.removeprefix("gradients/")
                 raise Wrong(f"the gradient of {what} is off by {apart:.2%} at batch size {size}")
         if not abs(found_loss - loss) <= APART * abs(loss):
-            raise Wrong(f"the loss is {found_loss:.6g} at batch size {size}, but must be {loss:.6g}")
+            raise Wrong(
+                f"the loss is {found_loss:.6g} at batch size {size}, but must be {loss:.6g}"
+            )
 
     def _jobs(self) -> list[Job]:
         """Return a training of each batch size, of about as many steps each."""
@@ -151,7 +153,9 @@ class Proof:
             state = half_way(gpu, job)
             ((rest, after),) = trained(gpu, [job], state)
         same = rest == losses[state.epoch :] and after.keys() == tensors.keys()
-        differ = [name for name, values in tensors.items() if not np.array_equal(after[name], values)]
+        differ = [
+            name for name, values in tensors.items() if not np.array_equal(after[name], values)
+        ]
         if not same or differ:
             what = differ[0] if differ else "its loss"
             raise Wrong(f"a training that was stopped goes on as another one ({what} differs)")

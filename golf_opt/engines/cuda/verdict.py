@@ -1,7 +1,7 @@
 """Whether a GPU is used: it has proved itself for the net, and is faster than the CPU.
 
-The proof is made once, in a process of its own that is killed if it does not answer, and its verdict
-is kept in the cache folder: for this GPU, driver, NVRTC, code, CPU and net.
+The proof is made once, in a process of its own that is killed if it does not answer. Its verdict is
+kept in the cache folder: for this GPU, driver, NVRTC, code, CPU and net.
 """
 
 from __future__ import annotations
@@ -156,10 +156,8 @@ def _depends_on(gpu: Found, net: Net, lanes: int | None) -> list[str]:
     compiler = library.compiler()
     cpu = library.key_of_build([compiler], "") if compiler else platform.processor()
     code = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    return [
-        gpu.name, gpu.driver, gpu.arch, nvrtc_version(), version("torch"), generate(net), str(lanes), cpu,
-        str(physical_cores()), *code,
-    ]  # fmt: skip
+    programs = [gpu.name, gpu.driver, gpu.arch, nvrtc_version(), version("torch")]
+    return [*programs, generate(net), str(lanes), cpu, str(physical_cores()), *code]
 
 
 def _proof(asked: Mapping[str, Any]) -> dict[str, Any]:
