@@ -162,20 +162,26 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     config = load(schema.StudyConfig, compose("study", overrides))
     engine = SleepingEngine(options.lanes, options.epoch_ms / 1000)
     study_run.engine_for = lambda *given: engine  # type: ignore[assignment]
-    begun = time.perf_counter()
+    begun, cpu_begun = time.perf_counter(), time.process_time()
     profile = cProfile.Profile()
     if options.profile:
         profile.enable()
     study_run.run_study(config, "bench.sleeping", print)
     profile.disable()
-    wall_s = time.perf_counter() - begun
+    wall_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu_begun
     if options.profile:
         profile.dump_stats(options.profile)
     with study_run.opened_storage(config.storage) as storage:
         trials = optuna.load_study(study_name="sleeping", storage=storage).trials
     told = analysed(trials, options.epochs, json.loads(watch.read_text()))
     asked = statistics.mean(len(trial.intermediate_values) for trial in trials)
-    return {"wall_s": wall_s, **told, **steady(trials, options.lanes), "epochs_a_trial": asked}
+    return {
+        "wall_s": wall_s,
+        "cpu_s": cpu_s,
+        **told,
+        **steady(trials, options.lanes),
+        "epochs_a_trial": asked,
+    }
 
 
 def main() -> None:
