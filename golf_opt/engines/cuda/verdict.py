@@ -170,9 +170,9 @@ def _proof(asked: Mapping[str, Any]) -> dict[str, Any]:
             patience_s = COMPILE_S if stage in UNHURRIED else PATIENCE_S
             message = process.take(patience_s)
             if message is None:
+                how = process.ended_with()  # all that it printed is read by then
                 last = f" ({said[-1]})" if said else ""
-                return {"why": f"the process that checks it ended with {process.ended_with()} in "
-                        f"{stage}{last}"}  # fmt: skip
+                return {"why": f"the process that checks it ended with {how} in {stage}{last}"}
             if "stage" not in message:
                 return message
             stage = message["stage"]
