@@ -38,18 +38,15 @@ from bench.peers.population import Grouped, Vmapped
 from bench.peers.pytorch import Graphed, Resident
 from bench.report import RESULTS, save, versions
 from golf_opt.config.schema import DataConfig
-from golf_opt.engines.base import Job
+from golf_opt.engines.speed import images_per_second
 from golf_opt.task import data
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
 from golf_opt.task.grammar import load_arch
-from golf_opt.task.recipe import Candidate
 
 NET = "c4-5-4"
 PARTS = ("peers", "ours", "study")
 EPOCH = 60_000  # images
-ENDLESS = 10_000  # epochs of a job that a stop ends
-PATIENCE_S = 30.0  # with lanes that train nothing
 SETUP_SHARE = 0.6  # of a batch size's time
 RACE_SHARE = 0.6  # of the seconds; the rest is the study's
 CONSOLE = Console(width=110)
@@ -132,39 +129,14 @@ class Lanes:
     ) -> None:
         self.engine = make(training_only(train), lanes=lanes)
         self.engine.prepare(net, (batch_size,))
-        self.jobs = [Job(net, Candidate(batch_size, 1e-3), seed, ENDLESS) for seed in range(lanes)]
-        self.images, self.turn_s = len(train), turn_s
+        self.net, self.images, self.batch_size = net, len(train), batch_size
+        self.turn_s = turn_s
         self.turn()
 
     def turn(self) -> float:
         """Return images per second of all lanes together."""
-        self.epochs = [0.0] * len(self.jobs)  # as each lane has told
-        for lane, job in enumerate(self.jobs):
-            self.engine.start(lane, job)
-        try:
-            self._steps(PATIENCE_S, until_all=True)
-            before = sum(self.epochs)
-            seconds = self._steps(self.turn_s)
-        finally:
-            for lane in range(len(self.jobs)):
-                self.engine.stop(lane)
-        return (sum(self.epochs) - before) * self.images / seconds
-
-    def _steps(self, limit_s: float, until_all: bool = False) -> float:
-        """Step for some seconds, or until every lane has told of itself; return the seconds."""
-        started, seconds = time.perf_counter(), 0.0
-        while seconds < limit_s and not (until_all and all(self.epochs)):
-            self._step()
-            seconds = time.perf_counter() - started
-        if not all(self.epochs):
-            raise RuntimeError(f"{self.epochs.count(0.0)} lanes did nothing in {seconds:.0f} s")
-        return seconds
-
-    def _step(self) -> None:
-        for part in self.engine.step():
-            if part.error:
-                raise RuntimeError(part.error)
-            self.epochs[part.lane] = part.epoch - 1 + part.progress
+        sizes = (self.batch_size,)
+        return images_per_second(self.engine, self.net, self.images, self.turn_s, batch_sizes=sizes)
 
 
 def training_only(train: Split) -> View:

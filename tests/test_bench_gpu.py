@@ -17,13 +17,13 @@ import torch
 from conftest import ROOT, Ran, net
 from torch.nn import functional as F
 
-import bench.gpu
 from bench.fma import compile_loop
 from bench.gpu import Bench, Plan
 from bench.gpu_study import analysed
 from bench.peers.jax_scan import ScanPopulation
 from bench.peers.population import Grouped, Vmapped
 from bench.peers.pytorch import Graphed, Resident
+from golf_opt.engines import speed
 from golf_opt.engines.base import Tensors, data_order, initial_weights
 from golf_opt.engines.torch import TorchEngine, build_module
 from golf_opt.task.arch import Net
@@ -151,13 +151,13 @@ def test_out_of_time_it_keeps_what_it_has(small_view: View, tmp_path: Path) -> N
 def test_lanes_that_do_nothing_end_their_turn(
     small_view: View, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(bench.gpu, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(speed, "PATIENCE_S", 0.1)
     monkeypatch.setattr(Engine, "step", lambda engine: [])
     run = Bench(PLAN, small_view.train, Engine, "gpu", tmp_path)
     run.race(["ours"], 60)
     whys = [row["why"] for row in run.result["batch 14"]["rows"]]
     assert [why.split(" in ")[0] for why in whys] == [
-        "RuntimeError: 1 lanes did nothing", "RuntimeError: 2 lanes did nothing",
+        "EngineFault: 1 lanes did nothing", "EngineFault: 2 lanes did nothing",
     ]  # fmt: skip
 
 

@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[type, list[str]]] = {
     "reproduce": (ReproduceConfig, []),
     "interpret": (schema.InterpretConfig, ["study=7", "trial=3"]),
     "deploy": (schema.DeployConfig, ["weights=f.pt", "arch=c4-5-4"]),
+    "doctor": (schema.DoctorConfig, []),
 }
 
 

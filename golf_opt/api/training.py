@@ -171,7 +171,9 @@ def _train(config: StudyConfig, candidate: Candidate, seeds: Sequence[int], say:
     )
     done: dict[int, TrainedNet] = {}
     with (
-        contextlib.closing(create_engine(config.engine, view, net, say)) as engine,
+        contextlib.closing(
+            create_engine(config.engine, view, net, say, trials=len(runs))
+        ) as engine,
         stop_on_signals() as stop,
         TrainingProgress(len(runs) * config.epochs, say) as progress,
     ):

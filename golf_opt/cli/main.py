@@ -46,6 +46,7 @@ golf-opt VERB key=value ...
   export     write a study to files:         golf-opt export study=NAME output=FOLDER
   import     take one into a storage:        golf-opt import input=FOLDER storage=postgres
   rm         remove a study:                 golf-opt rm study=NAME
+  doctor     look at this machine:           golf-opt doctor
 
 golf-opt study --quiet says only what it runs and what came out.
 golf-opt VERB --help lists a verb's keys, --cfg job shows what would run.

@@ -146,6 +146,12 @@ def ls(cfg: DictConfig) -> None:
     list_studies(load(schema.ListConfig, cfg), say)
 
 
+def doctor(cfg: DictConfig) -> None:
+    from golf_opt.manage.doctor import examine
+
+    examine(load(schema.DoctorConfig, cfg), say)
+
+
 def rm(cfg: DictConfig) -> None:
     from golf_opt.manage.removal import remove
 
@@ -245,7 +251,7 @@ HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     verb.__name__.rstrip("_"): tidy(verb)
     for verb in (
         study, search, worker, dashboard, report, compare, ls, rm, export, import_, prune, confirm,
-        teach, record, verify, reproduce, interpret, deploy,
+        teach, record, verify, reproduce, interpret, deploy, doctor,
     )
 }  # fmt: skip
 VERBS = (*HYDRA_VERBS, "arch")

@@ -205,6 +205,14 @@ class ListConfig(Common):
 
 
 @model
+class DoctorConfig(Common):
+    format: Literal["text", "json"]
+    arch: types.Mapped
+    data: DataConfig
+    engine: EngineConfig
+
+
+@model
 class RemovalConfig(Common):
     study: types.ExistingStudy
     yes: StrictBool  # do not ask

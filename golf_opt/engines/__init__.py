@@ -24,15 +24,25 @@ def create_engine(
     say: Callable[[str], None],
     *,
     nets_differ: bool = False,
+    trials: int | None = 1,
 ) -> Engine:
     """Return the engine that `engine=...` asks for.
 
-    Where nets differ from trial to trial, a lane waits at times for the next trial or for another
-    lane's compile. So `lanes=auto` of the native engine is then one more than there are cores.
+    Args:
+        config: what was asked for.
+        view: the data.
+        net: that trials have, or one of those where they differ.
+        say: prints a line to the user.
+        nets_differ: from trial to trial. Then a lane waits at times for the next trial or for
+            another lane's compile, so `lanes=auto` of the native engine is one more than there are
+            cores.
+        trials: that there are side by side at most; None: as many as there are lanes.
 
-    `auto` takes the native engine wherever it can: a step of PyTorch on nets this small is bound by
-    its launches, on a GPU too. `engine=cuda` asks for the native engine's kernel on the GPU, and
-    `engine.device=cuda` for PyTorch there. A module of the user's is for PyTorch alone.
+    `auto` takes a GPU that has proved itself for the net and is faster with these trials, and
+    otherwise the native engine wherever it can: a step of PyTorch on nets this small is bound by
+    its launches, on a GPU too. Nets that differ would each be compiled whole for a GPU, and stay on
+    the CPU. `engine=cuda` asks for the native engine's kernel on the GPU, and `engine.device=cuda`
+    for PyTorch there. A module of the user's is for PyTorch alone.
     """
     if config.name == "python":
         raise UsageError(
@@ -46,11 +56,7 @@ def create_engine(
             )
         chosen = "engine=auto takes torch: " if config.name == "auto" else ""
         say(f"{chosen}{why_not_ours(layer)}")
-    if config.name == "cuda":
-        from golf_opt.engines.cuda import CudaEngine
-
-        gpu = CudaEngine(view, config.lanes, say)
-        gpu.prepare(net)
+    elif gpu := _on_gpu(config, view, net, say, 1 if nets_differ else trials):
         return gpu
     if config.name != "torch" and net.module is None:
         from golf_opt.engines import native
@@ -72,6 +78,24 @@ def create_engine(
     from golf_opt.engines.torch import TorchEngine  # seconds to import; native needs none of it
 
     return TorchEngine(view, config.lanes or 1, config.device, config.threads)
+
+
+def _on_gpu(
+    config: EngineConfig, view: View, net: Net, say: Callable[[str], None], trials: int | None
+) -> Engine | None:
+    """Return the CUDA engine where it is asked for, or is what `auto` takes."""
+    if config.name != "cuda" and (config.name, config.device) != ("auto", "auto"):
+        return None
+    from golf_opt.engines.cuda import CudaEngine
+    from golf_opt.engines.cuda.verdict import require_proof, takes_gpu
+
+    if config.name == "cuda":
+        require_proof(net, config.lanes, say)
+    elif not takes_gpu(net, config.lanes, trials, say):
+        return None
+    gpu = CudaEngine(view, config.lanes, say)
+    gpu.prepare(net)
+    return gpu
 
 
 def provenance(engine: Engine[Any]) -> dict[str, Any]:

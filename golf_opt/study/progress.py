@@ -46,6 +46,7 @@ class Progress(Callback):
         self._heights: list[float] = []  # the best so far, after each complete trial
         self._tally: dict[str, int] = {}
         self._finished = 0
+        self._counted = 0.0  # when these were
         self._epochs_done = 0.0  # in this session, fractions included
         self._epochs_saved = 0.0  # by pruning
         self._trials_ended = 0
@@ -91,10 +92,12 @@ class Progress(Callback):
     def on_trial_finished(self, run: TrialRun) -> None:
         if self._runs.get(run.lane) is run:
             del self._runs[run.lane]
-        self._count()
+        if self._live is not None and time.monotonic() - self._counted > 1 / REFRESH_PER_S:
+            self._count()  # of all trials: not for each of the many that end between two looks
 
     def on_study_end(self) -> None:
         if self._live is not None:
+            self._count()
             self._live.stop()
             self._live = None
 
@@ -115,6 +118,7 @@ class Progress(Callback):
         return f"trial {run.number:>4}  epoch {epoch:>3}/{run.job.epochs}"
 
     def _count(self) -> None:
+        self._counted = time.monotonic()
         study = self.context.study
         self._finished = num_finished(study)
         self._tally = counts(study)

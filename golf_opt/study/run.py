@@ -173,7 +173,8 @@ def engine_for(
         assert view is not None
         smallest = None if plan.nets is None else plan.nets.check(plan.input, plan.max_params)
         net = smallest or plan.net
-        return create_engine(config, view, net, say, nets_differ=smallest is not None)
+        differ = smallest is not None
+        return create_engine(config, view, net, say, nets_differ=differ, trials=plan.trials)
     from golf_opt.engines.python import PythonEngine
 
     names = [goal.name for goal in plan.goals]

@@ -43,6 +43,7 @@ VERBS = {
     "reproduce": ("part=tables",),
     "interpret": ("study=a",),
     "deploy": ("study=a",),
+    "doctor": (),
 }
 LONG, DEEP = "x" * 300, "/x" * 2500
 
@@ -392,7 +393,7 @@ NOWHERE = "storage.url=sqlite:////proc/nowhere/golf.db"
 @fuzz(examples=60)
 @given(data=some.data())
 def test_no_value_has_a_traceback(golf: Golf, tmp_path: Path, data: some.DataObject) -> None:
-    verb = data.draw(some.sampled_from(sorted(VERBS)))
+    verb = data.draw(some.sampled_from(sorted(VERBS.keys() - {"doctor"})))  # which always runs
     key = data.draw(some.sampled_from(KEYS[verb]))
     prefix = data.draw(some.sampled_from(["", "", "", "+", "++", "~"]))
     argument = f"{prefix}{key}={data.draw(VALUES)}"

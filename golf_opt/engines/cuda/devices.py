@@ -25,6 +25,10 @@ EMULATED_CORES = 2
 Bytes = npt.NDArray[np.uint8]
 
 
+class OutOfMemory(EngineFault):
+    """The device has no memory left; others may use it."""
+
+
 class Buffer(Protocol):
     """Bytes on the device."""
 
@@ -82,7 +86,7 @@ class GpuBuffer:
         try:
             self._bytes = torch.zeros(max(1, size), dtype=torch.uint8, device="cuda")
         except torch.OutOfMemoryError as error:
-            raise EngineFault(
+            raise OutOfMemory(
                 f"the GPU has no {size:,} bytes left; give fewer lanes (engine.lanes=...)"
             ) from error
         self.address = int(self._bytes.data_ptr())

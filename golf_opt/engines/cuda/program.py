@@ -125,10 +125,20 @@ def require_nvrtc() -> Any:
         nvrtc.nvrtcVersion()
     except (ImportError, RuntimeError, OSError) as error:
         raise UsageError(
-            f"engine is 'cuda', which must have NVRTC to compile for the GPU ({error}); "
+            f"engine=cuda must have NVRTC to compile for the GPU ({error}); "
             "install a CUDA build of PyTorch, which brings it, or use engine=native."
         ) from error
     return nvrtc
+
+
+def nvrtc_version() -> str:
+    """Return NVRTC's version, such as `12.4`.
+
+    Raises:
+        UsageError: see `require_nvrtc`.
+    """
+    _, major, minor = require_nvrtc().nvrtcVersion()
+    return f"{major}.{minor}"
 
 
 def compile_with_nvrtc(header: str, options: list[str], folder: Path) -> Path:

@@ -221,11 +221,12 @@ def key_of(*parts: str) -> str:
 
 def key_of_build(build: list[str], header: str) -> str:
     """Return `key_of` for what a C++ compiler makes for this CPU."""
-    return key_of(*build, _version(build[0]), _cpu(), header)
+    return key_of(*build, version_of(build[0]), _cpu(), header)
 
 
 @cache
-def _version(executable: str) -> str:
+def version_of(executable: str) -> str:
+    """What a compiler says of itself."""
     return _run([executable, "--version"])
 
 

@@ -12,12 +12,13 @@ from typing import Any
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DataConfig
 from golf_opt.engines.base import LaneState, Slice, Tensors
+from golf_opt.engines.process import ChildProcess
 from golf_opt.engines.python.job import Call, ObjectiveResult
-from golf_opt.engines.python.process import LaneProcess
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split
 
 WAIT_S = 0.5  # that a step waits for a value; signals and other workers are looked after between
+LANE = "golf_opt.engines.python.lane"
 
 
 @dataclasses.dataclass
@@ -25,7 +26,7 @@ class _Run:
     """A trial in a lane."""
 
     call: Call
-    process: LaneProcess | None  # None: there is nothing more to run, or it has ended
+    process: ChildProcess | None  # None: there is nothing more to run, or it has ended
     epoch: int  # that has its values
     until: int = 0  # the epoch at whose end it rests
     waits: bool = False  # the process, for a word to go on
@@ -68,8 +69,8 @@ class PythonEngine:
             "protocol": protocol,
         }
         self._runs: dict[int, _Run] = {}
-        self._idle: list[LaneProcess] = []  # that can be given a trial
-        self._new: set[LaneProcess] = set()  # that have not said yet that they are ready
+        self._idle: list[ChildProcess] = []  # that can be given a trial
+        self._new: set[ChildProcess] = set()  # that have not said yet that they are ready
         first = self._begin()
         try:
             answer = self._welcome(first)
@@ -79,12 +80,12 @@ class PythonEngine:
         self.digest: str = answer["digest"]  # of the module's source file
         self._idle.append(first)
 
-    def _begin(self) -> LaneProcess:
-        process = LaneProcess(self._hello, self._threads, self._say)
+    def _begin(self) -> ChildProcess:
+        process = ChildProcess(LANE, self._hello, self._threads, self._say)
         self._new.add(process)
         return process
 
-    def _welcome(self, process: LaneProcess) -> dict[str, Any]:
+    def _welcome(self, process: ChildProcess) -> dict[str, Any]:
         """Return what a new process says first; raise a UsageError where it is no welcome."""
         answer = process.take()
         self._new.discard(process)

@@ -16,14 +16,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-import json
 import math
 import os
-import queue
-import signal
-import socket
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +31,7 @@ from golf_opt.config import PACKAGE
 from golf_opt.config.check import check
 from golf_opt.config.errors import did_you_mean, short
 from golf_opt.config.schema import DataConfig
+from golf_opt.engines.process import Messages
 from golf_opt.engines.python.files import TrialFiles
 from golf_opt.engines.python.job import ObjectiveJob
 from golf_opt.task.data import View, load
@@ -50,8 +46,7 @@ class Refused(Exception):
 
 def main() -> None:
     """Serve the engine whose socket is the file descriptor of the first argument."""
-    engine = socket.socket(fileno=int(sys.argv[1]))
-    messages = _Messages(engine)
+    messages = Messages()
     hello = messages.take()
     sys.path[:0] = [path for path in (os.getcwd(),) if path not in sys.path]  # noqa: PTH109
     try:
@@ -67,38 +62,10 @@ def main() -> None:
             lane.run(message)
 
 
-class _Messages:
-    """The socket; a thread reads it, so that its end is seen whatever the objective does."""
-
-    def __init__(self, engine: socket.socket) -> None:
-        self._engine = engine
-        self._read: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        os.register_at_fork(after_in_child=self._leave)
-        threading.Thread(target=self._work, daemon=True, name="engine").start()
-
-    def _leave(self) -> None:
-        """Close a forked child's end: while it is open, the engine does not see a lane's death."""
-        with contextlib.suppress(OSError):
-            os.close(self._engine.detach())
-
-    def take(self) -> Any:
-        return self._read.get()
-
-    def put(self, **message: Any) -> None:
-        with contextlib.suppress(OSError):  # the engine is gone, and this process in a moment
-            self._engine.sendall(json.dumps(message).encode() + b"\n")
-
-    def _work(self) -> None:
-        with contextlib.suppress(OSError), self._engine.makefile() as file:
-            for line in file:
-                self._read.put(json.loads(line))
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-
-
 class Lane:
     """Runs trials of an objective."""
 
-    def __init__(self, function: Objective, hello: Mapping[str, Any], messages: _Messages) -> None:
+    def __init__(self, function: Objective, hello: Mapping[str, Any], messages: Messages) -> None:
         self._function, self._names, self._messages = function, hello["names"], messages
         data, protocol = hello["data"], hello["protocol"]
         self._load = None if data is None else cache(lambda: view_of(data, protocol))

@@ -185,8 +185,11 @@ def run_missing(
         f"{study.study_name}: {count(len(trials), 'trial')} on "
         f"{count(config.seeds, 'fresh seed')}, {count(epochs, 'epoch')}; {len(runs)} to train"
     )
+    side_by_side = len(runs) if plan.one_net is not None else 1
     with (
-        contextlib.closing(create_engine(config.engine, view, runs[0].job.net, say)) as engine,
+        contextlib.closing(
+            create_engine(config.engine, view, runs[0].job.net, say, trials=side_by_side)
+        ) as engine,
         stop_on_signals() as stop,
         TrainingProgress(sum(run.job.epochs for run in runs), say) as progress,
     ):
