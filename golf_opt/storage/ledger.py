@@ -256,7 +256,7 @@ class Ledger:
                 taken = {"owner": "", "deaths": LEASES.c.deaths + 1}
                 if connection.execute(update(LEASES).where(same).values(taken)).rowcount != 1:
                     return None
-                deaths = int(connection.scalar(select(LEASES.c.deaths).where(here)) or 0)
+                deaths = connection.scalar(select(LEASES.c.deaths).where(here)) or 0
             state, completed = TrialState.WAITING, None
             if deaths > max_deaths:
                 state, completed = TrialState.FAIL, datetime.now(UTC)
@@ -279,16 +279,19 @@ class Ledger:
     def load_checkpoint(self, study: str, number: int) -> bytes | None:
         """Return a trial's checkpoint, or None."""
         with self._begin() as connection:
-            data: bytes | None = connection.scalar(
-                select(CHECKPOINTS.c.data).where(_checkpoint(study, number))
-            )
+            try:
+                data: bytes | None = connection.scalar(
+                    select(CHECKPOINTS.c.data).where(_checkpoint(study, number))
+                )
+            except TypeError:  # SQLite keeps a text in a column of bytes
+                data = b""
         return data
 
     def checkpoint_numbers(self, study: str) -> set[int]:
         """Return the numbers of the study's trials that have a checkpoint here."""
         query = select(CHECKPOINTS.c.number).where(CHECKPOINTS.c.study == study)
         with self._begin() as connection:
-            return set(connection.scalars(query))
+            return {number for number in connection.scalars(query) if isinstance(number, int)}
 
     def put_checkpoint(self, study: str, number: int, data: bytes) -> None:
         """Keep the checkpoint of a trial that no worker runs."""
