@@ -14,7 +14,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from postgres import free_port
+
+from tests.postgres import free_port
 
 START_TIMEOUT_S = 30
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
@@ -78,7 +79,9 @@ def started() -> Iterator[Path]:
         key.touch(0o600)
         key.write_bytes(os.urandom(128))
         files = {"key": key.name, "socket": "munge.socket", "pid": "munge.pid"}
-        options = [f"--{kind}-file={folder}/{name}" for kind, name in files.items() if kind != "socket"]
+        options = [
+            f"--{kind}-file={folder}/{name}" for kind, name in files.items() if kind != "socket"
+        ]
         options += [f"--log-file={folder}/munge.log", f"--seed-file={folder}/munge.seed"]
         for command in (
             ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *options],

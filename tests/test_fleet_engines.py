@@ -1,4 +1,4 @@
-"""golf-opt fleet: workers on this machine and on a real Slurm, lost, replaced, left, taken up, ended.
+"""golf-opt fleet on this machine and on a real Slurm: workers are lost, replaced, left, ended.
 
 Each study ends with the checks of the chaos tests: exactly the total, every value once.
 """
@@ -25,14 +25,18 @@ from golf_opt.config.schema import StorageConfig
 from golf_opt.engines.native import compiler
 from golf_opt.fleet.local import shares
 from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.studies import mark, marks
 from golf_opt.storage.workers import coordination
-from tests import chaos, slurm as engine
+from golf_opt.study.description import DESCRIPTION, find_study
+from tests import chaos
+from tests import slurm as engine
 
 pytest_plugins = ["postgres", "slurm"]
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
 Golf = Callable[..., Ran]
-TRIALS, EPOCHS = 6, 120
+TRIALS, EPOCHS = 4, 100
+QUICK = ("data=digits", "engine=torch", "space.batch_size=32", "epochs=1", "trials=1")
 
 
 class Begun(chaos.Fleet):
@@ -133,9 +137,9 @@ def test_a_worker_of_this_machine_that_is_killed_is_replaced(
     """Then the fleet is ended and begun again: its workers end with it, nothing is lost."""
     study = begun(StorageConfig(f"sqlite:///{tmp_path}/golf.db", None))
     fleet = study.begin("workers=2", f"notify='{told_to}'")
-    study.wait_for_epochs(60)
+    study.wait_for_epochs(40)
     os.kill(study.pids()[0], signal.SIGKILL)
-    study.wait_for_epochs(60)
+    study.wait_for_epochs(40)
     fleet.send_signal(signal.SIGINT)
     out, err = fleet.communicate(timeout=60)
     assert (fleet.returncode, err) == (128 + signal.SIGINT, ""), out + err
@@ -143,26 +147,38 @@ def test_a_worker_of_this_machine_that_is_killed_is_replaced(
     assert "the workers ended, trials under way wait" in out
     assert ["chaos: 1 worker ended before" in body for body in Told.bodies] == [True]
     assert study.pids() == []
-    fleet = study.begin("workers=2")
-    study.wait_for_epochs(1)
-    fleet.kill()  # its workers end all the same
-    fleet.communicate()
-    deadline = time.monotonic() + 20
-    while study.pids() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert study.pids() == []
-    study.begin("workers=2")
+    study.begin("workers=1")
     study.ended()
 
 
-def test_workers_that_all_fail_are_not_started_for_ever(
-    begun: Callable[[StorageConfig], Begun], tmp_path: Path
-) -> None:
-    study = begun(StorageConfig(f"sqlite:///{tmp_path}/golf.db", None))
-    fleet = study.begin("workers=1", "engine=cuda")
-    out, err = fleet.communicate(timeout=60)
-    assert fleet.returncode == 2 and out.count("1 worker ended before the study did") == 2
-    assert re.search(r"started no more; the last said: golf-opt: .*CUDA", err), err
+def test_workers_of_this_machine_end_with_whatever_started_them(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from golf_opt.fleet.local import Local;"
+        "Local(['sleep', '60'], 2, Path('logs')).start(2); print('begun', flush=True);"
+        "time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(Path(f"/proc/{c}/exe").exists() for c in children):
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{child}/exe").exists() for child in children)
+
+
+def test_workers_that_all_fail_are_not_started_for_ever(golf: Golf, tmp_path: Path) -> None:
+    golf("study", *QUICK, "study.name=a")
+    with opened_storage(StorageConfig(f"sqlite:///{tmp_path}/studies/golf.db", None)) as storage:
+        study = find_study(storage, "a")
+        mark(study, DESCRIPTION, marks(study)[DESCRIPTION] | {"trials": 2})
+    ran = golf("fleet", "study=a", "workers=1", "engine=cuda", "engine.device=cuda:99")
+    assert ran.status == 2 and ran.out.count("1 worker ended before the study did") == 2
+    assert re.search(r"started no more; the last said: golf-opt: .*CUDA", ran.err), ran
 
 
 def test_workers_share_the_cores() -> None:
@@ -183,9 +199,10 @@ def test_workers_share_the_cores() -> None:
     ids=" ".join,
 )
 def test_a_fleet_is_refused(golf: Golf, arguments: list[str], message: str) -> None:
-    quick = ("data=digits", "engine=torch", "space.batch_size=32", "epochs=1", "trials=1")
-    golf("study", *quick, "study.name=a")
-    assert message in told(golf("fleet", *([] if "study=b" in arguments else ["study=a"]), *arguments))
+    golf("study", *QUICK, "study.name=a")
+    assert message in told(
+        golf("fleet", *([] if "study=b" in arguments else ["study=a"]), *arguments)
+    )
 
 
 # --- Slurm
@@ -239,7 +256,9 @@ def test_slurm_workers_are_ended(
     assert jobs(slurm) == [] and study.pids() == []
     said = told(golf("fleet", f"study={chaos.STUDY}", "on=slurm", where))
     assert "has no workers on slurm; start some with workers=N" in said
-    refused = golf("fleet", f"study={chaos.STUDY}", "on=slurm", "on.partition=no", "workers=1", where)
+    refused = golf(
+        "fleet", f"study={chaos.STUDY}", "on=slurm", "on.partition=no", "workers=1", where
+    )
     assert refused.status == 2 and "Slurm takes no workers: " in refused.err, refused
 
 

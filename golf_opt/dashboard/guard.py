@@ -145,7 +145,9 @@ class Guard:
         except Exception:
             return _refuse(503, "the storage cannot be read")
         if text is None:
-            return _refuse(404, "Prometheus' client is not installed: pip install 'golf-opt[prometheus]'")
+            return _refuse(
+                404, "Prometheus' client is not installed: pip install 'golf-opt[prometheus]'"
+            )
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def _not_allowed(self, path: str, method: str) -> Response | None:

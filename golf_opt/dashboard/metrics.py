@@ -37,7 +37,7 @@ class Metrics:
         from prometheus_client import CollectorRegistry, generate_latest
 
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)  # type: ignore[arg-type]
+        registry.register(self)
         return bytes(generate_latest(registry))
 
     def describe(self) -> list[Any]:
@@ -51,9 +51,7 @@ class Metrics:
         self._workers.now()
         latency_s = time.perf_counter() - begun
         trials = GaugeMetricFamily("golf_trials", "Trials by state.", labels=("study", "state"))
-        workers = GaugeMetricFamily(
-            "golf_workers", "Workers that have a trial.", labels=("study",)
-        )
+        workers = GaugeMetricFamily("golf_workers", "Workers that have a trial.", labels=("study",))
         best = GaugeMetricFamily("golf_best_value", "Of the best trial.", labels=("study",))
         epochs = CounterMetricFamily(
             "golf_epochs", "Epochs that trials reported.", labels=("study",)

@@ -1,1 +1,1 @@
-"""A study's workers on an engine that starts processes: on Slurm, on Ray, on this machine."""
+"""Starts a study's workers on this machine, Slurm or Ray, and watches over them."""

@@ -71,14 +71,17 @@ def worker_command(
         lanes: of the engine, unless the user gives them.
     """
     more = [] if lanes is None or config.engine.lanes is not None else [f"engine.lanes={lanes}"]
-    return [*program, *command.handed_on("worker", OWN_KEYS, command.override("study", study), *more)]
+    return [
+        *program,
+        *command.handed_on("worker", OWN_KEYS, command.override("study", study), *more),
+    ]
 
 
 def last_words(folder: Path) -> str:
     """Return the last line of the log that was written last, or nothing where there is none."""
     logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
     for log in reversed(logs):
-        if lines := log.read_text("utf-8", "replace").split("\n"):
-            if words := next((line for line in reversed(lines) if line.strip()), ""):
-                return words.strip()
+        lines = log.read_text("utf-8", "replace").splitlines()
+        if words := next((line.strip() for line in reversed(lines) if line.strip()), ""):
+            return words
     return ""

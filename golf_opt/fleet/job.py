@@ -16,8 +16,8 @@ class SlurmJob:
     """Calls a command in a job, and has the job queued again when its time is nearly up.
 
     Slurm sends SIGUSR2 before the time limit, upon which submitit calls `checkpoint` and queues the
-    job again. SIGTERM (of scancel, or of Slurm itself where it preempts and queues again) is the
-    worker's. Which of the job's processes get a signal differs from site to site, so it is handed on.
+    job again. SIGTERM, of scancel or of Slurm itself where it preempts and queues again, is the
+    worker's. Which of a job's processes get a signal differs from site to site: it is handed on.
     """
 
     def __init__(self, command: Sequence[str]) -> None:

@@ -1,11 +1,12 @@
 """Workers as actors of a Ray cluster.
 
-They are detached and known by name, so that any command may look at them or end them, and Ray starts
-them again elsewhere when their node is lost. Ray places processes; it is told nothing of trials.
+They are detached and known by name, so that any command may look at them or end them, and Ray
+starts them again elsewhere when their node is lost. It is told nothing of trials.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -141,8 +142,6 @@ class Ray:
         found = []
         for name in names:
             if name.startswith(f"{self._name}-"):
-                try:
+                with contextlib.suppress(ValueError):  # it ended this moment
                     found.append(self._ray.get_actor(name))
-                except ValueError:
-                    pass  # it ended this moment
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import optuna
@@ -168,7 +168,9 @@ class Fleet:
         except Unreachable as error:
             answers = False
             if self._answers:
-                self._view.say(f"{self._config.on.name} does not answer; its workers go on: {error}")
+                self._view.say(
+                    f"{self._config.on.name} does not answer; its workers go on: {error}"
+                )
         self._answers = answers
 
     def _fill(self, moment: Moment) -> None:

@@ -89,9 +89,7 @@ class Slurm:
 
     def tally(self) -> Tally:
         found = Counter(self._ask("squeue", "--noheader", "--array", "--format=%T").split())
-        return Tally(
-            sum(found[state] for state in QUEUED), sum(found[state] for state in RUNNING)
-        )
+        return Tally(sum(found[state] for state in QUEUED), sum(found[state] for state in RUNNING))
 
     def stop(self, queued: bool = False) -> None:
         self._ask("scancel", *(["--state=PENDING"] if queued else []))
