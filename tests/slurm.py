@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -26,7 +25,7 @@ SlurmctldHost=@HOST@(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=@DIR@/munge.socket,cred_expire=1
+AuthInfo=socket=@DIR@/munge.socket,cred_expire=5
 StateSaveLocation=@DIR@/state
 SlurmdSpoolDir=@DIR@/spool
 SlurmctldPidFile=@DIR@/ctld.pid
@@ -91,6 +90,7 @@ def started() -> Iterator[Path]:
             stack.enter_context(daemon(command, folder))
         wait_until_idle(conf, folder)
         yield conf
+        ask(conf, "scancel", "--user=root")
 
 
 @contextmanager
@@ -104,12 +104,8 @@ def daemon(command: list[str], folder: Path) -> Iterator[None]:
             wait_for(folder / "munge.socket", process)
         yield
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()  # nothing of it is to be kept
+        process.wait()
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:

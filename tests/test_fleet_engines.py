@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import optuna
 import pytest
 from conftest import Ran, told
+from serving import wait_for
 
 from golf_opt.config.schema import StorageConfig
 from golf_opt.engines.native import compiler
@@ -54,10 +55,15 @@ class Begun(chaos.Fleet):
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a fleet; its output is in a pipe."""
         self.fleet = subprocess.Popen(
-            [sys.executable, "-m", "golf_opt", "fleet", *self._next[1:], *self._common, *arguments],
+            [sys.executable, "-m", "golf_opt", "fleet", *self.words, *arguments],
             cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         return self.fleet
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What every fleet of the study is given."""
+        return *self._next[1:], *self._common
 
     def wait_for_epochs(self, count: int) -> None:
         """Wait until so many more epochs were trained."""
@@ -162,13 +168,11 @@ def test_workers_of_this_machine_end_with_whatever_started_them(tmp_path: Path) 
     )
     assert process.stdout is not None and process.stdout.readline() == "begun\n"
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) == 2
+    programs = [Path(f"/proc/{child}/exe") for child in children]
+    wait_for(lambda: [program.resolve().name for program in programs] == ["sleep", "sleep"])
     process.kill()
     process.communicate()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and any(Path(f"/proc/{c}/exe").exists() for c in children):
-        time.sleep(0.05)
-    assert not any(Path(f"/proc/{child}/exe").exists() for child in children)
+    wait_for(lambda: not any(program.exists() for program in programs))
 
 
 def test_workers_that_all_fail_are_not_started_for_ever(golf: Golf, tmp_path: Path) -> None:
@@ -186,23 +190,19 @@ def test_workers_share_the_cores() -> None:
     assert shares([3, 7], 3) == [[3], [7], [3]]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_a_fleet_is_refused(golf: Golf) -> None:
+    golf("study", *QUICK, "study.name=a")
+    for arguments, message in (
         (["workers=0"], "workers is 0, but must be a whole number from 1 to 10000"),
         (["study=b"], "study 'b' is not in the storage"),
         (["stop=true"], "stop=true has nothing to end on=local"),
         (["on=cloud"], "on is 'cloud', but must be one of "),
         (["on=slurm", "on.memory=lots"], "on.memory is 'lots', but must be a size such as 500M"),
+        (["on=slurm", "+on.qos=high"], "on.qos is not a key; it must be one of cpus, "),
         (["objective=m:f"], "trains a net; leave objective= out"),
-    ],
-    ids=" ".join,
-)
-def test_a_fleet_is_refused(golf: Golf, arguments: list[str], message: str) -> None:
-    golf("study", *QUICK, "study.name=a")
-    assert message in told(
-        golf("fleet", *([] if "study=b" in arguments else ["study=a"]), *arguments)
-    )
+        (["notify=nonsense"], "notify is no URL that apprise knows"),
+    ):
+        assert message in told(golf("fleet", "study=a", *arguments)), arguments
 
 
 # --- Slurm
@@ -214,52 +214,45 @@ def test_slurm_loses_workers_of_every_kind(
     begun: Callable[[StorageConfig], Begun],
     on_postgres: StorageConfig,
     monkeypatch: pytest.MonkeyPatch,
+    golf: Golf,
 ) -> None:
-    """SIGTERM, SIGUSR2 as before a time limit, and a requeue; the fleet is left and taken up."""
+    """By SIGTERM, SIGUSR2 (as before a time limit) and requeue; left, looked at, ended, begun."""
     monkeypatch.setenv("SLURM_CONF", str(slurm))
     study = begun(on_postgres)
     fleet = study.begin("on=slurm", "workers=2")
     study.wait_for_epochs(40)
-    job, other = jobs(slurm)
-    engine.ask(slurm, "scancel", "--signal=TERM", job)
-    study.wait_for_epochs(40)
+    first, second = jobs(slurm)
+    engine.ask(slurm, "scancel", "--signal=TERM", first)
+    wait_for(lambda: set(jobs(slurm)) - {first, second})
     fleet.send_signal(signal.SIGINT)
     out, err = fleet.communicate(timeout=60)
     assert (fleet.returncode, err) == (128 + signal.SIGINT, ""), out + err
     assert "1 worker ended before the study did; replaced" in out
     assert "2 workers go on; to look again: " in out
-    engine.ask(slurm, "scancel", "--signal=USR2", other)
-    study.begin("on=slurm")
-    study.wait_for_epochs(40)
-    engine.ask(slurm, "scontrol", "requeue", jobs(slurm)[-1])
-    study.ended()
-    assert jobs(slurm) == []
 
+    def ask(*more: str) -> Ran:
+        return golf("fleet", *study.words, "on=slurm", *more)
 
-@pytest.mark.postgres
-def test_slurm_workers_are_ended(
-    slurm: Path,
-    begun: Callable[[StorageConfig], Begun],
-    on_postgres: StorageConfig,
-    monkeypatch: pytest.MonkeyPatch,
-    golf: Golf,
-) -> None:
-    monkeypatch.setenv("SLURM_CONF", str(slurm))
-    study = begun(on_postgres)
-    fleet = study.begin("on=slurm", "workers=3", "+on.options.comment=ours")
-    study.wait_for_epochs(1)
-    fleet.send_signal(signal.SIGTERM)
-    fleet.communicate(timeout=60)
-    where = f"storage.url={on_postgres.url}"
-    ran = golf("fleet", f"study={chaos.STUDY}", "on=slurm", "stop=true", where)
-    assert ran.status == 0 and "3 workers ended; trials under way wait" in ran.out, ran
+    later = threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT))
+    later.start()
+    looked = ask()
+    assert looked.status == 128 + signal.SIGINT, looked
+    assert "chaos: 2 workers on slurm" in looked.out and "2 running, 0 queued  " in looked.out
+    assert "2 workers ended; trials under way wait" in ask("stop=true").out
     assert jobs(slurm) == [] and study.pids() == []
-    said = told(golf("fleet", f"study={chaos.STUDY}", "on=slurm", where))
-    assert "has no workers on slurm; start some with workers=N" in said
-    refused = golf(
-        "fleet", f"study={chaos.STUDY}", "on=slurm", "on.partition=no", "workers=1", where
-    )
+    assert "has no workers on slurm; start some with workers=N" in told(ask())
+    refused = ask("workers=1", "on.partition=no")
     assert refused.status == 2 and "Slurm takes no workers: " in refused.err, refused
+    study.begin("on=slurm", "workers=2", "+on.options.comment=ours")
+    study.wait_for_epochs(1)
+    first, second = jobs(slurm)
+    engine.ask(slurm, "scancel", "--signal=USR2", first)
+    engine.ask(slurm, "scontrol", "requeue", second)
+    study.ended()
+    for job in (first, second):
+        shown = engine.ask(slurm, "scontrol", "show", "job", job)
+        assert "Restarts=1" in shown and "Comment=ours" in shown, shown
+    assert jobs(slurm) == []
 
 
 def jobs(conf: Path) -> list[str]:
@@ -273,16 +266,15 @@ def jobs(conf: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A Ray cluster of a head, which runs nothing, and two nodes of one core."""
+    """A Ray cluster of two nodes with a core each."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(chaos.ROOT))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-        nodes = [made.add_node(num_cpus=1) for _ in range(2)]
-        made.nodes = nodes
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        made.add_node(num_cpus=1)
         yield made
         made.shutdown()
 
@@ -295,7 +287,8 @@ def test_ray_loses_a_node(
     where = ("on=ray", f"on.address={cluster.address}")
     fleet = study.begin(*where, "workers=2")
     study.wait_for_epochs(60)
-    cluster.remove_node(cluster.nodes[0], allow_graceful=False)
+    (other,) = cluster.worker_nodes
+    cluster.remove_node(other, allow_graceful=False)
     study.wait_for_epochs(20)
     fleet.send_signal(signal.SIGINT)
     out, err = fleet.communicate(timeout=60)

@@ -15,7 +15,7 @@ Size = Annotated[
     Annotated[str, Field(pattern=r"^[1-9]\d{0,8}[KMGT]$")] | None,
     Field(description="a size such as 500M or 4G, or null"),
 ]
-Minutes = Annotated[StrictInt, Field(ge=1, le=1_000_000)]
+Minutes = Annotated[StrictInt, Field(ge=5, le=1_000_000)]  # Slurm may warn a minute too early
 Gpus = Annotated[StrictInt, Field(ge=0, le=1000)]
 Workers = Annotated[
     Annotated[StrictInt, Field(ge=1, le=10_000)] | None,

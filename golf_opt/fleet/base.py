@@ -78,10 +78,11 @@ def worker_command(
 
 
 def last_words(folder: Path) -> str:
-    """Return the last line of the log that was written last, or nothing where there is none."""
-    logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
-    for log in reversed(logs):
-        lines = log.read_text("utf-8", "replace").splitlines()
-        if words := next((line.strip() for line in reversed(lines) if line.strip()), ""):
-            return words
-    return ""
+    """Return how the worker that wrote last ended: its complaint, or else the last line."""
+    logs = (*folder.glob("*.log"), *folder.glob("*_log.out"))  # submitit names those of Slurm
+    if not logs:
+        return "nothing"
+    newest = max(logs, key=lambda path: path.stat().st_mtime)
+    lines = [line.strip() for line in newest.read_text("utf-8", "replace").splitlines()]
+    complaints = [line for line in lines if line.startswith("golf-opt: ")]
+    return next(iter(complaints[-1:] or [*filter(None, lines)][-1:]), "nothing")

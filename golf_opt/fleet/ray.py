@@ -90,15 +90,16 @@ class Ray:
             ) from error
 
     def start(self, count: int) -> None:
-        kind = self._ray.remote(RayWorker).options(
-            namespace=NAMESPACE, lifetime="detached", max_restarts=-1, num_cpus=self._config.cpus,
-            num_gpus=self._config.gpus,
-        )  # fmt: skip
+        kind = self._ray.remote(RayWorker)
+        options = {
+            "namespace": NAMESPACE, "lifetime": "detached", "max_restarts": -1,
+            "num_cpus": self._config.cpus, "num_gpus": self._config.gpus,
+        }  # fmt: skip
         ours = {key: value for key, value in os.environ.items() if key.startswith("GOLF_")}
         for _ in range(count):
             name = f"{self._name}-{uuid.uuid4().hex[:8]}"
             log = f"{self._folder}/{name[-8:]}.log"
-            kind.options(name=name).remote(self._command, str(Path.cwd()), log, ours)
+            kind.options(name=name, **options).remote(self._command, str(Path.cwd()), log, ours)
 
     def tally(self) -> Tally:
         running, queued = self._actors_by_state()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import optuna
 from rich.console import Console
@@ -71,7 +72,7 @@ def run_fleet(config: FleetConfig, say: Say) -> int | None:
 def launcher_of(config: FleetConfig, study: optuna.Study) -> tuple[Launcher, int | None]:
     """Return what starts a study's workers, and how many there are to be; None: as many as now."""
     name = study.study_name
-    folder = config.folder / "fleet" / slug(name)
+    folder = logs_of(config, study)
     if not isinstance(config.on, LocalConfig):
         label = f"golf-{slug(name)}-{str(marks(study).get(STUDY_ID))[:8]}"
         words = worker_command(PROGRAM, config, name, config.on.cpus)
@@ -89,6 +90,11 @@ def launcher_of(config: FleetConfig, study: optuna.Study) -> tuple[Launcher, int
         )
     workers = config.workers or len(cores())
     return Local(worker_command(PROGRAM, config, name), workers, folder), workers
+
+
+def logs_of(config: FleetConfig, study: optuna.Study) -> Path:
+    """Return the folder of the logs of a study's workers."""
+    return config.folder / "fleet" / slug(study.study_name)
 
 
 def first_tally(launcher: Launcher) -> Tally:
@@ -201,10 +207,10 @@ class Fleet:
         self._notifier.tell(f"{self._standing.study.study_name}: {what}")
 
     def _words_of_failure(self) -> str:
-        said = last_words(self._config.folder / "fleet" / slug(self._standing.study.study_name))
+        folder = logs_of(self._config, self._standing.study)
         return (
-            f"workers end without training anything, and are started no more; the last said: "
-            f"{said or 'nothing'}"
+            "workers end without training anything, and are started no more; the last said: "
+            f"{last_words(folder)}"
         )
 
     def _let_leave(self, signal: Stop) -> None:
