@@ -90,7 +90,10 @@ def started() -> Iterator[Path]:
             stack.enter_context(daemon(command, folder))
         wait_until_idle(conf, folder)
         yield conf
-        ask(conf, "scancel", "--user=root")
+        ask(conf, "scancel", "--user=root")  # what a test that failed has left
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while ask(conf, "squeue", "--noheader") and time.monotonic() < deadline:
+            time.sleep(0.2)
 
 
 @contextmanager

@@ -278,11 +278,10 @@ class Ledger:
 
     def load_checkpoint(self, study: str, number: int) -> bytes | None:
         """Return a trial's checkpoint, or None."""
+        query = select(CHECKPOINTS.c.data).where(_checkpoint(study, number))
         with self._begin() as connection:
             try:
-                data: bytes | None = connection.scalar(
-                    select(CHECKPOINTS.c.data).where(_checkpoint(study, number))
-                )
+                data: bytes | None = connection.scalar(query)
             except TypeError:  # SQLite keeps a text in a column of bytes
                 data = b""
         return data
