@@ -7,6 +7,7 @@ reports after it was declared dead finds no lease and changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
@@ -279,12 +280,10 @@ class Ledger:
     def load_checkpoint(self, study: str, number: int) -> bytes | None:
         """Return a trial's checkpoint, or None."""
         query = select(CHECKPOINTS.c.data).where(_checkpoint(study, number))
-        with self._begin() as connection:
-            try:
-                data: bytes | None = connection.scalar(query)
-            except TypeError:  # SQLite keeps a text in a column of bytes
-                data = b""
-        return data
+        with self._begin() as connection, contextlib.suppress(TypeError):
+            data: bytes | None = connection.scalar(query)
+            return data
+        return b""  # SQLite keeps a text in a column of bytes
 
     def checkpoint_numbers(self, study: str) -> set[int]:
         """Return the numbers of the study's trials that have a checkpoint here."""
