@@ -140,6 +140,7 @@ class Fleet:
             finally:
                 if not self._launcher.stays:
                     self._launcher.stop()
+                    self._look()  # at what they ended with
         self._say_goodbye(over)
         return signal.signal
 
@@ -148,7 +149,6 @@ class Fleet:
             self._count()
             moment = self._look()
             if moment is not None:
-                self._finished = moment.finished
                 if moment.over:
                     return True
                 self._fill(moment)
@@ -164,6 +164,8 @@ class Fleet:
             moment = None
             if self._reachable:
                 self._tell(f"the storage does not answer: {one_line(str(error), 200)}")
+        else:
+            self._finished = moment.finished
         self._reachable = moment is not None
         return moment
 
