@@ -161,12 +161,11 @@ class Fleet:
         try:
             moment = self._standing.look(self._tally.running)
         except StorageUnreachable as error:
-            moment = None
             if self._reachable:
                 self._tell(f"the storage does not answer: {one_line(str(error), 200)}")
-        else:
-            self._finished = moment.finished
-        self._reachable = moment is not None
+            self._reachable = False
+            return None
+        self._reachable, self._finished = True, moment.finished
         return moment
 
     def _count(self) -> None:
