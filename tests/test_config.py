@@ -15,11 +15,13 @@ from golf_opt.cli import sources
 from golf_opt.config import CONF_DIR, defaults, schema
 from golf_opt.config.check import check, load, model
 from golf_opt.config.errors import UsageError
+from golf_opt.config.fleet import FleetConfig
 from golf_opt.config.reproduce import ReproduceConfig
 
 VERBS: dict[str, tuple[type, list[str]]] = {
     "study": (schema.StudyConfig, []),
     "worker": (schema.WorkerConfig, ["study=a"]),
+    "fleet": (FleetConfig, ["study=a"]),
     "dashboard": (schema.DashboardConfig, []),
     "report": (schema.ReportConfig, ["study=a"]),
     "compare": (schema.CompareConfig, ["studies=[a,b,a]"]),

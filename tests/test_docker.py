@@ -54,7 +54,6 @@ def tool(name: str) -> str:
     "command",
     [
         ["hadolint", "Dockerfile"],
-        ["shellcheck", "slurm.sh"],
         ["check-jsonschema", "--builtin-schema", "vendor.compose-spec", "compose.yaml"],
     ],
     ids=lambda command: command[0],
@@ -288,31 +287,13 @@ def test_the_image_is_healthy_while_the_storage_answers(
     assert subprocess.run(check).returncode == 0  # SQLite, with no study yet
 
 
-def slurm(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", DOCKER / "slurm.sh", *arguments],
-        env=os.environ | environment, capture_output=True, text=True,
-    )  # fmt: skip
-
-
-def test_the_slurm_script_says_what_is_missing() -> None:
-    assert slurm().returncode == 2
-    assert "usage: sbatch" in slurm().stderr
-    assert "set it to postgresql://" in slurm("fleet", GOLF_STORAGE_URL="").stderr
-
-
 @needs_worker
 @pytest.mark.postgres
-def test_workers_of_compose_and_slurm_join_the_study(golf: Golf, outside: dict[str, str]) -> None:
+def test_workers_of_compose_join_the_study(golf: Golf, outside: dict[str, str]) -> None:
     assert golf(*arguments_of(services()["study"], outside), *QUICK).status == 0
-    for ran in (
-        subprocess.run(
-            ["golf-opt", *arguments_of(services()["worker"], outside)],
-            capture_output=True, text=True,
-        ),
-        slurm("fleet", SLURM_CPUS_PER_TASK="1"),
-    ):  # fmt: skip
-        assert ran.returncode == 0, ran.stderr
+    words = ["golf-opt", *arguments_of(services()["worker"], outside)]
+    ran = subprocess.run(words, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
     (row,) = json.loads(golf("ls", "storage=postgres", "format=json").out)
     assert row["trials"]["complete"] == 1  # it has its total; they leave
 
@@ -329,7 +310,7 @@ def test_golf_opt_commands_of_the_readme_compose(golf: Golf, command: str) -> No
 
 
 def test_commands_of_the_readme_name_what_there_is() -> None:
-    heads = ("export", "golf-opt", "docker", "kubectl", "sbatch", "mkdir", "openssl", "echo",
+    heads = ("export", "golf-opt", "docker", "kubectl", "mkdir", "openssl", "echo",
              "chmod", "TRIALS=200")  # fmt: skip
     assert [c for c in COMMANDS if not c.startswith(heads)] == []
     for command in COMMANDS:

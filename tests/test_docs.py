@@ -42,7 +42,7 @@ PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text()
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 }
-EXTENDING, OBJECTIVES = "docs/extending.md", "docs/objectives.md"
+EXTENDING, OBJECTIVES, FLEET = "docs/extending.md", "docs/objectives.md", "docs/fleet.md"
 
 
 def commands_of(text: str) -> list[str]:
@@ -51,7 +51,7 @@ def commands_of(text: str) -> list[str]:
 
 # what several pages say is run once
 COMMANDS = list(dict.fromkeys(c for page, text in PAGES.items() for c in commands_of(text)))
-EXAMPLES = commands_of(PAGES[EXTENDING]) + commands_of(PAGES[OBJECTIVES])
+EXAMPLES = [c for page in (EXTENDING, OBJECTIVES, FLEET) for c in commands_of(PAGES[page])]
 QUICK = ("data=digits", "epochs=1", "trials=1", "engine=torch", "space.batch_size=32")
 # make as the pages have it, with this interpreter in place of .venv
 MAKE = ("SETUP=", f"GOLF={sys.executable} -m golf_opt")
@@ -189,6 +189,13 @@ def test_commands_of_trained_nets_compose(golf: Callable[..., Ran], command: str
     assert ran.status == 0, ran.err
     for override in shlex.split(command)[3:]:
         assert f"{override.partition('=')[0]}:" in ran.out
+
+
+@pytest.mark.parametrize("command", commands_of(PAGES[FLEET]))
+def test_commands_of_fleets_compose(golf: Callable[..., Ran], command: str) -> None:
+    """What they do is tested on the engines, in test_fleet_engines.py."""
+    ran = golf(*shlex.split(command)[1:], "--cfg", "job")
+    assert ran.status == 0, ran.err
 
 
 @pytest.mark.slow

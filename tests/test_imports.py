@@ -19,7 +19,7 @@ FLOORS = [
     {"engines"},
     {"storage", "visualization"},
     {"study"},
-    {"golf", "dashboard", "reports", "manage"},
+    {"golf", "dashboard", "reports", "manage", "fleet"},
     {"cli"},
     {"api"},
 ]

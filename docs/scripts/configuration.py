@@ -31,6 +31,7 @@ GROUPS = (
     "data",
     "engine",
     "storage",
+    "on",
     "callbacks",
 )
 

@@ -29,6 +29,7 @@ HYDRA = "1.3"  # whose habits are asked for
 WITH_OBJECTIVE = {  # by verb and group, unless the user chose from it
     "study": {"arch": "~arch", "space": "~space", "data": "~data", "engine": "engine=python"},
     "worker": {"engine": "engine=python"},
+    "fleet": {"engine": "engine=python"},
 }
 WITH_RECIPE = ("study", "search")
 RECIPE_KEYS = ("recipe", "space", "epochs")  # it, and what it stands for

@@ -30,6 +30,7 @@ golf-opt VERB key=value ...
   study      run a study, or go on with it:  golf-opt study arch=c4-5-4 trials=50
   search     find the smallest good net:    golf-opt search family=separable budget=30m
   worker     run trials beside others:     golf-opt worker study=c4-5-4 storage=postgres
+  fleet      workers, and their watch:    golf-opt fleet study=c4-5-4 workers=2
   dashboard  browse the studies:             golf-opt dashboard
   report     a study on one page:            golf-opt report study=c4-5-4
   compare    studies side by side:           golf-opt compare studies=[c4-5-4,c5-5-4]

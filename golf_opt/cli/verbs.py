@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from golf_opt.config import schema
 from golf_opt.config.check import load
+from golf_opt.config.fleet import FleetConfig
 from golf_opt.config.reproduce import ReproduceConfig
 from golf_opt.task.arch import Net, build_net
 from golf_opt.task.grammar import load_arch, parse_target, presets
@@ -72,6 +73,13 @@ def worker(cfg: DictConfig) -> None:
 
     quiet_optuna()
     end(join_study(load(schema.WorkerConfig, cfg), say))
+
+
+def fleet(cfg: DictConfig) -> None:
+    from golf_opt.fleet.run import run_fleet
+
+    quiet_optuna()
+    leave(run_fleet(load(FleetConfig, cfg), say))
 
 
 def prune(cfg: DictConfig) -> None:
@@ -250,8 +258,8 @@ def tidy(verb: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
 HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     verb.__name__.rstrip("_"): tidy(verb)
     for verb in (
-        study, search, worker, dashboard, report, compare, ls, rm, export, import_, prune, confirm,
-        teach, record, verify, reproduce, interpret, deploy, doctor,
+        study, search, worker, fleet, dashboard, report, compare, ls, rm, export, import_, prune,
+        confirm, teach, record, verify, reproduce, interpret, deploy, doctor,
     )
 }  # fmt: skip
 VERBS = (*HYDRA_VERBS, "arch")

@@ -108,6 +108,9 @@ def _explain(adapter: TypeAdapter[Any], failed: ValidationError, place: str) -> 
     name, node, parent = place, whole, whole
     unknown = error["type"] == "unexpected_keyword_argument"
     for part in error["loc"]:
+        if (chosen := _tagged(whole, node, part)) is not None:
+            node = chosen
+            continue
         parent, inner = node, _inside(whole, node, part)
         if inner is None and not unknown:
             break  # what follows names the branch of a union
@@ -127,6 +130,12 @@ def _resolved(whole: Node, node: Node) -> Node:
         return _resolved(whole, whole["$defs"][node["$ref"].rpartition("/")[2]])
     options = [option for option in node.get("anyOf", []) if option.get("type") != "null"]
     return _resolved(whole, options[0]) if len(options) == 1 else node
+
+
+def _tagged(whole: Node, node: Node, part: str | int) -> Node | None:
+    """Return the choice of a group that a part of a place names; it is no key."""
+    choices = _resolved(whole, node).get("discriminator", {}).get("mapping", {})
+    return {"$ref": choices[part]} if part in choices else None
 
 
 def _inside(whole: Node, node: Node, part: str | int) -> Node | None:

@@ -15,7 +15,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -113,6 +113,19 @@ def again(verb: str, *changed: str) -> str:
     return _line(verb, [*kept, *(override for override in new.values() if override not in kept)])
 
 
+def handed_on(verb: str, but: Container[str], *changed: str) -> list[str]:
+    """Return the words for another verb with what the user typed, but for some keys.
+
+    Args:
+        verb: to hand it on to.
+        but: keys, or what keys begin with before a dot, that stay here.
+        changed: overrides in their place.
+    """
+    given = _now().arguments
+    kept = [word for word in given if "=" not in word or key_of(word).split(".")[0] not in but]
+    return [verb, *_flags_last([*changed, *kept])]
+
+
 def chosen(key: str) -> str | None:
     """Return what the user typed for a key."""
     typed = _now()
@@ -139,10 +152,14 @@ def key_of(argument: str) -> str:
 
 def _line(verb: str, arguments: Sequence[str]) -> str:
     """Return the line; flags come last, since Hydra wants all overrides in one piece."""
+    return " ".join([_now().program, verb, *map(_quoted, _flags_last(arguments))])
+
+
+def _flags_last(arguments: Sequence[str]) -> list[str]:
     pairs = list(zip(["", *arguments], arguments, strict=False))
     flags = [here for before, here in pairs if here.startswith("-") or before in CONFIG_DIR]
     overrides = [argument for argument in arguments if argument not in flags]
-    return " ".join([_now().program, verb, *map(_quoted, [*overrides, *flags])])
+    return [*overrides, *flags]
 
 
 def _call(verb: str, given: Mapping[str, Any]) -> str:

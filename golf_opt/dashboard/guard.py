@@ -83,6 +83,7 @@ class Guard:
             points its own name at this machine gets nothing.
         write: let through what changes studies, too.
         check: raises when the storage cannot be read; for /healthz.
+        metrics: for /metrics: its text, or None where that is not installed.
         say: prints a line to the user.
     """
 
@@ -93,11 +94,12 @@ class Guard:
         password: str | None,
         write: bool,
         check: Callable[[], Awaitable[None]],
+        metrics: Callable[[], Awaitable[bytes | None]],
         say: Callable[[str], None],
     ) -> None:
         self._app, self._routes = app, routes
         self._password, self._write = password, write
-        self._check, self._say = check, say
+        self._check, self._metrics, self._say = check, metrics, say
         self._sessions: TTLCache[bytes, bool] = TTLCache(MOST_SESSIONS, SESSION_S)
         self._failures: TTLCache[str, int] = TTLCache(MOST_ADDRESSES, FAILURES_WITHIN_S)
         self._login_page = Environment(
@@ -126,6 +128,8 @@ class Guard:
                 return await self._login(request)
             if (refusal := self._not_logged_in(request)) is not None:
                 return refusal
+        if path == "/metrics" and request.method == "GET":
+            return await self._tell_metrics()
         return self._not_allowed(path, request.method) or self._app
 
     async def _health(self) -> Response:
@@ -134,6 +138,17 @@ class Guard:
         except Exception:
             return _refuse(503, "the storage cannot be read")
         return _refuse(200, "ok")
+
+    async def _tell_metrics(self) -> Response:
+        try:
+            text = await self._metrics()
+        except Exception:
+            return _refuse(503, "the storage cannot be read")
+        if text is None:
+            return _refuse(
+                404, "Prometheus' client is not installed: pip install 'golf-opt[prometheus]'"
+            )
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def _not_allowed(self, path: str, method: str) -> Response | None:
         """Return the answer to a request that this dashboard does not let through."""

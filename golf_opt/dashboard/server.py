@@ -34,6 +34,7 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import DashboardConfig
 from golf_opt.dashboard.connections import Connection, room_for_connections
 from golf_opt.dashboard.guard import Guard, is_local, read_password
+from golf_opt.dashboard.metrics import Metrics
 from golf_opt.dashboard.pages import StudyPages
 from golf_opt.dashboard.reading import ArtifactFolder, ShownStorage
 from golf_opt.dashboard.routes import Door
@@ -163,13 +164,17 @@ def _application(
     async def check() -> None:
         await asyncio.get_running_loop().run_in_executor(threads, reader.get_all_studies)
 
+    async def metrics() -> bytes | None:
+        return await asyncio.get_running_loop().run_in_executor(threads, numbers.text)
+
+    numbers = Metrics(reader, storage)
     threads = DaemonThreads(THREADS)
     wsgi = WSGIMiddleware(optuna_app)  # type: ignore[arg-type]
     wsgi.executor = threads  # type: ignore[assignment]
     app = _with_whole_body(_with_files(wsgi, threads))  # type: ignore[arg-type]
     if write:
         app = RequestBodyLimitMiddleware(app, UPLOAD_BYTES)
-    guard = Guard(app, routes, password, write, check, say)
+    guard = Guard(app, routes, password, write, check, metrics, say)
     limited = RequestBodyLimitMiddleware(guard, FORM_BYTES)
     if config.dashboard.trusted_proxy is None:
         return limited, pages

@@ -7,6 +7,7 @@ reports after it was declared dead finds no lease and changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
@@ -256,7 +257,7 @@ class Ledger:
                 taken = {"owner": "", "deaths": LEASES.c.deaths + 1}
                 if connection.execute(update(LEASES).where(same).values(taken)).rowcount != 1:
                     return None
-                deaths = int(connection.scalar(select(LEASES.c.deaths).where(here)) or 0)
+                deaths = connection.scalar(select(LEASES.c.deaths).where(here)) or 0
             state, completed = TrialState.WAITING, None
             if deaths > max_deaths:
                 state, completed = TrialState.FAIL, datetime.now(UTC)
@@ -278,17 +279,17 @@ class Ledger:
 
     def load_checkpoint(self, study: str, number: int) -> bytes | None:
         """Return a trial's checkpoint, or None."""
-        with self._begin() as connection:
-            data: bytes | None = connection.scalar(
-                select(CHECKPOINTS.c.data).where(_checkpoint(study, number))
-            )
-        return data
+        query = select(CHECKPOINTS.c.data).where(_checkpoint(study, number))
+        with self._begin() as connection, contextlib.suppress(TypeError):
+            data: bytes | None = connection.scalar(query)
+            return data
+        return b""  # SQLite keeps a text in a column of bytes
 
     def checkpoint_numbers(self, study: str) -> set[int]:
         """Return the numbers of the study's trials that have a checkpoint here."""
         query = select(CHECKPOINTS.c.number).where(CHECKPOINTS.c.study == study)
         with self._begin() as connection:
-            return set(connection.scalars(query))
+            return {number for number in connection.scalars(query) if isinstance(number, int)}
 
     def put_checkpoint(self, study: str, number: int, data: bytes) -> None:
         """Keep the checkpoint of a trial that no worker runs."""

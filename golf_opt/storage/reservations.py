@@ -40,7 +40,9 @@ def spent(connection: Connection, study_id: int, but: int | None = None) -> int:
         trials, TRIALS.c.state == TrialState.RUNNING, RESERVATIONS.c.trial_id == TRIALS.c.trial_id
     )
     rows = connection.execute(select(RESERVATIONS.c.until, so_far).where(running))
-    return reported + sum(max(0, int(until) - int(count)) for until, count in rows)
+    return reported + sum(
+        max(0, until - int(count)) for until, count in rows if isinstance(until, int)
+    )
 
 
 def granted(

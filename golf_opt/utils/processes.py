@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import socket
 import subprocess
 import uuid
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -24,8 +26,10 @@ def show_worker(worker: str) -> str:
     return worker.rsplit(":", 2)[0]
 
 
-def is_alive(worker: str) -> bool:
+def is_alive(worker: object) -> bool:
     """Return whether a worker may still be running; one on another host may."""
+    if not isinstance(worker, str):  # a database may hold anything
+        return False
     parts = re.fullmatch(r"(.*):([1-9]\d{0,8}):(\d*):\w*", worker)
     if parts is None:
         return False  # no name that `worker_id` gives
@@ -63,3 +67,12 @@ def git_commit() -> str | None:
         )
         return head.stdout.strip() or None
     return None
+
+
+def ending_with_us(command: Sequence[str]) -> list[str]:
+    """Return a command that gets SIGTERM when this process ends, however it does.
+
+    Where the system has no way to that, the command as it is: it goes on alone.
+    """
+    program = shutil.which("setpriv")  # of util-linux
+    return [program, "--pdeathsig", "TERM", *command] if program else list(command)

@@ -202,6 +202,18 @@ SPOILED: dict[str, tuple[str, str]] = {
         f" DELETE FROM trial_values WHERE trial_id = {TRIAL_1};"
         f" INSERT INTO golf_leases VALUES ({TRIAL_1}, 'me:and:no', 'soon', 'many')", "",
     ),
+    "lease blob": (
+        f"UPDATE trials SET state = 'RUNNING', datetime_complete = NULL WHERE trial_id = {TRIAL_1};"
+        f" DELETE FROM trial_values WHERE trial_id = {TRIAL_1};"
+        f" INSERT INTO golf_leases VALUES ({TRIAL_1}, x'ff00', x'00', 9e999);"
+        f" INSERT INTO golf_reservations VALUES ({TRIAL_1}, 'far')", "",
+    ),
+    "checkpoint": (
+        f"UPDATE trials SET state = 'WAITING', datetime_complete = NULL WHERE trial_id = {TRIAL_1};"
+        f" DELETE FROM trial_values WHERE trial_id = {TRIAL_1};"
+        " UPDATE golf_checkpoints SET data = 'text' WHERE number = 1", "",
+    ),
+    "checkpoint number": ("UPDATE golf_checkpoints SET number = 'one' WHERE number = 1", ""),
 }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ STUDY = ("study", "data=digits", "engine=torch", "trials=1", "epochs=1")
 VERBS = {
     "study": STUDY[1:],
     "worker": ("study=a",),
+    "fleet": ("study=a",),
     "dashboard": (),
     "report": ("study=a",),
     "compare": ("studies=[a,b]",),

@@ -88,7 +88,10 @@ def test_a_bad_row_is_named_and_costs_no_other(
         assert after["bad"]["trials"]["complete"] == (2 if TRIAL_1 in statement else 3)
 
 
-@pytest.mark.parametrize("key", ["number text", "value", "distribution deep", "user attribute"])
+@pytest.mark.parametrize(
+    "key",
+    ["number text", "value", "distribution deep", "user attribute", "lease blob", "checkpoint"],
+)
 def test_a_study_with_a_bad_row_goes_on(golf: Golf, here: Path, key: str) -> None:
     spoil(database(here), SPOILED[key][0])
     change_description(here, trials=4)
@@ -96,7 +99,7 @@ def test_a_study_with_a_bad_row_goes_on(golf: Golf, here: Path, key: str) -> Non
     assert ran.status == 0 and "4 of 4 trials finished" in ran.out, ran
     assert "Traceback" not in ran.err
     trials = listed(golf("ls", "format=json"))["bad"]["trials"]
-    assert trials["complete"] == 3
+    assert trials["complete"] == (4 if key == "checkpoint" else 3)
 
 
 @pytest.mark.parametrize(
