@@ -80,6 +80,14 @@ def prune(cfg: DictConfig) -> None:
     end(run_prune(load(schema.PruneConfig, cfg), command(), say))
 
 
+def hunt(cfg: DictConfig) -> None:
+    from golf_opt.config.hunt import HuntConfig
+    from golf_opt.golf.records.hunt import Hunt
+
+    quiet_optuna()
+    end(Hunt(load(HuntConfig, cfg), command(), say).run())
+
+
 def dashboard(cfg: DictConfig) -> None:
     from golf_opt.dashboard.server import serve
 
@@ -245,7 +253,7 @@ HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     verb.__name__.rstrip("_"): tidy(verb)
     for verb in (
         study, search, worker, dashboard, report, compare, ls, rm, export, import_, prune, confirm,
-        teach, record, verify, reproduce, interpret, deploy,
+        teach, hunt, record, verify, reproduce, interpret, deploy,
     )
 }  # fmt: skip
 VERBS = (*HYDRA_VERBS, "arch")

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from safetensors.numpy import save
 
 from golf_opt import __version__
+from golf_opt.config import PACKAGE
 from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import RecordConfig
@@ -216,6 +217,11 @@ def write_record(config: RecordConfig, making: Making) -> Path:
     folder = config.folder / "records" / config.board / f"{date}_{config.slug}"
     if folder.exists():
         raise UsageError(f"slug is {config.slug!r}, but {folder} is there already.")
+    if (git_commit() or "").endswith("+") and PACKAGE.parent in folder.resolve().parents:
+        raise UsageError(
+            "this checkout has changes, but a record in it must be of a commit that others have; "
+            "commit them, and run the same command again."
+        )
     try:
         with staged_folder(folder) as part:
             record = records.Record(part, _write_files(config, making, part, date))
