@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from golf_opt.config import types
 from golf_opt.config.check import model
 from golf_opt.config.errors import UsageError
-from golf_opt.config.schema import Common, DataConfig, EngineConfig
+from golf_opt.config.schema import Common, DataConfig, EngineConfig, RoundOptions
 
 Nets = Annotated[
     tuple[types.StudyName, ...],
@@ -40,7 +40,7 @@ class HuntConfig(Common):
     seed: types.Seed
     target: types.Target  # instead of the board's
     recipe: types.Mapped  # of a parent, a space
-    rounds: types.Mapped  # of the pruning: what differs from conf/prune.yaml
+    rounds: RoundOptions  # of the pruning
     boards: dict[str, Board]
     data: DataConfig
     engine: EngineConfig

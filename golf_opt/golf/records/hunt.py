@@ -29,6 +29,7 @@ from golf_opt.golf.records.verify import RecordFault, load_record, record_folder
 from golf_opt.golf.source import find_net_study, load_source
 from golf_opt.storage.connect import opened_to_read
 from golf_opt.study.run import Outcome, run_study
+from golf_opt.task.arch import Net
 from golf_opt.task.data import load
 from golf_opt.task.grammar import load_arch
 from golf_opt.utils.said import Say
@@ -79,18 +80,19 @@ class Hunt:
         if on.family is not None:
             return self._search(on.family)
         found: list[Found] = []
-        parents = self._config.parents or on.parents
-        for place, name in enumerate(parents, 1):
-            signal = self._train(name, self._seconds * TRAINING * place / len(parents))
+        names = self._config.parents or on.parents
+        parents = [load_arch(name, self._data.input) for name in names]
+        for place, net in enumerate(parents, 1):
+            signal = self._train(net, self._seconds * TRAINING * place / len(parents))
             if signal is not None:
                 return self._stopped(signal)
-            found += self._complete(self._name(name))
+            found += self._complete(self._name(net.name))
         return self._prune(self._best(found), len(found))
 
-    def _train(self, name: str, until_s: float) -> int | None:
+    def _train(self, net: Net, until_s: float) -> int | None:
         """Train a parent on all seeds; return the signal that ended it, if one did."""
         given = {
-            "arch": load_arch(name, self._data.input).arch,
+            "arch": net.arch,
             "space": self._config.recipe,
             "sampler": _choice("sampler/random"),
             "pruner": _choice("pruner/none"),
@@ -98,12 +100,13 @@ class Hunt:
             "epochs": self._config.epochs,
             "seeds": 1,
         }
-        return self._study(self._name(name), until_s, given)
+        return self._study(self._name(net.name), until_s, given)
 
     def _search(self, family: str) -> Outcome:
         """Search a family for the smallest net that reaches the target as it is."""
         name, aim = self._name(family), self._config.aim
-        given = {key: defaults("search")[key] for key in ("trials", "epochs", "seeds")} | {
+        given = {key: defaults("search")[key] for key in ("trials", "seeds")} | {
+            "epochs": self._config.epochs,
             "family": _choice(f"family/{family}"),
             "space": _choice("space/search"),
             "sampler": _choice("sampler/tpe_group"),
@@ -185,7 +188,7 @@ class Hunt:
             target=config.aim,
             rule=config.on.rule,
             seed=config.seed,
-            rounds=defaults("prune")["rounds"] | config.rounds,
+            rounds=config.rounds,
         )
         asked = PruneConfig(
             folder=config.folder,
