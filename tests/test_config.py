@@ -16,6 +16,7 @@ from golf_opt.config import CONF_DIR, defaults, schema
 from golf_opt.config.check import check, load, model
 from golf_opt.config.errors import UsageError
 from golf_opt.config.fleet import FleetConfig
+from golf_opt.config.hunt import HuntConfig
 from golf_opt.config.reproduce import ReproduceConfig
 
 VERBS: dict[str, tuple[type, list[str]]] = {
@@ -32,6 +33,7 @@ VERBS: dict[str, tuple[type, list[str]]] = {
     "prune": (schema.PruneConfig, ["study=a"]),
     "confirm": (schema.ConfirmConfig, ["study=a"]),
     "record": (schema.RecordConfig, ["study=a", "board=99", "slug=x"]),
+    "hunt": (HuntConfig, ["board=99"]),
     "verify": (schema.VerifyConfig, []),
     "reproduce": (ReproduceConfig, []),
     "interpret": (schema.InterpretConfig, ["study=7", "trial=3"]),
@@ -59,6 +61,7 @@ def test_a_verb_refuses_what_it_does_not_know(verb: str) -> None:
 def test_values_come_out_as_what_they_are() -> None:
     assert composed("compare").studies == ("a", "b")
     assert composed("record").board == "99"
+    assert composed("hunt").on.target == 0.99
     assert (composed("interpret").study, composed("interpret").trial) == ("7", 3)
     assert composed("study").engine.lanes is None
     assert composed("study", "engine.lanes=3").engine.lanes == 3

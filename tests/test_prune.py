@@ -340,6 +340,47 @@ def test_what_comes_back_is_what_gradients_pull_at(
     assert 3 <= masks.sum() - np.count_nonzero(weights) <= 24
 
 
+def test_the_step_of_regrowth_follows_its_success(
+    engine: NativeEngine, tensors: Tensors, small_view: View
+) -> None:
+    """Twice what went well, half of what did not; as many weights as before only if better."""
+    options = rounds_options(regrow=9, variants=4)
+    pruner = WeightPruner(engine, NET, tensors, small_view, options)
+    regrowth = Regrowth(engine, NET, small_view, pruner._scope, options)
+    state, size = replace(pruner.state, level=8, accuracy=0.93), pruner.state.nz
+    assert regrowth._steps(state) == [1, 2, 4, 8]
+
+    def close(fewer: int, accuracy: float) -> None:
+        weights = state.weights.copy()
+        weights[np.flatnonzero(weights)[:fewer]] = 0
+        variant = regrowth._variant(weights, {}, 1)
+        variant.accuracy, variant.tensors = accuracy, unpack(weights, "weights", NET.parameters)
+        regrowth._close(state, [variant])
+
+    close(5, 0.95)
+    assert (state.nz, state.accuracy, state.level, state.failures) == (size - 5, 0.95, 10, 0)
+    close(7, 0.85)
+    assert (state.nz, state.accuracy, state.level, state.failures) == (size - 5, 0.95, 5, 1)
+    close(0, 0.97)
+    assert (state.nz, state.accuracy, state.level, state.failures) == (size - 5, 0.97, 2, 2)
+    close(0, 0.96)
+    assert (state.nz, state.accuracy, state.level, state.failures) == (size - 5, 0.97, 1, 3)
+
+
+def test_regrowth_shaves_off_what_can_go_without_training(
+    engine: NativeEngine, tensors: Tensors, small_view: View
+) -> None:
+    options = rounds_options(regrow=1)
+    pruner = WeightPruner(engine, NET, tensors, small_view, options)
+    regrowth = Regrowth(engine, NET, small_view, pruner._scope, options)
+    variant = regrowth._variant(pruner.state.weights, {}, 1)
+    variant.accuracy, variant.tensors = pruner.state.accuracy, pruner.state.tensors(NET)
+    list(regrowth._shave(variant))
+    left = sum(np.count_nonzero(values) for values in variant.tensors.values())
+    assert left < pruner.state.nz
+    assert engine.evaluate(NET, variant.tensors, small_view.test) == variant.accuracy >= 0.9
+
+
 def test_nets_too_large_for_the_surgeon_are_left_by_regrowth(
     engine: NativeEngine, tensors: Tensors, small_view: View, monkeypatch: pytest.MonkeyPatch
 ) -> None:

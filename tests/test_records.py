@@ -20,6 +20,7 @@ from golf_opt.config.schema import DataConfig, EngineConfig, RecordConfig, Stora
 from golf_opt.engines import create_engine
 from golf_opt.engines.base import initial_weights
 from golf_opt.engines.native import NativeEngine
+from golf_opt.golf.records import make
 from golf_opt.golf.records import table as record_table
 from golf_opt.golf.records import verify as records
 from golf_opt.golf.records.make import Making, write_record
@@ -251,17 +252,43 @@ def test_mistakes(
     assert ran.status == 2 and message in ran.err
 
 
-def test_a_record_is_evaluated_on_images_of_its_own_shape(tmp_path: Path) -> None:
+def of_other_images(folder: Path) -> tuple[RecordConfig, Making]:
+    """What no record can be made of: digits have one channel, and the net takes three."""
     spec = InputSpec((3, 8, 8), 10, (0.5,) * 3, (0.2,) * 3)
     net = build_net({"name": "x", "layers": [{"kind": "linear", "features": 10}]}, spec)
-    making = Making(net, initial_weights(net, 0), "test", [], "", {}, [])
     config = RecordConfig(
-        folder=tmp_path, storage=StorageConfig(None), study="s", trial="best", source=None,
-        board="99", slug="mine", how=None, data=DataConfig("digits", tmp_path),
+        folder=folder, storage=StorageConfig(None), study="s", trial="best", source=None,
+        board="99", slug="mine", how=None, data=DataConfig("digits", folder),
     )  # fmt: skip
+    return config, Making(net, initial_weights(net, 0), "test", [], "", {}, [])
+
+
+def test_a_record_is_evaluated_on_images_of_its_own_shape(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"data is digits .* but mine takes 3x8x8, 10 classes"):
-        write_record(config, making)
+        write_record(*of_other_images(tmp_path))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_checkout_with_changes_takes_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make, "git_commit", lambda: "0123456789ab+")
+    with pytest.raises(UsageError, match="this checkout has changes"):
+        write_record(*of_other_images(ROOT / "studies"))
+    with pytest.raises(UsageError, match="but mine takes 3x8x8"):  # elsewhere it may
+        write_record(*of_other_images(tmp_path))
+    monkeypatch.setattr(make, "git_commit", lambda: "0123456789ab")
+    with pytest.raises(UsageError, match="but mine takes 3x8x8"):
+        write_record(*of_other_images(ROOT / "studies"))
+
+
+def test_a_net_for_the_dense_board_has_nothing_zeroed(copy: Path) -> None:
+    params = load_record(copy).claim.params.model_dump()
+    whole = rewrite(copy, board="dense", params=params | {"nz": params["dense"]})
+    assert not any("nothing zeroed" in fault for fault in records.faults_of_board(whole))
+    cut = rewrite(copy, params=params | {"nz": params["dense"] - 2})
+    faults = list(records.faults_of_board(cut))
+    assert "board dense asks for nothing zeroed, and 2 of its parameters are" in faults
 
 
 def test_verify_of_nothing(golf: Callable[..., Ran], tmp_path: Path) -> None:

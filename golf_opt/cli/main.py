@@ -37,6 +37,7 @@ golf-opt VERB key=value ...
   prune      prune a trained net:            golf-opt prune study=c4-5-4 method=rounds
   confirm    the best trials on fresh seeds: golf-opt confirm study=NAME top=5 seeds=10
   teach      nets for others to learn from:  golf-opt teach protocol=holdout
+  hunt       from nothing to a record:     golf-opt hunt board=article budget=30m
   record     keep a net as a record:         golf-opt record study=NAME board=article slug=NAME
   verify     check the records:              golf-opt verify
   reproduce  the sources' figures again:     golf-opt reproduce part=quick

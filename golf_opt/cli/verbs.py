@@ -88,6 +88,14 @@ def prune(cfg: DictConfig) -> None:
     end(run_prune(load(schema.PruneConfig, cfg), command(), say))
 
 
+def hunt(cfg: DictConfig) -> None:
+    from golf_opt.config.hunt import HuntConfig
+    from golf_opt.golf.records.hunt import Hunt
+
+    quiet_optuna()
+    end(Hunt(load(HuntConfig, cfg), command(), say).run())
+
+
 def dashboard(cfg: DictConfig) -> None:
     from golf_opt.dashboard.server import serve
 
@@ -259,7 +267,7 @@ HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     verb.__name__.rstrip("_"): tidy(verb)
     for verb in (
         study, search, worker, fleet, dashboard, report, compare, ls, rm, export, import_, prune,
-        confirm, teach, record, verify, reproduce, interpret, deploy, doctor,
+        confirm, teach, hunt, record, verify, reproduce, interpret, deploy, doctor,
     )
 }  # fmt: skip
 VERBS = (*HYDRA_VERBS, "arch")

@@ -16,7 +16,7 @@ from golf_opt.config.command import runnable
 from golf_opt.config.errors import UsageError, check_choice
 
 Protocol = Literal["test", "holdout"]
-Board = Literal["article", "holdout", "99"]
+Board = Literal["article", "holdout", "99", "dense"]
 BOARDS: tuple[str, ...] = get_args(Board)
 EngineName = Literal["auto", "native", "torch", "cuda", "python"]
 PruneMethod = Literal["index", "magnitude", "saliency", "rounds"]
@@ -136,6 +136,12 @@ def _budget(value: object) -> object:
 
 
 BudgetOrNone = Annotated[Budget | None, BeforeValidator(_budget)]
+Time = Annotated[
+    Budget,
+    BeforeValidator(_budget),
+    _refuse(lambda budget: budget.seconds is None, "a time such as 90s, 10m, 2h or 1d"),
+    Field(description="a time such as 90s, 10m, 2h or 1d"),
+]
 MaxParams = Annotated[Positive | None, Field(description="a whole number of parameters, or null")]
 Sizes = Annotated[
     Annotated[tuple[Positive, ...], Field(min_length=1)] | None,

@@ -2,27 +2,33 @@
 
 Rounds of removal end at one choice of survivors; another choice of as many may have room. So in
 each variant those zeros come back that gradients pull at the most, all weights are trained, the
-optimal brain surgeon takes as many away again and one or two more, and the survivors are trained.
+optimal brain surgeon takes as many away again and a few more, and the survivors are trained.
 Mocanu and others, "Scalable training of artificial neural networks with adaptive sparse
 connectivity", 2018; Evci and others, "Rigging the lottery", 2020, revive by gradient.
+
+How many more differs by variant: one for the most careful, up to a step that doubles what went
+well and halves where nothing did. Who reaches the target loses, besides, every weight that can go
+without any training. One that has as many weights as before is taken up if it is more accurate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import contextlib
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from golf_opt.golf.pruning import surgeon
+from golf_opt.golf.pruning.ranking import by_magnitude
 from golf_opt.golf.pruning.rounds import Rounds, Variant, survivors
-from golf_opt.golf.pruning.search import PruningState, flatten
+from golf_opt.golf.pruning.search import Evaluator, PruningState, flatten, passes
 from golf_opt.task import rng
 
 REVIVED = (3, 24)  # weights that come back, at least and at most, drawn on a log scale
-FEWER = (1, 1, 2)  # weights less than before, by variant
-GROWING = 2 / 3  # of the epochs of a round, before weights are taken away again
+BOLDEST = 8  # the largest step to begin with, in weights less than before
+GROWING = 1 / 3  # of the epochs of a round, before weights are taken away again
 
 
 class Regrowth(Rounds):
@@ -38,10 +44,22 @@ class Regrowth(Rounds):
         while state.failures < self._options.rounds.regrow:
             grown = self._grown(state)
             yield from self._train(grown)
-            cut = [self._cut(state, index, variant) for index, variant in enumerate(grown)]
+            steps = self._steps(state)
+            cut = [
+                self._cut(state, variant, step, first=variant is grown[0])
+                for variant, step in zip(grown, steps, strict=True)
+            ]
             yield from self._train(cut)
+            for variant in filter(self._reaches, cut):
+                yield from self._shave(variant)
             self._close(state, cut)
             yield
+
+    def _steps(self, state: PruningState) -> list[int]:
+        """Return how many weights less than before each variant is to have."""
+        boldest = max(1, state.level)
+        steps = np.geomspace(1, boldest, self._options.rounds.variants)
+        return [round(step) for step in steps]
 
     def _grown(self, state: PruningState) -> list[Variant]:
         """Return the variants to train, each with other weights back, at zero."""
@@ -69,24 +87,40 @@ class Regrowth(Rounds):
         pull: npt.NDArray[np.float64] = by_label.astype(np.float64).mean(axis=0) ** 2 / fisher
         return pull
 
-    def _cut(self, state: PruningState, index: int, grown: Variant) -> Variant:
-        """Return the variant to train once more, with fewer weights than the net had."""
+    def _cut(self, state: PruningState, grown: Variant, step: int, first: bool) -> Variant:
+        """Return the variant to train once more, with `step` weights less than the net had."""
         weights = flatten(self._net, grown.tensors)
         buffers = {k: v for k, v in grown.tensors.items() if k.startswith("buffers/")}
         now = replace(state, weights=weights, buffers=buffers)
-        step = now.nz - state.nz + FEWER[index % len(FEWER)]
+        step += now.nz - state.nz
         if step > 0:
             each = self._gradients(now)
             assert each is not None
-            weights = self._by_surgeon(now, step, each, None if index == 0 else grown.key)
+            weights = self._by_surgeon(now, step, each, None if first else grown.key)
         return self._variant(weights, buffers, grown.key)
+
+    def _shave(self, variant: Variant) -> Iterator[None]:
+        """Take away what can go from a variant that reaches the target, as it is."""
+        buffers = {k: v for k, v in variant.tensors.items() if k.startswith("buffers/")}
+        left = PruningState(flatten(self._net, variant.tensors), buffers, variant.accuracy)
+        evaluator = Evaluator(self._engine, self._net, buffers, self._guide, self._options.aim)
+        ranking = by_magnitude(self._net)
+        with contextlib.closing(evaluator):
+            yield from passes(left, evaluator, ranking, self._scope, once=True)
+        variant.tensors, variant.accuracy = left.tensors(self._net), left.accuracy
+
+    def _close(self, state: PruningState, variants: list[Variant]) -> None:
+        size = state.nz
+        super()._close(state, variants)
+        gained = size - state.nz
+        state.level = 2 * gained if gained else max(1, state.level // 2)
 
     def _fail(self, state: PruningState) -> None:
         state.failures += 1
 
     def _best(self, variants: list[Variant]) -> Variant:
         """Return the smallest of those that reach the target, else the most accurate."""
-        able = [variant for variant in variants if self._reaches(variant)]
+        able = list(filter(self._reaches, variants))
         if not able:
             return super()._best(variants)
         return min(able, key=lambda each: (survivors(self._net, each), -each.accuracy))

@@ -69,6 +69,7 @@ class Rounds:
     ) -> None:
         self._engine, self._net, self._images = engine, net, view.train
         self._scope, self._options = scope, options
+        self._guide = view.objective
         self._num_guide = len(view.objective)
         self._least = self._num_guide - allowed_errors(options.aim, self._num_guide)
 
@@ -169,14 +170,17 @@ class Rounds:
         return Variant(key, Job(net, candidate, key, epochs or options.epochs), start)
 
     def _close(self, state: PruningState, variants: list[Variant]) -> None:
-        """Take up the best variant, if it reaches the target."""
+        """Take up the best variant, if it reaches the target and is better than what there was."""
         tried = [[survivors(self._net, variant), variant.accuracy] for variant in variants]
-        best = self._best(variants)
+        best, size = self._best(variants), state.nz
         state.turn += 1
-        if self._reaches(best):
+        worth = (survivors(self._net, best), -best.accuracy)
+        if self._reaches(best) and worth < (size, -state.accuracy):
             state.weights = flatten(self._net, best.tensors)
             state.buffers = {k: v for k, v in best.tensors.items() if k.startswith("buffers/")}
-            state.accuracy, state.failures = best.accuracy, 0
+            state.accuracy = best.accuracy
+        if state.nz < size:
+            state.failures = 0
         else:
             self._fail(state)
         state.log.append(

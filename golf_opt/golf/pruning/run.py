@@ -41,12 +41,23 @@ def run_prune(config: PruneConfig, command: str, say: Say) -> Outcome:
 
 
 def prune_trained(
-    trained: TrainedNet, config: PruneConfig, command: str, say: Say
+    trained: TrainedNet,
+    config: PruneConfig,
+    command: str,
+    say: Say,
+    until: float | None = None,
 ) -> tuple[Outcome, PruningFolder]:
     """Prune a net, wherever it is from; return the last words, and where it is kept.
 
     Batch norm is folded first: the deployed net need not have its scales and shifts, and once a net
     is sparse the brain surgeon's cuts ruin one that has them.
+
+    Args:
+        trained: the net.
+        config: how; its source is not looked at.
+        command: what the user typed.
+        say: tells the user a line.
+        until: when to stop as after a signal, by `time.monotonic`; None: at the end.
 
     Raises:
         UsageError: its data cannot be had, or it misses the target to begin with.
@@ -69,7 +80,8 @@ def prune_trained(
         pruner = WeightPruner(engine, trained.net, trained.tensors, view, options, state)
         say(_opening_line(trained, pruner, state is not None, options.target is None))
         facts = _facts(trained, pruner.options, view, command) | provenance(engine)
-        if (signal := _work(pruner, folder, facts, say)) is not None:
+        signal = _work(pruner, folder, facts, say, until)
+        if not pruner.state.finished:
             left = pruner.state
             stopped = (
                 f"stopped at {left.nz} non-zero parameters, {percent(left.accuracy)} of the guide "
@@ -82,7 +94,11 @@ def prune_trained(
 
 
 def _work(
-    pruner: WeightPruner, folder: PruningFolder, facts: dict[str, Any], say: Say
+    pruner: WeightPruner,
+    folder: PruningFolder,
+    facts: dict[str, Any],
+    say: Say,
+    until: float | None,
 ) -> int | None:
     """Prune to the end, showing and saving; return the signal that ended it earlier, or None."""
     saved = -SAVE_EVERY_S  # the first candidate is saved: whoever looks finds a folder
@@ -90,10 +106,11 @@ def _work(
     with stop_on_signals() as stop, PruningProgress(say) as shown, contextlib.closing(steps):
         for state in steps:
             shown.show(state)
-            if stop.signal is not None or time.monotonic() - saved >= SAVE_EVERY_S:
+            over = stop.signal is not None or (until is not None and time.monotonic() >= until)
+            if over or time.monotonic() - saved >= SAVE_EVERY_S:
                 folder.save(pruner.net, state, facts)
                 saved = time.monotonic()
-            if stop.signal is not None and not state.finished:
+            if over and not state.finished:
                 return stop.signal
     return None
 

@@ -23,7 +23,7 @@ from golf_opt.config.schema import PruneOptions
 from golf_opt.engines.base import Engine, Introspective, Tensors
 from golf_opt.golf.dead import Count, count, fold, num_nonzero, shrink
 from golf_opt.golf.pruning.ranking import Ranking, by_index, by_magnitude, by_saliency, in_scope
-from golf_opt.golf.pruning.regrowth import Regrowth
+from golf_opt.golf.pruning.regrowth import BOLDEST, Regrowth
 from golf_opt.golf.pruning.rounds import Rounds
 from golf_opt.golf.pruning.search import Evaluator, PruningState, allowed_errors, flatten, passes
 from golf_opt.task.arch import Net
@@ -112,7 +112,7 @@ class WeightPruner:
         if self.state.stage == "rounds":
             for _ in self._rounds(Rounds):
                 yield self.state
-            self.state.stage, self.state.failures = "regrowth", 0
+            self.state.stage, self.state.failures, self.state.level = "regrowth", 0, BOLDEST
         if self.state.stage == "regrowth":
             for _ in self._rounds(Regrowth):
                 yield self.state

@@ -17,9 +17,11 @@ from optuna.trial import FrozenTrial
 from safetensors.numpy import save
 
 from golf_opt import __version__
+from golf_opt.config import PACKAGE
 from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import RecordConfig
+from golf_opt.config.types import BOARDS
 from golf_opt.engines.base import Tensors
 from golf_opt.golf.batch_norm import fold_norms, fold_notes
 from golf_opt.golf.confirmations import kept_results
@@ -40,7 +42,7 @@ from golf_opt.task.arch import Net, build_net
 from golf_opt.task.goals import Goal
 from golf_opt.task.grammar import load_arch
 from golf_opt.task.inputs import InputSpec
-from golf_opt.utils.files import staged_folder
+from golf_opt.utils.files import read_regular, staged_folder
 from golf_opt.utils.processes import git_commit
 from golf_opt.utils.text import percent, show_params
 from golf_opt.utils.trials import attribute, epoch_losses, of_kind
@@ -125,7 +127,7 @@ def from_folder(config: RecordConfig, study: optuna.Study | None) -> Making:
         )
     net = _net_of(summary)
     tensors, _ = read_weights(folder.weights, net)
-    seeds: list[dict[str, Any]] = [{"source": summary["source"]}]
+    seeds = _seeds_of_record(config, summary["source"]) or [{"source": summary["source"]}]
     before: list[str] = []
     made = {key: summary[key] for key in ("source", "options", "command", "finished")}
     if study is not None:
@@ -144,6 +146,17 @@ def from_folder(config: RecordConfig, study: optuna.Study | None) -> Making:
         [*before, *map(json.dumps, summary["log"])],
         pruned=True,
     )
+
+
+def _seeds_of_record(config: RecordConfig, source: str) -> list[dict[str, Any]]:
+    """Return the trainings behind a record, of a net that was pruned further from its weights."""
+    name = source.partition("/")[0]
+    for board in BOARDS:
+        folder = config.folder / "records" / board / name
+        if source.startswith(f"{name}/{WEIGHTS}") and (folder / SEEDS).is_file():
+            rows: list[dict[str, Any]] = json.loads(read_regular(folder / SEEDS, inside=folder))
+            return rows
+    return []
 
 
 def _net_of(summary: Mapping[str, Any]) -> Net:
@@ -216,6 +229,11 @@ def write_record(config: RecordConfig, making: Making) -> Path:
     folder = config.folder / "records" / config.board / f"{date}_{config.slug}"
     if folder.exists():
         raise UsageError(f"slug is {config.slug!r}, but {folder} is there already.")
+    if (git_commit() or "").endswith("+") and PACKAGE.parent in folder.resolve().parents:
+        raise UsageError(
+            "this checkout has changes, but a record in it must be of a commit that others have; "
+            "commit them, and run the same command again."
+        )
     try:
         with staged_folder(folder) as part:
             record = records.Record(part, _write_files(config, making, part, date))

@@ -73,7 +73,7 @@ class Claim(_Part):
     """A record of golf_opt: one net, what it does and how it was made."""
 
     format: Literal[1]
-    board: Literal["article", "holdout", "99"]
+    board: Literal["article", "holdout", "99", "dense"]
     date: datetime.date
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     net: Layers
