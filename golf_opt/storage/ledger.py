@@ -7,7 +7,6 @@ reports after it was declared dead finds no lease and changes nothing.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
@@ -279,17 +278,17 @@ class Ledger:
 
     def load_checkpoint(self, study: str, number: int) -> bytes | None:
         """Return a trial's checkpoint, or None."""
-        query = select(CHECKPOINTS.c.data).where(_checkpoint(study, number))
-        with self._begin() as connection, contextlib.suppress(TypeError):
-            data: bytes | None = connection.scalar(query)
-            return data
-        return b""  # SQLite keeps a text in a column of bytes
+        with self._begin() as connection:
+            data: bytes | None = connection.scalar(
+                select(CHECKPOINTS.c.data).where(_checkpoint(study, number))
+            )
+        return data
 
     def checkpoint_numbers(self, study: str) -> set[int]:
         """Return the numbers of the study's trials that have a checkpoint here."""
         query = select(CHECKPOINTS.c.number).where(CHECKPOINTS.c.study == study)
         with self._begin() as connection:
-            return {number for number in connection.scalars(query) if isinstance(number, int)}
+            return set(connection.scalars(query))
 
     def put_checkpoint(self, study: str, number: int, data: bytes) -> None:
         """Keep the checkpoint of a trial that no worker runs."""

@@ -213,7 +213,6 @@ SPOILED: dict[str, tuple[str, str]] = {
         f" DELETE FROM trial_values WHERE trial_id = {TRIAL_1};"
         " UPDATE golf_checkpoints SET data = 'text' WHERE number = 1", "",
     ),
-    "checkpoint number": ("UPDATE golf_checkpoints SET number = 'one' WHERE number = 1", ""),
 }  # fmt: skip
 
 
