@@ -48,6 +48,7 @@ WORKERS = 4
 STUDY = "chaos"
 LOG_ENV = "GOLF_CHAOS_LOG"
 TEACHER = "teacher.npy"
+SLOW, SLOW_S = "slow", 0.1
 RECIPE = (  # all that a trial has to remember, and to draw
     "+space.average=ema", "+space.distill=0.3", "+space.order=importance", "+space.shift=1.0",
     "+space.rotate=10.0",
@@ -55,13 +56,18 @@ RECIPE = (  # all that a trial has to remember, and to draw
 
 
 class EpochLog(Callback):
-    """Writes a line for every epoch that was trained here, at once."""
+    """Writes a line for every epoch that was trained here, at once.
+
+    While there is a file `slow` beside the log, an epoch takes a while on any machine.
+    """
 
     def on_epoch_end(self, run: TrialRun) -> None:
         result = run.history[-1]
         line = {"trial": run.number, "epoch": result.epoch, "time_s": result.time_s}
         with Path(os.environ[LOG_ENV]).open("a") as file:
             file.write(json.dumps(line) + "\n")
+        if Path(os.environ[LOG_ENV]).with_name(SLOW).exists():
+            time.sleep(SLOW_S)
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ def test_a_budget_of_epochs_is_spent_to_the_last_one(
 
 
 def test_a_budget_of_time_ends_in_time_and_keeps_what_was_begun(golf: Golf, tmp_path: Path) -> None:
+    golf(*STUDY, "epochs=1", "trials=1", "storage=memory")  # compiles
     ran = golf(*STUDY, "epochs=10000", "pruner=none", "budget=5s")
     assert ran.status == 0, ran.err
     assert "its time is up; trials under way wait to go on" in ran.out

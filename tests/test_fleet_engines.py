@@ -6,7 +6,6 @@ Each study ends with the checks of the chaos tests: exactly the total, every val
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -26,9 +25,7 @@ from golf_opt.config.schema import StorageConfig
 from golf_opt.engines.native import compiler
 from golf_opt.fleet.local import shares
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.studies import mark, marks
 from golf_opt.storage.workers import coordination
-from golf_opt.study.description import DESCRIPTION, find_study
 from tests import chaos
 from tests import slurm as engine
 
@@ -36,7 +33,7 @@ pytest_plugins = ["postgres", "slurm"]
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
 Golf = Callable[..., Ran]
-TRIALS, EPOCHS = 4, 100
+TRIALS, EPOCHS = 4, 200
 QUICK = ("data=digits", "engine=torch", "space.batch_size=32", "epochs=1", "trials=1")
 
 
@@ -48,6 +45,7 @@ class Begun(chaos.Fleet):
         labels = chaos.digits().train.labels
         chaos.np.save(folder / chaos.TEACHER, 4 * chaos.np.eye(10, dtype="float32")[labels])
         self.fleet: subprocess.Popen[str] | None = None
+        (folder / chaos.SLOW).touch()  # so that it is not over before all is done to it
         self.start()
         chaos.wait_until_begun(self)
         self.end(self.running[0], signal.SIGTERM)
@@ -83,6 +81,7 @@ class Begun(chaos.Fleet):
     def ended(self) -> str:
         """Wait until the fleet has ended well, and check the study; return what it said."""
         assert self.fleet is not None
+        (self.folder / chaos.SLOW).unlink()
         out, err = self.fleet.communicate(timeout=120)
         assert (self.fleet.returncode, err) == (0, ""), out + err
         assert f"study {chaos.STUDY}: {TRIALS} of {TRIALS} trials finished" in out
@@ -143,7 +142,7 @@ def test_a_worker_of_this_machine_that_is_killed_is_replaced(
     """Then the fleet is ended and begun again: its workers end with it, nothing is lost."""
     study = begun(StorageConfig(f"sqlite:///{tmp_path}/golf.db", None))
     fleet = study.begin("workers=2", f"notify='{told_to}'")
-    study.wait_for_epochs(40)
+    study.wait_for_epochs(10)
     os.kill(study.pids()[0], signal.SIGKILL)
     study.wait_for_epochs(40)
     fleet.send_signal(signal.SIGINT)
@@ -173,16 +172,6 @@ def test_workers_of_this_machine_end_with_whatever_started_them(tmp_path: Path) 
     process.kill()
     process.communicate()
     wait_for(lambda: not any(program.exists() for program in programs))
-
-
-def test_workers_that_all_fail_are_not_started_for_ever(golf: Golf, tmp_path: Path) -> None:
-    golf("study", *QUICK, "study.name=a")
-    with opened_storage(StorageConfig(f"sqlite:///{tmp_path}/studies/golf.db", None)) as storage:
-        study = find_study(storage, "a")
-        mark(study, DESCRIPTION, marks(study)[DESCRIPTION] | {"trials": 2})
-    ran = golf("fleet", "study=a", "workers=1", "engine=cuda", "engine.device=cuda:99")
-    assert ran.status == 2 and ran.out.count("1 worker ended before the study did") == 2
-    assert re.search(r"started no more; the last said: golf-opt: .*CUDA", ran.err), ran
 
 
 def test_workers_share_the_cores() -> None:
@@ -220,7 +209,7 @@ def test_slurm_loses_workers_of_every_kind(
     monkeypatch.setenv("SLURM_CONF", str(slurm))
     study = begun(on_postgres)
     fleet = study.begin("on=slurm", "workers=2")
-    study.wait_for_epochs(40)
+    study.wait_for_epochs(10)
     first, second = jobs(slurm)
     engine.ask(slurm, "scancel", "--signal=TERM", first)
     wait_for(lambda: set(jobs(slurm)) - {first, second})
@@ -236,6 +225,7 @@ def test_slurm_loses_workers_of_every_kind(
     later = threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT))
     later.start()
     looked = ask()
+    later.cancel()  # where it has ended by itself
     assert looked.status == 128 + signal.SIGINT, looked
     assert "chaos: 2 workers on slurm" in looked.out and "2 running, 0 queued  " in looked.out
     assert "2 workers ended; trials under way wait" in ask("stop=true").out

@@ -51,6 +51,6 @@ ROWS = (
     _row("cmaes", "median", "race"),
     _row("tpe", "promote", "race"),
     _row("gp", "promote", "race"),
-    _row("tpe", "promote", first=2),  # as conf/pruner/promote.yaml has it
+    _row("tpe", "promote", first=2),
     _row("tpe", "promote", "race", first=2),
 )

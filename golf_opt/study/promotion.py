@@ -45,7 +45,7 @@ class Promote(NopPruner):
     """
 
     def __init__(
-        self, min_resource: int = 2, reduction_factor: int = 3, rank: Rank = "value"
+        self, min_resource: int = 1, reduction_factor: int = 3, rank: Rank = "value"
     ) -> None:
         self.first = check(
             Annotated[StrictInt, Field(ge=1, le=10_000)], min_resource, "pruner.min_resource"

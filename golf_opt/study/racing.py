@@ -87,7 +87,9 @@ class Racing:
             return None
         noise = seed_noise_of(points, signs[0])
         contenders = [
-            _contender(point, statistic, signs, noise) for point in points if 0 in point.results
+            _contender(point, statistic, signs, noise)
+            for point in points
+            if point.first.state == TrialState.COMPLETE and 0 in point.results  # few are
         ]
         if self.front and contenders:
             floor = floor_below(max(contender.mean for contender in contenders))

@@ -118,7 +118,8 @@ def seed_noise_of(points: Sequence[Point], sign: int = 1) -> Noise | None:
         points: of one study.
         sign: what makes the better one of two values the larger one.
     """
-    groups = [[values[0] for values in p.results.values()] for p in points if len(p.results) > 1]
+    several = [point for point in points if len(point.trials) > 1 and len(point.results) > 1]
+    groups = [[values[0] for values in point.results.values()] for point in several]
     groups.sort(key=lambda values: -sign * float(np.mean(values)))
     groups = groups[: (len(groups) + 1) // 2]
     freedom = sum(len(values) - 1 for values in groups)
