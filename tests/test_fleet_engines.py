@@ -222,12 +222,13 @@ def test_slurm_loses_workers_of_every_kind(
     def ask(*more: str) -> Ran:
         return golf("fleet", *study.words, "on=slurm", *more)
 
-    later = threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT))
-    later.start()
-    looked = ask()
-    later.cancel()  # where it has ended by itself
-    assert looked.status == 128 + signal.SIGINT, looked
-    assert "chaos: 2 workers on slurm" in looked.out and "2 running, 0 queued  " in looked.out
+    looks = study.begin("on=slurm")
+    assert looks.stdout is not None
+    assert looks.stdout.readline() == "chaos: 2 workers on slurm\n"
+    next(line for line in looks.stdout if line.startswith("2 running, 0 queued  "))
+    looks.send_signal(signal.SIGINT)
+    looks.communicate(timeout=60)
+    assert looks.returncode == 128 + signal.SIGINT
     assert "2 workers ended; trials under way wait" in ask("stop=true").out
     assert jobs(slurm) == [] and study.pids() == []
     assert "has no workers on slurm; start some with workers=N" in told(ask())
@@ -235,6 +236,7 @@ def test_slurm_loses_workers_of_every_kind(
     assert refused.status == 2 and "Slurm takes no workers: " in refused.err, refused
     study.begin("on=slurm", "workers=2", "+on.options.comment=ours")
     study.wait_for_epochs(1)
+    wait_for(lambda: len(jobs(slurm, "--states=RUNNING")) == 2)
     first, second = jobs(slurm)
     engine.ask(slurm, "scancel", "--signal=USR2", first)
     engine.ask(slurm, "scontrol", "requeue", second)
@@ -245,9 +247,9 @@ def test_slurm_loses_workers_of_every_kind(
     assert jobs(slurm) == []
 
 
-def jobs(conf: Path) -> list[str]:
+def jobs(conf: Path, *asked: str) -> list[str]:
     """The jobs that wait or run, those that run first."""
-    listed = engine.ask(conf, "squeue", "--noheader", "--array", "--format=%T %i", "--sort=-T")
+    listed = engine.ask(conf, "squeue", "--noheader", "--array", "--format=%T %i", *asked)
     return [line.split()[1] for line in sorted(listed.splitlines(), reverse=True)]
 
 
