@@ -1,6 +1,6 @@
 """Compile the pieces of nets for this machine, each once, into a cache folder, and load them.
 
-A piece is a layer of certain shapes, both ways: a compile of each way takes a fifth longer. Nets
+A piece is a layer of certain shapes, both ways: one compile for each takes a quarter longer. Nets
 that have it share it. The cache holds `<key>.so` and beside it `<key>.sha256`, the checksum of the
 former. Both appear by renaming, so a reader sees a whole file or none; a library without its
 checksum is as good as none.
