@@ -11,6 +11,7 @@ import pytest
 
 from bench import statistics
 from bench.samplers.compare import run
+from bench.samplers.importance import by_parameter, section
 from bench.samplers.record import sobol
 from bench.samplers.rows import ROWS, Row
 from bench.samplers.shown import write
@@ -100,6 +101,17 @@ def test_the_page_says_what_was_found(table: Path) -> None:
     assert f"has {100 * best:.2f};" in page
     assert page.count("\n| tpe median |") == 2  # the results, and those with fewer epochs
     assert (table.parent / "critical-difference.svg").read_text().count("</svg>") == 1
+
+
+def test_importances_are_of_one_seed_a_point_and_of_the_mean(table: Path) -> None:
+    kept = Table(table)
+    whole = by_parameter(kept, {point: kept.test(point) for point in kept.known})
+    assert sum(whole.values()) == pytest.approx(1)
+    assert max(whole, key=whole.__getitem__) == "lr"  # nothing else was made to matter
+    head, _, one, mean, *_ = section(kept)[5:]
+    assert one.startswith("| all (16) | one seed |") and mean.startswith("| all (16) | mean")
+    assert one.count("± 0.00") == len(whole)  # its seeds give the same on the test set
+    assert [cell.strip() for cell in head.split("|")[3:-1]] == list(whole)
 
 
 def test_ranks_and_intervals() -> None:

@@ -192,6 +192,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="rows that take long, too")
     parser.add_argument("--write", action="store_true", help="only write the README again")
     options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     path, runs = options.folder / "table.jsonl", options.folder / "runs.jsonl"
     if not options.write:
         rows = [row for row in ROWS if re.search(options.rows, row.name)]

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from bench import statistics
 from bench.pages import into_docs, save_figure
 from bench.report import ROOT
+from bench.samplers import importance
 from bench.samplers.rows import BASE
 from bench.samplers.table import Table
 from golf_opt.utils.stats import points
@@ -139,6 +140,7 @@ def page(
         "",
         *answers(names, rows, results, budget, base, chance),
         *sooner([names[index] for index in order], rows, budget, names[base]),
+        *importance.section(table),
     ]
     return "\n".join(lines) + "\n"
 

@@ -132,6 +132,16 @@ class Table:
         held = [test for seed, test in tests.items() if seed >= self.num_search_seeds]
         return fmean(held or tests.values())
 
+    def seeds(self, point: int) -> list[int]:
+        """Return the seeds that the point was trained with."""
+        return sorted(self._tests[point])
+
+    def test(self, point: int, seed: int | None = None) -> float:
+        """Return a seed's test accuracy; without one the mean of all, less what these give."""
+        if seed is not None:
+            return self._tests[point][seed]
+        return fmean(test - self._test_effects[s] for s, test in self._tests[point].items())
+
     def is_held_back(self, point: int) -> bool:
         """Return whether seeds of the point are held back."""
         return max(self.curves[point]) >= self.num_search_seeds
