@@ -4,8 +4,8 @@
         [--jobs N] [--all] [--write]
 
 The real study loop runs with an engine that replays the table (see `replay`). FOLDER, which is
-studies/samplers by default, holds `table.jsonl`; a line a study is appended to `runs.jsonl`, so
-that the same command goes on where it stopped. Then the folder's README.md and its picture are
+studies/samplers by default, may hold a `table.jsonl` of its own; a line a study is appended to
+`runs.jsonl`, so that the same command goes on where it stopped. Then the folder's README.md and its picture are
 written from these lines. --write does nothing but that.
 
 A row that this golf-opt cannot run, since it has no such key or choice, is skipped with a word.
@@ -34,7 +34,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bench.samplers.replay import Remembering, ReplayEngine
 from bench.samplers.rows import ROWS, Row
-from bench.samplers.shown import STUDIES, write
+from bench.samplers.shown import STUDIES, table_path, write
 from bench.samplers.table import Table
 from golf_opt.cli.compose import compose
 from golf_opt.config.check import load
@@ -193,7 +193,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="only write the README again")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    path, runs = options.folder / "table.jsonl", options.folder / "runs.jsonl"
+    options.folder.mkdir(parents=True, exist_ok=True)
+    path, runs = table_path(options.folder), options.folder / "runs.jsonl"
     if not options.write:
         rows = [row for row in ROWS if re.search(options.rows, row.name)]
         rows = [row for row in rows if options.all or not row.slow]

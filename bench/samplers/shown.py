@@ -41,6 +41,12 @@ QUESTIONS = (  # what the rows are asked: better than, and with how many epochs
 )
 
 
+def table_path(folder: Path) -> Path:
+    """Return where a folder's table is: studies/samplers' where it has none of its own."""
+    own = folder / "table.jsonl"
+    return own if own.exists() else STUDIES / own.name
+
+
 def by_row(path: Path) -> tuple[int, dict[str, Runs]]:
     """Return the budget, and the runs of every row that has all repeats, by repeat."""
     runs = [json.loads(line) for line in path.read_text().splitlines()]
@@ -55,8 +61,8 @@ def by_row(path: Path) -> tuple[int, dict[str, Runs]]:
 
 
 def write(folder: Path) -> None:
-    """Write README.md and critical-difference.svg of a folder with table.jsonl and runs.jsonl."""
-    table = Table(folder / "table.jsonl")
+    """Write README.md and critical-difference.svg of a folder, from its table and runs.jsonl."""
+    table = Table(table_path(folder))
     budget, rows = by_row(folder / "runs.jsonl")
     # of what was picked, as the table tells it today: more seeds may have been recorded since
     for run in (run for runs in rows.values() for run in runs):
