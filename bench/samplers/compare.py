@@ -5,8 +5,8 @@
 
 The real study loop runs with an engine that replays the table (see `replay`). FOLDER, which is
 studies/samplers by default, may hold a `table.jsonl` of its own; a line a study is appended to
-`runs.jsonl`, so that the same command goes on where it stopped. Then the folder's README.md and its picture are
-written from these lines. --write does nothing but that.
+`runs.jsonl`, so that the same command goes on where it stopped. Then the folder's README.md and
+its picture are written from these lines. --write does nothing but that.
 
 A row that this golf-opt cannot run, since it has no such key or choice, is skipped with a word.
 """
