@@ -174,9 +174,8 @@ def blocks(rows: Sequence[Tried], kept: Sequence[Facts]) -> list[Heading | Parag
             "day", "what", "began with", "n", "measure", "result", "without it", "rule", "time",
             "remark",
         )  # fmt: skip
-        found += [
-            Heading("Trials by hand"), Paragraph(words), Table(head, [_hand_cells(r) for r in by_hand])
-        ]  # fmt: skip
+        table = Table(head, [_hand_cells(row) for row in by_hand])
+        found += [Heading("Trials by hand"), Paragraph(words), table]
     return found
 
 
