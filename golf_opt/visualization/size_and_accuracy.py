@@ -224,7 +224,7 @@ def front_over_time(records: Sequence[tuple[datetime.date, KnownNet]]) -> Figure
     Args:
         records: each with the day since when it is known.
     """
-    fronts = [("published", list(PUBLISHED))]
+    fronts = [("front before", list(PUBLISHED))]
     for day in sorted({day for day, _ in records}):
         nets = [*PUBLISHED, *(net for since, net in records if since <= day)]
         fronts.append((f"front on {day}", nets))
@@ -234,8 +234,10 @@ def front_over_time(records: Sequence[tuple[datetime.date, KnownNet]]) -> Figure
         by_size = sorted(nets, key=lambda net: (net.count, -net.accuracy))
         newest = place == len(shown)
         line = _front(by_size, name, ORANGE if newest else BLUE)
-        faint = place / len(shown) if newest else 0.7 * place / len(shown)
-        series.append(replace(line, opacity=faint, line=3.0 if newest else 2.0))
+        part = place / len(shown)  # the newest is the broadest, and older ones lie upon it
+        series.insert(
+            0, replace(line, opacity=0.6 if newest else part, line=7.0 if newest else 2.0)
+        )
     series += _beside("mnist", [net for _, net in records])
     return Figure(
         "front",

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from golf_opt.config.types import BOARDS
 from golf_opt.golf.batch_norm import folded
+from golf_opt.golf.dead import num_nonzero
 from golf_opt.golf.deploy.c_code import c_header
 from golf_opt.golf.interpret import run as interpret
 from golf_opt.golf.interpret.run import Look, blocks
@@ -68,7 +69,8 @@ def pictures_of(look: Look, steps: int) -> Iterator[tuple[str, Callable[[], Pict
     if blocks(look.net):
         yield "first-channels", lambda: interpret.first_channels(look)
         yield "visualised-channels", lambda: next(interpret.visualisations(look, steps))
-    yield "survivors", lambda: interpret.survivors(look.net, look.trained.tensors)
+    if num_nonzero(look.net, look.trained.tensors) < look.net.num_params:
+        yield "survivors", lambda: interpret.survivors(look.net, look.trained.tensors)
 
 
 def drawn(draw: Callable[[], Picture]) -> bytes:

@@ -44,7 +44,9 @@ class Tried(BaseModel):
     what: str
     began: str  # the net that it began with, or nothing
     n: PositiveInt | None = None  # trainings, or seeds, that the figure is the best or mean of
-    measure: Literal["non-zero", "best accuracy", "mean accuracy", "accuracy"] = "non-zero"
+    measure: Literal["best", "mean"] | None = (
+        None  # of the accuracies of n; None: not noted, or n is 1
+    )
     nz: NonNegativeInt | None = None
     accuracy: Share | None = None  # on the images that decided
     upto: Share | None = None  # where only a range of accuracies is known, its other end
@@ -60,7 +62,8 @@ class Tried(BaseModel):
         if self.accuracy is None:
             return UNKNOWN if self.nz is None else f"{self.nz} non-zero"
         shown = percent(self.accuracy) + (f" to {percent(self.upto)}" if self.upto else "")
-        return shown if self.nz is None else f"{self.nz} non-zero, {shown}"
+        of = {"best": "best of n: ", "mean": "mean of n: "}.get(self.measure, "")
+        return f"{of}{shown}" if self.nz is None else f"{self.nz} non-zero, {shown}"
 
 
 def read_rows(records: Path) -> list[Tried]:
@@ -166,14 +169,8 @@ def blocks(rows: Sequence[Tried], kept: Sequence[Facts]) -> list[Heading | Parag
         head = ("day", "what", "began with", "n", "result", "target", "rule", "time", "ended")
         found += [Heading("Runs of commands"), Table(head, [_command_cells(r) for r in commands])]
     if by_hand:
-        words = (
-            "Run by hand, with code that was not kept; the figures are from notes of the day. An "
-            "accuracy is the best or the mean of n seeds."
-        )
-        head = (
-            "day", "what", "began with", "n", "measure", "result", "without it", "rule", "time",
-            "remark",
-        )  # fmt: skip
+        words = "Run by hand, with code that was not kept; the figures are from notes of the day."
+        head = ("day", "what", "began with", "n", "result", "without it", "rule", "time", "remark")
         table = Table(head, [_hand_cells(row) for row in by_hand])
         found += [Heading("Trials by hand"), Paragraph(words), table]
     return found
@@ -193,7 +190,7 @@ def _command_cells(row: Tried) -> list[str]:
 
 def _hand_cells(row: Tried) -> list[str]:
     beside = UNKNOWN if row.beside is None else percent(row.beside)
-    return [*_first(row), row.measure, row.result, beside, row.rule, _time(row), row.ended]
+    return [*_first(row), row.result, beside, row.rule, _time(row), row.ended]
 
 
 def _first(row: Tried) -> list[str]:
