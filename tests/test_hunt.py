@@ -40,6 +40,11 @@ def summary(tmp_path: Path) -> dict[str, Any]:
     return content
 
 
+def kept(tmp_path: Path) -> list[dict[str, Any]]:
+    """The rows that hunts left for the log, in their order."""
+    return [json.loads(path.read_text()) for path in sorted(tmp_path.glob("studies/hunts/*.json"))]
+
+
 @native
 @pytest.mark.slow
 def test_a_hunt_that_was_stopped_goes_on_and_ends_with_the_command_of_a_record(
@@ -77,6 +82,11 @@ def test_a_hunt_that_was_stopped_goes_on_and_ends_with_the_command_of_a_record(
     left = summary(tmp_path)
     assert left["nz"] <= after["nz"] < 820 and left["guide_accuracy"] >= 0.8
     assert f"{left['nz']} non-zero parameters of 820" in ran.out
+    rows = kept(tmp_path)
+    assert [row["ended"] for row in rows] == ["stopped", "stopped", "its budget ended"]
+    assert [row["nz"] for row in rows] == [before["nz"], after["nz"], left["nz"]]
+    assert {row["n"] for row in rows} == {2} and rows[-1]["accuracy"] == left["guide_accuracy"]
+    assert rows[0]["what"].startswith("golf-opt hunt board=article ")
 
     monkeypatch.setitem(records.TARGETS, "article", 0.8)  # no net of small data is good enough
     (line,) = re.findall(r"to make a record of it: (.*)", ran.out)
@@ -101,12 +111,16 @@ def test_a_hunt_that_was_stopped_goes_on_and_ends_with_the_command_of_a_record(
 )
 def test_mistakes(golf: Golf, tmp_path: Path, given: tuple[str, ...], message: str) -> None:
     assert message in told(golf("hunt", *given))
-    assert not list(tmp_path.rglob("*.db"))
+    assert not list(tmp_path.rglob("*.db")) and not kept(tmp_path)
 
 
 @native
-def test_trainings_that_miss_the_target_are_told(golf: Golf) -> None:
+def test_trainings_that_miss_the_target_are_told(golf: Golf, tmp_path: Path) -> None:
     given = ("board=article", "data=digits", "engine=native", "seeds=1", "epochs=1")
     ran = golf("hunt", *given, "target=0.999", "parents=[c4-5-4-prelu]", "budget=1m")
     assert ran.status == 2
     assert "the best of 1 training has" in ran.err and "asks for 99.90 %" in ran.err
+    (row,) = kept(tmp_path)
+    (training,) = trainings(tmp_path)
+    assert row["ended"].startswith("the best of 1 training has") and "nz" not in row
+    assert (row["n"], row["accuracy"]) == (1, training.values[0])

@@ -229,7 +229,7 @@ def front_over_time(records: Sequence[tuple[datetime.date, KnownNet]]) -> Figure
         nets = [*PUBLISHED, *(net for since, net in records if since <= day)]
         fronts.append((f"front on {day}", nets))
     shown = fronts[-MOST_FRONTS:]
-    series = []
+    series: list[Series] = []
     for place, (name, nets) in enumerate(shown, 1):
         by_size = sorted(nets, key=lambda net: (net.count, -net.accuracy))
         newest = place == len(shown)

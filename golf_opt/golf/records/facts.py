@@ -111,9 +111,9 @@ class Facts:
         lines = read_regular(folder / LOG, inside=folder).decode(errors="replace").splitlines()
         turns = count(sum(line.startswith('{"') for line in lines), "turn")
         ended = "to its end" if self.config["finished"] is True else "stopped before its end"
-        cost = self.config.get("time_s")
-        known = isinstance(cost, (int, float)) and math.isfinite(cost)
-        return f"{ended}, {turns}, time {show_duration(cost) if known else NOT_RECORDED}"
+        cost: Any = self.config.get("time_s")
+        known = isinstance(cost, float) and math.isfinite(cost)
+        return f"{ended}, {turns}, time {show_duration(float(cost)) if known else NOT_RECORDED}"
 
     @property
     def commit(self) -> str:

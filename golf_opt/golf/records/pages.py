@@ -85,20 +85,13 @@ def _render(template: str, **content: Any) -> bytes:
 
 def index(shown: Sequence[Entry], bars: Sequence[Mapping[str, Any]]) -> bytes:
     """Return the page of the boards."""
-    boards = [
-        {
-            "name": board,
-            "title": TITLES[board].replace("**", ""),
-            "rows": sorted(
-                [
-                    *(_row(e) for e in shown if e.record.claim.board == board),
-                    *(_bar(bar) for bar in bars if bar["board"] == board),
-                ],
-                key=lambda row: row["nz"],
-            ),
-        }
-        for board in BOARDS
-    ]
+    boards = []
+    for board in BOARDS:
+        rows = [_row(entry) for entry in shown if entry.record.claim.board == board]
+        rows += [_bar(bar) for bar in bars if bar["board"] == board]
+        title = TITLES[board].replace("**", "")
+        by_size = sorted(rows, key=lambda row: int(row["nz"]))
+        boards.append({"name": board, "title": title, "rows": by_size})
     history = sorted(shown, key=lambda e: (e.record.claim.date, e.path), reverse=True)
     return _render(
         "index",

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -62,7 +61,7 @@ class Tried(BaseModel):
         if self.accuracy is None:
             return UNKNOWN if self.nz is None else f"{self.nz} non-zero"
         shown = percent(self.accuracy) + (f" to {percent(self.upto)}" if self.upto else "")
-        of = {"best": "best of n: ", "mean": "mean of n: "}.get(self.measure, "")
+        of = "" if self.measure is None else f"{self.measure} of n: "
         return f"{of}{shown}" if self.nz is None else f"{self.nz} non-zero, {shown}"
 
 
@@ -153,7 +152,7 @@ def page(rows: Sequence[Tried], kept: Sequence[Facts]) -> str:
 def blocks(rows: Sequence[Tried], kept: Sequence[Facts]) -> list[Heading | Paragraph | Table]:
     """Return the log's blocks: what became records, runs of commands, and trials by hand."""
     days = sorted(kept, key=lambda facts: (facts.record.claim.date, facts.record.label))
-    head = ("day", "record", "non-zero", "test", "trainings", "pruning")
+    head: tuple[str, ...] = ("day", "record", "non-zero", "test", "trainings", "pruning")
     found: list[Heading | Paragraph | Table] = [
         Paragraph(
             "For records, what failed too. Written by golf-opt leaderboard from tried.jsonl and "
@@ -204,6 +203,6 @@ def _time(row: Tried) -> str:
 
 def keep_hunt(folder: Path, row: Tried, digest: str) -> None:
     """Write the row of a run of a hunt, in a file of its own."""
-    stamp = f"{time.strftime('%Y%m%dT%H%M%S')}-{time.monotonic_ns() % 10**6:06}"
+    stamp = f"{datetime.datetime.now():%Y%m%dT%H%M%S-%f}"
     content = row.model_dump(mode="json", exclude_defaults=True) | {"data": digest}
     replace_text(folder / HUNTS / f"{stamp}.json", json.dumps(content, indent=1) + "\n")
