@@ -17,6 +17,7 @@ from conftest import Ran, told
 
 from golf_opt.engines.native import compiler
 from golf_opt.golf.records import verify as records
+from golf_opt.golf.records.facts import facts_of
 from golf_opt.golf.records.verify import load_record
 
 native = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
@@ -97,6 +98,30 @@ def test_a_hunt_that_was_stopped_goes_on_and_ends_with_the_command_of_a_record(
     assert (claim.board, claim.name) == ("article", "c4-5-4-prelu-hunt")
     again = golf(*HUNT, "budget=1s")
     assert f"the smallest on board article has {claim.params.nz}" in again.out
+
+
+@pytest.mark.slow
+def test_a_hunt_for_dense_nets_ends_by_epochs_with_the_command_of_a_record(
+    golf: Golf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From nothing to a record with nothing zeroed, in as many epochs as were given."""
+    hunt = ("hunt", "board=dense", "data=digits", "engine=torch", "target=0.15", "epochs=1")
+    ran = golf(*hunt, "budget=3epochs")
+    assert ran.status == 0, ran.err
+    made = trainings(tmp_path)
+    assert sum(len(trial.intermediate_values) for trial in made) == 3
+    able = [trial.values for trial in made if trial.values and trial.values[0] >= 0.15]
+    size = int(min(values[1] for values in able))
+    assert f"{size} parameters, none of them zeroed" in ran.out
+    (row,) = kept(tmp_path)
+    assert (row["nz"], row["ended"], row["began"]) == (size, "its budget ended", "separable")
+    monkeypatch.setitem(records.TARGETS, "dense", 0.15)
+    (line,) = re.findall(r"to make a record of it: (.*)", ran.out)
+    made_it = golf(*shlex.split(line)[1:])
+    assert made_it.status == 0, made_it.err
+    record = load_record(Path(made_it.out.split("record: ")[1].strip()))
+    assert record.claim.params.nz == record.claim.params.dense == size
+    assert facts_of(record).commands == [f"golf-opt {' '.join((*hunt, 'budget=3epochs'))}"]
 
 
 @pytest.mark.parametrize(

@@ -301,7 +301,7 @@ class VerifyConfig(Common):
 class LeaderboardConfig(Common):
     """One run of `golf-opt leaderboard`."""
 
-    output: types.FilePath  # a folder for the site
+    output: types.Folder  # of the site
     steps: types.Positive
     data: DataConfig
 

@@ -13,6 +13,7 @@ and so does one whose budget ended. A row of each run, also of one that found no
 from __future__ import annotations
 
 import datetime
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -69,9 +70,8 @@ class Hunt:
     """
 
     def __init__(self, config: HuntConfig, command: str, say: Say) -> None:
-        assert config.budget.seconds is not None
         self._config, self._command, self._say = config, command, say
-        self._began, self._seconds = time.monotonic(), config.budget.seconds
+        self._began, self._seconds = time.monotonic(), config.budget.seconds or math.inf
         self._data = load(config.data)
         self._num_trainings = 0
         self._left: tuple[int | None, float | None] = None, None  # non-zero, accuracy
@@ -168,12 +168,14 @@ class Hunt:
     def _study(self, name: str, until_s: float, given: Mapping[str, Any]) -> int | None:
         """Run a study until so much of the budget is over; return the signal that ended it."""
         config = self._config
-        left = max(SHORTEST_S, self._began + until_s - time.monotonic())
+        budget = config.budget
+        if budget.epochs is None:
+            budget = Budget(max(SHORTEST_S, self._began + until_s - time.monotonic()))
         asked = StudyConfig(
             folder=config.folder,
             storage=config.storage,
             study=NewStudy(name, ()),
-            budget=Budget(seconds=left),
+            budget=budget,
             stop=None,
             seed=config.seed,
             statistic="mean",
