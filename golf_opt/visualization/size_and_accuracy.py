@@ -233,11 +233,10 @@ def front_over_time(records: Sequence[tuple[datetime.date, KnownNet]]) -> Figure
     for place, (name, nets) in enumerate(shown, 1):
         by_size = sorted(nets, key=lambda net: (net.count, -net.accuracy))
         newest = place == len(shown)
-        line = _front(by_size, name, ORANGE if newest else BLUE)
-        part = place / len(shown)  # the newest is the broadest, and older ones lie upon it
-        series.insert(
-            0, replace(line, opacity=0.6 if newest else part, line=7.0 if newest else 2.0)
-        )
+        line = _front(by_size, name, ORANGE if newest else PALETTE[4])
+        look = (0.8, 6.0) if newest else (0.5 + 0.5 * place / len(shown), 2.2)
+        # the newest is the broadest, and older ones lie upon it
+        series.insert(0, replace(line, opacity=look[0], line=look[1]))
     series += _beside("mnist", [net for _, net in records])
     return Figure(
         "front",
