@@ -76,9 +76,10 @@ docs: $(SETUP) ## Write the generated parts of docs/, and build the site in site
 reproduce: $(SETUP) ## Train again what the sources published; PART=full for more seeds
 	@$(GOLF) reproduce $(if $(PART),part=$(PART)) $(ARGS)
 
-records: $(SETUP) ## Verify all records and write the tables of docs/records.md
+records: $(SETUP) ## Verify all records; write the tables of docs/records.md, the leaderboard and the log
 	@$(GOLF) verify $(ARGS)
 	@.venv/bin/python -m golf_opt.golf.records.table --write
+	@$(GOLF) leaderboard output=docs/leaderboard $(filter data.% data=%,$(ARGS))
 
 bench: $(SETUP) .venv/.bench ## Measure the engines and a study against PyTorch; writes bench/results/
 	@.venv/bin/python -m bench.engines $(ARGS)

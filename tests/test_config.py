@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[type, list[str]]] = {
     "confirm": (schema.ConfirmConfig, ["study=a"]),
     "record": (schema.RecordConfig, ["study=a", "board=99", "slug=x"]),
     "hunt": (HuntConfig, ["board=99"]),
+    "leaderboard": (schema.LeaderboardConfig, []),
     "verify": (schema.VerifyConfig, []),
     "reproduce": (ReproduceConfig, []),
     "interpret": (schema.InterpretConfig, ["study=7", "trial=3"]),

@@ -40,6 +40,7 @@ golf-opt VERB key=value ...
   hunt       from nothing to a record:     golf-opt hunt board=article budget=30m
   record     keep a net as a record:         golf-opt record study=NAME board=article slug=NAME
   verify     check the records:              golf-opt verify
+  leaderboard  the records as a site:        golf-opt leaderboard output=DIR
   reproduce  the sources' figures again:     golf-opt reproduce part=quick
   interpret  look inside a trained net:      golf-opt interpret study=c4-5-4
   deploy     write it as C, ONNX, weights:   golf-opt deploy study=c4-5-4 format=c

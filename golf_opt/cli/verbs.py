@@ -127,6 +127,13 @@ def verify(cfg: DictConfig) -> None:
         sys.exit(1)
 
 
+def leaderboard(cfg: DictConfig) -> None:
+    from golf_opt.golf.records.leaderboard import write_leaderboard
+
+    if not write_leaderboard(load(schema.LeaderboardConfig, cfg), say):
+        sys.exit(1)
+
+
 def reproduce(cfg: DictConfig) -> None:
     from golf_opt.golf.retrain import reproduce as work
 
@@ -267,7 +274,7 @@ HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     verb.__name__.rstrip("_"): tidy(verb)
     for verb in (
         study, search, worker, fleet, dashboard, report, compare, ls, rm, export, import_, prune,
-        confirm, teach, hunt, record, verify, reproduce, interpret, deploy, doctor,
+        confirm, teach, hunt, record, verify, leaderboard, reproduce, interpret, deploy, doctor,
     )
 }  # fmt: skip
 VERBS = (*HYDRA_VERBS, "arch")

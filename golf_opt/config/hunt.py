@@ -33,7 +33,7 @@ class HuntConfig(Common):
     """One run of `golf-opt hunt`."""
 
     board: types.BoardName
-    budget: types.Time
+    budget: types.BudgetGiven
     parents: Nets  # instead of the board's own
     seeds: types.Positive  # trainings of each parent
     epochs: types.Epochs
@@ -46,11 +46,16 @@ class HuntConfig(Common):
     engine: EngineConfig
 
     @model_validator(mode="after")
-    def _parents_are_pruned(self) -> Self:
+    def _parents_are_pruned_in_a_time(self) -> Self:
         if self.parents and self.on.family is not None:
             raise UsageError(
                 f"parents are given, but board {self.board} takes nets with nothing zeroed, which "
                 f"are searched for in family {self.on.family}; leave parents= out."
+            )
+        if self.budget.seconds is None and self.on.family is None:
+            raise UsageError(
+                f"budget is '{self.budget.epochs}epochs', but must be a time such as 30m: for "
+                f"board {self.board} nets are pruned, and epochs are those of trainings alone."
             )
         return self
 

@@ -298,6 +298,15 @@ class VerifyConfig(Common):
 
 
 @model
+class LeaderboardConfig(Common):
+    """One run of `golf-opt leaderboard`."""
+
+    output: types.Folder  # of the site
+    steps: types.Positive
+    data: DataConfig
+
+
+@model
 class SourceConfig(Common):
     """The trained net that a verb works on: a trial of a study, or a file of weights."""
 

@@ -136,11 +136,8 @@ def _budget(value: object) -> object:
 
 
 BudgetOrNone = Annotated[Budget | None, BeforeValidator(_budget)]
-Time = Annotated[
-    Budget,
-    BeforeValidator(_budget),
-    _refuse(lambda budget: budget.seconds is None, "a time such as 90s, 10m, 2h or 1d"),
-    Field(description="a time such as 90s, 10m, 2h or 1d"),
+BudgetGiven = Annotated[
+    Budget, BeforeValidator(_budget), Field(description="a time such as 90s, 10m, 2h or 1d")
 ]
 MaxParams = Annotated[Positive | None, Field(description="a whole number of parameters, or null")]
 Sizes = Annotated[

@@ -79,6 +79,11 @@ def html(title: str, blocks: Sequence[Block]) -> str:
     return _render("document.html.j2", title, blocks)
 
 
+def markdown(title: str, blocks: Sequence[Block], folder: str = "") -> str:
+    """Return the document as Markdown; its pictures lie in a folder beside it."""
+    return _render("document.md.j2", title, blocks, folder)
+
+
 def write_document(folder: Path, name: str, title: str, blocks: Sequence[Block]) -> list[Path]:
     """Write HTML and Markdown, and the pictures that the Markdown shows; return the first two."""
     stem = re.sub(r"[^\w.@+-]+", "-", name).strip("-.") or "study"
@@ -86,7 +91,7 @@ def write_document(folder: Path, name: str, title: str, blocks: Sequence[Block])
     for block in blocks:
         if isinstance(block, Picture):
             replace_file(folder / stem / block.file, block.data)
-    replace_text(text, _render("document.md.j2", title, blocks, stem))
+    replace_text(text, markdown(title, blocks, stem))
     replace_text(page, html(title, blocks))
     return [page, text]
 

@@ -241,11 +241,16 @@ def _trace(series: Series, suffix: str) -> dict[str, Any]:
     return trace | {"mode": "markers", "marker": marker}
 
 
-def svg(figure: Figure) -> str:
-    """Return the figure as an SVG element: text as outlines, no script, no reference outside."""
+def svg(figure: Figure, width: float = 8.0) -> str:
+    """Return the figure as an SVG element: text as outlines, no script, no reference outside.
+
+    Args:
+        figure: to draw.
+        width: in inches; a narrow one has a legend of two columns.
+    """
     with paper() as new:
         rows, columns = grid(len(figure.panels))
-        canvas = new(8.0, 0.6 + 2.9 * rows)
+        canvas = new(width, 0.6 + 2.9 * rows)
         axes = canvas.subplots(rows, columns, squeeze=False).flat
         for index, (panel, ax) in enumerate(zip(figure.panels, axes, strict=False)):
             _draw(panel, ax, index % columns == 0)
@@ -259,7 +264,7 @@ def svg(figure: Figure) -> str:
         if len(handles) > 1:
             canvas.legend(
                 handles.values(), handles.keys(), loc="outside lower center",
-                ncols=min(4, len(handles)), frameon=False,
+                ncols=min(4 if width > 6 else 2, len(handles)), frameon=False,
             )  # fmt: skip
         return to_svg(canvas)
 

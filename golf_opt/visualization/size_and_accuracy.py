@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import statistics
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ from golf_opt.visualization.plots import (
     Series,
 )
 from golf_opt.visualization.snapshot import StudySnapshot, value_of
+
+MOST_FRONTS = 5  # in the figure of them over time, the newest
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,35 @@ def parameters_and_accuracy(
         "The best trial of each study, n = 1 seed: the luck of many trials is in it. "
         "Squares and diamonds: what others published, and records.",
         [Panel("parameters", "accuracy (%)", series, log_x=True, y_range=y_range)],
+    )
+
+
+def front_over_time(records: Sequence[tuple[datetime.date, KnownNet]]) -> Figure:
+    """Nets of the records, and the front of them and of what others published, as it moved.
+
+    Args:
+        records: each with the day since when it is known.
+    """
+    fronts = [("front before", list(PUBLISHED))]
+    for day in sorted({day for day, _ in records}):
+        nets = [*PUBLISHED, *(net for since, net in records if since <= day)]
+        fronts.append((f"front on {day}", nets))
+    shown = fronts[-MOST_FRONTS:]
+    series: list[Series] = []
+    for place, (name, nets) in enumerate(shown, 1):
+        by_size = sorted(nets, key=lambda net: (net.count, -net.accuracy))
+        newest = place == len(shown)
+        line = _front(by_size, name, ORANGE if newest else PALETTE[4])
+        look = (0.8, 6.0) if newest else (0.5 + 0.5 * place / len(shown), 2.2)
+        # the newest is the broadest, and older ones lie upon it
+        series.insert(0, replace(line, opacity=look[0], line=look[1]))
+    series += _beside("mnist", [net for _, net in records])
+    return Figure(
+        "front",
+        "Non-zero parameters against test accuracy on MNIST",
+        "No net known on a day had both fewer non-zero parameters and a higher accuracy than its "
+        "front. Published nets have no day: they were there before.",
+        [Panel("non-zero parameters", "test accuracy (%)", series, log_x=True)],
     )
 
 

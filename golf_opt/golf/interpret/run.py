@@ -128,8 +128,14 @@ class Look:
         )
 
 
-def observe(trained: TrainedNet, view: View) -> Look:
-    """Run the net over the images that it is measured on."""
+def observe(trained: TrainedNet, view: View, train: float | None = None) -> Look:
+    """Run the net over the images that it is measured on.
+
+    Args:
+        trained: the net.
+        view: the images.
+        train: its accuracy on training images, where that is known; else it is measured.
+    """
     net, seen = trained.net, view.objective
     shape, classes = net.nodes[head(net)].input_shape, net.input.classes
     scores = np.empty((len(seen), classes), dtype=np.float32)
@@ -142,7 +148,8 @@ def observe(trained: TrainedNet, view: View) -> Look:
         scores[at : at + BATCH] = outputs[-1]
     numbers = np.bincount(seen.labels, minlength=classes).clip(1)
     means = (sums / numbers[:, None]).reshape(classes, shape[0], -1)
-    train = None if trained.trial is None else attribute(trained.trial, "train_accuracy", float)
+    if train is None and trained.trial is not None:
+        train = attribute(trained.trial, "train_accuracy", float)
     if train is None:
         train = accuracy(net, trained.tensors, view.train.images, view.train.labels)
     return Look(trained, view, scores, means, train)

@@ -6,11 +6,14 @@
 
 For nets with nothing zeroed a family is searched instead. Each part is what `golf-opt study`,
 `search` and `prune` do, kept where they keep it. So a hunt that was stopped goes on where it was,
-and so does one whose budget ended.
+and so does one whose budget ended. A row of each run, also of one that found nothing, is kept in
+`hunts/` for the log of what was tried.
 """
 
 from __future__ import annotations
 
+import datetime
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -25,6 +28,8 @@ from golf_opt.config.hunt import HuntConfig
 from golf_opt.config.schema import NewStudy, PruneConfig, StudyConfig, prune_options
 from golf_opt.config.types import Budget
 from golf_opt.golf.pruning.run import prune_trained
+from golf_opt.golf.records.make import portable_command
+from golf_opt.golf.records.tried import Tried, keep_hunt
 from golf_opt.golf.records.verify import RecordFault, load_record, record_folders
 from golf_opt.golf.source import find_net_study, load_source
 from golf_opt.storage.connect import opened_to_read
@@ -65,10 +70,11 @@ class Hunt:
     """
 
     def __init__(self, config: HuntConfig, command: str, say: Say) -> None:
-        assert config.budget.seconds is not None
         self._config, self._command, self._say = config, command, say
-        self._began, self._seconds = time.monotonic(), config.budget.seconds
+        self._began, self._seconds = time.monotonic(), config.budget.seconds or math.inf
         self._data = load(config.data)
+        self._num_trainings = 0
+        self._left: tuple[int | None, float | None] = None, None  # non-zero, accuracy
 
     def run(self) -> Outcome:
         """Hunt until the budget ends, or a signal comes.
@@ -76,6 +82,36 @@ class Hunt:
         Raises:
             UsageError: a net cannot be had, or no training reaches the target.
         """
+        try:
+            outcome = self._run()
+        except UsageError as error:
+            if self._num_trainings:  # or it was a mistake in what was asked
+                self._keep(str(error))
+            raise
+        self._keep("its budget ended" if outcome.signal is None else "stopped")
+        return outcome
+
+    def _keep(self, ended: str) -> None:
+        """Keep a row of this run for the log."""
+        config, (nz, accuracy) = self._config, self._left
+        day, command = datetime.date.today(), portable_command(self._command)
+        row = Tried(
+            id=f"hunt {datetime.datetime.now():%Y-%m-%d %H:%M:%S.%f} {config.board}",
+            kind="hunt",
+            date=day,
+            what=command,
+            began=config.on.family or ", ".join(config.parents or config.on.parents),
+            n=self._num_trainings or None,
+            nz=nz,
+            accuracy=accuracy,
+            rule=config.on.rule,
+            target=config.aim,
+            time_s=round(time.monotonic() - self._began, 1),
+            ended=ended.splitlines()[0],
+        )
+        keep_hunt(config.folder, row, self._data.digest)
+
+    def _run(self) -> Outcome:
         on = self._config.on
         if on.family is not None:
             return self._search(on.family)
@@ -87,7 +123,7 @@ class Hunt:
             if signal is not None:
                 return self._stopped(signal)
             found += self._complete(self._name(net.name))
-        return self._prune(self._best(found), len(found))
+        return self._prune(self._best(found))
 
     def _train(self, net: Net, until_s: float) -> int | None:
         """Train a parent on all seeds; return the signal that ended it, if one did."""
@@ -116,10 +152,14 @@ class Hunt:
         signal = self._study(name, self._seconds, given)
         if signal is not None:
             return self._stopped(signal)
-        able = [each for each in self._complete(name) if each.accuracy >= aim]
+        complete = self._complete(name)
+        self._num_trainings = len(complete)
+        self._left = None, max((each.accuracy for each in complete), default=None)
+        able = [each for each in complete if each.accuracy >= aim]
         best = min(able, key=lambda each: (each.trial.values[1], -each.accuracy), default=None)
         if best is None:
             raise UsageError(f"no net of {family} has {percent(aim)} yet; go on: {again('hunt')}")
+        self._left = int(best.trial.values[1]), best.accuracy
         words = (
             f"{best.trial.values[1]:.0f} parameters, none of them zeroed, {percent(best.accuracy)}"
         )
@@ -128,12 +168,14 @@ class Hunt:
     def _study(self, name: str, until_s: float, given: Mapping[str, Any]) -> int | None:
         """Run a study until so much of the budget is over; return the signal that ended it."""
         config = self._config
-        left = max(SHORTEST_S, self._began + until_s - time.monotonic())
+        budget = config.budget
+        if budget.epochs is None:
+            budget = Budget(max(SHORTEST_S, self._began + until_s - time.monotonic()))
         asked = StudyConfig(
             folder=config.folder,
             storage=config.storage,
             study=NewStudy(name, ()),
-            budget=Budget(seconds=left),
+            budget=budget,
             stop=None,
             seed=config.seed,
             statistic="mean",
@@ -163,11 +205,13 @@ class Hunt:
         """
         config = self._config
         best = max(found, key=lambda each: each.accuracy, default=None)
+        self._num_trainings = len(found)
         if best is None:
             raise UsageError(
                 f"budget is {show_duration(self._seconds)}, of which a third was too little for "
                 f"one training; go on: {again('hunt')}"
             )
+        self._left = None, best.accuracy
         if best.accuracy < config.aim:
             raise UsageError(
                 f"the best of {count(len(found), 'training')} has {percent(best.accuracy)}, but "
@@ -176,11 +220,11 @@ class Hunt:
             )
         return best
 
-    def _prune(self, best: Found, num_trainings: int) -> Outcome:
+    def _prune(self, best: Found) -> Outcome:
         """Prune a training until the budget ends."""
         config = self._config
         self._say(
-            f"the best of {count(num_trainings, 'training')}: trial {best.trial.number} of "
+            f"the best of {count(self._num_trainings, 'training')}: trial {best.trial.number} of "
             f"{best.study}, {percent(best.accuracy)}"
         )
         options = prune_options(
@@ -202,9 +246,10 @@ class Hunt:
         )
         trained, until = load_source(asked, self._say), self._began + self._seconds
         ended, folder = prune_trained(trained, asked, self._command, self._say, until)
+        made = folder.read_summary()
+        self._left = made["nz"], made["guide_accuracy"]
         if ended.signal is not None:
             return self._stopped(ended.signal)
-        made = folder.read_summary()
         words = (
             f"{made['nz']} non-zero parameters of {trained.net.num_params}, "
             f"{percent(made['guide_accuracy'])} of the images that decided, "

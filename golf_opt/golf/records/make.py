@@ -53,6 +53,7 @@ WORDS = {
     "holdout": "held-out training images guided; the test set was read once, at the end",
 }
 LOCAL_KEYS = ("dir=", "data.root=", "storage")
+PROVENANCE = ("engine", "device", "versions")  # of what pruned
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def from_folder(config: RecordConfig, study: optuna.Study | None) -> Making:
     tensors, _ = read_weights(folder.weights, net)
     seeds = _seeds_of_record(config, summary["source"]) or [{"source": summary["source"]}]
     before: list[str] = []
-    made = {key: summary[key] for key in ("source", "options", "command", "finished")}
+    told = ("source", "options", "command", "finished", "time_s", "evaluations", *PROVENANCE)
+    made = {key: summary[key] for key in told if key in summary}
     if study is not None:
         trial = find_trial(study, number)
         seeds, before = seeds_of(study), log_of(study, trial)
@@ -173,9 +175,14 @@ def portable(made: Mapping[str, Any]) -> dict[str, Any]:
         key: portable(value) if key == "recipe" else value for key, value in made.items()
     }
     if "command" in rows:
-        words = rows["command"].split()
-        rows["command"] = " ".join(word for word in words if not word.startswith(LOCAL_KEYS))
+        rows["command"] = portable_command(rows["command"])
     return rows
+
+
+def portable_command(command: str) -> str:
+    """Return a command of ours as it runs elsewhere."""
+    words = command.split()[1:]  # the first is where the program was
+    return " ".join(["golf-opt", *(word for word in words if not word.startswith(LOCAL_KEYS))])
 
 
 def seeds_of(study: optuna.Study) -> list[dict[str, Any]]:
