@@ -1,12 +1,22 @@
-"""What the dashboard tells Prometheus, read by the parser of its own client."""
+"""What the dashboard tells Prometheus, read by the parser of its own client, and by a real one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
+import optuna
 import pytest
-from serving import ask, served
+from conftest import ROOT
+from serving import ask, served, wait_for
+
+from tests.postgres import free_port
 
 parser = pytest.importorskip("prometheus_client.parser")
 PASSWORD = "eighteen holes of golf"
@@ -31,3 +41,71 @@ def test_metrics_are_those_of_the_studies(begun: Callable[..., None], tmp_path: 
     assert 0 < values["golf_best_value", None] <= 1
     assert 0 < values["golf_database_seconds", None] < 60
     assert found["golf_best_value", None].labels == {"study": 'a "b"'}
+
+
+@contextlib.contextmanager
+def prometheus(folder: Path, target: str) -> Iterator[Callable[[str], Any]]:
+    """A Prometheus with the files of the documentation; give what asks its API.
+
+    They are as they are there, but for the dashboard's port and the time between two looks.
+    """
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip("prometheus is not installed")
+    text = (ROOT / "docs" / "examples" / "prometheus.yaml").read_text()
+    for before, now in (("127.0.0.1:8080", target), ("interval: 15s", "interval: 1s")):
+        assert before in text
+        text = text.replace(before, now)
+    (folder / "prometheus.yaml").write_text(text)
+    shutil.copy(ROOT / "docs" / "examples" / "alerts.yaml", folder)
+    url = f"http://127.0.0.1:{free_port()}"
+    process = subprocess.Popen(
+        [program, "--config.file=prometheus.yaml", "--storage.tsdb.path=series",
+         f"--web.listen-address={url.removeprefix('http://')}"],
+        cwd=folder, stdout=subprocess.DEVNULL, stderr=(folder / "log").open("wb"),
+    )  # fmt: skip
+
+    def get(path: str) -> Any:
+        assert process.poll() is None, (folder / "log").read_text()
+        with contextlib.suppress(ConnectionError):
+            answer = ask(url, path)
+            return json.loads(answer.body)["data"] if answer.status == 200 else None
+
+    try:
+        yield get
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.mark.slow
+def test_a_real_prometheus_has_the_numbers_of_the_study(
+    begun: Callable[..., None], tmp_path: Path
+) -> None:
+    begun(*STUDY, "pruner=none", "study.name=s")
+    (tmp_path / "dashboard_password").write_text(f"{PASSWORD}\n")
+    (tmp_path / "dashboard_password").chmod(0o600)
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/studies/golf.db")
+    best = study.best_value
+    with (
+        served(tmp_path, "dashboard.password_file=dashboard_password") as url,
+        prometheus(tmp_path, url.removeprefix("http://").rstrip("/")) as get,
+    ):
+
+        def values(query: str) -> list[float]:
+            found = get(f"/api/v1/query?query={quote(query)}")
+            return [float(row["value"][1]) for row in found["result"]] if found else []
+
+        assert wait_for(lambda: values('golf_trials{study="s",state="complete"}')) == [3]
+        assert values('golf_trials{study="s",state="running"}') == [0]
+        assert values('golf_epochs_total{study="s"}') == [6]
+        assert values('golf_best_value{study="s"}') == [best]
+        assert values('up{job="golf"}') == [1]
+        rules = wait_for(
+            lambda: [
+                rule for group in get("/api/v1/rules")["groups"] for rule in group["rules"]
+                if rule["health"] == "ok"
+            ]
+        )  # fmt: skip
+        named = (ROOT / "docs" / "examples" / "alerts.yaml").read_text().count("- alert:")
+        assert len(rules) == named and {rule["state"] for rule in rules} == {"inactive"}
