@@ -101,7 +101,9 @@ class Synchronizer:
         study = self._cache.study(study_id)
         begun = time.monotonic()
         if force or begun - study.read_at >= study.pause_s:
-            trials = self.reach(self.reader.get_all_trials, study_id, deepcopy=False)
+            changing, last_id = self._cache.unread(study_id)
+            read = self._backend._get_trials
+            trials = self.reach(read, study_id, None, changing, last_id)
             self._cache.merge(study_id, trials, begun)
 
     # --- the thread ---

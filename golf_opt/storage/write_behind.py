@@ -233,7 +233,7 @@ class WriteBehindStorage(BaseStorage):
     def delete_study(self, study_id: int) -> None:
         self._sync.flush()
         self._sync.refresh(study_id, force=True)
-        self._reach(self._ledger.delete_leases, self._cache.trial_ids(study_id))
+        self._reach(self._ledger.delete_leases, study_id, self._cache.trial_ids(study_id))
         self._reach(self._sync.reader.delete_study, study_id)
         self._cache.forget_study(study_id)
         self._directions.pop(study_id, None)
