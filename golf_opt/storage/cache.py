@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Table
 
 from golf_opt.storage import gate
+from golf_opt.storage.changing import Changing
 from golf_opt.storage.optuna_internals import id_of_trial
 from golf_opt.storage.tables import Batch, Changes
 
@@ -40,6 +41,7 @@ class CachedStudy:
     last_id: int = -1  # of the trials that were read
     unfinished: set[int] = field(default_factory=set)  # ids of trials to be read again
     in_order: bool = True
+    epochs: int = 0  # that finished trials reported, none of which is in `unfinished`
 
     def put(self, trial: FrozenTrial) -> None:
         """Take a trial in, in place of what was known of it."""
@@ -53,7 +55,19 @@ class CachedStudy:
         if before is None and self.trials and trial.number < next(reversed(self.trials)):
             self.in_order = False
         self.trials[trial.number] = trial
-        (self.unfinished.discard if is_over else self.unfinished.add)(id_of_trial(trial))
+        if before is not None and before.state.is_finished():
+            self.open(before)
+        if is_over:
+            self.unfinished.discard(id_of_trial(trial))
+            self.epochs += _epochs(trial)
+        else:
+            self.unfinished.add(id_of_trial(trial))
+
+    def open(self, trial: FrozenTrial) -> None:
+        """Count a finished trial among those that are not."""
+        if id_of_trial(trial) not in self.unfinished:
+            self.unfinished.add(id_of_trial(trial))
+            self.epochs -= _epochs(trial)
 
     def sort(self) -> None:
         if not self.in_order:
@@ -86,6 +100,10 @@ class CachedStudy:
             for trial in self.trials.values():
                 self.distributions = trial.distributions | self.distributions
         return self.distributions.get(name)
+
+
+def _epochs(trial: FrozenTrial) -> int:
+    return sum(step > 0 for step in trial.intermediate_values)
 
 
 def _number(trial: FrozenTrial) -> int:
@@ -157,8 +175,10 @@ class TrialCache:
             self.held -= trial_ids
             for trial_id in trial_ids:
                 self.batch.trials.pop(trial_id, None)
-                study = self.studies[self.study_of(trial_id)]
-                study.unfinished.add(trial_id)
+                study_id, number = self._places[trial_id]
+                study = self.studies[study_id]
+                if study.trials[number].state.is_finished():
+                    study.open(study.trials[number])
                 study.read_at = NEVER  # and ask the database
 
     # --- the next write ---
@@ -186,11 +206,17 @@ class TrialCache:
 
     # --- what was read from the database ---
 
-    def unread(self, study_id: int) -> tuple[set[int], int]:
-        """Return which of a study's trials may have changed, and the last id that was read."""
+    def changing(self, study_id: int, elsewhere: bool = False) -> Changing:
+        """Return which of a study's trials may be others than they are here.
+
+        Args:
+            study_id: of the study.
+            elsewhere: only those that this worker does not know better.
+        """
         with self.lock:
             study = self.study(study_id)
-            return study.unfinished - self.held - self.batch.trials.keys(), study.last_id
+            own = self.held | self.batch.trials.keys() if elsewhere else set()
+            return Changing(study.unfinished - own, study.last_id, study.epochs)
 
     def merge(self, study_id: int, trials: Sequence[FrozenTrial], begun: float) -> None:
         """Take in trials of a study, of which the reading began at a monotonic time."""

@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from golf_opt.storage import tables
+from golf_opt.storage.changing import Changing
 from golf_opt.storage.failures import is_made_meanwhile
 from golf_opt.storage.reservations import granted, spent
 from golf_opt.storage.tables import (
@@ -39,6 +40,8 @@ from golf_opt.utils.points import POINT, SEED_INDEX
 MOST_BYTES = 16 * 1024 * 1024  # of a checkpoint, well above the largest that is written
 MOST_DEATHS = 1000  # that are counted: the highest number that a database has is followed by none
 ONE_DEATH_MORE = sql.case((LEASES.c.deaths < MOST_DEATHS, LEASES.c.deaths + 1), else_=MOST_DEATHS)
+WAITS = TRIALS.c.state == TrialState.WAITING
+ANY = Changing()
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -118,33 +121,33 @@ class Ledger:
             self._lease(connection, trial_id)
         return trial_id, number, local_time(started)
 
-    def take(self, study_id: int, trial_id: int, total: int | None) -> bool:
+    def take(self, study_id: int, trial_id: int, total: int | None, changing: Changing) -> bool:
         """Make a waiting trial a running one of this worker's; False if another was faster."""
         with self._begin() as connection:
             self._lock_study(connection, study_id)
-            waits = and_(TRIALS.c.study_id == study_id, TRIALS.c.state == TrialState.WAITING)
             begun = self._counted(connection, study_id).points
-            begun -= count(connection, and_(waits, IS_POINT))
+            for part in changing.parts(study_id):
+                begun -= count(connection, and_(part, WAITS, IS_POINT))
             point = count(connection, and_(TRIALS.c.trial_id == trial_id, IS_POINT))
             if total is not None and point and begun >= total:
                 return False
-            here = and_(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.WAITING)
+            here = and_(TRIALS.c.trial_id == trial_id, WAITS)
             running = {"state": TrialState.RUNNING, "datetime_start": _stored(datetime.now(UTC))}
             if connection.execute(update(TRIALS).where(here).values(running)).rowcount != 1:
                 return False
             self._lease(connection, trial_id)
         return True
 
-    def epochs_spent(self, study_id: int) -> int:
+    def epochs_spent(self, study_id: int, changing: Changing = ANY) -> int:
         """Return the epochs that a study's trials reported, or reserved and still run for."""
         with self._begin() as connection:
-            return spent(connection, study_id)
+            return spent(connection, study_id, changing)
 
-    def reserve(self, study_id: int, trial_id: int, done: int, until: int, limit: int) -> int:
+    def reserve(self, study_id: int, changing: Changing, trial_id: int, *epochs: int) -> int:
         """Reserve epochs of a budget for a running trial; see `reservations.granted`."""
         with self._begin() as connection:
             self._lock_study(connection, study_id)
-            epoch = granted(connection, study_id, trial_id, done, until, limit)
+            epoch = granted(connection, study_id, changing, trial_id, *epochs)
             self._upsert(connection, RESERVATIONS, [{"trial_id": trial_id, "until": epoch}])
         return epoch
 
@@ -233,14 +236,15 @@ class Ledger:
 
     # --- other workers ---
 
-    def others(self, study_id: int) -> list[Lease]:
+    def others(self, study_id: int, changing: Changing = ANY) -> list[Lease]:
         """Return the running trials of a study that this worker does not hold."""
         age = self._now - LEASES.c.beat
         joined = TRIALS.outerjoin(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id)
-        wanted = and_(TRIALS.c.study_id == study_id, TRIALS.c.state == TrialState.RUNNING)
-        columns = (TRIALS.c.trial_id, TRIALS.c.number, LEASES.c.owner, age)
+        query = select(TRIALS.c.trial_id, TRIALS.c.number, LEASES.c.owner, age).select_from(joined)
+        running, rows = query.where(TRIALS.c.state == TrialState.RUNNING), []
         with self._begin() as connection:
-            rows = connection.execute(select(*columns).select_from(joined).where(wanted)).all()
+            for part in changing.parts(study_id):
+                rows += connection.execute(running.where(part)).all()
         return [_lease_of(*row) for row in rows if row.owner != self.owner]
 
     def requeue(self, lease: Lease, max_deaths: int, older_s: float = 0.0) -> TrialState | None:
@@ -263,7 +267,7 @@ class Ledger:
             state, completed = TrialState.WAITING, None
             if deaths > max_deaths:
                 state, completed = TrialState.FAIL, datetime.now(UTC)
-                self._upsert(connection, USER_ATTRS, [_fail_reason(lease.trial_id, deaths)])
+                self._upsert(connection, tables.USER_ATTRS, [_fail_reason(lease.trial_id, deaths)])
             self._set_state(connection, lease.trial_id, state, completed)
         return state
 

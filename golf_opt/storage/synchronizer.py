@@ -101,9 +101,8 @@ class Synchronizer:
         study = self._cache.study(study_id)
         begun = time.monotonic()
         if force or begun - study.read_at >= study.pause_s:
-            changing, last_id = self._cache.unread(study_id)
-            read = self._backend._get_trials
-            trials = self.reach(read, study_id, None, changing, last_id)
+            asked, read = self._cache.changing(study_id, elsewhere=True), self._backend._get_trials
+            trials = self.reach(read, study_id, None, set(asked.ids), asked.last_id)
             self._cache.merge(study_id, trials, begun)
 
     # --- the thread ---

@@ -92,7 +92,8 @@ class WriteBehindStorage(BaseStorage):
         study_id = self._cache.study_of(trial_id)
         self._sync.flush()  # what this process said of it while it waited
         total = self._cache.study(study_id).total
-        if not self._reach(self._ledger.take, study_id, trial_id, total):
+        changing = self._cache.changing(study_id)
+        if not self._reach(self._ledger.take, study_id, trial_id, total, changing):
             return False
         self._cache.hold(study_id, self._reach(self._backend.get_trial, trial_id))
         self._sync.start()
