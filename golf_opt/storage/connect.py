@@ -144,7 +144,7 @@ def _open_server(url: URL, connections: int) -> BaseStorage:
     There a session is no longer than a transaction, and begins with none of a client's own
     options: so nothing is prepared for later, and every transaction says how long it may take.
     """
-    pool = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": connections - 1}
+    pool: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": connections}
     if url.get_backend_name() != "postgresql":
         return optuna.storages.get_storage(_rdb(url, {}, **pool))
     connect: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
@@ -152,6 +152,8 @@ def _open_server(url: URL, connections: int) -> BaseStorage:
         connect["prepare_threshold"] = None
     backend = _rdb(url, connect, **pool)
     event.listen(backend.engine, "begin", _limit_statements)
+    # Optuna needs a second one while it opens; SQLAlchemy has no public name for that limit
+    backend.engine.pool._max_overflow = connections - 1  # type: ignore[attr-defined]
     return WriteBehindStorage(backend, worker_id())
 
 
