@@ -221,23 +221,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, nargs="+", default=SIZES)
     sizes = sorted(parser.parse_args().trials)
-    console, rows = Console(), []
+    rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name:
         for trials in sizes:
             rows.append(measure(trials, Path(name) / str(trials)))
-            console.print(trials, rows[-1])
+            report(sizes[: len(rows)], rows)
+
+
+def report(sizes: Sequence[int], rows: Sequence[dict[str, float]]) -> None:
+    """Show and save what was measured so far, and what follows from it."""
     table = Table("", *(f"{size:,}" for size in sizes), "exponent", "1,000,000 (extrapolated)")
     result: dict[str, Any] = {}
     for key, title in NAMES.items():
         costs = [row[key] for row in rows]
-        exponent, million = grown(sizes, costs) if len(sizes) > 1 else (math.nan, math.nan)
+        exponent, million = grown(sizes, costs) if len(sizes) > 1 else (0.0, costs[-1])
         shown = [f"{cost:,.1f}" if cost < 100 else f"{cost:,.0f}" for cost in (*costs, million)]
         table.add_row(title, *shown[:-1], f"{exponent:.2f}", shown[-1])
         result[key] = {"measured": costs, "exponent": exponent, "million": million}
-    console.print(table)
-    load = os.getloadavg()[0]
-    about = {"machine": machine(), "load": load, "epochs": EPOCHS, "turns": TURNS}
-    console.print(f"{save('million', {**about, 'trials': sizes, 'costs': result})}")
+    Console().print(table)
+    about = {"machine": machine(), "load": os.getloadavg()[0], "epochs": EPOCHS, "turns": TURNS}
+    print(save("million", {**about, "trials": list(sizes), "costs": result}), flush=True)
 
 
 if __name__ == "__main__":

@@ -208,6 +208,11 @@ SPOILED: dict[str, tuple[str, str]] = {
         f" INSERT INTO golf_leases VALUES ({TRIAL_1}, x'ff00', x'00', 9e999);"
         f" INSERT INTO golf_reservations VALUES ({TRIAL_1}, 'far')", "",
     ),
+    "lease of the future": (
+        f"UPDATE trials SET state = 'RUNNING', datetime_complete = NULL WHERE trial_id = {TRIAL_1};"
+        f" DELETE FROM trial_values WHERE trial_id = {TRIAL_1};"
+        f" INSERT INTO golf_leases VALUES ({TRIAL_1}, 'elsewhere:1::x', 9e999, {2**63 - 1})", "",
+    ),
     "checkpoint": (
         f"UPDATE trials SET state = 'WAITING', datetime_complete = NULL WHERE trial_id = {TRIAL_1};"
         f" DELETE FROM trial_values WHERE trial_id = {TRIAL_1};"
