@@ -20,12 +20,15 @@ from tests.postgres import free_port
 
 parser = pytest.importorskip("prometheus_client.parser")
 PASSWORD = "eighteen holes of golf"
-STUDY = ("study", "data=digits", "engine=torch", "space.batch_size=32", "epochs=2", "trials=3")
+STUDY = (
+    "study", "data=digits", "engine=torch", "space.batch_size=32", "epochs=2", "trials=3",
+    "pruner=none", 'study.name="a \\"b\\""',
+)  # fmt: skip
 
 
 @pytest.mark.slow
 def test_metrics_are_those_of_the_studies(begun: Callable[..., None], tmp_path: Path) -> None:
-    begun(*STUDY, "pruner=none", 'study.name="a \\"b\\""')
+    begun(*STUDY)
     with served(tmp_path, GOLF_DASHBOARD_PASSWORD=PASSWORD) as url:
         assert ask(url, "/metrics").status == 401
         answer = ask(url, "/metrics", Authorization=f"Bearer {PASSWORD}")
@@ -82,10 +85,10 @@ def prometheus(folder: Path, target: str) -> Iterator[Callable[[str], Any]]:
 def test_a_real_prometheus_has_the_numbers_of_the_study(
     begun: Callable[..., None], tmp_path: Path
 ) -> None:
-    begun(*STUDY, "pruner=none", "study.name=s")
+    begun(*STUDY)
     (tmp_path / "dashboard_password").write_text(f"{PASSWORD}\n")
     (tmp_path / "dashboard_password").chmod(0o600)
-    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/studies/golf.db")
+    study = optuna.load_study(study_name='a "b"', storage=f"sqlite:///{tmp_path}/studies/golf.db")
     best = study.best_value
     with (
         served(tmp_path, "dashboard.password_file=dashboard_password") as url,
@@ -96,10 +99,10 @@ def test_a_real_prometheus_has_the_numbers_of_the_study(
             found = get(f"/api/v1/query?query={quote(query)}")
             return [float(row["value"][1]) for row in found["result"]] if found else []
 
-        assert wait_for(lambda: values('golf_trials{study="s",state="complete"}')) == [3]
-        assert values('golf_trials{study="s",state="running"}') == [0]
-        assert values('golf_epochs_total{study="s"}') == [6]
-        assert values('golf_best_value{study="s"}') == [best]
+        assert wait_for(lambda: values('golf_trials{state="complete"}')) == [3]
+        assert values('golf_trials{state="running"}') == [0]
+        assert values("golf_epochs_total") == [6]
+        assert values("golf_best_value") == [best]
         assert values('up{job="golf"}') == [1]
         named = (ROOT / "docs" / "examples" / "alerts.yaml").read_text().count("- alert:")
 

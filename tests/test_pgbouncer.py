@@ -90,7 +90,7 @@ def test_two_workers_through_pgbouncer_make_exactly_the_total(
     begin = ("study", *what, "space=space.yaml", "study.name=s", "epochs=3", f"trials={TRIALS}")
     workers = [golf_process(*begin), golf_process(*begin)]
     for worker in workers:
-        out, err = worker.communicate(timeout=200)
+        out, err = worker.communicate(timeout=280)
         assert (worker.returncode, err) == (0, ""), out + err
         assert f"{TRIALS} of {TRIALS} trials finished" in out
     assert f"\t{TRIALS}\t{TRIALS}\t0\t0\t0\t0\t" in golf("ls", where).out

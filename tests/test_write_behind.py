@@ -126,9 +126,14 @@ def test_a_worker_reads_only_what_may_have_changed(
     def look() -> list[int]:
         one._storage.workers.flush()
         other._storage.workers.refresh(other._study_id)
+        spent = other._storage.workers.epochs_spent(other._study_id)
+        assert spent == other._storage.workers.ledger.epochs_spent(other._study_id)
         return found[-1]
 
     trials = [one.ask() for _ in range(6)]
+    for trial in trials:
+        trial.report(0.5, 1)
+        trial.report(0.5, 2)
     mine = other.ask()
     for number in (4, 0, 2, 3):
         one.tell(trials[number], number / 10)
@@ -141,6 +146,8 @@ def test_a_worker_reads_only_what_may_have_changed(
     other.tell(mine, 0.6)
     one.tell(trials[5], 0.5)
     assert look() == [5, 7] and look() == [7]
+    known = other._storage._cache.changing(other._study_id)
+    assert (known.epochs, known.ids) == (12, {trials[6]._trial_id})
     assert [trial.number for trial in other.get_trials(states=COMPLETE)] == [*range(7)]
     assert [trial.value for trial in other.trials] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, None]
 
