@@ -241,10 +241,10 @@ class Ledger:
         age = self._now - LEASES.c.beat
         joined = TRIALS.outerjoin(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id)
         query = select(TRIALS.c.trial_id, TRIALS.c.number, LEASES.c.owner, age).select_from(joined)
-        running, rows = query.where(TRIALS.c.state == TrialState.RUNNING), []
+        running = query.where(TRIALS.c.state == TrialState.RUNNING)
         with self._begin() as connection:
-            for part in changing.parts(study_id):
-                rows += connection.execute(running.where(part)).all()
+            parts = [connection.execute(running.where(p)).all() for p in changing.parts(study_id)]
+        rows = [row for part in parts for row in part]
         return [_lease_of(*row) for row in rows if row.owner != self.owner]
 
     def requeue(self, lease: Lease, max_deaths: int, older_s: float = 0.0) -> TrialState | None:
