@@ -55,7 +55,7 @@ class CachedStudy:
         if before is None and self.trials and trial.number < next(reversed(self.trials)):
             self.in_order = False
         self.trials[trial.number] = trial
-        if before is not None and before.state.is_finished():
+        if before is not None and id_of_trial(before) == id_of_trial(trial):
             self.open(before)
         if is_over:
             self.unfinished.discard(id_of_trial(trial))
@@ -64,7 +64,7 @@ class CachedStudy:
             self.unfinished.add(id_of_trial(trial))
 
     def open(self, trial: FrozenTrial) -> None:
-        """Count a finished trial among those that are not."""
+        """Count a trial among those that are not finished."""
         if id_of_trial(trial) not in self.unfinished:
             self.unfinished.add(id_of_trial(trial))
             self.epochs -= _epochs(trial)
@@ -177,8 +177,7 @@ class TrialCache:
                 self.batch.trials.pop(trial_id, None)
                 study_id, number = self._places[trial_id]
                 study = self.studies[study_id]
-                if study.trials[number].state.is_finished():
-                    study.open(study.trials[number])
+                study.open(study.trials[number])
                 study.read_at = NEVER  # and ask the database
 
     # --- the next write ---
@@ -214,7 +213,8 @@ class TrialCache:
             elsewhere: only those that this worker does not know better.
         """
         with self.lock:
-            study = self.study(study_id)
+            if (study := self.studies.get(study_id)) is None:
+                return Changing()
             own = self.held | self.batch.trials.keys() if elsewhere else set()
             return Changing(study.unfinished - own, study.last_id, study.epochs)
 
