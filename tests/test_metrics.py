@@ -16,6 +16,8 @@ import pytest
 from conftest import ROOT
 from serving import ask, served, wait_for
 
+from golf_opt.config.schema import StorageConfig
+from golf_opt.storage.connect import opened_storage
 from tests.postgres import free_port
 
 parser = pytest.importorskip("prometheus_client.parser")
@@ -56,17 +58,22 @@ def prometheus(folder: Path, target: str) -> Iterator[Callable[[str], Any]]:
     if program is None:
         pytest.skip("prometheus is not installed")
     text = (ROOT / "docs" / "examples" / "prometheus.yaml").read_text()
-    for before, now in (("127.0.0.1:8080", target), ("interval: 15s", "interval: 1s")):
+    for before, now in (
+        ("127.0.0.1:8080", target),
+        ("scrape_interval: 15s", "scrape_interval: 5s"),
+        ("evaluation_interval: 15s", "evaluation_interval: 1s"),
+    ):
         assert before in text
         text = text.replace(before, now)
     (folder / "prometheus.yaml").write_text(text)
     shutil.copy(ROOT / "docs" / "examples" / "alerts.yaml", folder)
     url = f"http://127.0.0.1:{free_port()}"
-    process = subprocess.Popen(
-        [program, "--config.file=prometheus.yaml", "--storage.tsdb.path=series",
-         f"--web.listen-address={url.removeprefix('http://')}"],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=(folder / "log").open("wb"),
-    )  # fmt: skip
+    command = [
+        program, "--config.file=prometheus.yaml", "--storage.tsdb.path=series",
+        f"--web.listen-address={url.removeprefix('http://')}",
+    ]  # fmt: skip
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
 
     def get(path: str) -> Any:
         assert process.poll() is None, (folder / "log").read_text()
@@ -88,8 +95,8 @@ def test_a_real_prometheus_has_the_numbers_of_the_study(
     begun(*STUDY)
     (tmp_path / "dashboard_password").write_text(f"{PASSWORD}\n")
     (tmp_path / "dashboard_password").chmod(0o600)
-    study = optuna.load_study(study_name='a "b"', storage=f"sqlite:///{tmp_path}/studies/golf.db")
-    best = study.best_value
+    with opened_storage(StorageConfig(f"sqlite:///{tmp_path}/studies/golf.db", None)) as storage:
+        best = optuna.load_study(study_name='a "b"', storage=storage).best_value
     with (
         served(tmp_path, "dashboard.password_file=dashboard_password") as url,
         prometheus(tmp_path, url.removeprefix("http://").rstrip("/")) as get,
@@ -99,11 +106,14 @@ def test_a_real_prometheus_has_the_numbers_of_the_study(
             found = get(f"/api/v1/query?query={quote(query)}")
             return [float(row["value"][1]) for row in found["result"]] if found else []
 
-        assert wait_for(lambda: values('golf_trials{state="complete"}')) == [3]
-        assert values('golf_trials{state="running"}') == [0]
-        assert values("golf_epochs_total") == [6]
-        assert values("golf_best_value") == [best]
-        assert values('up{job="golf"}') == [1]
+        expected = {
+            'golf_trials{state="complete"}': [3],
+            'golf_trials{state="running"}': [0],
+            "golf_epochs_total": [6],
+            "golf_best_value": [best],
+            'up{job="golf"}': [1],
+        }
+        wait_for(lambda: {query: values(query) for query in expected} == expected)
         named = (ROOT / "docs" / "examples" / "alerts.yaml").read_text().count("- alert:")
 
         def evaluated() -> list[dict[str, Any]]:
