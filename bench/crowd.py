@@ -139,7 +139,7 @@ def main() -> None:
     options = parser.parse_args()
     quiet()
     os.environ[PASSWORD_ENV] = PASSWORD  # of every database that the server will have
-    CONTEXT.set_forkserver_preload(["bench.crowd"])
+    CONTEXT.set_forkserver_preload(["bench.fleet", "golf_opt.storage.connect", "tests.pgbouncer"])
     rows = {}
     with started() as server:
         direct = min(DIRECT, options.workers)
