@@ -17,7 +17,7 @@ from tests.postgres import PASSWORD, USER, Server, free_port, unprivileged, wait
 
 pytest_plugins = ["postgres"]
 
-# Two connections for everybody, so that a client is given another one again and again.
+# With one connection for everybody no client may wait for a second one while it has the first.
 CONFIGURATION = """
 [databases]
 * = host=127.0.0.1 port={behind}
@@ -44,7 +44,7 @@ def pgbouncer(postgres: Server) -> Iterator[Server]:
     """The same server through PgBouncer; skip where it is missing."""
     if program() is None:
         pytest.skip("pgbouncer is not installed")
-    with before(postgres, size=2) as through:
+    with before(postgres, size=1) as through:
         yield through
 
 

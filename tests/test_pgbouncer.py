@@ -105,7 +105,7 @@ def test_two_workers_through_pgbouncer_make_exactly_the_total(
         assert trial.state == TrialState.COMPLETE and trial.value == x + 2
         assert trial.intermediate_values == {1: x, 2: x + 1, 3: x + 2}
     assert len({trial.user_attrs[WORKER] for trial in trials}) == 2
-    assert connections(postgres, database) <= 2
+    assert connections(postgres, database) <= 1
 
 
 def test_a_statement_has_a_limit_also_behind_pgbouncer(
@@ -121,3 +121,15 @@ def test_a_statement_has_a_limit_also_behind_pgbouncer(
                 assert limit == "1min"
     with pgbouncer.connect() as connection:  # and nobody else has it
         assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)
+
+
+def test_what_fails_in_a_transaction_leaves_nothing(on_postgres: StorageConfig) -> None:
+    """Connections commit by themselves while Optuna opens, and never afterwards."""
+    with opened_storage(on_postgres) as storage:
+        engine = coordination(storage).ledger.engine
+        with pytest.raises(ZeroDivisionError), engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE half (x integer)")
+            raise ZeroDivisionError
+        with engine.begin() as connection:
+            there = connection.exec_driver_sql("SELECT to_regclass('half')").scalar()
+    assert there is None

@@ -150,11 +150,19 @@ def _open_server(url: URL, connections: int) -> BaseStorage:
     connect: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
     if url.get_driver_name() == "psycopg":
         connect["prepare_threshold"] = None
-    backend = _rdb(url, connect, **pool)
+    # Optuna opens a second connection within a transaction of the first: two hundred workers that
+    # begin at once would have all of PgBouncer's, and each wait for one more
+    backend = _rdb(url, connect, isolation_level="AUTOCOMMIT", **pool)
+    event.listen(backend.engine, "connect", _make_transactional)
     event.listen(backend.engine, "begin", _limit_statements)
-    # Optuna needs a second one while it opens; SQLAlchemy has no public name for that limit
+    backend.engine.dispose()  # so that every connection passes the listener
+    # from here on one is enough; SQLAlchemy has no public name for that limit
     backend.engine.pool._max_overflow = connections - 1  # type: ignore[attr-defined]
     return WriteBehindStorage(backend, worker_id())
+
+
+def _make_transactional(connection: Any, _record: object) -> None:
+    connection.autocommit = False
 
 
 def _limit_statements(connection: Connection) -> None:
