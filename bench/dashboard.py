@@ -181,7 +181,7 @@ def run_study(root: Path, folder: Path, polled: bool) -> Run:
     )  # fmt: skip
     assert server.stdout is not None
     url = server.stdout.readline().split()[1]
-    server_before, polls = _cpu_s(server.pid), 0
+    server_before, polls = process_cpu_s(server.pid), 0
     while True:
         try:
             assert study.wait(POLL_S) == 0
@@ -191,7 +191,7 @@ def run_study(root: Path, folder: Path, polled: bool) -> Run:
                 get(f"{url}{path}")
             polls += 1
     wall_s, cpu_s = time.perf_counter() - started, _children_cpu_s() - before
-    used = _cpu_s(server.pid) - server_before
+    used = process_cpu_s(server.pid) - server_before
     server.terminate()
     server.communicate()
     return Run(wall_s, cpu_s, used, polls)
@@ -202,7 +202,7 @@ def _children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _cpu_s(pid: int) -> float:
+def process_cpu_s(pid: int) -> float:
     """Return the processor seconds of a running process (Linux)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -41,7 +41,7 @@ class Server:
         """Start it, again after a stop, and wait until it answers."""
         with self.log.open("ab") as file:
             self.process = subprocess.Popen(self.command, stdout=file, stderr=file, **self.options)
-        _wait_until_up(self, self.process, self.log)
+        wait_until_up(self, self.process, self.log)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop it: SIGINT is PostgreSQL's fast shutdown, SIGKILL a crash."""
@@ -93,12 +93,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _unprivileged() -> dict[str, object]:
+def unprivileged() -> dict[str, object]:
     """Options of `subprocess` for a user that initdb does not refuse."""
     return {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
 
 
-def _wait_until_up(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_up(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
@@ -106,7 +106,7 @@ def _wait_until_up(server: Server, process: subprocess.Popen[bytes], log: Path) 
             return
         except psycopg.OperationalError as error:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}") from error
+                raise RuntimeError(f"the server did not start:\n{log.read_text()}") from error
             time.sleep(0.05)
 
 
@@ -133,7 +133,7 @@ def started(*settings: str) -> Iterator[Server]:
     binaries = _binaries()
     assert binaries is not None, "PostgreSQL's server binaries are not installed"
     folder = Path(tempfile.mkdtemp(prefix="golf-pg-"))
-    options = {"cwd": folder, **_unprivileged()}
+    options = {"cwd": folder, **unprivileged()}
     if "user" in options:
         shutil.chown(folder, options["user"], options["group"])
     password_file, log = folder / "password", folder / "log"

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -16,14 +17,17 @@ from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
+from golf_opt.storage.cache import REFRESH_S, RUNNING_A_SECOND
 from golf_opt.storage.failures import StorageUnreachable, is_passing
 from golf_opt.storage.workers import MAX_DEATHS
 from golf_opt.storage.write_behind import BudgetSpent, WriteBehindStorage
+from golf_opt.utils.points import further_seed
 from tests import postgres
 
 pytest_plugins = ["postgres"]
 
 Worker = Callable[..., optuna.Study]
+COMPLETE = (TrialState.COMPLETE,)
 
 
 @pytest.mark.slow
@@ -104,6 +108,78 @@ def test_other_workers_trials_are_read_on_a_timer(worker: Worker) -> None:
     trial = one.ask()
     one.tell(trial, 0.5)
     wait_until(lambda: [t.value for t in other.get_trials(deepcopy=False)] == [None, 0.5])
+
+
+def test_a_worker_reads_only_what_may_have_changed(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = worker("a", tick_s=1e6), worker("b", tick_s=1e6)
+    read, found = other._storage._backend._get_trials, []
+
+    def recorded(*given: Any) -> list[optuna.trial.FrozenTrial]:
+        trials = read(*given)
+        found.append([trial.number for trial in trials])
+        return trials
+
+    monkeypatch.setattr(other._storage._backend, "_get_trials", recorded)
+
+    def look() -> list[int]:
+        one._storage.workers.flush()
+        other._storage.workers.refresh(other._study_id)
+        spent = other._storage.workers.epochs_spent(other._study_id)
+        assert spent == other._storage.workers.ledger.epochs_spent(other._study_id)
+        return found[-1]
+
+    trials = [one.ask() for _ in range(6)]
+    for trial in trials:
+        trial.report(0.5, 1)
+        trial.report(0.5, 2)
+    mine = other.ask()
+    for number in (4, 0, 2, 3):
+        one.tell(trials[number], number / 10)
+    assert look() == [0, 1, 2, 3, 4, 5, 6]
+    assert look() == [1, 5], "what is finished, or its own, is read again"
+    one.tell(trials[1], 0.1)
+    trials.append(one.ask())
+    assert look() == [1, 5, 7]
+    assert [trial.number for trial in other.get_trials(states=COMPLETE)] == [0, 1, 2, 3, 4]
+    other.tell(mine, 0.6)
+    one.tell(trials[5], 0.5)
+    assert look() == [5, 7] and look() == [7]
+    known = other._storage._cache.changing(other._study_id)
+    assert (known.epochs, known.ids) == (12, {trials[6]._trial_id})
+    assert [trial.number for trial in other.get_trials(states=COMPLETE)] == [*range(7)]
+    assert [trial.value for trial in other.trials] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, None]
+
+
+def test_the_more_trials_run_elsewhere_the_less_often_they_are_read(worker: Worker) -> None:
+    one, other = worker("a", tick_s=1e6), worker("b", tick_s=1e6)
+    trials = [one.ask() for _ in range(120)]
+    other._storage.workers.refresh(other._study_id)
+    seen = other._storage._cache.study(other._study_id)
+    assert seen.pause_s >= 120 / RUNNING_A_SECOND > 2 * REFRESH_S
+    for trial in trials:
+        one.tell(trial, 0.5)
+    one._storage.workers.flush()
+    other._storage.workers.refresh(other._study_id)
+    assert seen.unfinished == set()
+
+
+def test_a_total_counts_the_trials_of_everybody(worker: Worker) -> None:
+    """Of both workers, those that wait, and none of the further seeds of a point."""
+    one, other = worker("a"), worker("b")
+    for study in (one, other):
+        study._storage.workers.set_plan(study._study_id, 5)
+    first = one.ask()
+    other.enqueue_trial({"lr": 0.5})
+    assert other.ask().number == 1
+    assert one._storage.create_new_trial(one._study_id, further_seed(first, 1)) > 0
+    with pytest.raises(BudgetSpent):  # that seed is there already
+        other._storage.create_new_trial(one._study_id, further_seed(first, 1))
+    assert [study.ask().number for study in (other, one, other)] == [3, 4, 5]
+    for study in (one, other):
+        with pytest.raises(BudgetSpent):
+            study.ask()
 
 
 def test_a_silent_worker_loses_its_trial_and_what_it_says_is_dropped(

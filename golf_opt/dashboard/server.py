@@ -41,7 +41,7 @@ from golf_opt.dashboard.routes import Door
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.workers import coordination
 
-THREADS = 8
+THREADS, CONNECTIONS = 8, 4  # of answers; to the database, at most
 IDLE_S = 30  # after which a connection that asks nothing more is closed
 FILE, PART_BYTES = "golf_opt.file", 64 * 1024  # see _with_files
 FORM_BYTES, UPLOAD_BYTES = 64 * 1024, 32 * 1024 * 1024
@@ -74,7 +74,7 @@ def serve(config: DashboardConfig, say: Callable[[str], None]) -> None:
             f"dashboard cannot listen on {board.host}:{board.port}: {error.strerror}; "
             "choose another with dashboard.port=N."
         ) from error
-    with listener, opened_storage(config.storage) as storage:
+    with listener, opened_storage(config.storage, CONNECTIONS) as storage:
         app, pages = _application(config, storage, password, say)
         connections, queue = room_for_connections()
         proxy = ipaddress.ip_network(board.trusted_proxy) if board.trusted_proxy else None

@@ -21,15 +21,15 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import StrictStr
-from sqlalchemy import ColumnElement, Connection, Table, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, select
 
 from golf_opt.config.check import check
 from golf_opt.config.types import MOST
 from golf_opt.storage import gate, tables
+from golf_opt.storage.changing import Changing
 from golf_opt.storage.optuna_internals import FrozenStudy, id_of_trial, models
 from golf_opt.utils.trials import best_trials
 
-MOST_IDS = 500  # named in one statement; databases have limits
 Rows = Mapping[int, list[tuple[Any, ...]]]  # by the id that they belong to
 
 _distribution = lru_cache(maxsize=1024)(json_to_distribution)
@@ -63,20 +63,14 @@ class BulkStorage(RDBStorage):
         Raises:
             KeyError: there is no such study.
         """
-        included = {number for number in included_trial_ids if number <= trial_id_greater_than}
-        wanted = tables.TRIALS.c.study_id == study_id
-        if len(included) <= MOST_IDS:
-            new = tables.TRIALS.c.trial_id > trial_id_greater_than
-            wanted &= or_(new, tables.TRIALS.c.trial_id.in_(included))
+        changing = Changing(included_trial_ids, trial_id_greater_than)
+        trials: list[tuple[int, FrozenTrial]] = []
         with self.engine.connect() as connection:
-            name = self._name(connection, study_id)
-            trials = list(_trials(connection, name, wanted, self._objectives(connection, study_id)))
-        return [
-            trial
-            for trial_id, trial in trials
-            if (states is None or trial.state in states)
-            and (trial_id > trial_id_greater_than or trial_id in included)
-        ]
+            name, goals = self._name(connection, study_id), self._objectives(connection, study_id)
+            for part in changing.parts(study_id):
+                trials += _trials(connection, name, part, goals)
+        trials.sort(key=lambda row: row[0])
+        return [trial for _, trial in trials if states is None or trial.state in states]
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         wanted = tables.TRIALS.c.trial_id == trial_id

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import copy
 import json
 import math
 import threading
 import time
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +17,13 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Table
 
 from golf_opt.storage import gate
+from golf_opt.storage.changing import Changing
 from golf_opt.storage.optuna_internals import id_of_trial
 from golf_opt.storage.tables import Batch, Changes
 
 REFRESH_S = 1.0  # between two reads of other workers' trials, at least
 REFRESH_FRACTION = 0.02  # of the time that reading them may take
+RUNNING_A_SECOND = 50  # trials of others that are read again: all workers do, of one database
 NEVER = -math.inf
 
 
@@ -35,13 +38,40 @@ class CachedStudy:
     space: Mapping[str, BaseDistribution] | None = None  # that all of them are drawn from
     read_at: float = NEVER  # when other workers' trials were last read
     pause_s: float = REFRESH_S  # until they are read again
+    last_id: int = -1  # of the trials that were read
+    unfinished: set[int] = field(default_factory=set)  # ids of trials to be read again
+    in_order: bool = True
+    epochs: int = 0  # that finished trials reported, none of which is in `unfinished`
 
     def put(self, trial: FrozenTrial) -> None:
         """Take a trial in, in place of what was known of it."""
-        before = self.trials.get(trial.number)
-        if trial.state.is_finished() or (before is not None and before.state.is_finished()):
+        before, is_over = self.trials.get(trial.number), trial.state.is_finished()
+        if before is not None and before.state.is_finished():
             self.finished.clear()
+        elif is_over:
+            for states, trials in self.finished.items():
+                if trial.state in states:
+                    bisect.insort(trials, trial, key=_number)
+        if before is None and self.trials and trial.number < next(reversed(self.trials)):
+            self.in_order = False
         self.trials[trial.number] = trial
+        if before is not None and id_of_trial(before) == id_of_trial(trial):
+            self.open(before)
+        if is_over:
+            self.unfinished.discard(id_of_trial(trial))
+            self.epochs += _epochs(trial)
+        else:
+            self.unfinished.add(id_of_trial(trial))
+
+    def open(self, trial: FrozenTrial) -> None:
+        """Count a trial among those that are not finished."""
+        if id_of_trial(trial) not in self.unfinished:
+            self.unfinished.add(id_of_trial(trial))
+            self.epochs -= _epochs(trial)
+
+    def sort(self) -> None:
+        if not self.in_order:
+            self.trials, self.in_order = dict(sorted(self.trials.items())), True
 
     def fitting(self, trial: FrozenTrial) -> FrozenTrial:
         """Return a trial that was read; one of another space counts as failed.
@@ -70,6 +100,14 @@ class CachedStudy:
             for trial in self.trials.values():
                 self.distributions = trial.distributions | self.distributions
         return self.distributions.get(name)
+
+
+def _epochs(trial: FrozenTrial) -> int:
+    return sum(step > 0 for step in trial.intermediate_values)
+
+
+def _number(trial: FrozenTrial) -> int:
+    return trial.number
 
 
 class TrialCache:
@@ -137,7 +175,10 @@ class TrialCache:
             self.held -= trial_ids
             for trial_id in trial_ids:
                 self.batch.trials.pop(trial_id, None)
-                self.studies[self.study_of(trial_id)].read_at = NEVER  # and ask the database
+                study_id, number = self._places[trial_id]
+                study = self.studies[study_id]
+                study.open(study.trials[number])
+                study.read_at = NEVER  # and ask the database
 
     # --- the next write ---
 
@@ -164,18 +205,33 @@ class TrialCache:
 
     # --- what was read from the database ---
 
-    def merge(self, study_id: int, trials: Iterable[FrozenTrial], begun: float) -> None:
-        """Take in a study's trials, of which the reading began at a monotonic time."""
+    def changing(self, study_id: int, elsewhere: bool = False) -> Changing:
+        """Return which of a study's trials may be others than they are here.
+
+        Args:
+            study_id: of the study.
+            elsewhere: only those that this worker does not know better.
+        """
+        with self.lock:
+            if (study := self.studies.get(study_id)) is None:
+                return Changing()
+            own = self.held | self.batch.trials.keys() if elsewhere else set()
+            return Changing(study.unfinished - own, study.last_id, study.epochs)
+
+    def merge(self, study_id: int, trials: Sequence[FrozenTrial], begun: float) -> None:
+        """Take in trials of a study, of which the reading began at a monotonic time."""
         with self.lock:
             study = self.study(study_id)
+            running = 0  # elsewhere
             for trial in trials:
-                if study.trials.get(trial.number) is not trial:
-                    self.place(study_id, trial)
-            if list(study.trials) != sorted(study.trials):
-                study.trials = dict(sorted(study.trials.items()))
-                study.finished.clear()
+                self.place(study_id, trial)
+                study.last_id = max(study.last_id, id_of_trial(trial))
+                elsewhere = id_of_trial(trial) not in self.held
+                running += elsewhere and trial.state == TrialState.RUNNING
+            study.sort()
             study.read_at = time.monotonic()
-            study.pause_s = max(REFRESH_S, (study.read_at - begun) / REFRESH_FRACTION)
+            taken_s = (study.read_at - begun) / REFRESH_FRACTION
+            study.pause_s = max(REFRESH_S, taken_s, running / RUNNING_A_SECOND)
 
     def place(self, study_id: int, trial: FrozenTrial) -> None:
         """Take in a trial, unless this worker knows better."""

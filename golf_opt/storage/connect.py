@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -39,10 +39,10 @@ NETWORK_FILE_SYSTEMS = (
 
 
 @contextlib.contextmanager
-def opened_storage(config: StorageConfig) -> Iterator[BaseStorage]:
+def opened_storage(config: StorageConfig, connections: int = 1) -> Iterator[BaseStorage]:
     """Open the storage for a block, and give its connections back afterwards."""
     with no_empty_file(file_of(config)):
-        storage = open_storage(config)
+        storage = open_storage(config, connections)
         try:
             yield storage
         finally:
@@ -59,8 +59,12 @@ def opened_to_read(config: StorageConfig) -> Iterator[BaseStorage]:
         yield storage
 
 
-def open_storage(config: StorageConfig) -> BaseStorage:
+def open_storage(config: StorageConfig, connections: int = 1) -> BaseStorage:
     """Open, and if need be create, the storage.
+
+    Args:
+        config: where it is.
+        connections: to a server, at most; all but one are closed when they are not used.
 
     Raises:
         UsageError: the URL is no URL, or nothing answers there, or it may not be used.
@@ -72,7 +76,9 @@ def open_storage(config: StorageConfig) -> BaseStorage:
         return _open_journal(path)
     url = storage_url(config)
     try:
-        return _open_sqlite(url) if url.drivername.startswith("sqlite") else _open_server(url)
+        if url.drivername.startswith("sqlite"):
+            return _open_sqlite(url)
+        return _open_server(url, connections)
     except UsageError:
         raise
     except (SQLAlchemyError, ImportError, OSError, RuntimeError, sqlite3.Error) as error:
@@ -132,15 +138,35 @@ def file_system(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
     return found[1]
 
 
-def _open_server(url: URL) -> BaseStorage:
-    pool: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 2}
+def _open_server(url: URL, connections: int) -> BaseStorage:
+    """Open a database of a server; between it and us may be a PgBouncer in transaction mode.
+
+    There a session is no longer than a transaction, and begins with none of a client's own
+    options: so nothing is prepared for later, and every transaction says how long it may take.
+    """
+    pool: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": connections}
     if url.get_backend_name() != "postgresql":
         return optuna.storages.get_storage(_rdb(url, {}, **pool))
-    connect = {
-        "connect_timeout": CONNECT_TIMEOUT_S,
-        "options": f"-c statement_timeout={1000 * STATEMENT_TIMEOUT_S}",
-    }
-    return WriteBehindStorage(_rdb(url, connect, **pool), worker_id())
+    connect: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
+    if url.get_driver_name() == "psycopg":
+        connect["prepare_threshold"] = None
+    # Optuna opens a second connection within a transaction of the first: two hundred workers that
+    # begin at once would have all of PgBouncer's, and each wait for one more
+    backend = _rdb(url, connect, isolation_level="AUTOCOMMIT", **pool)
+    event.listen(backend.engine, "connect", _make_transactional)
+    event.listen(backend.engine, "begin", _limit_statements)
+    backend.engine.dispose()  # so that every connection passes the listener
+    # from here on one is enough; SQLAlchemy has no public name for that limit
+    backend.engine.pool._max_overflow = connections - 1  # type: ignore[attr-defined]
+    return WriteBehindStorage(backend, worker_id())
+
+
+def _make_transactional(connection: Any, _record: object) -> None:
+    connection.autocommit = False
+
+
+def _limit_statements(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {1000 * STATEMENT_TIMEOUT_S}")
 
 
 def _rdb(url: URL, connect_args: dict[str, Any], **options: Any) -> RDBStorage:

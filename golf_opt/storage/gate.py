@@ -29,6 +29,7 @@ from golf_opt.storage.optuna_internals import contains
 
 log = logging.getLogger("golf_opt")
 
+MOST_TEXT = 16 * 1024 * 1024  # characters of an attribute: as objects they take many times as much
 DEEPEST = 50  # levels of an attribute's lists and mappings
 EPOCH = datetime(1970, 1, 1)  # stands in for a time that cannot be read
 UNREADABLE = (
@@ -142,6 +143,8 @@ def read_json(text: object) -> Any:
     """
     if not isinstance(text, str):
         raise TypeError(f"{type(text).__name__} stands where JSON must")
+    if len(text) > MOST_TEXT:
+        raise ValueError(f"its text has {len(text):,} characters, but may have {MOST_TEXT:,}")
     value = json.loads(text)
     if text.count("[") + text.count("{") > DEEPEST:
         _refuse_deep(value, DEEPEST)

@@ -8,6 +8,7 @@ reports after it was declared dead finds no lease and changes nothing.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -20,8 +21,8 @@ from sqlalchemy import and_, delete, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from golf_opt.config.types import MOST
 from golf_opt.storage import tables
+from golf_opt.storage.changing import Changing
 from golf_opt.storage.failures import is_made_meanwhile
 from golf_opt.storage.reservations import granted, spent
 from golf_opt.storage.tables import (
@@ -30,14 +31,18 @@ from golf_opt.storage.tables import (
     RESERVATIONS,
     STUDIES,
     TRIALS,
-    USER_ATTRS,
     Batch,
     Row,
 )
+from golf_opt.storage.tally import IS_POINT, Tally, count, has
 from golf_opt.utils.points import POINT, SEED_INDEX
 
+MOST_BYTES = 16 * 1024 * 1024  # of a checkpoint, well above the largest that is written
+MOST_DEATHS = 1000  # that are counted: the highest number that a database has is followed by none
+ONE_DEATH_MORE = sql.case((LEASES.c.deaths < MOST_DEATHS, LEASES.c.deaths + 1), else_=MOST_DEATHS)
+WAITS = TRIALS.c.state == TrialState.WAITING
+ANY = Changing()
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-COUNTED = (*FINISHED, TrialState.RUNNING)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Ledger:
         self._insert = tables.DIALECTS[engine.dialect.name].insert
         self._now: Any = sql.literal_column(tables.CLOCKS[engine.dialect.name])
         self._has_tables = False
+        self._tallies: dict[int, Tally] = {}  # by study
 
     def _begin(self) -> AbstractContextManager[Connection]:
         """Begin a transaction in a database that has our tables: made when first needed."""
@@ -94,18 +100,15 @@ class Ledger:
         started = datetime.now(UTC)
         with self._begin() as connection:
             self._lock_study(connection, study_id)
-            mine = TRIALS.c.study_id == study_id
-            count = _count(connection, mine)
+            there = self._counted(connection, study_id)
             if like is not None and SEED_INDEX in like.user_attrs:
-                same = (_has(key, like.user_attrs[key]) for key in (POINT, SEED_INDEX))
-                if _count(connection, and_(mine, *same)):
+                same = (has(key, like.user_attrs[key]) for key in (POINT, SEED_INDEX))
+                if count(connection, and_(TRIALS.c.study_id == study_id, *same)):
                     return None
-            elif total is not None and _count(connection, and_(mine, IS_POINT)) >= total:
+            elif total is not None and there.points >= total:
                 return None
             # as many as there are, unless somebody else gave a higher one
-            used = and_(mine, TRIALS.c.number <= MOST)
-            last = connection.scalar(select(sql.func.max(TRIALS.c.number)).where(used))
-            number = count if last is None else max(count, int(last) + 1)
+            number = max(there.trials, there.number + 1)
             row = {"study_id": study_id, "number": number, "state": TrialState.RUNNING}
             made = connection.execute(insert(TRIALS).values(**row, datetime_start=_stored(started)))
             (trial_id,) = made.inserted_primary_key or (0,)
@@ -118,31 +121,33 @@ class Ledger:
             self._lease(connection, trial_id)
         return trial_id, number, local_time(started)
 
-    def take(self, study_id: int, trial_id: int, total: int | None) -> bool:
+    def take(self, study_id: int, trial_id: int, total: int | None, changing: Changing) -> bool:
         """Make a waiting trial a running one of this worker's; False if another was faster."""
         with self._begin() as connection:
             self._lock_study(connection, study_id)
-            counted = and_(TRIALS.c.study_id == study_id, TRIALS.c.state.in_(COUNTED), IS_POINT)
-            point = _count(connection, and_(TRIALS.c.trial_id == trial_id, IS_POINT))
-            if total is not None and point and _count(connection, counted) >= total:
+            begun = self._counted(connection, study_id).points
+            for part in changing.parts(study_id):
+                begun -= count(connection, and_(part, WAITS, IS_POINT))
+            point = count(connection, and_(TRIALS.c.trial_id == trial_id, IS_POINT))
+            if total is not None and point and begun >= total:
                 return False
-            here = and_(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.WAITING)
+            here = and_(TRIALS.c.trial_id == trial_id, WAITS)
             running = {"state": TrialState.RUNNING, "datetime_start": _stored(datetime.now(UTC))}
             if connection.execute(update(TRIALS).where(here).values(running)).rowcount != 1:
                 return False
             self._lease(connection, trial_id)
         return True
 
-    def epochs_spent(self, study_id: int) -> int:
+    def epochs_spent(self, study_id: int, changing: Changing = ANY) -> int:
         """Return the epochs that a study's trials reported, or reserved and still run for."""
         with self._begin() as connection:
-            return spent(connection, study_id)
+            return spent(connection, study_id, changing)
 
-    def reserve(self, study_id: int, trial_id: int, done: int, until: int, limit: int) -> int:
+    def reserve(self, study_id: int, changing: Changing, trial_id: int, *epochs: int) -> int:
         """Reserve epochs of a budget for a running trial; see `reservations.granted`."""
         with self._begin() as connection:
             self._lock_study(connection, study_id)
-            epoch = granted(connection, study_id, trial_id, done, until, limit)
+            epoch = granted(connection, study_id, changing, trial_id, *epochs)
             self._upsert(connection, RESERVATIONS, [{"trial_id": trial_id, "until": epoch}])
         return epoch
 
@@ -153,6 +158,12 @@ class Ledger:
         found = connection.execute(this.values(same))
         if found.rowcount != 1:
             raise KeyError(f"study {study_id} is not in the storage")
+
+    def _counted(self, connection: Connection, study_id: int) -> Tally:
+        """Return a study's trials, counted in a transaction that holds its lock."""
+        found = self._tallies.get(study_id, Tally()).on_to_now(connection, study_id)
+        self._tallies[study_id] = found
+        return found
 
     def _lease(self, connection: Connection, trial_id: int) -> None:
         row = {"trial_id": trial_id, "owner": self.owner, "beat": self._now, "deaths": 0}
@@ -225,19 +236,16 @@ class Ledger:
 
     # --- other workers ---
 
-    def others(self, study_id: int) -> list[Lease]:
+    def others(self, study_id: int, changing: Changing = ANY) -> list[Lease]:
         """Return the running trials of a study that this worker does not hold."""
         age = self._now - LEASES.c.beat
         joined = TRIALS.outerjoin(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id)
-        wanted = and_(TRIALS.c.study_id == study_id, TRIALS.c.state == TrialState.RUNNING)
-        columns = (TRIALS.c.trial_id, TRIALS.c.number, LEASES.c.owner, age)
+        query = select(TRIALS.c.trial_id, TRIALS.c.number, LEASES.c.owner, age).select_from(joined)
+        running = query.where(TRIALS.c.state == TrialState.RUNNING)
         with self._begin() as connection:
-            rows = connection.execute(select(*columns).select_from(joined).where(wanted)).all()
-        return [
-            Lease(trial_id, number, owner or None, None if age_s is None else float(age_s))
-            for trial_id, number, owner, age_s in rows
-            if owner != self.owner
-        ]
+            parts = [connection.execute(running.where(p)).all() for p in changing.parts(study_id)]
+        rows = [row for part in parts for row in part]
+        return [_lease_of(*row) for row in rows if row.owner != self.owner]
 
     def requeue(self, lease: Lease, max_deaths: int, older_s: float = 0.0) -> TrialState | None:
         """Take a trial from a dead worker: it waits again, or fails after too many deaths.
@@ -250,26 +258,22 @@ class Ledger:
             if lease.owner is None:  # of a program that keeps no leases
                 deaths = 0
             else:
-                same = and_(
-                    here, LEASES.c.owner == lease.owner, self._now - LEASES.c.beat >= older_s
-                )
-                taken = {"owner": "", "deaths": LEASES.c.deaths + 1}
+                silence = sql.func.abs(self._now - LEASES.c.beat)
+                same = and_(here, LEASES.c.owner == lease.owner, silence >= older_s)
+                taken = {"owner": "", "deaths": ONE_DEATH_MORE}
                 if connection.execute(update(LEASES).where(same).values(taken)).rowcount != 1:
                     return None
                 deaths = connection.scalar(select(LEASES.c.deaths).where(here)) or 0
             state, completed = TrialState.WAITING, None
             if deaths > max_deaths:
                 state, completed = TrialState.FAIL, datetime.now(UTC)
-                reason = json.dumps(
-                    f"{deaths} workers in a row died in it without finishing an epoch"
-                )
-                row = {"trial_id": lease.trial_id, "key": "fail_reason", "value_json": reason}
-                self._upsert(connection, tables.USER_ATTRS, [row])
+                self._upsert(connection, tables.USER_ATTRS, [_fail_reason(lease.trial_id, deaths)])
             self._set_state(connection, lease.trial_id, state, completed)
         return state
 
-    def delete_leases(self, trial_ids: Collection[int]) -> None:
-        """Forget trials that are deleted: their ids may be given out again."""
+    def delete_leases(self, study_id: int, trial_ids: Collection[int]) -> None:
+        """Forget a study's trials, which are deleted: their ids may be given out again."""
+        self._tallies.pop(study_id, None)
         with self._begin() as connection:
             for table in (LEASES, RESERVATIONS):
                 connection.execute(delete(table).where(table.c.trial_id.in_(trial_ids)))
@@ -277,18 +281,18 @@ class Ledger:
     # --- checkpoints ---
 
     def load_checkpoint(self, study: str, number: int) -> bytes | None:
-        """Return a trial's checkpoint, or None."""
+        """Return a trial's checkpoint, or None; of what is too large for one, nothing is read."""
+        size = sql.func.length(CHECKPOINTS.c.data)
+        data = select(sql.case((size <= MOST_BYTES, CHECKPOINTS.c.data)))
         with self._begin() as connection:
-            data: bytes | None = connection.scalar(
-                select(CHECKPOINTS.c.data).where(_checkpoint(study, number))
-            )
-        return data
+            row = connection.execute(data.where(_checkpoint(study, number))).first()
+        return None if row is None else row[0] or b""
 
     def checkpoint_numbers(self, study: str) -> set[int]:
         """Return the numbers of the study's trials that have a checkpoint here."""
         query = select(CHECKPOINTS.c.number).where(CHECKPOINTS.c.study == study)
         with self._begin() as connection:
-            return set(connection.scalars(query))
+            return {number for number in connection.scalars(query) if isinstance(number, int)}
 
     def put_checkpoint(self, study: str, number: int, data: bytes) -> None:
         """Keep the checkpoint of a trial that no worker runs."""
@@ -302,26 +306,24 @@ class Ledger:
             connection.execute(delete(CHECKPOINTS).where(CHECKPOINTS.c.study == study))
 
 
-def _count(connection: Connection, trials: sql.ColumnElement[bool]) -> int:
-    return int(connection.scalar(select(sql.func.count()).where(trials)) or 0)
-
-
-def _has(key: str, value: Any = None) -> sql.ColumnElement[bool]:
-    """Return the condition that a trial has a user attribute, with a value if one is given."""
-    row = USER_ATTRS.alias()
-    there = and_(row.c.trial_id == TRIALS.c.trial_id, row.c.key == key)
-    same = sql.true() if value is None else row.c.value_json == json.dumps(value)
-    return sql.exists().where(there, same)
-
-
-IS_POINT = ~_has(SEED_INDEX)  # and no further seed of one
-
-
 def _attributes(trial: FrozenTrial | None) -> list[tuple[sql.Table, Row]]:
     """Return a trial's attributes by the table that they stand in."""
     if trial is None:
         return []
     return [(tables.USER_ATTRS, trial.user_attrs), (tables.SYSTEM_ATTRS, trial.system_attrs)]
+
+
+def _fail_reason(trial_id: int, deaths: int) -> Row:
+    reason = json.dumps(f"{deaths} workers in a row died in it without finishing an epoch")
+    return {"trial_id": trial_id, "key": "fail_reason", "value_json": reason}
+
+
+def _lease_of(trial_id: int, number: Any, owner: Any, age_s: Any) -> Lease:
+    """Return a lease; a beat of the future, or of no time at all, is as good as none."""
+    silence = None if age_s is None else abs(float(age_s))
+    if silence is not None and not math.isfinite(silence):
+        silence = math.inf
+    return Lease(trial_id, number if isinstance(number, int) else -1, owner or None, silence)
 
 
 def _checkpoint(study: str, number: int) -> sql.ColumnElement[bool]:

@@ -101,7 +101,8 @@ class Synchronizer:
         study = self._cache.study(study_id)
         begun = time.monotonic()
         if force or begun - study.read_at >= study.pause_s:
-            trials = self.reach(self.reader.get_all_trials, study_id, deepcopy=False)
+            asked, read = self._cache.changing(study_id, elsewhere=True), self._backend._get_trials
+            trials = self.reach(read, study_id, None, set(asked.ids), asked.last_id)
             self._cache.merge(study_id, trials, begun)
 
     # --- the thread ---

@@ -70,7 +70,7 @@ class ManyWorkers:
 
     def leases(self, study_id: int) -> list[Lease]:
         """Return the running trials of a study that this worker does not hold."""
-        return self._sync.reach(self.ledger.others, study_id)
+        return self._sync.reach(self.ledger.others, study_id, self._cache.changing(study_id))
 
     def now(self) -> float:
         """Return the time that all workers agree on, in seconds since 1970."""
@@ -78,12 +78,12 @@ class ManyWorkers:
 
     def epochs_spent(self, study_id: int) -> int:
         """Return the epochs that a study's trials took, or are reserved for those that run."""
-        return self._sync.reach(self.ledger.epochs_spent, study_id)
+        return self._sync.reach(self.ledger.epochs_spent, study_id, self._cache.changing(study_id))
 
     def reserve(self, study_id: int, trial_id: int, done: int, until: int, limit: int) -> int:
         """Reserve epochs for a trial of this worker's; see `reservations.granted`."""
-        reserve = self.ledger.reserve
-        return self._sync.reach(reserve, study_id, trial_id, done, until, limit)
+        reserve, changing = self.ledger.reserve, self._cache.changing(study_id)
+        return self._sync.reach(reserve, study_id, changing, trial_id, done, until, limit)
 
     def save_checkpoint(
         self, trial_id: int, study: str, number: int, data: Callable[[], bytes]

@@ -92,7 +92,8 @@ class WriteBehindStorage(BaseStorage):
         study_id = self._cache.study_of(trial_id)
         self._sync.flush()  # what this process said of it while it waited
         total = self._cache.study(study_id).total
-        if not self._reach(self._ledger.take, study_id, trial_id, total):
+        changing = self._cache.changing(study_id)
+        if not self._reach(self._ledger.take, study_id, trial_id, total, changing):
             return False
         self._cache.hold(study_id, self._reach(self._backend.get_trial, trial_id))
         self._sync.start()
@@ -233,7 +234,7 @@ class WriteBehindStorage(BaseStorage):
     def delete_study(self, study_id: int) -> None:
         self._sync.flush()
         self._sync.refresh(study_id, force=True)
-        self._reach(self._ledger.delete_leases, self._cache.trial_ids(study_id))
+        self._reach(self._ledger.delete_leases, study_id, self._cache.trial_ids(study_id))
         self._reach(self._sync.reader.delete_study, study_id)
         self._cache.forget_study(study_id)
         self._directions.pop(study_id, None)

@@ -208,6 +208,11 @@ SPOILED: dict[str, tuple[str, str]] = {
         f" INSERT INTO golf_leases VALUES ({TRIAL_1}, x'ff00', x'00', 9e999);"
         f" INSERT INTO golf_reservations VALUES ({TRIAL_1}, 'far')", "",
     ),
+    "lease of the future": (
+        f"UPDATE trials SET state = 'RUNNING', datetime_complete = NULL WHERE trial_id = {TRIAL_1};"
+        f" DELETE FROM trial_values WHERE trial_id = {TRIAL_1};"
+        f" INSERT INTO golf_leases VALUES ({TRIAL_1}, 'elsewhere', 9e999, {2**63 - 1})", "",
+    ),
     "checkpoint": (
         f"UPDATE trials SET state = 'WAITING', datetime_complete = NULL WHERE trial_id = {TRIAL_1};"
         f" DELETE FROM trial_values WHERE trial_id = {TRIAL_1};"
@@ -233,8 +238,11 @@ def attribute(table: str, owner: str, key: str, value: Any) -> str:
     )
 
 
-def spoil_everything(database: Path, canary: Path) -> None:
-    """Give study `bad` twenty trials more, and each a trick; trials 0 and 2 stay good."""
+def spoil_everything(database: Path, canary: Path) -> int:
+    """Give study `bad` twenty trials more, and each a trick; trials 0 and 2 stay good.
+
+    Return how many rows are hostile or damaged.
+    """
     copies, tricks = [], [key for key, (sql, _) in SPOILED.items() if TRIAL_1 in sql]
     for number, key in enumerate(tricks, 3):
         owner = f"(SELECT trial_id FROM theirs WHERE number = {number})"
@@ -251,6 +259,7 @@ def spoil_everything(database: Path, canary: Path) -> None:
             source = f"{table} WHERE trial_id = (SELECT trial_id FROM theirs WHERE number = 2)"
             copies += [f"INSERT INTO {table} SELECT NULL, {owner}, {rest} FROM {source}"]
         copies += [SPOILED[key][0].replace(TRIAL_1, owner)]
+    clean = len(copies) - len(tricks)
     for key, value in pickled(canary).items():
         for number in (0, 2):
             owner = f"(SELECT trial_id FROM theirs WHERE number = {number})"
@@ -269,6 +278,7 @@ def spoil_everything(database: Path, canary: Path) -> None:
         SPOILED[key][0] for key in ("note", "note sections", "test readings", "study attribute")
     ]
     spoil(database, *copies)
+    return len(copies) - clean
 
 
 def spoil_export(export: Path, secret: Path, canary: Path) -> None:

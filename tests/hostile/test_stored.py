@@ -25,8 +25,10 @@ from hypothesis import strategies as st
 
 from golf_opt.config.schema import StorageConfig
 from golf_opt.manage.listing import study_rows
+from golf_opt.storage.checkpoint import DamagedCheckpoint, open_checkpoints
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import mark, marks
+from golf_opt.storage.workers import coordination
 from golf_opt.study.description import DESCRIPTION
 
 Golf = Callable[..., Ran]
@@ -90,7 +92,15 @@ def test_a_bad_row_is_named_and_costs_no_other(
 
 @pytest.mark.parametrize(
     "key",
-    ["number text", "value", "distribution deep", "user attribute", "lease blob", "checkpoint"],
+    [
+        "number text",
+        "value",
+        "distribution deep",
+        "user attribute",
+        "lease blob",
+        "checkpoint",
+        "lease of the future",
+    ],
 )
 def test_a_study_with_a_bad_row_goes_on(golf: Golf, here: Path, key: str) -> None:
     spoil(database(here), SPOILED[key][0])
@@ -328,7 +338,7 @@ def test_a_hostile_database_and_export_run_nothing_and_cost_no_good_trial(here: 
     secret.parent.mkdir()
     secret.write_text("what nobody else is to read")
     spoil_export(here / "exported", secret, canary)
-    spoil_everything(database(here), canary)
+    assert spoil_everything(database(here), canary) >= 50
     outside = snapshot(secret.parent) | snapshot(here / "exported")
 
     def well(*arguments: str) -> Ran:
@@ -401,9 +411,14 @@ COLUMNS = [
     ("trial_params", "distribution_json"), ("trial_intermediate_values", "step"),
     ("trial_intermediate_values", "intermediate_value"),
     ("trial_intermediate_values", "intermediate_value_type"), ("trial_user_attributes", "key"),
-    ("trial_user_attributes", "value_json"), ("study_system_attributes", "key"),
-    ("study_system_attributes", "value_json"), ("study_directions", "direction"),
-    ("studies", "study_name"),
+    ("trial_user_attributes", "value_json"), ("trial_system_attributes", "key"),
+    ("trial_system_attributes", "value_json"), ("study_user_attributes", "value_json"),
+    ("study_system_attributes", "key"), ("study_system_attributes", "value_json"),
+    ("study_directions", "direction"), ("studies", "study_name"),
+]  # fmt: skip
+OWN = [
+    ("golf_leases", "owner"), ("golf_leases", "beat"), ("golf_leases", "deaths"),
+    ("golf_reservations", "until"), ("golf_checkpoints", "number"), ("golf_checkpoints", "data"),
 ]  # fmt: skip
 
 
@@ -427,6 +442,51 @@ def test_whatever_stands_in_a_cell_the_other_study_is_listed(
         for name in rows:
             study = optuna.load_study(study_name=name, storage=storage)
             assert sum(trial.state.is_finished() for trial in study.trials) >= 2
+    shutil.rmtree(folder)
+
+
+@fuzz(examples=15)
+@given(st.lists(st.tuples(st.sampled_from(OWN), CELL), min_size=1, max_size=4))
+def test_whatever_stands_in_a_table_of_ours_workers_go_on(
+    made: Path, tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[tuple[str, str], Any]]
+) -> None:
+    """A trial runs under a lease that somebody has written to, and has a checkpoint."""
+    folder = tmp_path_factory.mktemp("own")
+    shutil.copy(database(made), folder / "golf.db")
+    running = f"{TRIAL_1}, 'elsewhere:1::x', 0.0, 0"
+    spoil(
+        folder / "golf.db",
+        f"UPDATE trials SET state = 'RUNNING', datetime_complete = NULL WHERE trial_id = {TRIAL_1}",
+        f"DELETE FROM trial_values WHERE trial_id = {TRIAL_1}",
+        f"INSERT INTO golf_leases VALUES ({running})",
+        f"INSERT INTO golf_reservations VALUES ({TRIAL_1}, 2)",
+    )
+    with contextlib.closing(sqlite3.connect(folder / "golf.db")) as connection:
+        for (table, column), cell in cells:
+            with contextlib.suppress(sqlite3.IntegrityError):
+                connection.execute(f"UPDATE {table} SET {column} = ?", (cell,))
+        connection.commit()
+    with opened_storage(StorageConfig(f"sqlite:///{folder}/golf.db", None)) as storage:
+        workers = coordination(storage)
+        assert {row.study: row.trials["complete"] for row in study_rows(storage)} == {
+            "good": 3, "bad": 2,
+        }  # fmt: skip
+        study = optuna.load_study(study_name="bad", storage=storage)
+        study_id = study._study_id
+        assert workers.epochs_spent(study_id) >= 6
+        assert 0 <= workers.reserve(study_id, study.trials[0]._trial_id, 0, 2, 10**6) <= 2
+        workers._sync.reachable_since = -1e9  # the storage has answered for a while
+        (lease,) = workers.leases(study_id)  # without an owner it is left alone for a while
+        requeued = [number for number, _ in workers.requeue_dead(study_id)]
+        assert requeued == ([] if lease.owner is None else [1])
+        checkpoints = open_checkpoints(study, folder)
+        for number in {*checkpoints.numbers(), 0, 1, 2}:
+            with contextlib.suppress(DamagedCheckpoint, FileNotFoundError):
+                assert checkpoints.load(number).state.epoch == 2
+        trial = study.ask()
+        study.tell(trial, 0.5)
+        workers.flush()
+        assert study.trials[trial.number].value == 0.5
     shutil.rmtree(folder)
 
 
