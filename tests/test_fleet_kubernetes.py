@@ -1,0 +1,195 @@
+"""golf-opt fleet on=kubernetes: the real client, and a server that speaks a little of the API.
+
+Pods are processes here, which work on a real PostgreSQL; tests/kube.py says what is no cluster.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, Ran, told
+from fleets import Begun
+from postgres import PASSWORD, free_port
+from serving import wait_for
+
+from golf_opt.config.schema import StorageConfig
+from golf_opt.engines.native import compiler
+from tests import kube
+
+pytest_plugins = ["postgres", "fleets"]
+pytestmark = [
+    pytest.mark.postgres,
+    pytest.mark.skipif(compiler() is None, reason="no C++ compiler"),
+]
+
+Golf = Callable[..., Ran]
+ON = ("on=kubernetes", "storage=postgres")
+QUICK = ("data=digits", "engine=torch", "space.batch_size=32", "epochs=1", "trials=1")
+
+
+@pytest.fixture
+def cluster(
+    tmp_path: Path, on_postgres: StorageConfig, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[kube.Cluster]:
+    """A cluster whose pods reach the database; the kubeconfig leads to it."""
+    pytest.importorskip("kubernetes")
+    assert on_postgres.url is not None
+    secrets = {"golf-storage": {"url": on_postgres.url, "password": f"{PASSWORD}\n"}}
+    monkeypatch.setenv("GOLF_STORAGE_URL", on_postgres.url)
+    (tmp_path / "kube").mkdir()
+    with kube.started(kube.Cluster(tmp_path / "kube", secrets)) as cluster:
+        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig()))
+        yield cluster
+
+
+def wait_for_pods(cluster: kube.Cluster, count: int) -> list[kube.Pod]:
+    wait_for(lambda: len(cluster.running()) == count)
+    return cluster.running()
+
+
+def test_kubernetes_loses_pods_and_jobs(
+    cluster: kube.Cluster,
+    left_study: Callable[[StorageConfig], Begun],
+    on_postgres: StorageConfig,
+    golf: Golf,
+) -> None:
+    """A pod's node breaks, a Job has failed too often; left, looked at, ended, begun, topped up."""
+    study = left_study(on_postgres)
+    fleet = study.begin("on=kubernetes", "workers=2")
+    study.wait_for_epochs(10)
+    cluster.lose(wait_for_pods(cluster, 2)[0])
+    study.wait_for_epochs(10)
+    cluster.fail(next(iter(cluster.jobs)))
+    wait_for(lambda: len(cluster.jobs) == 2)  # and another one is begun
+    study.wait_for_epochs(10)
+    fleet.send_signal(signal.SIGINT)
+    out, err = fleet.communicate(timeout=60)
+    assert (fleet.returncode, err) == (128 + signal.SIGINT, ""), out + err
+    assert "2 workers ended before the study did; replaced" in out
+    assert "2 workers go on; to look again: " in out
+
+    looks = study.begin("on=kubernetes")
+    assert looks.stdout is not None
+    assert looks.stdout.readline() == "chaos: 2 workers on kubernetes\n"
+    next(line for line in looks.stdout if line.startswith("2 running, 0 queued  "))
+    looks.send_signal(signal.SIGINT)
+    looks.communicate(timeout=60)
+    ended = golf("fleet", *study.words, "on=kubernetes", "stop=true")
+    assert "2 workers ended; trials under way wait" in ended.out, ended
+    assert cluster.running() == [] and study.pids() == []
+    assert "has no workers on kubernetes" in told(golf("fleet", *study.words, "on=kubernetes"))
+
+    cluster.places = 1
+    study.begin("on=kubernetes", "workers=1")
+    study.wait_for_epochs(1)
+    assert study.fleet is not None
+    study.fleet.send_signal(signal.SIGINT)
+    study.fleet.communicate(timeout=60)
+    more = study.begin("on=kubernetes", "workers=2")
+    assert more.stdout is not None
+    why = "1 running, 1 queued (0/1 nodes are available: 1 Insufficient cpu.)"
+    next(line for line in more.stdout if line.startswith(why))
+    shapes = [job["spec"]["completions"] for job in cluster.jobs.values()]
+    assert shapes == [2, 1, 1] or shapes == [2, 2, 1, 1], shapes
+    cluster.places = 8
+    study.ended()
+    assert cluster.running() == []
+    sent = "".join(cluster.bodies)
+    assert "worker" in sent and PASSWORD not in sent and str(on_postgres.url) not in sent
+
+
+def test_what_is_wrong_is_told(
+    cluster: kube.Cluster,
+    golf: Golf,
+    golf_process: Callable[..., subprocess.Popen[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is typed in one line, before anything is made; what the cluster says on the screen."""
+    study = ("study", *QUICK, "study.name=fleet", "workers=1")
+    begun = golf(*study, *ON, "on.context=nowhere")
+    assert "new study, 1 trial" in begun.out and "nowhere" in begun.err, begun
+    fleet = ("fleet", "study=fleet", *ON, "workers=2")
+    for kubeconfig, arguments, message in (
+        (cluster.folder / "absent", (), "absent leads to no cluster: "),
+        (cluster.folder / "empty", (), "empty leads to no cluster: "),
+        (cluster.kubeconfig("nobody"), (), "answers 401 Unauthorized: jobs is not for you"),
+        (cluster.kubeconfig("caddie"), (), "answers 403 Forbidden: jobs is not for you"),
+        (cluster.kubeconfig(namespace="no"), (), 'answers 404 Not Found: namespaces "no" not'),
+        (cluster.kubeconfig(port=free_port()), (), "Connection refused"),
+        (None, ("on.namespace=no",), 'takes no workers: http://127.0.0.1:'),
+        (None, ("+on.pod.nodeSelectr={a: b}",), "on.pod is no PodSpec of Kubernetes 1.30: "),
+        (None, ("+on.pod.priority=high",), "on.pod.priority is no PodSpec of Kubernetes 1.30: 'h"),
+        (None, ("on.memory=4G",), "on.memory is '4G', but must be a size such as 500Mi or 4Gi"),
+        (None, ("on.cpu=4",), "on.cpu is not a key; it must be one of context, "),
+    ):
+        (cluster.folder / "empty").touch()
+        with monkeypatch.context() as patch:
+            if kubeconfig is not None:
+                patch.setenv("KUBECONFIG", str(kubeconfig))
+            ran = golf(*fleet, *arguments)
+            assert message in ran.err and ran.status == 2, (arguments, ran)
+            assert ran.err.count("\n") == 1 and "Traceback" not in ran.err
+    assert golf(*study[:-1], "study.name=mine").status == 0
+    assert "is in a file of this machine" in told(
+        golf("fleet", "study=mine", "on=kubernetes", "workers=1")
+    )
+    assert cluster.jobs == {}
+
+    def screen_has(words: str, *arguments: str) -> None:
+        process = golf_process(*fleet, *arguments)
+        assert process.stdout is not None
+        seen = []
+        for line in process.stdout:
+            seen.append(line)
+            if words in line:
+                break
+        else:
+            raise AssertionError((seen, process.communicate()))
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert "2 workers ended" in golf("fleet", "study=fleet", *ON, "stop=true").out
+        assert cluster.jobs == {}
+
+    screen_has("0 running, 2 queued (ImagePullBackOff: no image x/golf)", "on.image=x/golf")
+    screen_has("(CreateContainerConfigError: secret 'other' not found)", "on.secret=other")
+    cluster.secrets["golf-storage"]["password"] = "wrong"
+    screen_has("queued (golf-opt: storage postgresql", "on.claim=null")
+
+
+def test_a_dry_run_prints_the_job_of_docker(cluster: kube.Cluster, golf: Golf) -> None:
+    """It asks no cluster; +on.pod adds to the pod, and GPUs are limits."""
+    begun = golf("study", *QUICK, "study.name=fleet", "storage=postgres")
+    assert begun.status == 0, begun
+    asked = len(cluster.bodies)
+
+    def dry(*arguments: str) -> Any:
+        ran = golf("fleet", "study=fleet", *ON, "on.dry_run=true", *arguments)
+        assert (ran.status, ran.err) == (0, ""), ran
+        made = yaml.safe_load(ran.out)
+        labels = made["spec"]["template"]["metadata"]["labels"]
+        assert labels == made["metadata"]["labels"]
+        assert made["metadata"]["generateName"] == f"{labels.pop('study')}-"
+        return made["spec"]
+
+    documents = yaml.safe_load_all((ROOT / "docker" / "kubernetes.yaml").read_text())
+    (workers,) = [d for d in documents if d["metadata"]["name"] == "golf-workers"]
+    assert dry("workers=8", "on.cpus=2") == workers["spec"]
+    pod = dry(
+        "on.gpus=2", "on.claim=null", "engine.lanes=3", "+on.pod.nodeSelector={pool: gpu}",
+        "data=digits", "dir=studies",
+    )["template"]["spec"]  # fmt: skip
+    (container,) = pod["containers"]
+    assert pod["nodeSelector"] == {"pool": "gpu"}
+    assert container["resources"]["limits"] == {"memory": "4Gi", "nvidia.com/gpu": "2"}
+    assert container["args"] == [
+        "worker", "study=fleet", "storage=postgres", "dir=/studies", "engine.lanes=3",
+        "data=digits",
+    ]  # fmt: skip
+    assert "mnist" not in {volume["name"] for volume in pod["volumes"]}
+    assert len(cluster.bodies) == asked
