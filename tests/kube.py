@@ -21,7 +21,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
 import yaml
+
+from golf_opt.config.schema import StorageConfig
+from tests.postgres import PASSWORD
 
 NAMESPACE, IMAGE = "golf", "golf-opt:cpu"
 USERS = {"Bearer golfer": 200, "Bearer caddie": 403}
@@ -287,3 +291,18 @@ def started(cluster: Cluster) -> Iterator[Cluster]:
                 if pod.process is not None and pod.process.poll() is None:
                     pod.process.kill()
                     pod.process.wait()
+
+
+@pytest.fixture
+def kubernetes(
+    tmp_path: Path, on_postgres: StorageConfig, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Cluster]:
+    """A cluster whose pods reach the database; the kubeconfig leads to it."""
+    pytest.importorskip("kubernetes")
+    assert on_postgres.url is not None
+    secrets = {"golf-storage": {"url": on_postgres.url, "password": f"{PASSWORD}\n"}}
+    monkeypatch.setenv("GOLF_STORAGE_URL", on_postgres.url)
+    (tmp_path / "kube").mkdir()
+    with started(Cluster(tmp_path / "kube", secrets)) as cluster:
+        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig()))
+        yield cluster

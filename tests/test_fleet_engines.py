@@ -6,6 +6,7 @@ Each study ends with the checks of the chaos tests: exactly the total, every val
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,18 +17,23 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import optuna
 import pytest
 from conftest import Ran, told
 from fleets import Begun
 from serving import wait_for
 
-from golf_opt.config.schema import StorageConfig
+from golf_opt.cli.compose import compose
+from golf_opt.config.check import load
+from golf_opt.config.schema import StorageConfig, StudyConfig
 from golf_opt.engines.native import compiler
 from golf_opt.fleet.local import shares
-from tests import chaos
+from golf_opt.storage.connect import opened_storage
+from golf_opt.study.run import begin_study
+from tests import chaos, kube
 from tests import slurm as engine
 
-pytest_plugins = ["postgres", "slurm", "fleets"]
+pytest_plugins = ["postgres", "slurm", "fleets", "kube"]
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
 Golf = Callable[..., Ran]
@@ -232,3 +238,53 @@ def test_ray_loses_a_node(
     assert "2 workers go on" in out
     study.begin(*where)
     study.ended()
+
+
+# --- all of them
+
+
+@pytest.mark.postgres
+def test_a_study_moves_from_a_laptop_to_clusters(
+    slurm: Path,
+    cluster: Any,
+    kubernetes: kube.Cluster,
+    golf: Golf,
+    golf_process: Callable[..., subprocess.Popen[str]],
+    on_postgres: StorageConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the commands of docs/fleet.md one after the other, each with two more trials to do."""
+    monkeypatch.setenv("SLURM_CONF", str(slurm))
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    monkeypatch.setenv("PYTHONPATH", str(chaos.ROOT))
+    page = (chaos.ROOT / "docs" / "fleet.md").read_text()
+    commands = [shlex.split(line)[2:] for line in page.splitlines() if line.startswith("$ golf-opt")]
+    begin, total, there = commands[0][1:], 0, list[str]()
+    for verb, *given in commands:
+        dry = "on.dry_run=true" in given
+        works = not dry and (verb == "study" or "workers=2" in given)
+        total += 2 * works
+        trials = f"trials={total}"
+        words = [trials if word == "trials=2000" else word for word in given]
+        if works and verb == "fleet":
+            more = compose("study", [*begin, trials, *there])
+            begin_study(load(StudyConfig, more), "", lambda line: None)
+        if "on=ray" in words:  # it is this process's once and for all
+            process = golf_process(verb, *words)
+            out, err = process.communicate(timeout=120)
+            ran = Ran(process.returncode, out, err)
+        else:
+            ran = golf(verb, *words)
+        if verb == "fleet" and not works and not dry and "stop=true" not in words:
+            assert "study 'mine' has no workers on slurm" in told(ran)
+            continue
+        assert (ran.status, ran.err) == (0, ""), (words, ran)
+        if works:
+            assert f"study mine: {total} of {total} trials finished" in ran.out, (words, ran)
+        if verb == "import":
+            there = ["storage=postgres"]
+    with opened_storage(on_postgres) as opened:
+        trials_there = optuna.load_study(study_name="mine", storage=opened).trials
+    assert [trial.number for trial in trials_there] == list(range(total)) and total == 14
+    for trial in trials_there:
+        assert trial.state.is_finished() and trial.value == trial.intermediate_values[30]

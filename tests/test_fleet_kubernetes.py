@@ -5,10 +5,10 @@ Pods are processes here, which work on a real PostgreSQL; tests/kube.py says wha
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from golf_opt.config.schema import StorageConfig
 from golf_opt.engines.native import compiler
 from tests import kube
 
-pytest_plugins = ["postgres", "fleets"]
+pytest_plugins = ["postgres", "fleets", "kube"]
 pytestmark = [
     pytest.mark.postgres,
     pytest.mark.skipif(compiler() is None, reason="no C++ compiler"),
@@ -33,28 +33,13 @@ ON = ("on=kubernetes", "storage=postgres")
 QUICK = ("data=digits", "engine=torch", "space.batch_size=32", "epochs=1", "trials=1")
 
 
-@pytest.fixture
-def cluster(
-    tmp_path: Path, on_postgres: StorageConfig, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[kube.Cluster]:
-    """A cluster whose pods reach the database; the kubeconfig leads to it."""
-    pytest.importorskip("kubernetes")
-    assert on_postgres.url is not None
-    secrets = {"golf-storage": {"url": on_postgres.url, "password": f"{PASSWORD}\n"}}
-    monkeypatch.setenv("GOLF_STORAGE_URL", on_postgres.url)
-    (tmp_path / "kube").mkdir()
-    with kube.started(kube.Cluster(tmp_path / "kube", secrets)) as cluster:
-        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig()))
-        yield cluster
-
-
 def wait_for_pods(cluster: kube.Cluster, count: int) -> list[kube.Pod]:
     wait_for(lambda: len(cluster.running()) == count)
     return cluster.running()
 
 
 def test_kubernetes_loses_pods_and_jobs(
-    cluster: kube.Cluster,
+    kubernetes: kube.Cluster,
     left_study: Callable[[StorageConfig], Begun],
     on_postgres: StorageConfig,
     golf: Golf,
@@ -63,15 +48,17 @@ def test_kubernetes_loses_pods_and_jobs(
     study = left_study(on_postgres)
     fleet = study.begin("on=kubernetes", "workers=2")
     study.wait_for_epochs(10)
-    cluster.lose(wait_for_pods(cluster, 2)[0])
+    kubernetes.lose(wait_for_pods(kubernetes, 2)[0])
     study.wait_for_epochs(10)
-    cluster.fail(next(iter(cluster.jobs)))
-    wait_for(lambda: len(cluster.jobs) == 2)  # and another one is begun
+    kubernetes.fail(next(iter(kubernetes.jobs)))
+    wait_for(lambda: len(kubernetes.jobs) > 1)  # others are begun
+    wait_for_pods(kubernetes, 2)
     study.wait_for_epochs(10)
     fleet.send_signal(signal.SIGINT)
     out, err = fleet.communicate(timeout=60)
     assert (fleet.returncode, err) == (128 + signal.SIGINT, ""), out + err
-    assert "2 workers ended before the study did; replaced" in out
+    replaced = re.findall(r"(\d) workers? ended before the study did; replaced", out)
+    assert sum(map(int, replaced)) == 2, out
     assert "2 workers go on; to look again: " in out
 
     looks = study.begin("on=kubernetes")
@@ -82,10 +69,10 @@ def test_kubernetes_loses_pods_and_jobs(
     looks.communicate(timeout=60)
     ended = golf("fleet", *study.words, "on=kubernetes", "stop=true")
     assert "2 workers ended; trials under way wait" in ended.out, ended
-    assert cluster.running() == [] and study.pids() == []
+    assert kubernetes.running() == [] and study.pids() == []
     assert "has no workers on kubernetes" in told(golf("fleet", *study.words, "on=kubernetes"))
 
-    cluster.places = 1
+    kubernetes.places = 1
     study.begin("on=kubernetes", "workers=1")
     study.wait_for_epochs(1)
     assert study.fleet is not None
@@ -95,17 +82,17 @@ def test_kubernetes_loses_pods_and_jobs(
     assert more.stdout is not None
     why = "1 running, 1 queued (0/1 nodes are available: 1 Insufficient cpu.)"
     next(line for line in more.stdout if line.startswith(why))
-    shapes = [job["spec"]["completions"] for job in cluster.jobs.values()]
-    assert shapes == [2, 1, 1] or shapes == [2, 2, 1, 1], shapes
-    cluster.places = 8
+    shapes = [job["spec"]["completions"] for job in kubernetes.jobs.values()]
+    assert shapes == [2, 1, 1]  # the one that failed, and those of the last two commands
+    kubernetes.places = 8
     study.ended()
-    assert cluster.running() == []
-    sent = "".join(cluster.bodies)
+    assert kubernetes.running() == []
+    sent = "".join(kubernetes.bodies)
     assert "worker" in sent and PASSWORD not in sent and str(on_postgres.url) not in sent
 
 
 def test_what_is_wrong_is_told(
-    cluster: kube.Cluster,
+    kubernetes: kube.Cluster,
     golf: Golf,
     golf_process: Callable[..., subprocess.Popen[str]],
     monkeypatch: pytest.MonkeyPatch,
@@ -116,19 +103,19 @@ def test_what_is_wrong_is_told(
     assert "new study, 1 trial" in begun.out and "nowhere" in begun.err, begun
     fleet = ("fleet", "study=fleet", *ON, "workers=2")
     for kubeconfig, arguments, message in (
-        (cluster.folder / "absent", (), "absent leads to no cluster: "),
-        (cluster.folder / "empty", (), "empty leads to no cluster: "),
-        (cluster.kubeconfig("nobody"), (), "answers 401 Unauthorized: jobs is not for you"),
-        (cluster.kubeconfig("caddie"), (), "answers 403 Forbidden: jobs is not for you"),
-        (cluster.kubeconfig(namespace="no"), (), 'answers 404 Not Found: namespaces "no" not'),
-        (cluster.kubeconfig(port=free_port()), (), "Connection refused"),
+        (kubernetes.folder / "absent", (), "absent leads to no cluster: "),
+        (kubernetes.folder / "empty", (), "empty leads to no cluster: "),
+        (kubernetes.kubeconfig("nobody"), (), "answers 401 Unauthorized: jobs is not for you"),
+        (kubernetes.kubeconfig("caddie"), (), "answers 403 Forbidden: jobs is not for you"),
+        (kubernetes.kubeconfig(namespace="no"), (), 'answers 404 Not Found: namespaces "no" not'),
+        (kubernetes.kubeconfig(port=free_port()), (), "Connection refused"),
         (None, ("on.namespace=no",), 'takes no workers: http://127.0.0.1:'),
         (None, ("+on.pod.nodeSelectr={a: b}",), "on.pod is no PodSpec of Kubernetes 1.30: "),
         (None, ("+on.pod.priority=high",), "on.pod.priority is no PodSpec of Kubernetes 1.30: 'h"),
         (None, ("on.memory=4G",), "on.memory is '4G', but must be a size such as 500Mi or 4Gi"),
-        (None, ("on.cpu=4",), "on.cpu is not a key; it must be one of context, "),
+        (None, ("+on.cpu=4",), "on.cpu is not a key; it must be one of claim, "),
     ):
-        (cluster.folder / "empty").touch()
+        (kubernetes.folder / "empty").touch()
         with monkeypatch.context() as patch:
             if kubeconfig is not None:
                 patch.setenv("KUBECONFIG", str(kubeconfig))
@@ -139,7 +126,7 @@ def test_what_is_wrong_is_told(
     assert "is in a file of this machine" in told(
         golf("fleet", "study=mine", "on=kubernetes", "workers=1")
     )
-    assert cluster.jobs == {}
+    assert kubernetes.jobs == {}
 
     def screen_has(words: str, *arguments: str) -> None:
         process = golf_process(*fleet, *arguments)
@@ -154,19 +141,19 @@ def test_what_is_wrong_is_told(
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
         assert "2 workers ended" in golf("fleet", "study=fleet", *ON, "stop=true").out
-        assert cluster.jobs == {}
+        assert kubernetes.jobs == {}
 
     screen_has("0 running, 2 queued (ImagePullBackOff: no image x/golf)", "on.image=x/golf")
     screen_has("(CreateContainerConfigError: secret 'other' not found)", "on.secret=other")
-    cluster.secrets["golf-storage"]["password"] = "wrong"
+    kubernetes.secrets["golf-storage"]["password"] = "wrong"
     screen_has("queued (golf-opt: storage postgresql", "on.claim=null")
 
 
-def test_a_dry_run_prints_the_job_of_docker(cluster: kube.Cluster, golf: Golf) -> None:
+def test_a_dry_run_prints_the_job_of_docker(kubernetes: kube.Cluster, golf: Golf) -> None:
     """It asks no cluster; +on.pod adds to the pod, and GPUs are limits."""
     begun = golf("study", *QUICK, "study.name=fleet", "storage=postgres")
     assert begun.status == 0, begun
-    asked = len(cluster.bodies)
+    asked = len(kubernetes.bodies)
 
     def dry(*arguments: str) -> Any:
         ran = golf("fleet", "study=fleet", *ON, "on.dry_run=true", *arguments)
@@ -192,4 +179,4 @@ def test_a_dry_run_prints_the_job_of_docker(cluster: kube.Cluster, golf: Golf) -
         "data=digits",
     ]  # fmt: skip
     assert "mnist" not in {volume["name"] for volume in pod["volumes"]}
-    assert len(cluster.bodies) == asked
+    assert len(kubernetes.bodies) == asked
