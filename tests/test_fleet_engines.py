@@ -20,7 +20,6 @@ from typing import Any, ClassVar
 import optuna
 import pytest
 from conftest import Ran, told
-from fleets import Begun
 from serving import wait_for
 
 from golf_opt.cli.compose import compose
@@ -32,6 +31,7 @@ from golf_opt.storage.connect import opened_storage
 from golf_opt.study.run import begin_study
 from tests import chaos, kube
 from tests import slurm as engine
+from tests.fleets import Begun
 
 pytest_plugins = ["postgres", "slurm", "fleets", "kube"]
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")

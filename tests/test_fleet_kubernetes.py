@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT, Ran, told
-from fleets import Begun
-from postgres import PASSWORD, free_port
 from serving import wait_for
 
 from golf_opt.config.schema import StorageConfig
 from golf_opt.engines.native import compiler
 from tests import kube
+from tests.fleets import Begun
+from tests.postgres import PASSWORD, free_port
 
 pytest_plugins = ["postgres", "fleets", "kube"]
 pytestmark = [
@@ -34,8 +34,13 @@ QUICK = ("data=digits", "engine=torch", "space.batch_size=32", "epochs=1", "tria
 
 
 def wait_for_pods(cluster: kube.Cluster, count: int) -> list[kube.Pod]:
-    wait_for(lambda: len(cluster.running()) == count)
-    return cluster.running()
+    """Wait until so many run that are to go on, and return them."""
+
+    def found() -> list[kube.Pod]:
+        return [pod for pod in cluster.running() if not pod.deleted]
+
+    wait_for(lambda: len(found()) == count)
+    return found()
 
 
 def test_kubernetes_loses_pods_and_jobs(

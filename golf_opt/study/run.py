@@ -69,7 +69,7 @@ def run_study(
     typed: str,
     say: Say,
     opened: Opened = opened_storage,
-    then: Callable[[StudyContext, Parts, Verb, bool], Outcome] | None = None,
+    run: Callable[[StudyContext, Parts, Verb, bool], Outcome] | None = None,
 ) -> Outcome:
     """Run a study up to its total of trials.
 
@@ -80,7 +80,7 @@ def run_study(
         typed: the user's command, for the study's note.
         say: prints a line to the user.
         opened: opens the storage.
-        then: what is done with the open study; None: its trials are run.
+        run: what is done with the open study; None: its trials are run.
 
     Raises:
         UsageError: the configuration cannot be run; nothing was written.
@@ -111,7 +111,7 @@ def run_study(
             study.enqueue_trial(point, skip_if_exists=True)
         limits = begin_limits(study, config.budget, config.stop is not None, begun)
         context = StudyContext(study, engine, config.folder, description, view, say, limits)
-        return (then or run_trials)(context, parts, description.verb, new)
+        return (run or run_trials)(context, parts, description.verb, new)
 
 
 def begin_study(config: StudyConfig, typed: str, say: Say) -> str:
@@ -127,7 +127,7 @@ def begin_study(config: StudyConfig, typed: str, say: Say) -> str:
 
     if config.objective is None:  # what trains is chosen where it trains
         config = replace(config, engine=replace(config.engine, name="torch", device="cpu"))
-    name = run_study(config, typed, say, then=leave).study
+    name = run_study(config, typed, say, run=leave).study
     assert name is not None
     return name
 
