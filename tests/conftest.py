@@ -59,7 +59,8 @@ SLOW = (
     "bad_storage", "bench_gpu", "chaos", "command", "confirm", "cuda", "dashboard", "deploy",
     "docker", "doctor", "files", "fleet", "fleet_engines", "fleet_kubernetes",
     "interpret", "lanes", "native", "native_cache", "objectives", "older_version", "paper", "proof",
-    "prune", "records", "reproduce", "routes", "stored", "stored_words", "terminal", "transfer", "worker",
+    "prune", "records", "reproduce", "routes", "stored", "stored_words", "terminal", "transfer",
+    "worker",
 )  # fmt: skip
 
 

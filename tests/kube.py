@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +32,7 @@ NAMESPACE, IMAGE = "golf", "golf-opt:cpu"
 USERS = {"Bearer golfer": 200, "Bearer caddie": 403}
 JOBS = re.compile(r"/apis/batch/v1/namespaces/([\w-]+)/jobs(?:/([\w-]+))?")
 PODS = re.compile(r"/api/v1/namespaces/([\w-]+)/pods")
+BACK_OFF_S = 10.0  # before a container that failed begins again
 MOST_OF_A_MESSAGE = 2000  # characters, about as a kubelet keeps them
 
 
@@ -45,6 +47,7 @@ class Pod:
     ended: bool = False  # well
     deleted: bool = False
     said: str = ""  # by the process that failed last
+    again: float = 0.0  # when it may begin, by the monotonic clock
 
 
 @dataclass
@@ -114,6 +117,7 @@ class Cluster:
                 self._end(pod, status)
         for pod in self.pods:
             waits = pod.process is None and not pod.ended and not pod.deleted
+            waits = waits and time.monotonic() >= pod.again
             if waits and len(self.running()) < self.places and self._why_not(pod) is None:
                 self._begin(pod)
 
@@ -121,6 +125,7 @@ class Cluster:
         job, log = self.jobs[pod.job], self.folder / f"{pod.name}.log"
         if status != 0:  # restartPolicy OnFailure
             pod.process, pod.said = None, log.read_text("utf-8", "replace")[-MOST_OF_A_MESSAGE:]
+            pod.again = time.monotonic() + BACK_OFF_S
             return
         pod.ended = True
         job["status"]["succeeded"] += 1
@@ -199,6 +204,8 @@ class Cluster:
             state, phase = {"running": {}}, "Running"
         elif job is not None and (why := self._why_not(pod)) is not None:
             state = {"waiting": why}
+        elif pod.said:
+            state = {"waiting": {"reason": "CrashLoopBackOff"}}
         elif len(self.running()) >= self.places:
             words = "0/1 nodes are available: 1 Insufficient cpu."
             conditions = [{"type": "PodScheduled", "status": "False", "message": words}]

@@ -258,7 +258,9 @@ def test_a_study_moves_from_a_laptop_to_clusters(
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     monkeypatch.setenv("PYTHONPATH", str(chaos.ROOT))
     page = (chaos.ROOT / "docs" / "fleet.md").read_text()
-    commands = [shlex.split(line)[2:] for line in page.splitlines() if line.startswith("$ golf-opt")]
+    commands = [
+        shlex.split(line)[2:] for line in page.splitlines() if line.startswith("$ golf-opt")
+    ]
     begin, total, there = commands[0][1:], 0, list[str]()
     for verb, *given in commands:
         dry = "on.dry_run=true" in given

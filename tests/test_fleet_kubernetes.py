@@ -114,7 +114,7 @@ def test_what_is_wrong_is_told(
         (kubernetes.kubeconfig("caddie"), (), "answers 403 Forbidden: jobs is not for you"),
         (kubernetes.kubeconfig(namespace="no"), (), 'answers 404 Not Found: namespaces "no" not'),
         (kubernetes.kubeconfig(port=free_port()), (), "Connection refused"),
-        (None, ("on.namespace=no",), 'takes no workers: http://127.0.0.1:'),
+        (None, ("on.namespace=no",), "takes no workers: http://127.0.0.1:"),
         (None, ("+on.pod.nodeSelectr={a: b}",), "on.pod is no PodSpec of Kubernetes 1.30: "),
         (None, ("+on.pod.priority=high",), "on.pod.priority is no PodSpec of Kubernetes 1.30: 'h"),
         (None, ("on.memory=4G",), "on.memory is '4G', but must be a size such as 500Mi or 4Gi"),

@@ -14,7 +14,7 @@ from typing import Any
 from golf_opt.config.errors import UsageError
 from golf_opt.config.on import KubernetesConfig
 from golf_opt.fleet.base import Tally, Unreachable, complaint
-from golf_opt.fleet.manifest import check_packages, job, cluster_name
+from golf_opt.fleet.manifest import check_packages, cluster_name, job
 from golf_opt.utils.text import one_line
 
 ANSWER_S = (5.0, 30.0)  # that the API may take to connect, and to answer
@@ -71,9 +71,8 @@ class Kubernetes:
             raise UsageError(f"Kubernetes takes no workers: {error}") from error
 
     def tally(self) -> Tally:
-        wanted = sum(
-            job.spec.completions - (job.status.succeeded or 0) for job in self._unfinished()
-        )
+        jobs = self._unfinished()
+        wanted = sum(each.spec.completions - (each.status.succeeded or 0) for each in jobs)
         pods = self._all_pods()
         running = sum(map(_is_running, pods))
         queued = max(0, wanted - running)
@@ -83,11 +82,11 @@ class Kubernetes:
     def stop(self, queued: bool = False) -> None:
         """End the Jobs, or those without a worker that runs."""
         at_work = {_job_of(pod) for pod in self._all_pods() if _is_running(pod)}
-        for job in self._unfinished():
-            if queued and job.metadata.name in at_work:
+        for name in [unfinished.metadata.name for unfinished in self._unfinished()]:
+            if queued and name in at_work:
                 continue
             self._ask(
-                self._jobs.delete_namespaced_job, name=job.metadata.name,
+                self._jobs.delete_namespaced_job, name=name,
                 propagation_policy="Background",  # its pods go too, by SIGTERM
             )  # fmt: skip
 
@@ -99,10 +98,10 @@ class Kubernetes:
         """Return the Jobs that may start workers."""
         found = self._ask(self._jobs.list_namespaced_job, label_selector=f"study={self._label}")
         return [
-            job for job in found.items
-            if job.metadata.deletion_timestamp is None and not any(
+            each for each in found.items
+            if each.metadata.deletion_timestamp is None and not any(
                 condition.status == "True" and condition.type in ("Complete", "Failed")
-                for condition in job.status.conditions or ()
+                for condition in each.status.conditions or ()
             )
         ]  # fmt: skip
 

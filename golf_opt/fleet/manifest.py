@@ -60,9 +60,7 @@ def _pod(config: KubernetesConfig, arguments: Sequence[str]) -> dict[str, Any]:
     limits |= {"nvidia.com/gpu": str(config.gpus)} if config.gpus else {}
     writable = {"studies": STUDIES, "cache": "/cache", "scratch": "/tmp"}
     mounts = [{"name": "password", "mountPath": SECRET, "readOnly": True}]
-    volumes: list[dict[str, Any]] = [
-        {"name": "password", "secret": {"secretName": config.secret}}
-    ]
+    volumes: list[dict[str, Any]] = [{"name": "password", "secret": {"secretName": config.secret}}]
     if config.claim is not None:
         claim = {"claimName": config.claim, "readOnly": True}
         mounts.append({"name": "mnist", "mountPath": "/data", "readOnly": True})

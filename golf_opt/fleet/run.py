@@ -106,9 +106,7 @@ def label_of(study: optuna.Study) -> str:
     return f"golf-{slug(study.study_name)}-{str(marks(study).get(STUDY_ID))[:8]}"
 
 
-def words_for_pods(
-    config: FleetConfig, on: KubernetesConfig, study: optuna.Study
-) -> list[str]:
+def words_for_pods(config: FleetConfig, on: KubernetesConfig, study: optuna.Study) -> list[str]:
     """Return what golf-opt is given in each pod of Kubernetes.
 
     Raises:
