@@ -154,13 +154,15 @@ def test_slurm_loses_workers_of_every_kind(
     monkeypatch: pytest.MonkeyPatch,
     golf: Golf,
 ) -> None:
-    """By SIGTERM, SIGUSR2 (as before a time limit) and requeue; left, looked at, ended, begun."""
+    """By SIGTERM, a time limit, SIGUSR2 and requeue; left, looked at, ended, begun again."""
     monkeypatch.setenv("SLURM_CONF", str(slurm))
     study = left_study(on_postgres)
     fleet = study.begin("on=slurm", "workers=2")
     study.wait_for_epochs(10)
     first, second = jobs(slurm)
-    engine.ask(slurm, "scancel", "--signal=TERM", first)
+    # a minute is the shortest limit that there is; Slurm looks at limits every 30 seconds
+    engine.ask(slurm, "scontrol", "update", f"JobId={first}", "TimeLimit=1")
+    engine.ask(slurm, "scancel", "--signal=TERM", second)
     wait_for(lambda: set(jobs(slurm)) - {first, second})
     fleet.send_signal(signal.SIGINT)
     out, err = fleet.communicate(timeout=60)
@@ -178,6 +180,7 @@ def test_slurm_loses_workers_of_every_kind(
     looks.send_signal(signal.SIGINT)
     looks.communicate(timeout=60)
     assert looks.returncode == 128 + signal.SIGINT
+    wait_for(lambda: "Restarts=1" in engine.ask(slurm, "scontrol", "show", "job", first))
     assert "2 workers ended; trials under way wait" in ask("stop=true").out
     assert jobs(slurm) == [] and study.pids() == []
     assert "has no workers on slurm; start some with workers=N" in told(ask())
