@@ -252,9 +252,8 @@ class Cluster:
 
 
 def _mounted(word: str, mounts: dict[str, Path]) -> str:
-    for path, folder in mounts.items():
-        word = re.sub(rf"(?<![\w/]){path}(?![\w])", str(folder), word)
-    return word
+    paths = "|".join(map(re.escape, mounts))
+    return re.sub(rf"(?<![\w/])({paths})(?!\w)", lambda found: str(mounts[found[1]]), word)
 
 
 @contextlib.contextmanager
