@@ -117,7 +117,8 @@ def check_by_schema(made: dict[str, Any]) -> None:
 
 
 def in_yaml(made: Any) -> str:
-    return yaml.safe_dump(made, sort_keys=False).rstrip("\n")
+    text: str = yaml.safe_dump(made, sort_keys=False)
+    return text.rstrip("\n")
 
 
 def cluster_name(study: str) -> str:
