@@ -44,9 +44,9 @@ class Kubernetes:
 
     def _connect(self) -> None:
         import yaml
-        from kubernetes import client
-        from kubernetes import config as kubeconfig
+        from kubernetes import client, config
 
+        kubeconfig: Any = config  # it has no types
         path, made = os.environ.get("KUBECONFIG") or "~/.kube/config", client.Configuration()
         made.retries = False  # a fleet asks again, a moment later
         try:

@@ -80,7 +80,7 @@ class Ray:
         self._ray: Any = ray
         self._config, self._name, self._command, self._folder = config, name, command, folder
         try:
-            ray.init(
+            self._ray.init(
                 config.address, namespace=NAMESPACE, logging_level="ERROR", log_to_driver=False
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
