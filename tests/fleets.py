@@ -33,6 +33,10 @@ class Begun(chaos.Fleet):
         chaos.wait_until_begun(self)
         self.end(self.running[0], signal.SIGTERM)
 
+    def slow_down(self) -> None:
+        """Let epochs take so long that much can be done before the study is over."""
+        (self.folder / chaos.SLOW).write_text("0.4")
+
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a fleet; its output is in a pipe."""
         self.fleet = subprocess.Popen(

@@ -157,6 +157,7 @@ def test_slurm_loses_workers_of_every_kind(
     """By SIGTERM, a time limit, SIGUSR2 and requeue; left, looked at, ended, begun again."""
     monkeypatch.setenv("SLURM_CONF", str(slurm))
     study = left_study(on_postgres)
+    study.slow_down()
     fleet = study.begin("on=slurm", "workers=2")
     study.wait_for_epochs(10)
     first, second = jobs(slurm)

@@ -51,6 +51,7 @@ def test_kubernetes_loses_pods_and_jobs(
 ) -> None:
     """A pod's node breaks, a Job has failed too often; left, looked at, ended, begun, topped up."""
     study = left_study(on_postgres)
+    study.slow_down()
     fleet = study.begin("on=kubernetes", "workers=2")
     study.wait_for_epochs(10)
     kubernetes.lose(wait_for_pods(kubernetes, 2)[0])
