@@ -58,7 +58,8 @@ RECIPE = (  # all that a trial has to remember, and to draw
 class EpochLog(Callback):
     """Writes a line for every epoch that was trained here, at once.
 
-    While there is a file `slow` beside the log, an epoch takes a while on any machine.
+    While there is a file `slow` beside the log, an epoch takes a while on any machine: as many
+    seconds as stand in it, or `SLOW_S`.
     """
 
     def on_epoch_end(self, run: TrialRun) -> None:
@@ -66,8 +67,9 @@ class EpochLog(Callback):
         line = {"trial": run.number, "epoch": result.epoch, "time_s": result.time_s}
         with Path(os.environ[LOG_ENV]).open("a") as file:
             file.write(json.dumps(line) + "\n")
-        if Path(os.environ[LOG_ENV]).with_name(SLOW).exists():
-            time.sleep(SLOW_S)
+        slow = Path(os.environ[LOG_ENV]).with_name(SLOW)
+        with contextlib.suppress(FileNotFoundError):
+            time.sleep(float(slow.read_text() or SLOW_S))
 
 
 @dataclass(frozen=True)

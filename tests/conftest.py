@@ -57,9 +57,10 @@ def told(ran: Ran) -> str:
 # a server, a browser or a process of its own they are what `make test-fast` leaves out.
 SLOW = (
     "bad_storage", "bench_gpu", "chaos", "command", "confirm", "cuda", "dashboard", "deploy",
-    "docker", "doctor", "files", "fleet", "fleet_engines", "interpret", "lanes", "leaderboard",
-    "native", "native_cache", "objectives", "older_version", "paper", "proof", "prune", "records",
-    "reproduce", "routes", "stored", "stored_words", "terminal", "transfer", "worker",
+    "docker", "doctor", "files", "fleet", "fleet_engines", "fleet_kubernetes", "interpret",
+    "lanes", "leaderboard", "native", "native_cache", "objectives", "older_version", "paper",
+    "proof", "prune", "records", "reproduce", "routes", "stored", "stored_words", "terminal",
+    "transfer", "worker",
 )  # fmt: skip
 
 

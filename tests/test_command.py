@@ -181,3 +181,20 @@ def test_the_demonstration_gives_each_verb_its_arguments(golf: Golf) -> None:
         assert composed.status == 0, composed.err
     assert all({"engine.lanes=1", "sampler=random"} <= set(line) for line in studies)
     assert "dashboard.port=0" in dashboard
+
+
+def test_what_was_typed_is_taken_for_another_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`study ... workers=2` goes on as the fleet of its study, and its last words name that."""
+    monkeypatch.setattr(command, "_typed", command.Typed())
+    typed = [
+        "arch=c2-2", "~space.lr", "study.name=a", "+callbacks.x._target_=m.C", "workers=2",
+        "dir='my studies'", "trials=5", "--config-dir", "conf",
+    ]  # fmt: skip
+    command.remember("golf-opt", "study", typed)
+    keys = {"callbacks", "workers", "dir"}
+    kept = ["+callbacks.x._target_=m.C", "workers=2", "dir='my studies'", "--config-dir", "conf"]
+    assert command.turn_into("fleet", keys, "study=a") == ["study=a", *kept]
+    assert command.again("fleet") == (
+        "golf-opt fleet study=a +callbacks.x._target_=m.C workers=2 \"dir='my studies'\" "
+        "--config-dir conf"
+    )

@@ -168,13 +168,16 @@ def test_ports_are_published_to_this_machine_only() -> None:
 
 def test_folders_of_the_commands_are_mounted() -> None:
     """dir=, $GOLF_DATA, the cache and the password's file lie where something is mounted."""
-    url_and_file = KUBERNETES[0]["data"]
-    assert Path(url_and_file[PASSWORD_FILE_ENV]).name == "password"
+    password = "/run/secrets/golf/password"
     for pod in pods().values():
         (container,) = pod["containers"]
+        url, file = container["env"][:2]
+        secret = {"secretKeyRef": {"name": "golf-storage", "key": "url"}}
+        assert url == {"name": "GOLF_STORAGE_URL", "valueFrom": secret}
+        assert file == {"name": PASSWORD_FILE_ENV, "value": password}
         mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
         assert {"/studies", "/data", "/cache"} <= mounted
-        assert str(Path(url_and_file[PASSWORD_FILE_ENV]).parent) in mounted
+        assert str(Path(password).parent) in mounted
         names = {mount["name"] for mount in container["volumeMounts"]}
         assert names == {volume["name"] for volume in pod["volumes"]}
     for name in services():
@@ -185,7 +188,8 @@ def test_folders_of_the_commands_are_mounted() -> None:
         assert targets == {"/studies", "/data"}
         environment = service["environment"]
         assert environment[PASSWORD_FILE_ENV] == "/run/secrets/postgres_password"
-        assert environment["GOLF_STORAGE_URL"] == url_and_file["GOLF_STORAGE_URL"]
+        (made,) = re.findall(r"create secret generic golf-storage (.*)", README)
+        assert f"--from-literal=url={environment['GOLF_STORAGE_URL']}" in made.split()
 
 
 def test_workers_are_started_again_and_the_gpu_is_a_profile() -> None:

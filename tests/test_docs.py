@@ -193,7 +193,7 @@ def test_commands_of_trained_nets_compose(golf: Callable[..., Ran], command: str
 
 @pytest.mark.parametrize("command", commands_of(PAGES[FLEET]))
 def test_commands_of_fleets_compose(golf: Callable[..., Ran], command: str) -> None:
-    """What they do is tested on the engines, in test_fleet_engines.py."""
+    """What they do is tested on the engines, one after the other, in test_fleet_engines.py."""
     ran = golf(*shlex.split(command)[1:], "--cfg", "job")
     assert ran.status == 0, ran.err
 

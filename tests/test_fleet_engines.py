@@ -6,11 +6,11 @@ Each study ends with the checks of the chaos tests: exactly the total, every val
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -21,72 +21,22 @@ import pytest
 from conftest import Ran, told
 from serving import wait_for
 
-from golf_opt.config.schema import StorageConfig
+from golf_opt.cli.compose import compose
+from golf_opt.config.check import load
+from golf_opt.config.schema import StorageConfig, StudyConfig
 from golf_opt.engines.native import compiler
 from golf_opt.fleet.local import shares
 from golf_opt.storage.connect import opened_storage
-from golf_opt.storage.workers import coordination
-from tests import chaos
+from golf_opt.study.run import begin_study
+from tests import chaos, kube
 from tests import slurm as engine
+from tests.fleets import Begun
 
-pytest_plugins = ["postgres", "slurm"]
+pytest_plugins = ["postgres", "slurm", "fleets", "kube"]
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
 Golf = Callable[..., Ran]
-TRIALS, EPOCHS = 4, 200
 QUICK = ("data=digits", "engine=torch", "space.batch_size=32", "epochs=1", "trials=1")
-
-
-class Begun(chaos.Fleet):
-    """A study that was begun and left in its first trial, and fleets that go on with it."""
-
-    def __init__(self, folder: Path, storage: StorageConfig) -> None:
-        super().__init__(folder, storage, TRIALS, EPOCHS, size=2, blows=1)
-        labels = chaos.digits().train.labels
-        chaos.np.save(folder / chaos.TEACHER, 4 * chaos.np.eye(10, dtype="float32")[labels])
-        self.fleet: subprocess.Popen[str] | None = None
-        (folder / chaos.SLOW).touch()  # so that it is not over before all is done to it
-        self.start()
-        chaos.wait_until_begun(self)
-        self.end(self.running[0], signal.SIGTERM)
-
-    def begin(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a fleet; its output is in a pipe."""
-        self.fleet = subprocess.Popen(
-            [sys.executable, "-m", "golf_opt", "fleet", *self.words, *arguments],
-            cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        return self.fleet
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """What every fleet of the study is given."""
-        return *self._next[1:], *self._common
-
-    def wait_for_epochs(self, count: int) -> None:
-        """Wait until so many more epochs were trained."""
-        goal, deadline = chaos.epochs_trained(self) + count, time.monotonic() + 60
-        while chaos.epochs_trained(self) < goal:
-            assert self.fleet is not None and self.fleet.poll() is None, self.fleet.communicate()
-            assert time.monotonic() < deadline, "nothing is trained"
-            time.sleep(0.05)
-
-    def pids(self) -> list[int]:
-        """The processes that have a trial."""
-        with opened_storage(self.storage) as opened:
-            study = optuna.load_study(study_name=chaos.STUDY, storage=opened)
-            leases = coordination(opened).leases(study._study_id)
-        return [int(lease.owner.split(":")[1]) for lease in leases if lease.owner]
-
-    def ended(self) -> str:
-        """Wait until the fleet has ended well, and check the study; return what it said."""
-        assert self.fleet is not None
-        (self.folder / chaos.SLOW).unlink()
-        out, err = self.fleet.communicate(timeout=120)
-        assert (self.fleet.returncode, err) == (0, ""), out + err
-        assert f"study {chaos.STUDY}: {TRIALS} of {TRIALS} trials finished" in out
-        chaos.check(self, TRIALS, EPOCHS)
-        return out
 
 
 class Told(BaseHTTPRequestHandler):
@@ -114,33 +64,14 @@ def told_to() -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.fixture
-def begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[StorageConfig], Begun]]:
-    made: list[Begun] = []
-    monkeypatch.setenv(chaos.LOG_ENV, str(tmp_path / "epochs.jsonl"))
-    monkeypatch.setenv("PYTHONPATH", str(chaos.ROOT))
-
-    def begin(storage: StorageConfig) -> Begun:
-        made.append(Begun(tmp_path, storage))
-        return made[-1]
-
-    yield begin
-    for study in made:
-        if study.fleet is not None and study.fleet.poll() is None:
-            study.fleet.terminate()
-            study.fleet.communicate()
-
-
 # --- this machine
 
 
 def test_a_worker_of_this_machine_that_is_killed_is_replaced(
-    begun: Callable[[StorageConfig], Begun], tmp_path: Path, told_to: str
+    left_study: Callable[[StorageConfig], Begun], tmp_path: Path, told_to: str
 ) -> None:
     """Then the fleet is ended and begun again: its workers end with it, nothing is lost."""
-    study = begun(StorageConfig(f"sqlite:///{tmp_path}/golf.db", None))
+    study = left_study(StorageConfig(f"sqlite:///{tmp_path}/golf.db", None))
     fleet = study.begin("workers=2", f"notify='{told_to}'")
     study.wait_for_epochs(10)
     os.kill(study.pids()[0], signal.SIGKILL)
@@ -154,6 +85,24 @@ def test_a_worker_of_this_machine_that_is_killed_is_replaced(
     assert study.pids() == []
     study.begin("workers=1")
     study.ended()
+
+
+def test_a_study_with_workers_is_begun_and_watched(golf: Golf, tmp_path: Path) -> None:
+    """Its workers get what is theirs of what was typed; the same command goes on."""
+    words = (
+        "study", "arch=c2-2", *QUICK[:-1], "study.name=a", "sampler=random", "+space.shift=1.0",
+        "~callbacks.note", "engine.lanes=1",
+    )  # fmt: skip
+    assert "; new study, 1 trial\n" in golf(*words, "trials=1").out
+    ran = golf(*words, "trials=3", "workers=1")
+    assert (ran.status, ran.err) == (0, ""), ran
+    begun, watched, *_, done, _ = ran.out.splitlines()
+    assert (begun, watched) == ("a: going on at 1 of 3 trials", "a: 1 worker on local")
+    assert done == "study a: 3 of 3 trials finished"
+    log = (tmp_path / "studies" / "fleet" / "a" / "worker-1.log").read_text()
+    assert "torch engine on cpu, 1 lane; going on at 1 of 3 trials" in log
+    refused = golf(*words, "trials=4", "workers=1", "epochs=2")
+    assert "epochs" in told(refused)
 
 
 def test_workers_of_this_machine_end_with_whatever_started_them(tmp_path: Path) -> None:
@@ -200,18 +149,21 @@ def test_a_fleet_is_refused(golf: Golf) -> None:
 @pytest.mark.postgres
 def test_slurm_loses_workers_of_every_kind(
     slurm: Path,
-    begun: Callable[[StorageConfig], Begun],
+    left_study: Callable[[StorageConfig], Begun],
     on_postgres: StorageConfig,
     monkeypatch: pytest.MonkeyPatch,
     golf: Golf,
 ) -> None:
-    """By SIGTERM, SIGUSR2 (as before a time limit) and requeue; left, looked at, ended, begun."""
+    """By SIGTERM, a time limit, SIGUSR2 and requeue; left, looked at, ended, begun again."""
     monkeypatch.setenv("SLURM_CONF", str(slurm))
-    study = begun(on_postgres)
+    study = left_study(on_postgres)
+    study.slow_down()
     fleet = study.begin("on=slurm", "workers=2")
     study.wait_for_epochs(10)
     first, second = jobs(slurm)
-    engine.ask(slurm, "scancel", "--signal=TERM", first)
+    # a minute is the shortest limit that there is; Slurm looks at limits every 30 seconds
+    engine.ask(slurm, "scontrol", "update", f"JobId={first}", "TimeLimit=1")
+    engine.ask(slurm, "scancel", "--signal=TERM", second)
     wait_for(lambda: set(jobs(slurm)) - {first, second})
     fleet.send_signal(signal.SIGINT)
     out, err = fleet.communicate(timeout=60)
@@ -229,6 +181,7 @@ def test_slurm_loses_workers_of_every_kind(
     looks.send_signal(signal.SIGINT)
     looks.communicate(timeout=60)
     assert looks.returncode == 128 + signal.SIGINT
+    wait_for(lambda: "Restarts=1" in engine.ask(slurm, "scontrol", "show", "job", first))
     assert "2 workers ended; trials under way wait" in ask("stop=true").out
     assert jobs(slurm) == [] and study.pids() == []
     assert "has no workers on slurm; start some with workers=N" in told(ask())
@@ -272,10 +225,10 @@ def cluster() -> Iterator[Any]:
 
 
 def test_ray_loses_a_node(
-    cluster: Any, begun: Callable[[StorageConfig], Begun], tmp_path: Path
+    cluster: Any, left_study: Callable[[StorageConfig], Begun], tmp_path: Path
 ) -> None:
     """Its worker waits for a place; the fleet is left and taken up, and ends with what is there."""
-    study = begun(StorageConfig(f"sqlite:///{tmp_path}/golf.db", None))
+    study = left_study(StorageConfig(f"sqlite:///{tmp_path}/golf.db", None))
     where = ("on=ray", f"on.address={cluster.address}")
     fleet = study.begin(*where, "workers=2")
     study.wait_for_epochs(60)
@@ -288,3 +241,55 @@ def test_ray_loses_a_node(
     assert "2 workers go on" in out
     study.begin(*where)
     study.ended()
+
+
+# --- all of them
+
+
+@pytest.mark.postgres
+def test_a_study_moves_from_a_laptop_to_clusters(
+    slurm: Path,
+    cluster: Any,
+    kubernetes: kube.Cluster,
+    golf: Golf,
+    golf_process: Callable[..., subprocess.Popen[str]],
+    on_postgres: StorageConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the commands of docs/fleet.md one after the other, each with two more trials to do."""
+    monkeypatch.setenv("SLURM_CONF", str(slurm))
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    monkeypatch.setenv("PYTHONPATH", str(chaos.ROOT))
+    page = (chaos.ROOT / "docs" / "fleet.md").read_text()
+    commands = [
+        shlex.split(line)[2:] for line in page.splitlines() if line.startswith("$ golf-opt")
+    ]
+    begin, total, there = commands[0][1:], 0, list[str]()
+    for verb, *given in commands:
+        dry = "on.dry_run=true" in given
+        works = not dry and (verb == "study" or "workers=2" in given)
+        total += 2 * works
+        trials = f"trials={total}"
+        words = [trials if word == "trials=2000" else word for word in given]
+        if works and verb == "fleet":
+            more = compose("study", [*begin, trials, *there])
+            begin_study(load(StudyConfig, more), "", lambda line: None)
+        if "on=ray" in words:  # it is this process's once and for all
+            process = golf_process(verb, *words)
+            out, err = process.communicate(timeout=120)
+            ran = Ran(process.returncode, out, err)
+        else:
+            ran = golf(verb, *words)
+        if verb == "fleet" and not works and not dry and "stop=true" not in words:
+            assert "study 'mine' has no workers on slurm" in told(ran)
+            continue
+        assert (ran.status, ran.err) == (0, ""), (words, ran)
+        if works:
+            assert f"study mine: {total} of {total} trials finished" in ran.out, (words, ran)
+        if verb == "import":
+            there = ["storage=postgres"]
+    with opened_storage(on_postgres) as opened:
+        trials_there = optuna.load_study(study_name="mine", storage=opened).trials
+    assert [trial.number for trial in trials_there] == list(range(total)) and total == 14
+    for trial in trials_there:
+        assert trial.state.is_finished() and trial.value == trial.intermediate_values[30]

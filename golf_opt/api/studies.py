@@ -308,6 +308,8 @@ def search(
 def _run(verb: str, given: Mapping[str, Any], say: Say | None) -> Study:
     with asking(verb, given):
         config = configured(StudyConfig, verb, given)
+        if config.workers is not None:
+            raise UsageError(f"workers= is for a shell: golf-opt {verb} ... workers=N.")
         place = Place.of(config)
         ran = run_study(config, command.this_call(), speaker(say), place.opened)
         speaker(say)(ran.closing)

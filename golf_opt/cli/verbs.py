@@ -17,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from golf_opt.config import schema
 from golf_opt.config.check import load
+from golf_opt.config.command import override, turn_into
+from golf_opt.config.comments import known_keys
 from golf_opt.config.fleet import FleetConfig
 from golf_opt.config.reproduce import ReproduceConfig
 from golf_opt.task.arch import Net, build_net
@@ -58,10 +60,26 @@ def quiet_optuna() -> None:
 
 
 def study(cfg: DictConfig) -> None:
-    from golf_opt.study.run import run_study
+    from golf_opt.study.run import begin_study, run_study
 
     quiet_optuna()
-    end(run_study(load(schema.StudyConfig, cfg), command(), say))
+    config = load(schema.StudyConfig, cfg)
+    if config.workers is None:
+        end(run_study(config, command(), say))
+    else:
+        fleet(as_fleet(begin_study(config, command(), say), config))
+
+
+def as_fleet(name: str, config: schema.StudyConfig) -> DictConfig:
+    """Take `study ... workers=N` for `fleet study=NAME workers=N` with what is a fleet's of it."""
+    from golf_opt.cli.arguments import parse
+    from golf_opt.cli.compose import compose
+
+    keys = {key.partition(".")[0] for key in known_keys("fleet")} - {"study", "stop"}
+    if config.arch is None or "module" not in config.arch:
+        keys.remove("arch")  # the study has it
+    asked = parse("fleet", turn_into("fleet", keys, override("study", name)))
+    return compose("fleet", asked.overrides, asked.config_dir)
 
 
 def search(cfg: DictConfig) -> None:

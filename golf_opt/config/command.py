@@ -126,6 +126,25 @@ def handed_on(verb: str, but: Container[str], *changed: str) -> list[str]:
     return [verb, *_flags_last([*changed, *kept])]
 
 
+def turn_into(verb: str, keys: Container[str], *changed: str) -> list[str]:
+    """Go on as if another verb had been typed; return its arguments.
+
+    Args:
+        verb: the other one.
+        keys: or what keys begin with before a dot, of which what was typed is the other's, too.
+        changed: overrides that come before them.
+    """
+    global _typed
+    given = _typed.arguments
+    kept = [
+        word
+        for before, word in zip(["", *given], given, strict=False)
+        if before in CONFIG_DIR or key_of(word) in CONFIG_DIR or key_of(word).split(".")[0] in keys
+    ]
+    _typed = Typed(_typed.program, verb, tuple(_flags_last([*changed, *kept])))
+    return list(_typed.arguments)
+
+
 def chosen(key: str) -> str | None:
     """Return what the user typed for a key."""
     typed = _now()

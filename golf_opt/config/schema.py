@@ -13,6 +13,7 @@ from pydantic import Field, StrictBool, StrictInt, model_validator
 from golf_opt.config import defaults, network, types
 from golf_opt.config.check import model
 from golf_opt.config.errors import UsageError
+from golf_opt.config.on import On, Workers
 
 
 @model
@@ -81,6 +82,8 @@ class StudyConfig(Common):
     space: types.Mapped | None = field(default=None, kw_only=True)  # None: not given
     teacher: types.FilePathOrNone = field(default=None, kw_only=True)  # that nets learn from
     data: DataConfig | None = field(default=None, kw_only=True)  # None: an objective without any
+    workers: Workers = field(default=None, kw_only=True)  # of a fleet; None: this process trains
+    on: On | None = field(default=None, kw_only=True)  # what starts them
 
     @property
     def total(self) -> int | None:

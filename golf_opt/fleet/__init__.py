@@ -1,1 +1,1 @@
-"""Starts a study's workers on this machine, Slurm or Ray, and watches over them."""
+"""Starts a study's workers on this machine, Slurm, Ray or Kubernetes, and watches over them."""

@@ -27,6 +27,7 @@ class Tally:
 
     queued: int
     running: int
+    why: str = ""  # some are queued, where the engine says it
 
     @property
     def all(self) -> int:
@@ -58,9 +59,16 @@ class Launcher(Protocol):
     def stop(self, queued: bool = False) -> None:
         """End all workers, or those that are queued: SIGTERM first, upon which they checkpoint."""
 
+    def last_words(self) -> str:
+        """Return what the worker that ended last complained of, or else said."""
+
 
 def worker_command(
-    program: Sequence[str], config: FleetConfig, study: str, lanes: int | None = None
+    program: Sequence[str],
+    config: FleetConfig,
+    study: str,
+    lanes: int | None = None,
+    instead: Sequence[str] = (),
 ) -> list[str]:
     """Return the command of a worker: what the user typed, but for the fleet's own keys.
 
@@ -69,12 +77,12 @@ def worker_command(
         config: of the fleet.
         study: the whole name.
         lanes: of the engine, unless the user gives them.
+        instead: overrides in place of what the user typed for their keys.
     """
     more = [] if lanes is None or config.engine.lanes is not None else [f"engine.lanes={lanes}"]
-    return [
-        *program,
-        *command.handed_on("worker", OWN_KEYS, command.override("study", study), *more),
-    ]
+    but = (*OWN_KEYS, *map(command.key_of, instead))
+    changed = [command.override("study", study), *more, *instead]
+    return [*program, *command.handed_on("worker", but, *changed)]
 
 
 def last_words(folder: Path) -> str:
@@ -83,6 +91,11 @@ def last_words(folder: Path) -> str:
     if not logs:
         return "nothing"
     newest = max(logs, key=lambda path: path.stat().st_mtime)
-    lines = [line.strip() for line in newest.read_text("utf-8", "replace").splitlines()]
+    return complaint(newest.read_text("utf-8", "replace")) or "nothing"
+
+
+def complaint(log: str) -> str:
+    """Return the last complaint of a worker in what it said, or else its last line."""
+    lines = [line.strip() for line in log.splitlines()]
     complaints = [line for line in lines if line.startswith("golf-opt: ")]
-    return next(iter(complaints[-1:] or [*filter(None, lines)][-1:]), "nothing")
+    return next(iter(complaints[-1:] or [*filter(None, lines)][-1:]), "")

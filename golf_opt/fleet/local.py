@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from golf_opt.fleet.base import Tally
+from golf_opt.fleet.base import Tally, last_words
 from golf_opt.utils.processes import ending_with_us
 
 STOP_S = 30.0  # for the trials in flight to be checkpointed
@@ -67,6 +67,9 @@ class Local:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
         self._running.clear()
+
+    def last_words(self) -> str:
+        return last_words(self._folder)
 
     def _forget_ended(self) -> None:
         ended = [place for place, process in self._running.items() if process.poll() is not None]

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from golf_opt.config.errors import UsageError
-from golf_opt.config.fleet import RayConfig
-from golf_opt.fleet.base import Tally, Unreachable
+from golf_opt.config.on import RayConfig
+from golf_opt.fleet.base import Tally, Unreachable, last_words
 from golf_opt.utils.processes import ending_with_us
 from golf_opt.utils.text import one_line
 
@@ -80,7 +80,7 @@ class Ray:
         self._ray: Any = ray
         self._config, self._name, self._command, self._folder = config, name, command, folder
         try:
-            ray.init(
+            self._ray.init(
                 config.address, namespace=NAMESPACE, logging_level="ERROR", log_to_driver=False
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -111,6 +111,9 @@ class Ray:
             self._ray.kill(actor)
         for actor in [] if queued else running:
             actor.stop.remote()
+
+    def last_words(self) -> str:
+        return last_words(self._folder)
 
     def _actors_by_state(self) -> tuple[list[Any], list[Any]]:
         """Return the actors that answer, and those that wait for their place.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import optuna
 from rich.console import Console
@@ -13,14 +14,16 @@ from rich.text import Text
 
 from golf_opt.config import command
 from golf_opt.config.errors import UsageError
-from golf_opt.config.fleet import FleetConfig, LocalConfig, SlurmConfig
-from golf_opt.fleet.base import Launcher, Tally, Unreachable, last_words, worker_command
+from golf_opt.config.fleet import FleetConfig
+from golf_opt.config.on import KubernetesConfig, LocalConfig, SlurmConfig
+from golf_opt.fleet.base import Launcher, Tally, Unreachable, worker_command
 from golf_opt.fleet.local import PROGRAM, Local, cores
 from golf_opt.fleet.notify import Notifier
 from golf_opt.fleet.standing import Moment, Standing
 from golf_opt.storage.connect import opened_to_read
 from golf_opt.storage.failures import StorageUnreachable
 from golf_opt.storage.studies import STUDY_ID, marks
+from golf_opt.storage.url import file_of
 from golf_opt.study.description import description_of, find_study
 from golf_opt.study.run import check_same_objective
 from golf_opt.utils.live import LiveLines, may_move
@@ -28,6 +31,7 @@ from golf_opt.utils.said import Say
 from golf_opt.utils.signals import Stop, stop_on_signals
 from golf_opt.utils.text import count, one_line, slug
 
+Answer = TypeVar("Answer")
 LOOK_S = 1.0  # between two looks at engine and database
 PLAIN_EVERY_S = 10.0  # a plain line, where only trials and epochs have changed
 LEAVE_S = 90.0  # for workers to end by themselves once the study is over
@@ -55,8 +59,11 @@ def run_fleet(config: FleetConfig, say: Say) -> int | None:
         study = find_study(storage, config.study)
         check_same_objective(config, description_of(study))
         standing = Standing(study)
+        if isinstance(config.on, KubernetesConfig) and config.on.dry_run:
+            show_job(config, config.on, study, say)
+            return None
         launcher, workers = launcher_of(config, study)
-        tally = first_tally(launcher)
+        tally = answered(launcher.tally)
         if config.stop:
             stop(launcher, tally, say)
             return None
@@ -71,25 +78,57 @@ def run_fleet(config: FleetConfig, say: Say) -> int | None:
 
 def launcher_of(config: FleetConfig, study: optuna.Study) -> tuple[Launcher, int | None]:
     """Return what starts a study's workers, and how many there are to be; None: as many as now."""
-    name = study.study_name
-    folder = logs_of(config, study)
-    if not isinstance(config.on, LocalConfig):
-        label = f"golf-{slug(name)}-{str(marks(study).get(STUDY_ID))[:8]}"
-        words = worker_command(PROGRAM, config, name, config.on.cpus)
-        if isinstance(config.on, SlurmConfig):
-            from golf_opt.fleet.slurm import Slurm
+    name, on, folder = study.study_name, config.on, logs_of(config, study)
+    if isinstance(on, LocalConfig):
+        if config.stop:
+            raise UsageError(
+                "stop=true has nothing to end on=local: its workers end with the command that "
+                "started them, by Ctrl-C; give on=slurm."
+            )
+        workers = config.workers or len(cores())
+        return Local(worker_command(PROGRAM, config, name), workers, folder), workers
+    if isinstance(on, KubernetesConfig):
+        from golf_opt.fleet.kubernetes import Kubernetes
 
-            return Slurm(config.on, label, words, folder), config.workers
-        from golf_opt.fleet.ray import Ray
+        return Kubernetes(on, label_of(study), words_for_pods(config, on, study)), config.workers
+    words = worker_command(PROGRAM, config, name, on.cpus)
+    if isinstance(on, SlurmConfig):
+        from golf_opt.fleet.slurm import Slurm
 
-        return Ray(config.on, label, words, folder), config.workers
-    if config.stop:
+        return Slurm(on, label_of(study), words, folder), config.workers
+    from golf_opt.fleet.ray import Ray
+
+    return Ray(on, label_of(study), words, folder), config.workers
+
+
+def label_of(study: optuna.Study) -> str:
+    """Return the name of a study's workers on their engine, which no other study's have."""
+    return f"golf-{slug(study.study_name)}-{str(marks(study).get(STUDY_ID))[:8]}"
+
+
+def words_for_pods(config: FleetConfig, on: KubernetesConfig, study: optuna.Study) -> list[str]:
+    """Return what golf-opt is given in each pod of Kubernetes.
+
+    Raises:
+        UsageError: no pod could read the study's storage.
+    """
+    if file_of(config.storage) is not None:
         raise UsageError(
-            "stop=true has nothing to end on=local: its workers end with the command that started "
-            "them, by Ctrl-C; give on=slurm."
+            f"study {study.study_name!r} is in a file of this machine, which pods do not see; take "
+            "it to PostgreSQL by golf-opt export and import, and give storage=postgres."
         )
-    workers = config.workers or len(cores())
-    return Local(worker_command(PROGRAM, config, name), workers, folder), workers
+    from golf_opt.fleet.manifest import INSTEAD
+
+    return worker_command((), config, study.study_name, on.cpus, INSTEAD)
+
+
+def show_job(config: FleetConfig, on: KubernetesConfig, study: optuna.Study, say: Say) -> None:
+    """Print the Job that Kubernetes would be given."""
+    from golf_opt.fleet import manifest
+
+    manifest.check_packages()
+    label, words = manifest.cluster_name(label_of(study)), words_for_pods(config, on, study)
+    say(manifest.in_yaml(manifest.job(on, label, words, config.workers or 1)))
 
 
 def logs_of(config: FleetConfig, study: optuna.Study) -> Path:
@@ -97,18 +136,23 @@ def logs_of(config: FleetConfig, study: optuna.Study) -> Path:
     return config.folder / "fleet" / slug(study.study_name)
 
 
-def first_tally(launcher: Launcher) -> Tally:
+def answered(ask: Callable[[], Answer]) -> Answer:
+    """Return what an engine answers where nothing can be done without.
+
+    Raises:
+        UsageError: it does not answer.
+    """
     try:
-        return launcher.tally()
+        return ask()
     except Unreachable as error:
-        raise UsageError(f"the engine of the workers does not answer: {error}") from error
+        raise UsageError(f"the workers cannot be looked after: {error}") from error
 
 
 def stop(launcher: Launcher, tally: Tally, say: Say) -> None:
     """End the workers that there are, and wait until they have."""
-    launcher.stop()
+    answered(launcher.stop)
     until = time.monotonic() + LEAVE_S
-    while (left := first_tally(launcher).all) and time.monotonic() < until:
+    while (left := answered(launcher.tally).all) and time.monotonic() < until:
         time.sleep(LOOK_S)
     still = f"; {left} still checkpoint" if left else ""
     say(f"{count(tally.all, 'worker')} ended{still}; trials under way wait to go on")
@@ -208,10 +252,9 @@ class Fleet:
         self._notifier.tell(f"{self._standing.study.study_name}: {what}")
 
     def _words_of_failure(self) -> str:
-        folder = logs_of(self._config, self._standing.study)
         return (
             "workers end without training anything, and are started no more; the last said: "
-            f"{last_words(folder)}"
+            f"{answered(self._launcher.last_words)}"
         )
 
     def _let_leave(self, signal: Stop) -> None:
@@ -310,8 +353,9 @@ class View:
         of = "" if total is None else f"/{total:,}"
         idle = "-" if seen.idle is None else f"{100 * seen.idle:.0f} %"
         replaced = f", {seen.replaced} replaced" if seen.replaced else ""
+        why = f" ({seen.tally.why})" if seen.tally.why else ""
         return [
-            f"{seen.tally.running} running, {seen.tally.queued} queued{replaced}",
+            f"{seen.tally.running} running, {seen.tally.queued} queued{why}{replaced}",
             f"{seen.moment.finished:,}{of} trials",
             f"{seen.epochs_per_s:.1f} epochs/s",
             f"idle {idle}",

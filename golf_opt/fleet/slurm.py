@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from golf_opt.config.errors import UsageError
-from golf_opt.config.fleet import SlurmConfig
-from golf_opt.fleet.base import Tally, Unreachable
+from golf_opt.config.on import SlurmConfig
+from golf_opt.fleet.base import Tally, Unreachable, last_words
 from golf_opt.fleet.job import SlurmJob
 from golf_opt.utils.text import one_line
 
@@ -93,6 +93,9 @@ class Slurm:
 
     def stop(self, queued: bool = False) -> None:
         self._ask("scancel", *(["--state=PENDING"] if queued else []))
+
+    def last_words(self) -> str:
+        return last_words(self._folder)
 
     def _ask(self, program: str, *options: str) -> str:
         """Return what one of Slurm's programs says about the study's jobs.

@@ -52,6 +52,7 @@ from golf_opt.utils.trials import counts
 
 MOST_READ = 50  # nets of a front for which the test set is read
 Opened = Callable[[StorageConfig], AbstractContextManager[BaseStorage]]
+Verb = Literal["study", "search", "worker"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,11 @@ class Outcome:
 
 
 def run_study(
-    config: StudyConfig, typed: str, say: Say, opened: Opened = opened_storage
+    config: StudyConfig,
+    typed: str,
+    say: Say,
+    opened: Opened = opened_storage,
+    run: Callable[[StudyContext, Parts, Verb, bool], Outcome] | None = None,
 ) -> Outcome:
     """Run a study up to its total of trials.
 
@@ -75,6 +80,7 @@ def run_study(
         typed: the user's command, for the study's note.
         say: prints a line to the user.
         opened: opens the storage.
+        run: what is done with the open study; None: its trials are run.
 
     Raises:
         UsageError: the configuration cannot be run; nothing was written.
@@ -105,7 +111,25 @@ def run_study(
             study.enqueue_trial(point, skip_if_exists=True)
         limits = begin_limits(study, config.budget, config.stop is not None, begun)
         context = StudyContext(study, engine, config.folder, description, view, say, limits)
-        return run_trials(context, parts, description.verb, new)
+        return (run or run_trials)(context, parts, description.verb, new)
+
+
+def begin_study(config: StudyConfig, typed: str, say: Say) -> str:
+    """Create a study for others to work on, or look whether it is the same; return its name.
+
+    Raises:
+        UsageError: the configuration cannot be run; nothing was written.
+    """
+
+    def leave(context: StudyContext, parts: Parts, verb: Verb, new: bool) -> Outcome:
+        say(f"{context.study.study_name}: {extent(context, new)}")
+        return Outcome("", None, context.study.study_name)
+
+    if config.objective is None:  # what trains is chosen where it trains
+        config = replace(config, engine=replace(config.engine, name="torch", device="cpu"))
+    name = run_study(config, typed, say, run=leave).study
+    assert name is not None
+    return name
 
 
 def join_study(worker: WorkerConfig, say: Say) -> Outcome:
@@ -264,9 +288,7 @@ def fallback_banner(why: str) -> str:
     )
 
 
-def run_trials(
-    context: StudyContext, parts: Parts, verb: Literal["study", "search", "worker"], new: bool
-) -> Outcome:
+def run_trials(context: StudyContext, parts: Parts, verb: Verb, new: bool) -> Outcome:
     """Run up to the total; of a whole study with protocol=holdout, read the test set at the end."""
     context.say(opening_line(context, new))
     signal = StudyLoop(context, parts).run()
@@ -280,7 +302,7 @@ def run_trials(
     return Outcome(words, signal, context.study.study_name)
 
 
-def next_words(context: StudyContext, verb: Literal["study", "search", "worker"]) -> list[str]:
+def next_words(context: StudyContext, verb: Verb) -> list[str]:
     """Say by which commands one goes on, ready to run."""
     study, plan = context.study, context.description
     if isinstance(storage_of(study), InMemoryStorage):
