@@ -80,43 +80,54 @@ class Ledger:
     # --- asking ---
 
     def create(
-        self, study_id: int, total: int | None, like: FrozenTrial | None = None
-    ) -> tuple[int, int, datetime] | None:
-        """Make a running trial of this worker's; return its id, number and start.
+        self,
+        study_id: int,
+        total: int | None,
+        like: FrozenTrial | None = None,
+        count: int = 1,
+    ) -> list[tuple[int, int, datetime]]:
+        """Make running trials of this worker's; return the id, number and start of each.
 
-        None where the study has `total` points already, or that seed of that point.
+        They are fewer than asked for where the study has `total` points by then, and none where it
+        has them already, or that seed of that point.
 
         Args:
             study_id: of the study.
             total: points that it may have: further seeds of one do not count.
-            like: whose attributes it begins with, such as a further seed of a point.
+            like: whose attributes they begin with, such as a further seed of a point.
+            count: how many.
         """
         started = datetime.now(UTC)
         with self._begin() as connection:
             self._lock_study(connection, study_id)
             mine = TRIALS.c.study_id == study_id
-            count = _count(connection, mine)
+            usual = sql.case((TRIALS.c.number <= MOST, TRIALS.c.number))
+            known = select(sql.func.count(), sql.func.max(usual)).where(mine)
+            num_trials, last = connection.execute(known).one()
             if like is not None and SEED_INDEX in like.user_attrs:
                 same = (_has(key, like.user_attrs[key]) for key in (POINT, SEED_INDEX))
                 if _count(connection, and_(mine, *same)):
-                    return None
-            elif total is not None and _count(connection, and_(mine, IS_POINT)) >= total:
-                return None
+                    return []
+            elif total is not None and num_trials + count > total:  # else points are no more
+                count = min(count, total - _count(connection, and_(mine, IS_POINT)))
+            if count <= 0:
+                return []
             # as many as there are, unless somebody else gave a higher one
-            used = and_(mine, TRIALS.c.number <= MOST)
-            last = connection.scalar(select(sql.func.max(TRIALS.c.number)).where(used))
-            number = count if last is None else max(count, int(last) + 1)
-            row = {"study_id": study_id, "number": number, "state": TrialState.RUNNING}
-            made = connection.execute(insert(TRIALS).values(**row, datetime_start=_stored(started)))
-            (trial_id,) = made.inserted_primary_key or (0,)
+            first = num_trials if last is None else max(num_trials, int(last) + 1)
+            head = {"study_id": study_id, "state": TrialState.RUNNING}
+            head["datetime_start"] = _stored(started)
+            rows = [{"number": number} | head for number in range(first, first + count)]
+            made = insert(TRIALS).returning(TRIALS.c.trial_id, sort_by_parameter_order=True)
+            trial_ids = connection.scalars(made, rows).all()
             for table, given in _attributes(like):
                 rows = [
                     {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+                    for trial_id in trial_ids
                     for key, value in given.items()
                 ]
                 self._upsert(connection, table, rows)
-            self._lease(connection, trial_id)
-        return trial_id, number, local_time(started)
+            self._lease(connection, trial_ids)
+        return [(id_, first + place, local_time(started)) for place, id_ in enumerate(trial_ids)]
 
     def take(self, study_id: int, trial_id: int, total: int | None) -> bool:
         """Make a waiting trial a running one of this worker's; False if another was faster."""
@@ -130,7 +141,7 @@ class Ledger:
             running = {"state": TrialState.RUNNING, "datetime_start": _stored(datetime.now(UTC))}
             if connection.execute(update(TRIALS).where(here).values(running)).rowcount != 1:
                 return False
-            self._lease(connection, trial_id)
+            self._lease(connection, [trial_id])
         return True
 
     def epochs_spent(self, study_id: int) -> int:
@@ -154,10 +165,10 @@ class Ledger:
         if found.rowcount != 1:
             raise KeyError(f"study {study_id} is not in the storage")
 
-    def _lease(self, connection: Connection, trial_id: int) -> None:
-        row = {"trial_id": trial_id, "owner": self.owner, "beat": self._now, "deaths": 0}
+    def _lease(self, connection: Connection, trial_ids: Sequence[int]) -> None:
         taken = {"owner": self.owner, "beat": self._now}  # deaths stay
-        statement = self._insert(LEASES).values(row)
+        rows = [{"trial_id": trial_id, "deaths": 0} | taken for trial_id in trial_ids]
+        statement = self._insert(LEASES).values(rows)
         connection.execute(statement.on_conflict_do_update(index_elements=["trial_id"], set_=taken))
 
     # --- looking on ---

@@ -46,7 +46,9 @@ class View:
         signs = [-1 if direction == StudyDirection.MINIMIZE else 1 for direction in directions]
         kept = trials if most_paused is None else _without_oldest_paused(trials, most_paused)
         points = as_trials(kept, self.statistic, signs)
-        seen = [self._capped(self._as_complete(trial, signs)) for trial in points]
+        seen = [t if t.state.is_finished() else self._as_complete(t, signs) for t in points]
+        if self.target is not None:
+            seen = [self._capped(trial) for trial in seen]
         return _with_floor(seen) if self.front else seen
 
     def below_a_size(self, trials: Sequence[FrozenTrial], number: int) -> list[FrozenTrial]:
@@ -80,12 +82,11 @@ class View:
         return made
 
     def _as_complete(self, trial: FrozenTrial, signs: Sequence[int]) -> FrozenTrial:
-        """Return a paused trial as a complete one; any other, or one without a value, as it is.
+        """Return an open trial that was paused as complete; any other, or without a value, as it is.
 
         So is one that was paused and is running again: it may be a parent of the next generation.
         """
-        was_paused = PAUSED in trial.system_attrs and not trial.state.is_finished()
-        if not was_paused or not trial.intermediate_values:
+        if PAUSED not in trial.system_attrs or not trial.intermediate_values:
             return trial
         size = attribute(trial, "num_params", int)
         rows = list((attribute(trial, "epoch_values", dict) or {}).values())[1:]  # of other goals
@@ -139,7 +140,8 @@ def _with_constraints(trial: FrozenTrial, missed: dict[str, float]) -> FrozenTri
 
 
 def _without_oldest_paused(trials: Sequence[FrozenTrial], most: int) -> Sequence[FrozenTrial]:
-    paused = [(at, trial.number) for trial in trials if (at := paused_at(trial)) is not None]
+    waiting = [trial for trial in trials if trial.state is TrialState.WAITING]
+    paused = [(at, trial.number) for trial in waiting if (at := paused_at(trial)) is not None]
     if len(paused) <= most:
         return trials
     left_out = {number for _, number in sorted(paused)[:-most]}
