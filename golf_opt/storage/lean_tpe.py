@@ -7,6 +7,7 @@ what is read of them is kept, as rows of arrays, and each model is made once an 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -17,6 +18,10 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers._tpe import sampler as tpe
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
+from optuna.samplers._tpe.probability_distributions import (
+    _BatchedCategoricalDistributions,
+    _unique_inverse_2d,
+)
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -27,6 +32,7 @@ Params = Callable[[FrozenTrial], dict[str, Any]]
 
 COMPLETE, PRUNED, INFEASIBLE, RUNNING, OTHER = range(5)  # in the order in which TPE ranks them
 NUMBER, KIND, FIRST, SECOND, SPACE = range(5)  # columns of the facts; trials rank by the middle ones
+LOG_ROOT_2_PI = math.log(2 * math.pi) / 2
 SPARE = 1000  # rows of trials that changed since, beyond as many as there are trials
 
 
@@ -107,6 +113,63 @@ class Memory:
         return column
 
 
+class LeanEstimator(_ParzenEstimator):
+    """Optuna's mixture; the densities of numbers are worked out as one product of matrices.
+
+    They differ from Optuna's by rounding, about 1e-12 of their logarithms.
+    """
+
+    def log_pdf(self, samples_dict: dict[str, npt.NDArray[np.float64]]) -> Any:
+        samples, mixture = self._transform(samples_dict), self._mixture_distribution
+        kernels = np.log(mixture.weights)
+        powers, factors, others = [], [], []
+        for column, of in zip(samples.T, mixture.distributions, strict=True):
+            if isinstance(of, _BatchedCategoricalDistributions):
+                others.append(np.log(of.weights.T)[column.astype(np.int64)])
+                continue
+            at = (of.mu - of.adapted_low) / (of.adapted_high - of.adapted_low)  # from 0 to 1
+            narrow = (of.adapted_high - of.adapted_low) / of.sigma
+            kernels = kernels - _log_mass(-at * narrow, (1 - at) * narrow)
+            if of.step:
+                others.append(_log_steps(of, column))
+                continue
+            place = np.log(column) if of.is_log else column
+            place = (place - of.adapted_low) / (of.adapted_high - of.adapted_low)
+            powers += [place**2, place]
+            factors += [-0.5 * narrow**2, at * narrow**2]
+            kernels += -0.5 * (at * narrow) ** 2 - np.log(of.sigma) - LOG_ROOT_2_PI
+        logs = sum(others, np.zeros((len(samples), len(kernels)))) + kernels
+        if powers:
+            logs += np.array(powers).T @ np.array(factors)
+        highest = logs.max(axis=1)
+        highest[np.isneginf(highest)] = 0
+        with np.errstate(divide="ignore"):
+            return np.log(np.exp(logs - highest[:, None]).sum(axis=1)) + highest
+
+
+def _log_steps(of: Any, column: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the logarithm of each kernel's mass, not truncated, on the step of each sample."""
+    steps, which_step = np.unique(column, return_inverse=True)
+    mu, sigma, which_kernel = _unique_inverse_2d(of.mu, of.sigma)
+    sides = steps - of.step / 2, steps + of.step / 2
+    low, high = (np.log(side) if of.is_log else side for side in sides)
+    masses = _log_mass((low[:, None] - mu) / sigma, (high[:, None] - mu) / sigma)
+    return masses[np.ix_(which_step, which_kernel)]
+
+
+def _log_mass(low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]) -> Any:
+    """Return the logarithm of the normal distribution's mass between two numbers."""
+    from scipy.special import log_ndtr, ndtr
+
+    right = low > 0  # where its tail is thin to the right, take the left one
+    low, high = np.where(right, -high, low), np.where(right, -low, high)
+    thin, mass = high <= 0, np.empty_like(low)
+    of_low, of_high = log_ndtr(low[thin]), log_ndtr(high[thin])
+    mass[thin] = of_high + np.log1p(-np.exp(of_low - of_high))
+    mass[~thin] = np.log1p(-ndtr(low[~thin]) - ndtr(-high[~thin]))
+    return mass
+
+
 class LeanTPE(optuna.samplers.TPESampler):
     """Optuna's TPE; of a `SeenStudy`, which serves one ask, everything is worked out once.
 
@@ -115,6 +178,7 @@ class LeanTPE(optuna.samplers.TPESampler):
 
     memory: Memory | None = None
     _asked: optuna.Study | None = None  # for which the following is
+    _known: Rows | None = None  # of its trials
     _halves: tuple[Rows, Rows] | None = None  # good trials and the others
     _models: dict[tuple[str, ...], tuple[_ParzenEstimator, _ParzenEstimator]]
 
@@ -133,16 +197,20 @@ class LeanTPE(optuna.samplers.TPESampler):
     def _rows(self, study: SeenStudy) -> tuple[Memory, Rows]:
         """Return the memory, and the rows of the study's trials in it."""
         self.memory = self.memory or Memory()
-        trials = study._get_trials(deepcopy=False, use_cache=True)
-        return self.memory, self.memory.rows(study, trials, partial(self._get_params, study=study))
+        if self._asked is not study or self._known is None:
+            self._asked, self._halves, self._models = study, None, {}
+            trials = study._get_trials(deepcopy=False, use_cache=True)
+            params = partial(self._get_params, study=study)
+            self._known = self.memory.rows(study, trials, params)
+        return self.memory, self._known
 
     def _sample(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         if not isinstance(study, SeenStudy):
             return super()._sample(study, trial, search_space)
-        if self._asked is not study:
-            self._asked, self._halves, self._models = study, None, {}
+        self._parzen_estimator_cls = LeanEstimator
+        self._rows(study)
         key = tuple(search_space)
         if key not in self._models:
             self._halves = self._halves or self._divide(study, trial)

@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from golf_opt.engines.base import Engine, EpochResult, LaneState, Slice, Work
 from golf_opt.storage import checkpoint
 from golf_opt.storage.objective_files import ObjectiveFiles
+from golf_opt.storage.optuna_internals import frozen
 from golf_opt.study.description import StudyDescription
 from golf_opt.study.note import write_note
 from golf_opt.study.stopping import Limits
@@ -138,7 +139,7 @@ class Pruning(Callback):
     def on_epoch_end(self, run: TrialRun) -> None:
         if isinstance(self.context.study.pruner, NopPruner):
             return  # asking it reads the trial from the storage all the same
-        if is_further_seed(run.trial):
+        if is_further_seed(frozen(run.trial)):  # Optuna copies attributes of the other
             return  # or the mean would be of the seeds that did well
         if len(run.history) < run.job.epochs and run.trial.should_prune():
             raise optuna.TrialPruned

@@ -55,7 +55,7 @@ class PercentilePruner(optuna.pruners.PercentilePruner):
         for trial in new:
             if trial.state == TrialState.COMPLETE:
                 self._complete += 1
-                self._reports.update(trial.intermediate_values)
+                self._reports.update(trial.intermediate_values.keys())
                 for step, value in trial.intermediate_values.items():
                     if not math.isnan(value):
                         bisect.insort(self._values[step], value)

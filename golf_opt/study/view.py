@@ -17,6 +17,7 @@ from golf_opt.utils.trials import PAUSED, attribute, of_kind, paused_at
 
 FRONT = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE  # of accuracy and size
 GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples, less their whole part, spread evenly
+OPEN = TrialState.RUNNING, TrialState.WAITING
 MOST_PAUSED = 200  # trials of which a sampler learns: asking takes the longer the more there are
 
 
@@ -46,7 +47,7 @@ class View:
         signs = [-1 if direction == StudyDirection.MINIMIZE else 1 for direction in directions]
         kept = trials if most_paused is None else _without_oldest_paused(trials, most_paused)
         points = as_trials(kept, self.statistic, signs)
-        seen = [t if t.state.is_finished() else self._as_complete(t, signs) for t in points]
+        seen = [self._as_complete(t, signs) if t.state in OPEN else t for t in points]
         if self.target is not None:
             seen = [self._capped(trial) for trial in seen]
         return _with_floor(seen) if self.front else seen
