@@ -22,6 +22,7 @@ from optuna.samplers._tpe.probability_distributions import (
     _BatchedCategoricalDistributions,
     _unique_inverse_2d,
 )
+from optuna.search_space import intersection_search_space
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -192,7 +193,10 @@ class LeanTPE(optuna.samplers.TPESampler):
         finished = facts[:, KIND] <= INFEASIBLE
         firsts = np.unique(facts[finished, SPACE], return_index=True)[1]
         one_each = memory.trials(rows[finished][np.sort(firsts)])  # further ones change nothing
-        return super().infer_relative_search_space(SeenStudy(study, lambda _: one_each), trial)
+        if self._group:
+            return super().infer_relative_search_space(SeenStudy(study, lambda _: one_each), trial)
+        common = intersection_search_space(one_each, include_pruned=True)
+        return {name: of for name, of in common.items() if not of.single()}
 
     def _rows(self, study: SeenStudy) -> tuple[Memory, Rows]:
         """Return the memory, and the rows of the study's trials in it."""

@@ -32,6 +32,8 @@ class NewestAndBest:
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
+        self.several = False  # whether some point has several seeds
+        self._checked = 0  # so many of the first trials were looked at for that
         self._looked = 0  # so many of the first trials are older ones
         self._best: list[int] = []  # their places among the trials
         self._open: list[int] = []  # of those that were not finished when last looked at
@@ -46,12 +48,16 @@ class NewestAndBest:
             trials: all of its, in an order that only grows at its end.
         """
         older = max(0, len(trials) - self._most) // BLOCK * BLOCK
+        new = trials[max(0, self._checked - BLOCK) :]  # other workers' may come in late
+        self.several = self.several or any(map(is_further_seed, new))
+        self._checked = len(trials)
         if not older:
             return trials
         if older != self._looked:
             self._look(study, trials, older)
         newest = trials[older:]
-        points = {attribute(trial, POINT, int) for trial in newest if is_further_seed(trial)}
+        further = filter(is_further_seed, newest if self.several else ())
+        points = {attribute(trial, POINT, int) for trial in further}
         shown = set(self._shown).union(p for p in points if p is not None and 0 <= p < older)
         shown |= {seed for point in shown & self._seeds.keys() for seed in self._seeds[point]}
         return [trials[place] for place in sorted(shown)] + newest

@@ -93,11 +93,12 @@ class FreshSampler(optuna.samplers.BaseSampler):
     def _look_at_newest(
         self,
         study: optuna.Study,
-        look: Callable[[list[FrozenTrial]], list[FrozenTrial]],
+        look: Callable[..., list[FrozenTrial]],
         trials: list[FrozenTrial],
     ) -> list[FrozenTrial]:
         newest = self._newest.setdefault(bracket_of(study), NewestAndBest())
-        return look(newest.of(study, trials))
+        seen = newest.of(study, trials)
+        return look(seen, several=newest.several)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial

@@ -42,17 +42,30 @@ class View:
         trials: Sequence[FrozenTrial],
         directions: Sequence[StudyDirection] = (StudyDirection.MAXIMIZE,),
         most_paused: int | None = MOST_PAUSED,
+        several: bool = True,
     ) -> list[FrozenTrial]:
-        """Return the trials of a study so; of paused ones only so many, None: all."""
+        """Return the trials of a study so.
+
+        Args:
+            trials: of the study.
+            directions: of its values.
+            most_paused: of paused trials only so many; None: all.
+            several: whether a point may have several seeds.
+        """
         signs = [-1 if direction == StudyDirection.MINIMIZE else 1 for direction in directions]
         kept = trials if most_paused is None else _without_oldest_paused(trials, most_paused)
-        points = as_trials(kept, self.statistic, signs)
-        seen = [self._as_complete(t, signs) if t.state in OPEN else t for t in points]
+        points = as_trials(kept, self.statistic, signs) if several else kept
+        seen = [
+            self._as_complete(t, signs) if t.state in OPEN and PAUSED in t.system_attrs else t
+            for t in points
+        ]
         if self.target is not None:
             seen = [self._capped(trial) for trial in seen]
         return _with_floor(seen) if self.front else seen
 
-    def below_a_size(self, trials: Sequence[FrozenTrial], number: int) -> list[FrozenTrial]:
+    def below_a_size(
+        self, trials: Sequence[FrozenTrial], number: int, several: bool = True
+    ) -> list[FrozenTrial]:
         """Return a search's trials by accuracy alone, with a limit to size that differs by trial.
 
         A model of several goals learns from what adds most to the front's volume, a few nets at
@@ -63,8 +76,9 @@ class View:
         Args:
             trials: of the study.
             number: of the trial that is asked for.
+            several: whether a point may have several seeds.
         """
-        seen = self.of(trials, FRONT)
+        seen = self.of(trials, FRONT, several=several)
         rows = [(-trial.values[0], trial.values[1]) for trial in seen if _is_feasible(trial)]
         if not rows:
             return []
@@ -83,11 +97,11 @@ class View:
         return made
 
     def _as_complete(self, trial: FrozenTrial, signs: Sequence[int]) -> FrozenTrial:
-        """Return an open trial that was paused as complete; any other, or without a value, as it is.
+        """Return a trial that was paused, and is open, as complete; without a value, as it is.
 
         So is one that was paused and is running again: it may be a parent of the next generation.
         """
-        if PAUSED not in trial.system_attrs or not trial.intermediate_values:
+        if not trial.intermediate_values:
             return trial
         size = attribute(trial, "num_params", int)
         rows = list((attribute(trial, "epoch_values", dict) or {}).values())[1:]  # of other goals
