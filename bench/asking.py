@@ -3,9 +3,9 @@
     python -m bench.asking [--storage sqlite] [--sizes 1000 10000 100000] [--output DIR]
 
 A database is filled with complete and pruned trials of the article's space; 64 more are running.
-Then a free lane is given new trials, as the study's loop does it, by Optuna's TPE and by ours. The two take turns; figures are medians over the turns,
-of milliseconds of processor time in the asking thread (which another program's load changes little)
-and on the wall.
+Then a free lane is given new trials, as the study's loop does it, by Optuna's TPE and by ours. The
+two take turns; figures are medians over the turns, of milliseconds of processor time in the
+asking thread (which another program's load changes little) and on the wall.
 """
 
 from __future__ import annotations
@@ -118,7 +118,11 @@ def measured(study: optuna.Study, config: schema.StudyConfig, asks: int) -> dict
             if turn:  # the first reads the study, and fills what is kept
                 taken[name].append(found)
     return {
-        name: dict(zip(("cpu_ms", "wall_ms"), map(statistics.median, zip(*pairs)), strict=True))
+        name: dict(
+            zip(
+                ("cpu_ms", "wall_ms"), map(statistics.median, zip(*pairs, strict=True)), strict=True
+            )
+        )
         for name, pairs in taken.items()
     }
 

@@ -1,4 +1,4 @@
-"""TPE and percentile pruning, made cheaper, decide as Optuna's own; long studies are seen in part."""
+"""TPE and percentile pruning, made cheaper, decide as Optuna's; of a long study a part is seen."""
 
 from __future__ import annotations
 
@@ -121,7 +121,10 @@ def made(
 def grown(trials: int, seed: int = 3) -> list[FrozenTrial]:
     draw = np.random.default_rng(seed)
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-    return [made(n, draw.random(), states[int(draw.choice(3, p=(0.5, 0.48, 0.02)))]) for n in range(trials)]
+    return [
+        made(n, draw.random(), states[int(draw.choice(3, p=(0.5, 0.48, 0.02)))])
+        for n in range(trials)
+    ]
 
 
 @pytest.fixture
@@ -155,8 +158,12 @@ def test_what_is_seen_does_not_depend_on_earlier_asks(study: optuna.Study) -> No
 
 def test_seeds_of_a_point_are_seen_together(study: optuna.Study) -> None:
     trials = grown(2 * module.MOST)
-    best = max((t for t in trials[: module.MOST] if t.value is not None), key=lambda t: t.value or 0)
-    worst = min((t for t in trials[: module.MOST] if t.value is not None), key=lambda t: t.value or 0)
+    best = max(
+        (t for t in trials[: module.MOST] if t.value is not None), key=lambda t: t.value or 0
+    )
+    worst = min(
+        (t for t in trials[: module.MOST] if t.value is not None), key=lambda t: t.value or 0
+    )
     for index, place in enumerate((module.MOST - 60, module.MOST - 50, 2 * module.MOST - 1), 1):
         trials[place] = made(place, 0.5, point=best.number, seed_index=index)
     trials[module.MOST - 40] = made(module.MOST - 40, 0.99, point=worst.number, seed_index=1)

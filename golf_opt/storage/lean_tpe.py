@@ -32,7 +32,9 @@ Rows = npt.NDArray[np.intp]
 Params = Callable[[FrozenTrial], dict[str, Any]]
 
 COMPLETE, PRUNED, INFEASIBLE, RUNNING, OTHER = range(5)  # in the order in which TPE ranks them
-NUMBER, KIND, FIRST, SECOND, SPACE = range(5)  # columns of the facts; trials rank by the middle ones
+NUMBER, KIND, FIRST, SECOND, SPACE = range(
+    5
+)  # columns of the facts; trials rank by the middle ones
 LOG_ROOT_2_PI = math.log(2 * math.pi) / 2
 SPARE = 1000  # rows of trials that changed since, beyond as many as there are trials
 
@@ -96,7 +98,7 @@ class Memory:
     def observed(
         self, rows: Rows, space: dict[str, BaseDistribution]
     ) -> dict[str, npt.NDArray[np.float64]]:
-        """Return the parameters of those rows that have all of a space, as TPE's models see them."""
+        """Return the parameters of those rows that have all of a space, as models see them."""
         columns = np.array([self._column(name, space[name])[rows] for name in space])
         present = ~np.isnan(columns).any(axis=0)
         return dict(zip(space, columns[:, present], strict=True))

@@ -88,22 +88,17 @@ class Ledger:
     ) -> list[tuple[int, int, datetime]]:
         """Make running trials of this worker's; return the id, number and start of each.
 
-        They are fewer than asked for where the study has `total` points by then, and none where it
-        has them already, or that seed of that point.
-
         Args:
             study_id: of the study.
             total: points that it may have: further seeds of one do not count.
             like: whose attributes they begin with, such as a further seed of a point.
-            count: how many.
+            count: how many; where `total` or that seed of that point is there, fewer or none.
         """
         started = datetime.now(UTC)
         with self._begin() as connection:
             self._lock_study(connection, study_id)
             mine = TRIALS.c.study_id == study_id
-            usual = sql.case((TRIALS.c.number <= MOST, TRIALS.c.number))
-            known = select(sql.func.count(), sql.func.max(usual)).where(mine)
-            num_trials, last = connection.execute(known).one()
+            num_trials, first = _numbered(connection, mine)
             if like is not None and SEED_INDEX in like.user_attrs:
                 same = (_has(key, like.user_attrs[key]) for key in (POINT, SEED_INDEX))
                 if _count(connection, and_(mine, *same)):
@@ -112,19 +107,12 @@ class Ledger:
                 count = min(count, total - _count(connection, and_(mine, IS_POINT)))
             if count <= 0:
                 return []
-            # as many as there are, unless somebody else gave a higher one
-            first = num_trials if last is None else max(num_trials, int(last) + 1)
             head = {"study_id": study_id, "state": TrialState.RUNNING}
             head["datetime_start"] = _stored(started)
             rows = [{"number": number} | head for number in range(first, first + count)]
             made = insert(TRIALS).returning(TRIALS.c.trial_id, sort_by_parameter_order=True)
             trial_ids = connection.scalars(made, rows).all()
-            for table, given in _attributes(like):
-                rows = [
-                    {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
-                    for trial_id in trial_ids
-                    for key, value in given.items()
-                ]
+            for table, rows in _attributes(like, trial_ids):
                 self._upsert(connection, table, rows)
             self._lease(connection, trial_ids)
         return [(id_, first + place, local_time(started)) for place, id_ in enumerate(trial_ids)]
@@ -328,11 +316,37 @@ def _has(key: str, value: Any = None) -> sql.ColumnElement[bool]:
 IS_POINT = ~_has(SEED_INDEX)  # and no further seed of one
 
 
-def _attributes(trial: FrozenTrial | None) -> list[tuple[sql.Table, Row]]:
-    """Return a trial's attributes by the table that they stand in."""
-    if trial is None:
+def _numbered(connection: Connection, trials: sql.ColumnElement[bool]) -> tuple[int, int]:
+    """Return how many trials a study has, and the next one's number.
+
+    That is as many as there are, unless somebody else gave a higher one.
+    """
+    usual = sql.case((TRIALS.c.number <= MOST, TRIALS.c.number))
+    query = select(sql.func.count(), sql.func.max(usual)).where(trials)
+    count, last = connection.execute(query).one()
+    return count, count if last is None else max(count, int(last) + 1)
+
+
+def _attributes(
+    like: FrozenTrial | None, trial_ids: Sequence[int]
+) -> list[tuple[sql.Table, list[Row]]]:
+    """Return rows of a trial's attributes for others, by the table that they stand in."""
+    if like is None:
         return []
-    return [(tables.USER_ATTRS, trial.user_attrs), (tables.SYSTEM_ATTRS, trial.system_attrs)]
+    return [
+        (
+            table,
+            [
+                {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+                for trial_id in trial_ids
+                for key, value in given.items()
+            ],
+        )
+        for table, given in (
+            (tables.USER_ATTRS, like.user_attrs),
+            (tables.SYSTEM_ATTRS, like.system_attrs),
+        )
+    ]
 
 
 def _checkpoint(study: str, number: int) -> sql.ColumnElement[bool]:

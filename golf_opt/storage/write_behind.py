@@ -88,15 +88,8 @@ class WriteBehindStorage(BaseStorage):
         made = self._reach(self._ledger.create, study_id, total, like, count)
         if not made:
             raise BudgetSpent(f"the study has its {total} trials, or this seed already")
-        for trial_id, number, started in made:
-            trial = FrozenTrial(
-                number=number, trial_id=trial_id, state=TrialState.RUNNING, value=None,
-                datetime_start=started, datetime_complete=None, params={}, distributions={},
-                user_attrs=dict(like.user_attrs) if like else {},
-                system_attrs=dict(like.system_attrs) if like else {},
-                intermediate_values={},
-            )  # fmt: skip
-            self._cache.hold(study_id, trial)
+        for row in made:
+            self._cache.hold(study_id, _begun(*row, like))
         self._sync.start()
         return [trial_id for trial_id, *_ in made]
 
@@ -294,3 +287,14 @@ class WriteBehindStorage(BaseStorage):
     def get_all_studies(self) -> list[FrozenStudy]:
         self._sync.flush()
         return self._reach(self._backend.get_all_studies)
+
+
+def _begun(trial_id: int, number: int, started: datetime, like: FrozenTrial | None) -> FrozenTrial:
+    """Return a running trial that has nothing yet but the attributes of another one."""
+    return FrozenTrial(
+        number=number, trial_id=trial_id, state=TrialState.RUNNING, value=None,
+        datetime_start=started, datetime_complete=None, params={}, distributions={},
+        user_attrs=dict(like.user_attrs) if like else {},
+        system_attrs=dict(like.system_attrs) if like else {},
+        intermediate_values={},
+    )  # fmt: skip
