@@ -211,14 +211,14 @@ def test_it_prunes_what_optunas_prunes(
     for _ in range(25):
         trial = study.ask()
         for step in range(6):
-            rare = draw.random() < 0.05
+            rare = step > 0 and draw.random() < 0.05  # of NaN alone Optuna warns
             trial.report(math.nan if rare else round(float(draw.normal()), 1), step)
             known = stored.get_trial(trial._trial_id)
             decision = mine.prune(study, known)
             assert decision == other.prune(study, known)
             decided.append(decision)
         study.tell(trial, 0.5)
-    assert 10 < sum(decided) < 140
+    assert 2 < sum(decided) < 60
     assert mine._learned == 24, "it did learn from what the storage tells"
 
 
