@@ -150,7 +150,7 @@ class LeanEstimator(_ParzenEstimator):
             return np.log(np.exp(logs - highest[:, None]).sum(axis=1)) + highest
 
 
-def _log_steps(of: Any, column: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _log_steps(of: Any, column: npt.NDArray[np.float64]) -> Any:
     """Return the logarithm of each kernel's mass, not truncated, on the step of each sample."""
     steps, which_step = np.unique(column, return_inverse=True)
     mu, sigma, which_kernel = _unique_inverse_2d(of.mu, of.sigma)

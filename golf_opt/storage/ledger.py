@@ -107,9 +107,9 @@ class Ledger:
                 count = min(count, total - _count(connection, and_(mine, IS_POINT)))
             if count <= 0:
                 return []
-            head = {"study_id": study_id, "state": TrialState.RUNNING}
+            head: Row = {"study_id": study_id, "state": TrialState.RUNNING}
             head["datetime_start"] = _stored(started)
-            rows = [{"number": number} | head for number in range(first, first + count)]
+            rows: list[Row] = [{"number": number} | head for number in range(first, first + count)]
             made = insert(TRIALS).returning(TRIALS.c.trial_id, sort_by_parameter_order=True)
             trial_ids = connection.scalars(made, rows).all()
             for table, rows in _attributes(like, trial_ids):
@@ -155,7 +155,7 @@ class Ledger:
 
     def _lease(self, connection: Connection, trial_ids: Sequence[int]) -> None:
         taken = {"owner": self.owner, "beat": self._now}  # deaths stay
-        rows = [{"trial_id": trial_id, "deaths": 0} | taken for trial_id in trial_ids]
+        rows: list[Row] = [{"trial_id": trial_id, "deaths": 0} | taken for trial_id in trial_ids]
         statement = self._insert(LEASES).values(rows)
         connection.execute(statement.on_conflict_do_update(index_elements=["trial_id"], set_=taken))
 
