@@ -71,6 +71,31 @@ def test_the_highest_rung_comes_first_and_a_trial_looks_up_at_every_rung() -> No
     assert [rule.until(trial(0, *[0.5] * done), 9) for done in (0, 1, 2, 3, 8)] == [1, 3, 3, 9, 9]
 
 
+def test_what_is_kept_up_is_what_sorting_all_trials_gives() -> None:
+    """Trials come, rest, are promoted and end; at each step the best one with a place goes on."""
+    rule, draw, trials = promotion(), np.random.default_rng(4), []
+    promoted = 0
+    for number in range(120):
+        trials = [*trials, trial(number, round(draw.random(), 1), paused=draw.random() < 0.9)]
+        expected = None
+        for rung in (3, 1):
+            reached = [t for t in trials if rung in t.intermediate_values]
+            waiting = [t for t in reached if t.system_attrs.get(PAUSED) == rung]
+            places = len(reached) // 3
+            if len(reached) - len(waiting) < places and expected is None:
+                best = sorted(reached, key=lambda t: (-t.intermediate_values[rung], t.number))
+                expected = next((t.number for t in best[:places] if t in waiting), None)
+        chosen = rule.choose(trials)
+        assert chosen == (None if expected is None else GoOn(expected))
+        if expected is not None:
+            values = list(trials[expected].intermediate_values.values())
+            further = [round(draw.random(), 1)] * (2 if len(values) == 1 else 6)
+            trials = list(trials)
+            trials[expected] = trial(expected, *values, *further, paused=len(values) == 1)
+            promoted += 1
+    assert promoted > 20
+
+
 def test_a_study_goes_on_until_one_trial_is_complete() -> None:
     rule = promotion()
     allocation = Allocation([rule, Queued(2), NewPoints(2), AtLeastOne(rule)])

@@ -1,6 +1,7 @@
-"""Lanes stay full, and the time they stand free is counted, on a clock of our own."""
+"""Lanes stay full, what is done now and then takes a share of the time: on a clock of our own."""
 
 from golf_opt.engines.scheduler import Scheduler
+from golf_opt.utils.pace import Pace
 
 
 class Clock:
@@ -36,3 +37,21 @@ def test_waiting_is_the_time_between_a_run_and_the_next() -> None:
     assert scheduler.waiting == (3 / 24, 3.0)  # what is not taken again has nothing to wait for
     list(scheduler.fill(slow))
     assert scheduler.waiting == (6 / 26, 6.0)
+
+
+def test_what_takes_longer_is_done_less_often() -> None:
+    clock = Clock()
+    pace = Pace(3.0, fraction=0.1, clock=clock)
+    assert pace.is_due
+    with pace:
+        clock.now += 0.1
+    clock.now = 3.0
+    assert not pace.is_due
+    clock.now = 3.2
+    assert pace.is_due
+    with pace:
+        clock.now += 2.0
+    clock.now += 19.0
+    assert not pace.is_due
+    clock.now += 2.0
+    assert pace.is_due

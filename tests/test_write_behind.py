@@ -91,6 +91,26 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def test_trials_made_together_are_numbered_in_order_up_to_the_total(
+    worker: Worker, url: str
+) -> None:
+    mine, other = worker("me"), worker("other")
+    storage = mine._storage
+    assert isinstance(storage, WriteBehindStorage)
+    storage.workers.set_plan(mine._study_id, 6)
+    mine.tell(mine.ask(), 0.5)
+    other.ask()
+    made = storage.create_new_trials(mine._study_id, 3)
+    assert [storage.get_trial(trial_id).number for trial_id in made] == [2, 3, 4]
+    assert len(storage.create_new_trials(mine._study_id, 3)) == 1, "one is left of six"
+    with pytest.raises(BudgetSpent):
+        storage.create_new_trials(mine._study_id, 3)
+    storage.workers.flush()
+    assert [trial.number for trial in stored(url)] == list(range(6))
+    held = {lease.trial_id for lease in other._storage.workers.leases(mine._study_id)}  # type: ignore[attr-defined]
+    assert held >= set(made), "whoever finds this worker dead puts them back"
+
+
 def test_reports_are_written_by_themselves(worker: Worker, url: str) -> None:
     trial = worker("a", tick_s=0.2).ask()
     trial.suggest_float("lr", 0, 1)

@@ -52,6 +52,10 @@ class Scheduler(Generic[Run]):
         assert run is not None, f"lane {lane} is free"
         return run
 
+    def num_free(self) -> int:
+        """Return how many lanes hold no run."""
+        return self._runs.count(None)
+
     @property
     def busy(self) -> list[tuple[int, Run]]:
         """The lanes that hold a run."""

@@ -20,6 +20,8 @@ from golf_opt.storage import gate
 from golf_opt.storage.changing import Changing
 from golf_opt.storage.optuna_internals import id_of_trial
 from golf_opt.storage.tables import Batch, Changes
+from golf_opt.utils.points import is_further_seed
+from golf_opt.utils.trials import KnownTrials
 
 REFRESH_S = 1.0  # between two reads of other workers' trials, at least
 REFRESH_FRACTION = 0.02  # of the time that reading them may take
@@ -32,6 +34,9 @@ class CachedStudy:
     """What this worker knows of one study."""
 
     trials: dict[int, FrozenTrial] = field(default_factory=dict)  # by number, in order
+    open: dict[int, FrozenTrial] = field(default_factory=dict)  # those not finished, by number
+    ended: list[FrozenTrial] = field(default_factory=list)  # the others, as they ended
+    points_ended: int = 0  # of these, those that are no further seed
     finished: dict[tuple[TrialState, ...], list[FrozenTrial]] = field(default_factory=dict)
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
     total: int | None = None  # trials that it is to have
@@ -45,26 +50,31 @@ class CachedStudy:
 
     def put(self, trial: FrozenTrial) -> None:
         """Take a trial in, in place of what was known of it."""
-        before, is_over = self.trials.get(trial.number), trial.state.is_finished()
-        if before is not None and before.state.is_finished():
-            self.finished.clear()
-        elif is_over:
-            for states, trials in self.finished.items():
-                if trial.state in states:
-                    bisect.insort(trials, trial, key=_number)
+        before = self.trials.get(trial.number)
         if before is None and self.trials and trial.number < next(reversed(self.trials)):
             self.in_order = False
         self.trials[trial.number] = trial
+        self._count(before, trial)
+        if before is not None and before.state.is_finished():
+            if (before.state, before.values) != (trial.state, trial.values):
+                self._sort_out()  # it runs again: another worker has it
+        elif trial.state.is_finished():
+            self.open.pop(trial.number, None)
+            self._end(trial)
+        else:
+            self.open[trial.number] = trial
+
+    def _count(self, before: FrozenTrial | None, trial: FrozenTrial) -> None:
         if before is not None and id_of_trial(before) == id_of_trial(trial):
-            self.open(before)
-        if is_over:
+            self.read_again(before)
+        if trial.state.is_finished():
             self.unfinished.discard(id_of_trial(trial))
             self.epochs += _epochs(trial)
         else:
             self.unfinished.add(id_of_trial(trial))
 
-    def open(self, trial: FrozenTrial) -> None:
-        """Count a trial among those that are not finished."""
+    def read_again(self, trial: FrozenTrial) -> None:
+        """Count a trial among those that may change in the database."""
         if id_of_trial(trial) not in self.unfinished:
             self.unfinished.add(id_of_trial(trial))
             self.epochs -= _epochs(trial)
@@ -72,6 +82,29 @@ class CachedStudy:
     def sort(self) -> None:
         if not self.in_order:
             self.trials, self.in_order = dict(sorted(self.trials.items())), True
+
+    def _end(self, trial: FrozenTrial) -> None:
+        self.ended.append(trial)
+        self.points_ended += not is_further_seed(trial)
+        for states, trials in self.finished.items():
+            if trial.state in states:
+                bisect.insort(trials, trial, key=_number)
+
+    def _sort_out(self) -> None:
+        """Tell trials that ended from the others anew."""
+        self.sort()
+        self.finished.clear()
+        self.open, self.ended, self.points_ended = {}, [], 0
+        for trial in self.trials.values():
+            if trial.state.is_finished():
+                self._end(trial)
+            else:
+                self.open[trial.number] = trial
+
+    def known(self) -> KnownTrials:
+        """Return all trials."""
+        self.sort()
+        return KnownTrials(self.trials.values(), list(self.open.values()), self.points_ended)
 
     def fitting(self, trial: FrozenTrial) -> FrozenTrial:
         """Return a trial that was read; one of another space counts as failed.
@@ -88,6 +121,9 @@ class CachedStudy:
     def in_states(self, states: Container[TrialState]) -> list[FrozenTrial]:
         """Return the trials in some states; pruners ask for the finished ones at every report."""
         key = tuple(state for state in TrialState if state in states)
+        if not any(state.is_finished() for state in key):
+            found = [trial for trial in self.open.values() if trial.state in key]
+            return sorted(found, key=_number)
         if not all(state.is_finished() for state in key):
             return [trial for trial in self.trials.values() if trial.state in key]
         if key not in self.finished:
@@ -177,7 +213,7 @@ class TrialCache:
                 self.batch.trials.pop(trial_id, None)
                 study_id, number = self._places[trial_id]
                 study = self.studies[study_id]
-                study.open(study.trials[number])
+                study.read_again(study.trials[number])
                 study.read_at = NEVER  # and ask the database
 
     # --- the next write ---

@@ -86,16 +86,19 @@ class Ledger:
     # --- asking ---
 
     def create(
-        self, study_id: int, total: int | None, like: FrozenTrial | None = None
-    ) -> tuple[int, int, datetime] | None:
-        """Make a running trial of this worker's; return its id, number and start.
-
-        None where the study has `total` points already, or that seed of that point.
+        self,
+        study_id: int,
+        total: int | None,
+        like: FrozenTrial | None = None,
+        most: int = 1,
+    ) -> list[tuple[int, int, datetime]]:
+        """Make running trials of this worker's; return the id, number and start of each.
 
         Args:
             study_id: of the study.
             total: points that it may have: further seeds of one do not count.
-            like: whose attributes it begins with, such as a further seed of a point.
+            like: whose attributes they begin with, such as a further seed of a point.
+            most: how many; where `total` or that seed of that point is there, fewer or none.
         """
         started = datetime.now(UTC)
         with self._begin() as connection:
@@ -104,22 +107,22 @@ class Ledger:
             if like is not None and SEED_INDEX in like.user_attrs:
                 same = (has(key, like.user_attrs[key]) for key in (POINT, SEED_INDEX))
                 if count(connection, and_(TRIALS.c.study_id == study_id, *same)):
-                    return None
-            elif total is not None and there.points >= total:
-                return None
+                    return []
+            elif total is not None:
+                most = min(most, total - there.points)
+            if most <= 0:
+                return []
             # as many as there are, unless somebody else gave a higher one
-            number = max(there.trials, there.number + 1)
-            row = {"study_id": study_id, "number": number, "state": TrialState.RUNNING}
-            made = connection.execute(insert(TRIALS).values(**row, datetime_start=_stored(started)))
-            (trial_id,) = made.inserted_primary_key or (0,)
-            for table, given in _attributes(like):
-                rows = [
-                    {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
-                    for key, value in given.items()
-                ]
+            first = max(there.trials, there.number + 1)
+            head: Row = {"study_id": study_id, "state": TrialState.RUNNING}
+            head["datetime_start"] = _stored(started)
+            rows: list[Row] = [{"number": number} | head for number in range(first, first + most)]
+            made = insert(TRIALS).returning(TRIALS.c.trial_id, sort_by_parameter_order=True)
+            trial_ids = connection.scalars(made, rows).all()
+            for table, rows in _attributes(like, trial_ids):
                 self._upsert(connection, table, rows)
-            self._lease(connection, trial_id)
-        return trial_id, number, local_time(started)
+            self._lease(connection, trial_ids)
+        return [(id_, first + place, local_time(started)) for place, id_ in enumerate(trial_ids)]
 
     def take(self, study_id: int, trial_id: int, total: int | None, changing: Changing) -> bool:
         """Make a waiting trial a running one of this worker's; False if another was faster."""
@@ -135,7 +138,7 @@ class Ledger:
             running = {"state": TrialState.RUNNING, "datetime_start": _stored(datetime.now(UTC))}
             if connection.execute(update(TRIALS).where(here).values(running)).rowcount != 1:
                 return False
-            self._lease(connection, trial_id)
+            self._lease(connection, [trial_id])
         return True
 
     def epochs_spent(self, study_id: int, changing: Changing = ANY) -> int:
@@ -165,10 +168,10 @@ class Ledger:
         self._tallies[study_id] = found
         return found
 
-    def _lease(self, connection: Connection, trial_id: int) -> None:
-        row = {"trial_id": trial_id, "owner": self.owner, "beat": self._now, "deaths": 0}
+    def _lease(self, connection: Connection, trial_ids: Sequence[int]) -> None:
         taken = {"owner": self.owner, "beat": self._now}  # deaths stay
-        statement = self._insert(LEASES).values(row)
+        rows: list[Row] = [{"trial_id": trial_id, "deaths": 0} | taken for trial_id in trial_ids]
+        statement = self._insert(LEASES).values(rows)
         connection.execute(statement.on_conflict_do_update(index_elements=["trial_id"], set_=taken))
 
     # --- looking on ---
@@ -306,11 +309,26 @@ class Ledger:
             connection.execute(delete(CHECKPOINTS).where(CHECKPOINTS.c.study == study))
 
 
-def _attributes(trial: FrozenTrial | None) -> list[tuple[sql.Table, Row]]:
-    """Return a trial's attributes by the table that they stand in."""
-    if trial is None:
+def _attributes(
+    like: FrozenTrial | None, trial_ids: Sequence[int]
+) -> list[tuple[sql.Table, list[Row]]]:
+    """Return rows of a trial's attributes for others, by the table that they stand in."""
+    if like is None:
         return []
-    return [(tables.USER_ATTRS, trial.user_attrs), (tables.SYSTEM_ATTRS, trial.system_attrs)]
+    return [
+        (
+            table,
+            [
+                {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+                for trial_id in trial_ids
+                for key, value in given.items()
+            ],
+        )
+        for table, given in (
+            (tables.USER_ATTRS, like.user_attrs),
+            (tables.SYSTEM_ATTRS, like.system_attrs),
+        )
+    ]
 
 
 def _fail_reason(trial_id: int, deaths: int) -> Row:

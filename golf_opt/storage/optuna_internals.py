@@ -1,5 +1,7 @@
 """Every private part of Optuna and optuna-dashboard that golf_opt touches, each under a name.
 
+Those of TPE are in `lean_tpe`.
+
 Both packages may change these in any release. `tests/test_optuna_internals.py` has a test for each,
 which says what of golf_opt no longer works.
 """
@@ -21,6 +23,11 @@ import optuna
 from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.pruners import PercentilePruner
+from optuna.pruners._percentile import (
+    _get_best_intermediate_result_over_steps,
+    _is_first_in_interval_step,
+)
 from optuna.storages import BaseStorage
 from optuna.storages._rdb import models as models
 from optuna.study import StudyDirection
@@ -67,8 +74,22 @@ def new_trial(study: optuna.Study, like: FrozenTrial | None = None) -> optuna.Tr
         study: that it is of.
         like: a running trial whose attributes it has, such as parameters that are fixed.
     """
+    return trial_of(study, storage_of(study).create_new_trial(id_of_study(study), like))
+
+
+def new_trial_ids(study: optuna.Study, count: int) -> list[int]:
+    """Make up to so many new running trials, one at least; return their ids, for `trial_of`."""
+    create = getattr(storage_of(study), "create_new_trials", None)
+    if create is None:
+        return [storage_of(study).create_new_trial(id_of_study(study))]
+    made: list[int] = create(id_of_study(study), count)
+    return made
+
+
+def trial_of(study: optuna.Study, trial_id: int) -> optuna.Trial:
+    """Return a running trial, to ask for its parameters."""
     study._thread_local.cached_all_trials = None  # as `Study.ask` does: read the trials anew
-    return optuna.Trial(study, storage_of(study).create_new_trial(id_of_study(study), like))
+    return optuna.Trial(study, trial_id)
 
 
 def take_trial(study: optuna.Study, trial_id: int) -> optuna.Trial | None:
@@ -83,12 +104,32 @@ def take_trial(study: optuna.Study, trial_id: int) -> optuna.Trial | None:
     return None
 
 
+def bracket_of(study: optuna.Study) -> int | None:
+    """Return which of Hyperband's brackets this is; None of a whole study."""
+    return getattr(study, "_bracket_id", None)
+
+
 def front_numbers(losses: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64]:
     """Return for each row of losses, [rows, goals], in which front it is: 0 is the best.
 
     Behind the front that the best `count` rows end in, all are in one.
     """
     return _fast_non_domination_rank(losses, n_below=count)
+
+
+def compared_value(
+    pruner: PercentilePruner, trial: FrozenTrial, direction: StudyDirection
+) -> float | None:
+    """Return the value, maybe NaN, by which the pruner judges a trial that has reported something.
+
+    None where it does not judge after the trial's last step.
+    """
+    step, warm_up, interval = trial.last_step, pruner._n_warmup_steps, pruner._interval_steps
+    assert step is not None
+    steps = trial.intermediate_values.keys()
+    if step < warm_up or not _is_first_in_interval_step(step, steps, warm_up, interval):
+        return None
+    return float(_get_best_intermediate_result_over_steps(trial, direction))
 
 
 def check_trial(trial: FrozenTrial) -> None:
@@ -196,7 +237,7 @@ class SeenStudy(optuna.Study):
         self.__dict__.update(object.__getattribute__(study, "__dict__"))  # a bracket hides its own
         self._whole, self._view = study, view
         self._directions = directions or study.directions
-        self._seen: list[FrozenTrial] | None = None
+        self._seen: dict[tuple[TrialState, ...] | None, list[FrozenTrial]] = {}  # by their states
 
     def _get_trials(
         self,
@@ -204,11 +245,13 @@ class SeenStudy(optuna.Study):
         states: Container[TrialState] | None = None,
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
-        if self._seen is None:
-            self._seen = self._view(self._whole._get_trials(deepcopy=False, use_cache=use_cache))
-        trials = list(self._seen)
-        if states is not None:
-            trials = [trial for trial in trials if trial.state in states]
+        if None not in self._seen:
+            whole = self._whole._get_trials(deepcopy=False, use_cache=use_cache)
+            self._seen[None] = self._view(whole)
+        key = None if states is None else tuple(state for state in TrialState if state in states)
+        if key is not None and key not in self._seen:
+            self._seen[key] = [trial for trial in self._seen[None] if trial.state in key]
+        trials = list(self._seen[key])
         return copy.deepcopy(trials) if deepcopy else trials
 
 

@@ -72,20 +72,26 @@ class WriteBehindStorage(BaseStorage):
             trial_id = self._reach(self._backend.create_new_trial, study_id, template_trial)
             study.read_at = NEVER  # before the next look, not once for every trial
             return trial_id
-        made = self._reach(self._ledger.create, study_id, study.total, template_trial)
-        if made is None:
-            raise BudgetSpent(f"the study has its {study.total} trials, or this seed already")
-        trial_id, number, started = made
-        trial = FrozenTrial(
-            number=number, trial_id=trial_id, state=TrialState.RUNNING, value=None,
-            datetime_start=started, datetime_complete=None, params={}, distributions={},
-            user_attrs=dict(template_trial.user_attrs) if template_trial else {},
-            system_attrs=dict(template_trial.system_attrs) if template_trial else {},
-            intermediate_values={},
-        )  # fmt: skip
-        self._cache.hold(study_id, trial)
+        return self._create(study_id, 1, template_trial)[0]
+
+    def create_new_trials(self, study_id: int, count: int) -> list[int]:
+        """Make running trials in one transaction; return their ids, fewer at the study's total.
+
+        Raises:
+            BudgetSpent: none is left.
+        """
+        self._sync.check()
+        return self._create(study_id, count, None)
+
+    def _create(self, study_id: int, count: int, like: FrozenTrial | None) -> list[int]:
+        total = self._cache.study(study_id).total
+        made = self._reach(self._ledger.create, study_id, total, like, count)
+        if not made:
+            raise BudgetSpent(f"the study has its {total} trials, or this seed already")
+        for row in made:
+            self._cache.hold(study_id, _begun(*row, like))
         self._sync.start()
-        return trial_id
+        return [trial_id for trial_id, *_ in made]
 
     def _take(self, trial_id: int) -> bool:
         """Make a waiting trial a running one of this worker's."""
@@ -139,7 +145,7 @@ class WriteBehindStorage(BaseStorage):
             held = trial_id in self._cache.held
             self._cache.held.discard(trial_id)
             changes.held |= held
-        if not held or state == TrialState.WAITING:  # others may be waiting for it
+        if not held:  # else it is written at the next tick, and before it is taken again
             self._sync.flush()
         return True
 
@@ -217,8 +223,15 @@ class WriteBehindStorage(BaseStorage):
         if study.read_at == NEVER or not self._sync.running:  # else its thread reads
             self._sync.refresh(study_id)
         with self._cache.lock:
-            trials = list(study.trials.values()) if states is None else study.in_states(states)
+            trials = study.known() if states is None else study.in_states(states)
         return copy.deepcopy(trials) if deepcopy else trials
+
+    def ended(self, study_id: int) -> list[FrozenTrial]:
+        """Return the trials that are finished, in the order in which they became known as such.
+
+        It is always the same list, and only grows, unless one of them runs again.
+        """
+        return self._cache.study(study_id).ended
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
         find = self._backend.get_trial_id_from_study_id_trial_number
@@ -275,3 +288,14 @@ class WriteBehindStorage(BaseStorage):
     def get_all_studies(self) -> list[FrozenStudy]:
         self._sync.flush()
         return self._reach(self._backend.get_all_studies)
+
+
+def _begun(trial_id: int, number: int, started: datetime, like: FrozenTrial | None) -> FrozenTrial:
+    """Return a running trial that has nothing yet but the attributes of another one."""
+    return FrozenTrial(
+        number=number, trial_id=trial_id, state=TrialState.RUNNING, value=None,
+        datetime_start=started, datetime_complete=None, params={}, distributions={},
+        user_attrs=dict(like.user_attrs) if like else {},
+        system_attrs=dict(like.system_attrs) if like else {},
+        intermediate_values={},
+    )  # fmt: skip

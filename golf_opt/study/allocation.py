@@ -7,6 +7,7 @@ the study, comes to the same.
 
 from __future__ import annotations
 
+import bisect
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from golf_opt.utils.points import is_further_seed
-from golf_opt.utils.trials import PAUSED, paused_at
+from golf_opt.utils.trials import PAUSED, KnownTrials, paused_at
 
 Trials = Sequence[FrozenTrial]
 
@@ -70,15 +71,11 @@ class Queued(Rule):
         self._total = total
 
     def choose(self, trials: Trials) -> Choice | None:
-        is_full = self._total is not None and num_begun(trials) >= self._total
-        return next(
-            (
-                GoOn(trial.number)
-                for trial in trials
-                if waits(trial) and (is_further_seed(trial) or not is_full)
-            ),
-            None,
-        )
+        waiting = [trial for trial in _open(trials) if waits(trial)]
+        if waiting and _is_full(trials, self._total):
+            waiting = [trial for trial in waiting if is_further_seed(trial)]
+        first = min(waiting, key=lambda trial: trial.number, default=None)
+        return None if first is None else GoOn(first.number)
 
 
 class NewPoints(Rule):
@@ -88,7 +85,7 @@ class NewPoints(Rule):
         self._total = total
 
     def choose(self, trials: Trials) -> Choice | None:
-        return New() if self._total is None or num_begun(trials) < self._total else None
+        return None if _is_full(trials, self._total) else New()
 
 
 class Allocation(Rule):
@@ -106,8 +103,7 @@ class Allocation(Rule):
 
     def goes_on(self, number: int, trials: Trials) -> bool:
         """Return whether a trial that rests would be the next to be taken, were it paused."""
-        asked = [_as_paused(trial) if trial.number == number else trial for trial in trials]
-        return self.choose(asked) == GoOn(number)
+        return self.choose(_with_paused(trials, number)) == GoOn(number)
 
 
 def waits(trial: FrozenTrial) -> bool:
@@ -117,7 +113,22 @@ def waits(trial: FrozenTrial) -> bool:
 
 def num_begun(trials: Trials) -> int:
     """Return how many points count against the total: those that are, or were, in a lane."""
-    return sum(not waits(trial) and not is_further_seed(trial) for trial in trials)
+    begun = sum(not waits(trial) and not is_further_seed(trial) for trial in _open(trials))
+    if isinstance(trials, KnownTrials):
+        return begun + trials.points_ended
+    ended = (trial for trial in trials if trial.state.is_finished())
+    return begun + sum(not is_further_seed(trial) for trial in ended)
+
+
+def _is_full(trials: Trials, total: int | None) -> bool:
+    return total is not None and len(trials) >= total and num_begun(trials) >= total
+
+
+def _open(trials: Trials) -> Sequence[FrozenTrial]:
+    """Return the trials that are not finished."""
+    if isinstance(trials, KnownTrials):
+        return trials.open
+    return [trial for trial in trials if not trial.state.is_finished()]
 
 
 def last_epoch(trial: FrozenTrial) -> int:
@@ -125,8 +136,14 @@ def last_epoch(trial: FrozenTrial) -> int:
     return max(trial.intermediate_values, default=0)
 
 
-def _as_paused(trial: FrozenTrial) -> FrozenTrial:
-    paused = copy.copy(trial)
+def _with_paused(trials: Trials, number: int) -> Trials:
+    """Return trials of which the one with this number is paused."""
+    place = bisect.bisect_left(trials, number, key=lambda trial: trial.number)
+    paused = copy.copy(trials[place])
     paused.state = TrialState.WAITING
-    paused.system_attrs = trial.system_attrs | {PAUSED: last_epoch(trial)}
-    return paused
+    paused.system_attrs = paused.system_attrs | {PAUSED: last_epoch(paused)}
+    changed = [*trials[:place], paused, *trials[place + 1 :]]
+    if not isinstance(trials, KnownTrials):
+        return changed
+    still_open = [paused if trial.number == number else trial for trial in trials.open]
+    return KnownTrials(changed, still_open, trials.points_ended)

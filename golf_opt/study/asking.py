@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 import optuna
@@ -18,7 +19,9 @@ from golf_opt.storage.optuna_internals import (
     id_of_study,
     id_of_trial,
     new_trial,
+    new_trial_ids,
     take_trial,
+    trial_of,
 )
 from golf_opt.storage.workers import WORKER, ManyWorkers, SingleWorker
 from golf_opt.storage.write_behind import BudgetSpent
@@ -30,9 +33,14 @@ from golf_opt.utils.points import further_seed
 from golf_opt.utils.processes import worker_id
 from golf_opt.utils.trials import PAUSED, paused_at
 
+MOST_AHEAD = 16  # trials that are made together
+
 
 class Asking:
     """Gives lanes their trials, as an allocation has it, as long as `goes_on` says so.
+
+    Where several lanes are free (`num_free`) and all of them get new points, these are made in one
+    transaction; what was made and not begun is `ahead`. Each is asked for when a lane takes it.
 
     `refused` says that the storage gave no trial last time, though there was something to do: it
     does not answer, or others have asked for the last ones meanwhile.
@@ -45,11 +53,15 @@ class Asking:
         allocation: Allocation,
         workers: SingleWorker | ManyWorkers,
         goes_on: Callable[[], bool],
+        num_free: Callable[[], int],
     ) -> None:
         self._study, self._plan, self._say = context.study, context.description, context.say
         self._parts, self._allocation = parts, allocation
         self._checkpoints, self._workers, self._goes_on = context.checkpoints, workers, goes_on
         self._most_epochs = context.limits.epochs
+        self._num_free = num_free
+        self._alike = context.limits.epochs is None and self._plan.by_seed.most == 1
+        self.ahead: deque[int] = deque()  # ids of running trials that no lane has yet
         self._provenance = provenance(context.engine) | self._plan.provenance
         self.refused = False
         self.times_s: list[float] = []  # for each trial: choose, ask and suggest
@@ -131,6 +143,8 @@ class Asking:
         still old, and the lanes, signals and limits have their turn first.
         """
         self.refused = False
+        if self.ahead:
+            return trial_of(self._study, self.ahead.popleft())
         lost: set[Choice] = set()
         try:
             while (choice := self._choose()) is not None and choice not in lost:
@@ -157,7 +171,9 @@ class Asking:
             case Repeat(point, index):
                 return self._further_seed(point, index)
             case New():
-                return new_trial(self._study)
+                count = min(self._num_free(), MOST_AHEAD) if self._alike else 1
+                self.ahead.extend(new_trial_ids(self._study, max(1, count)))
+                return trial_of(self._study, self.ahead.popleft())
 
     def _further_seed(self, point: int, index: int) -> optuna.Trial | None:
         first = next(trial for trial in self.trials if trial.number == point)

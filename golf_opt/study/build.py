@@ -189,12 +189,13 @@ def _builder(name: str, node: Any, kind: type[Any]) -> Callable[..., Any]:
         begin = cache(begin)  # milliseconds; with parts of its own a node is made anew each time
 
     checked = cache(lambda: check_arguments(name, node, counts=kind is not Callback))
+    takes = cache(lambda: inspect.signature(get_object(node["_target_"])).parameters)
 
     def build(**offered: Any) -> Any:
         try:
-            takes = inspect.signature(get_object(node["_target_"])).parameters
+            known = takes()  # of every trial's sampler the same, and milliseconds
             checked()
-            made = begin()(**{key: value for key, value in offered.items() if key in takes})
+            made = begin()(**{key: value for key, value in offered.items() if key in known})
         except UsageError:
             raise
         except Exception as error:

@@ -6,7 +6,6 @@ They run in the order of the configuration, in the thread of the study loop.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,10 +19,12 @@ from optuna.trial import TrialState
 from golf_opt.engines.base import Engine, EpochResult, LaneState, Slice, Work
 from golf_opt.storage import checkpoint
 from golf_opt.storage.objective_files import ObjectiveFiles
+from golf_opt.storage.optuna_internals import frozen
 from golf_opt.study.description import StudyDescription
 from golf_opt.study.note import write_note
 from golf_opt.study.stopping import Limits
 from golf_opt.task.data import View
+from golf_opt.utils.pace import Pace
 from golf_opt.utils.points import is_further_seed
 
 NOTE_EVERY_S = 3.0
@@ -138,7 +139,7 @@ class Pruning(Callback):
     def on_epoch_end(self, run: TrialRun) -> None:
         if isinstance(self.context.study.pruner, NopPruner):
             return  # asking it reads the trial from the storage all the same
-        if is_further_seed(run.trial):
+        if is_further_seed(frozen(run.trial)):  # Optuna copies attributes of the other
             return  # or the mean would be of the seeds that did well
         if len(run.history) < run.job.epochs and run.trial.should_prune():
             raise optuna.TrialPruned
@@ -193,18 +194,18 @@ class StudyNote(Callback):
     """Keeps the study's Markdown note on the dashboard current."""
 
     def __init__(self) -> None:
-        self._written = 0.0
+        self._pace = Pace(NOTE_EVERY_S)
 
     def on_study_start(self) -> None:
         self._write()
 
     def on_trial_finished(self, run: TrialRun) -> None:
-        if time.monotonic() - self._written > NOTE_EVERY_S:
+        if self._pace.is_due:
             self._write()
 
     def on_study_end(self) -> None:
         self._write()
 
     def _write(self) -> None:
-        write_note(self.context.study, self.context.description)
-        self._written = time.monotonic()
+        with self._pace:
+            write_note(self.context.study, self.context.description)

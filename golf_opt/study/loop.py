@@ -51,7 +51,8 @@ class StudyLoop:
         self._limits = context.limits
         self._stop = Stop()
         rules = allocation(self._plan, parts.pruner)
-        self._asking = Asking(context, parts, rules, self._workers, self._goes_on)
+        free = self._lanes.num_free
+        self._asking = Asking(context, parts, rules, self._workers, self._goes_on, free)
         for callback in parts.callbacks:
             callback.context = context
 
@@ -257,8 +258,13 @@ class StudyLoop:
         for lane, run in self._lanes.busy:
             self._call("on_interrupt", run)
             self._lanes.leave(lane)
-            with contextlib.suppress(StorageUnreachable):  # `close` tries once more
-                requeue(self._study, id_of_trial(run.trial))
+            self._requeue(id_of_trial(run.trial))
+        for trial_id in self._asking.ahead:
+            self._requeue(trial_id)
+
+    def _requeue(self, trial_id: int) -> None:
+        with contextlib.suppress(StorageUnreachable):  # `close` tries once more
+            requeue(self._study, trial_id)
 
     def _call(self, event: str, *args: Any) -> None:
         for callback in self._parts.callbacks:

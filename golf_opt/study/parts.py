@@ -11,6 +11,9 @@ from golf_opt.config import types
 RENAMED = {  # what a stored study may ask for by a name that is not ours today
     "golf_opt.space.grid_sampler": "golf_opt.study.samplers.grid_sampler",
     "optuna.samplers.CmaEsSampler": "golf_opt.study.samplers.CmaEsSampler",
+    "optuna.samplers.TPESampler": "golf_opt.study.samplers.TPESampler",
+    "optuna.pruners.MedianPruner": "golf_opt.study.pruners.MedianPruner",
+    "optuna.pruners.PercentilePruner": "golf_opt.study.pruners.PercentilePruner",
 }
 
 

@@ -16,6 +16,7 @@ from golf_opt.storage.studies import num_finished
 from golf_opt.study.callbacks import Callback, TrialRun
 from golf_opt.task.goals import show_values
 from golf_opt.utils.live import LiveLines, may_move
+from golf_opt.utils.pace import Pace
 from golf_opt.utils.points import best_trial
 from golf_opt.utils.text import count, show_duration, show_params
 from golf_opt.utils.trials import counts
@@ -46,7 +47,7 @@ class Progress(Callback):
         self._heights: list[float] = []  # the best so far, after each complete trial
         self._tally: dict[str, int] = {}
         self._finished = 0
-        self._counted = 0.0  # when these were
+        self._pace = Pace(1 / REFRESH_PER_S)  # of counting these
         self._epochs_done = 0.0  # in this session, fractions included
         self._epochs_saved = 0.0  # by pruning
         self._trials_ended = 0
@@ -92,7 +93,7 @@ class Progress(Callback):
     def on_trial_finished(self, run: TrialRun) -> None:
         if self._runs.get(run.lane) is run:
             del self._runs[run.lane]
-        if self._live is not None and time.monotonic() - self._counted > 1 / REFRESH_PER_S:
+        if self._live is not None and self._pace.is_due:
             self._count()  # of all trials: not for each of the many that end between two looks
 
     def on_study_end(self) -> None:
@@ -118,11 +119,11 @@ class Progress(Callback):
         return f"trial {run.number:>4}  epoch {epoch:>3}/{run.job.epochs}"
 
     def _count(self) -> None:
-        self._counted = time.monotonic()
         study = self.context.study
-        self._finished = num_finished(study)
-        self._tally = counts(study)
-        self._best = best_trial(study, self.context.description.by_seed.worth)
+        with self._pace:
+            self._finished = num_finished(study)
+            self._tally = counts(study)
+            self._best = best_trial(study, self.context.description.by_seed.worth)
 
     def _climb(self, values: Sequence[float]) -> None:
         """Note the best value so far, if there is such a thing."""

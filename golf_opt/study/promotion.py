@@ -8,9 +8,12 @@ takes another trial. As more trials reach the rung, more of the paused ones go o
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, compress, repeat
+from operator import is_not
 from typing import Annotated, Literal
 
 import numpy as np
@@ -78,8 +81,13 @@ class Promotion(Rule):
         self._most = math.inf if target is None else target
         self._rungs = pruner.rungs(epochs)
         self._known: dict[tuple[int, int], list[float]] = {}  # by trial and rung: what ranks it
+        self._standing = _Standing()
 
     def choose(self, trials: Trials) -> Choice | None:
+        if len(self._goals) == 1:
+            self._standing.update(trials, self._entries)
+            number = self._standing.promoted(self._pruner.factor)
+            return None if number is None else GoOn(number)
         firsts = [trial for trial in trials if not is_further_seed(trial)]
         paused = self._paused(firsts)
         for rung in sorted(paused, reverse=True):
@@ -93,19 +101,26 @@ class Promotion(Rule):
                     return GoOn(trial.number)
         return None
 
+    def _entries(self, trial: FrozenTrial) -> list[_Entry]:
+        """Return where a trial stands, of one goal."""
+        if is_further_seed(trial):
+            return []
+        waits_at, found = self._rung_of(trial), []
+        for rung in self._rungs:
+            if self._reached([trial], rung):
+                place = -self._worth_at(trial, rung)[0], trial.number
+                found.append((rung, False, place))
+                if rung == waits_at:
+                    found.append((rung, True, place))
+        return found
+
     def until(self, trial: FrozenTrial, epochs: int) -> int:
         ahead = () if is_further_seed(trial) else self._rungs
         return next((rung for rung in ahead if rung > last_epoch(trial)), epochs)
 
     def ranked(self, reached: Trials, rung: int, count: int) -> list[FrozenTrial]:
         """Return the best `count` that reached a rung, the best first, equal ones by number."""
-        rows = []
-        for trial in reached:
-            key = trial.number, rung
-            if key not in self._known:
-                self._known[key] = self._worth(trial, rung)
-            rows.append(self._known[key])
-        worth = np.array(rows)
+        worth = np.array([self._worth_at(trial, rung) for trial in reached])
         if self._goals[0].accuracy and len(self._goals) > 1:
             of_interest = worth[:, 0] >= floor_below(worth[:, 0].max())
             worth[~of_interest, 1:] = -np.inf  # among themselves by accuracy, after all others
@@ -141,6 +156,12 @@ class Promotion(Rule):
             return epoch
         return next((r for r in reversed(self._rungs) if r <= epoch and r in values), None)
 
+    def _worth_at(self, trial: FrozenTrial, rung: int) -> list[float]:
+        key = trial.number, rung
+        if key not in self._known:
+            self._known[key] = self._worth(trial, rung)
+        return self._known[key]
+
     def _worth(self, trial: FrozenTrial, rung: int) -> list[float]:
         """Return what ranks a trial at a rung, a number for each goal; larger is better."""
         first, *others = self._goals
@@ -156,6 +177,48 @@ class Promotion(Rule):
             worth = of_kind(by_epoch[rung - 1] if rung <= len(by_epoch) else size, float)
             row.append(-np.inf if worth is None else goal.sign * worth)
         return [-np.inf if np.isnan(number) else number for number in row]
+
+
+_Entry = tuple[int, bool, tuple[float, int]]  # rung, whether it waits there, place: sorted by it
+
+
+class _Standing:
+    """Who has reached each rung, the best first, kept up as trials change: they may be many."""
+
+    def __init__(self) -> None:
+        self._seen: Trials = ()
+        self._entries: dict[int, list[_Entry]] = {}  # by the trial's number
+        self._at: dict[tuple[int, bool], list[tuple[float, int]]] = defaultdict(list)
+
+    def update(self, trials: Trials, entries_of: Callable[[FrozenTrial], list[_Entry]]) -> None:
+        """Take note of the trials that are new or changed, and of no other."""
+        if len(trials) < len(self._seen):
+            self._entries.clear()
+            self._at.clear()
+            self._seen = ()
+        before: Iterable[FrozenTrial | None] = chain(self._seen, repeat(None))
+        for trial in compress(trials, map(is_not, trials, before)):
+            old, new = self._entries.get(trial.number, []), entries_of(trial)
+            if new == old:
+                continue
+            for rung, waits, place in old:
+                places = self._at[rung, waits]
+                del places[bisect.bisect_left(places, place)]
+            for rung, waits, place in new:
+                bisect.insort(self._at[rung, waits], place)
+            self._entries[trial.number] = new
+        self._seen = list(trials)
+
+    def promoted(self, factor: int) -> int | None:
+        """Return the number of the best that waits at the highest rung that has a place for it."""
+        for rung in sorted((rung for rung, waits in self._at if waits), reverse=True):
+            reached, waiting = self._at[rung, False], self._at[rung, True]
+            places = len(reached) // factor
+            if not waiting or len(reached) - len(waiting) >= places:
+                continue  # those that were among the best when they were asked have taken them all
+            if bisect.bisect_left(reached, waiting[0]) < places:
+                return waiting[0][1]
+        return None
 
 
 class AtLeastOne(Rule):

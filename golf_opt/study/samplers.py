@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial
+from itertools import chain, compress, repeat
+from operator import is_not
 from typing import Annotated, Any
 
 import optuna
@@ -14,18 +17,20 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from pydantic import Field, StrictInt
 
 from golf_opt.config.check import check
 from golf_opt.config.errors import UsageError
-from golf_opt.storage.optuna_internals import RebuiltCmaEs, SeenStudy
+from golf_opt.storage.lean_tpe import LeanTPE, Memory
+from golf_opt.storage.optuna_internals import RebuiltCmaEs, SeenStudy, bracket_of
+from golf_opt.study.newest import NewestAndBest
 from golf_opt.study.space import Space
 from golf_opt.study.view import View
 from golf_opt.utils.points import is_further_seed
 
 CmaEsSampler = RebuiltCmaEs  # in conf/sampler, and for studies that name Optuna's
-
+TPESampler = LeanTPE  # likewise
 
 AS_IT_IS = View()  # but for seeds and pauses
 DRAWS = 5  # of a point of a search, until its net is a new one
@@ -43,7 +48,7 @@ class FreshSampler(optuna.samplers.BaseSampler):
 
     So a study stopped and resumed asks for the same points as one that ran through (with one lane),
     and two workers never ask for the same point. It sees a point's seeds as one trial, and what a
-    paused trial is likely to come to: see `View`.
+    paused trial is likely to come to: see `View`. Of a long study TPE sees a part: `NewestAndBest`.
 
     In a search a point whose net was looked at before is drawn again, a few times at most: a model
     asks for what is best so far again and again, with another recipe.
@@ -61,21 +66,39 @@ class FreshSampler(optuna.samplers.BaseSampler):
         space: Space | None = None,
     ) -> None:
         self._make, self._view, self._space = make, view, space
+        self._looked_at: list[FrozenTrial] = []  # of which these are the nets
         self._nets: dict[int, tuple[Any, ...]] = {}  # by the trial's number
+        self._num_of: Counter[tuple[Any, ...]] = Counter()  # trials of each net
+        self._newest: dict[int | None, NewestAndBest] = {}  # by Hyperband's bracket
+        self._memory = Memory()
         self._sampler = make(0)
         self._seen: optuna.Study | None = None
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._sampler = self._make(trial.number)
         look, directions = partial(self._view.of, directions=study.directions), study.directions
-        if self._view.front and isinstance(self._sampler, optuna.samplers.TPESampler):
-            look = partial(self._view.below_a_size, number=trial.number)
-            directions = [StudyDirection.MAXIMIZE]
+        if isinstance(self._sampler, LeanTPE):
+            self._sampler.memory = self._memory
+        if isinstance(self._sampler, optuna.samplers.TPESampler):
+            if self._view.front:
+                look = partial(self._view.below_a_size, number=trial.number)
+                directions = [StudyDirection.MAXIMIZE]
+            look = partial(self._look_at_newest, study, look)
         elif isinstance(self._sampler, optuna.samplers.NSGAIISampler):
             look = partial(look, most_paused=None)  # any may be a parent, and asking is cheap
         self._seen = SeenStudy(study, look, directions)
         if not is_further_seed(trial):  # a further seed asks for nothing
             self._sampler.before_trial(self._seen, trial)
+
+    def _look_at_newest(
+        self,
+        study: optuna.Study,
+        look: Callable[..., list[FrozenTrial]],
+        trials: list[FrozenTrial],
+    ) -> list[FrozenTrial]:
+        newest = self._newest.setdefault(bracket_of(study), NewestAndBest())
+        seen = newest.of(study, trials)
+        return look(seen, several=newest.several)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -88,26 +111,29 @@ class FreshSampler(optuna.samplers.BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        nets = self._nets_before(study, trial) if search_space else set()
+        nets = self._nets_before(study, trial) if search_space else ()
         for _ in range(DRAWS):
             drawn = self._sampler.sample_relative(self._seen or study, trial, search_space)
             if self._space is None or not drawn or self._space.net_of(drawn) not in nets:
                 break
         return drawn
 
-    def _nets_before(self, study: optuna.Study, trial: FrozenTrial) -> set[tuple[Any, ...]]:
+    def _nets_before(self, study: optuna.Study, trial: FrozenTrial) -> Container[tuple[Any, ...]]:
         """Return the nets that the study has looked at, or is looking at."""
-        nets: set[tuple[Any, ...]] = set()
         if self._space is None:
-            return nets
-        for other in study.get_trials(deepcopy=False):
-            if other.number == trial.number:
-                continue
-            net = self._nets.get(other.number) or self._space.net_of(other.params)
-            nets.add(net)
-            if other.params and other.state != TrialState.RUNNING:  # that one may lack some yet
-                self._nets[other.number] = net
-        return nets
+            return ()
+        trials = study.get_trials(deepcopy=False)
+        before: Iterable[FrozenTrial | None] = chain(self._looked_at, repeat(None))
+        for other in compress(trials, map(is_not, trials, before)):  # what is new, or changed
+            if (net := self._nets.pop(other.number, None)) is not None:
+                self._num_of[net] -= 1
+                if not self._num_of[net]:
+                    del self._num_of[net]
+            if other.number != trial.number:
+                self._nets[other.number] = net = self._space.net_of(other.params)
+                self._num_of[net] += 1
+        self._looked_at = trials
+        return self._num_of
 
     def sample_independent(self, study: optuna.Study, *args: Any) -> Any:
         return self._sampler.sample_independent(self._seen or study, *args)

@@ -17,6 +17,7 @@ from golf_opt.utils.trials import PAUSED, attribute, of_kind, paused_at
 
 FRONT = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE  # of accuracy and size
 GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples, less their whole part, spread evenly
+OPEN = TrialState.RUNNING, TrialState.WAITING
 MOST_PAUSED = 200  # trials of which a sampler learns: asking takes the longer the more there are
 
 
@@ -41,15 +42,30 @@ class View:
         trials: Sequence[FrozenTrial],
         directions: Sequence[StudyDirection] = (StudyDirection.MAXIMIZE,),
         most_paused: int | None = MOST_PAUSED,
+        several: bool = True,
     ) -> list[FrozenTrial]:
-        """Return the trials of a study so; of paused ones only so many, None: all."""
+        """Return the trials of a study so.
+
+        Args:
+            trials: of the study.
+            directions: of its values.
+            most_paused: of paused trials only so many; None: all.
+            several: whether a point may have several seeds.
+        """
         signs = [-1 if direction == StudyDirection.MINIMIZE else 1 for direction in directions]
         kept = trials if most_paused is None else _without_oldest_paused(trials, most_paused)
-        points = as_trials(kept, self.statistic, signs)
-        seen = [self._capped(self._as_complete(trial, signs)) for trial in points]
+        points = as_trials(kept, self.statistic, signs) if several else kept
+        seen = [
+            self._as_complete(t, signs) if t.state in OPEN and PAUSED in t.system_attrs else t
+            for t in points
+        ]
+        if self.target is not None:
+            seen = [self._capped(trial) for trial in seen]
         return _with_floor(seen) if self.front else seen
 
-    def below_a_size(self, trials: Sequence[FrozenTrial], number: int) -> list[FrozenTrial]:
+    def below_a_size(
+        self, trials: Sequence[FrozenTrial], number: int, several: bool = True
+    ) -> list[FrozenTrial]:
         """Return a search's trials by accuracy alone, with a limit to size that differs by trial.
 
         A model of several goals learns from what adds most to the front's volume, a few nets at
@@ -60,8 +76,9 @@ class View:
         Args:
             trials: of the study.
             number: of the trial that is asked for.
+            several: whether a point may have several seeds.
         """
-        seen = self.of(trials, FRONT)
+        seen = self.of(trials, FRONT, several=several)
         rows = [(-trial.values[0], trial.values[1]) for trial in seen if _is_feasible(trial)]
         if not rows:
             return []
@@ -80,12 +97,11 @@ class View:
         return made
 
     def _as_complete(self, trial: FrozenTrial, signs: Sequence[int]) -> FrozenTrial:
-        """Return a paused trial as a complete one; any other, or one without a value, as it is.
+        """Return a trial that was paused, and is open, as complete; without a value, as it is.
 
         So is one that was paused and is running again: it may be a parent of the next generation.
         """
-        was_paused = PAUSED in trial.system_attrs and not trial.state.is_finished()
-        if not was_paused or not trial.intermediate_values:
+        if not trial.intermediate_values:
             return trial
         size = attribute(trial, "num_params", int)
         rows = list((attribute(trial, "epoch_values", dict) or {}).values())[1:]  # of other goals
@@ -139,7 +155,8 @@ def _with_constraints(trial: FrozenTrial, missed: dict[str, float]) -> FrozenTri
 
 
 def _without_oldest_paused(trials: Sequence[FrozenTrial], most: int) -> Sequence[FrozenTrial]:
-    paused = [(at, trial.number) for trial in trials if (at := paused_at(trial)) is not None]
+    waiting = [trial for trial in trials if trial.state is TrialState.WAITING]
+    paused = [(at, trial.number) for trial in waiting if (at := paused_at(trial)) is not None]
     if len(paused) <= most:
         return trials
     left_out = {number for _, number in sorted(paused)[:-most]}

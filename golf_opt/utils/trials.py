@@ -22,6 +22,22 @@ MOST_BITS = 63  # of a whole number, as in NumPy and in databases
 Kind = TypeVar("Kind", int, float, str, dict[str, Any], list[Any])
 
 
+class KnownTrials(list[FrozenTrial]):
+    """All trials of a study, and what would else be looked for among them again and again.
+
+    Args:
+        trials: in any state.
+        open: of these, those that are not finished, in any order.
+        points_ended: of those that are, how many are no further seed of a point.
+    """
+
+    def __init__(
+        self, trials: Iterable[FrozenTrial], open: list[FrozenTrial], points_ended: int
+    ) -> None:
+        super().__init__(trials)
+        self.open, self.points_ended = open, points_ended
+
+
 def attribute(trial: FrozenTrial, name: str, kind: type[Kind]) -> Kind | None:
     """Return a user attribute of a trial; None where it is missing or of another kind.
 
