@@ -27,7 +27,7 @@ from golf_opt.task.arch import Net
 
 ERRORS = 6.0  # that are worth a weight
 HOT = 0.5  # temperature that a walk begins with, in weights; it ends with none
-FLIPS = 400  # of weights before the last layer, in a walk; whole evaluations
+FLIPS = 1200  # of weights before the last layer, in a walk; whole evaluations
 HEAD_FLIPS = 20_000  # of the last layer's
 LEGS = 4  # a walk goes over both by turns
 PATIENCE = 12  # walks in a row that found nothing smaller

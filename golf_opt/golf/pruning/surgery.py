@@ -23,6 +23,8 @@ from golf_opt.task.data import Split
 
 DAMPING = 1e-4
 FRACTION = 0.04  # of the survivors, that go at once to begin with
+ONE_BY_ONE = 64  # the level from which on only single weights go
+TRIES = 3  # choices of images, on whose information no weight can go
 CHOICES = 8  # single cuts that keep the target, of which the most accurate is made
 
 
@@ -53,16 +55,22 @@ class Surgery:
     def run(self, state: PruningState) -> Generator[None]:
         """Go on until no single weight can go; yields after each cut.
 
-        A cut is a pure function of the state before it.
+        A cut is a pure function of the state before it. That need not keep the target: it is
+        enough that a cut does.
         """
-        while (cut := self._cut(state)) is not None:
-            gone = state.nz - int(np.count_nonzero(cut))
-            state.weights, state.turn = cut, state.turn + 1
-            state.accuracy = self._evaluator.accuracy(cut)
-            state.log.append(
-                {"pass": state.turn, "removed": gone, "nz": state.nz, "accuracy": state.accuracy}
-            )
+        while state.failures < TRIES:
+            cut, state.turn = self._cut(state), state.turn + 1
+            state.failures += 1
+            if cut is not None:
+                self._take(state, cut)
             yield
+
+    def _take(self, state: PruningState, cut: Floats) -> None:
+        gone = state.nz - int(np.count_nonzero(cut))
+        state.weights, state.accuracy, state.failures = cut, self._evaluator.accuracy(cut), 0
+        state.log.append(
+            {"pass": state.turn, "removed": gone, "nz": state.nz, "accuracy": state.accuracy}
+        )
 
     def _cut(self, state: PruningState) -> Floats | None:
         """Return the weights after the next cut; None where there is none."""
