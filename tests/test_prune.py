@@ -448,10 +448,13 @@ def test_regrowth_gets_below_rounds_and_goes_on_where_it_was_stopped(
     options = rounds_options(regrow=8, variants=4)
     pruner = WeightPruner(engine, NET, tensors, small_view, options)
     folder = PruningFolder(tmp_path)
+    stages = {}
     for state in pruner.run():
+        stages[state.stage] = state.nz
         if state.stage == "regrowth" and state.failures and not folder.weights.is_file():
             folder.save(NET, state, {})
             removed_alone = state.nz
+    assert list(stages) == ["rounds", "surgery", "regrowth", "passes"]
     assert state.nz < min(removed_alone, by_rounds.nz)
     assert pruner.result().accuracy >= 0.9
     again = WeightPruner(engine, NET, tensors, small_view, options, folder.load(NET))

@@ -32,6 +32,7 @@ from golf_opt.task import rng
 REVIVED = (3, 24)  # weights that come back, at least and at most, drawn on a log scale
 BOLDEST = 8  # the largest step to begin with, in weights less than before
 NEAR = 10  # images of the guide that a variant may miss the target by, to be cut once more
+SHAVES = 2  # tries of the surgeon in a row, to cut a variant once more
 GROWING = 1 / 3  # of the epochs of a round, before weights are taken away again
 
 
@@ -119,7 +120,7 @@ class Regrowth(Rounds):
             surgery = Surgery(
                 self._engine, self._net, self._images, self._scope, evaluator, variant.key
             )
-            yield from surgery.run(left)
+            yield from surgery.run(left, SHAVES)
             if evaluator.passes(left.weights):
                 yield from passes(left, evaluator, by_magnitude(self._net), self._scope, once=True)
         variant.tensors, variant.accuracy = left.tensors(self._net), left.accuracy

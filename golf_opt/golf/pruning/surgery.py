@@ -24,7 +24,7 @@ from golf_opt.task.data import Split
 DAMPING = 1e-4
 FRACTION = 0.04  # of the survivors, that go at once to begin with
 ONE_BY_ONE = 64  # the level from which on only single weights go
-TRIES = 3  # choices of images, on whose information no weight can go
+TRIES = 24  # choices of images in a row by whose information no weight can go, before it ends
 CHOICES = 8  # single cuts that keep the target, of which the most accurate is made
 
 
@@ -52,13 +52,13 @@ class Surgery:
         self._engine, self._net, self._train = engine, net, train
         self._scope, self._evaluator, self._key = scope, evaluator, key
 
-    def run(self, state: PruningState) -> Generator[None]:
+    def run(self, state: PruningState, tries: int | None = None) -> Generator[None]:
         """Go on until no single weight can go; yields after each cut.
 
         A cut is a pure function of the state before it. That need not keep the target: it is
         enough that a cut does.
         """
-        while state.failures < TRIES:
+        while state.failures < (tries or TRIES):
             cut, state.turn = self._cut(state), state.turn + 1
             state.failures += 1
             if cut is not None:

@@ -5,7 +5,8 @@
     saliency    passes by the effect on the training loss
     anneal      passes by magnitude, then a search for another choice of weights; see `annealing`
     surgeon     the optimal brain surgeon, without any training; see `surgery`
-    rounds      remove a few percent, fine-tune the survivors, again; see `rounds`, `regrowth`
+    rounds      remove a few percent, fine-tune the survivors, again; then single cuts of the
+                surgeon, and weights that come back; see `rounds`, `surgery`, `regrowth`
 
 The guide is the test set under rule=test, held-out training images under rule=holdout; there the
 test set is read once, when the result is written.
@@ -30,7 +31,7 @@ from golf_opt.golf.pruning.ranking import Ranking, by_index, by_magnitude, by_sa
 from golf_opt.golf.pruning.regrowth import BOLDEST, Regrowth
 from golf_opt.golf.pruning.rounds import Rounds
 from golf_opt.golf.pruning.search import Evaluator, PruningState, allowed_errors, flatten, passes
-from golf_opt.golf.pruning.surgery import Surgery
+from golf_opt.golf.pruning.surgery import ONE_BY_ONE, Surgery
 from golf_opt.task.arch import Net
 from golf_opt.task.data import View
 from golf_opt.utils.text import percent
@@ -38,8 +39,9 @@ from golf_opt.utils.text import percent
 STAGES = {
     "anneal": ("passes", "annealing"),
     "surgeon": ("surgery", "passes"),
-    "rounds": ("rounds", "regrowth", "passes"),
+    "rounds": ("rounds", "surgery", "regrowth", "passes"),
 }  # of a method; of others only passes
+LEVELS = {"surgery": ONE_BY_ONE, "regrowth": BOLDEST}  # of a stage that is not the first
 HALF_A_POINT = 0.005  # of accuracy, that pruning may cost where no target is given
 LEAST = 1e-6  # a target is above zero
 
@@ -124,7 +126,7 @@ class WeightPruner:
         for stage in stages[stages.index(self.state.stage) :]:
             if stage != self.state.stage:
                 self.state.stage, self.state.failures = stage, 0
-                self.state.level = BOLDEST if stage == "regrowth" else 0
+                self.state.level = LEVELS.get(stage, 0)
             with contextlib.closing(self._steps(stage)) as steps:
                 for _ in self._timed(steps):
                     yield self.state
@@ -170,7 +172,8 @@ class WeightPruner:
                 annealing = Annealing(self.net, self._trained, self._scope, evaluator, options.seed)
                 yield from annealing.run(state)
             elif stage == "surgery":
-                assert isinstance(self.engine, Introspective)
+                if not isinstance(self.engine, Introspective) or state.nz > surgeon.LARGEST:
+                    return
                 surgery = Surgery(
                     self.engine, self.net, self.view.train, self._scope, evaluator, options.seed
                 )
