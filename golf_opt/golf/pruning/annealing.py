@@ -114,7 +114,7 @@ class Walk:
         drawn, luck = random.choice(places, flips), -np.log1p(-random.random(flips))
         for turn, (index, more) in enumerate(zip(drawn, luck, strict=True)):
             before = self._weights[index]
-            value = np.float32(0) if before else self._trained[index]
+            value = 0.0 if before else float(self._trained[index])
             change = -1 if before else 1
             temperature = hot + (cold - hot) * turn / flips
             most = self._errors + ERRORS * (temperature * more - change)

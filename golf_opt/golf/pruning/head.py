@@ -48,9 +48,8 @@ class Head:
     def place(self, index: int) -> tuple[int, int]:
         """Return class and input of a flat weight."""
         at = index - self.first
-        if at < len(self._weights) * self._width:
-            return divmod(at, self._width)
-        return at - len(self._weights) * self._width, self._width
+        bias = at - len(self._weights) * self._width
+        return (bias, self._width) if bias >= 0 else (at // self._width, at % self._width)
 
     def errors(self, index: int, value: float) -> int:
         """Return how many images miss their label when a flat weight has another value."""

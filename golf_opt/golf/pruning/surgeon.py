@@ -9,6 +9,7 @@ for a label drawn from what the net itself believes. Nets this small have room f
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +109,7 @@ def single(
             yield after
 
 
-def _inverse(each: Floats, damping: float) -> npt.NDArray[np.float64]:
+def _inverse(each: Floats, damping: float) -> npt.NDArray[np.floating[Any]]:
     rows = each.astype(np.float64)
-    information: npt.NDArray[np.float64] = rows.T @ rows / len(rows)
+    information = rows.T @ rows / len(rows)
     return np.linalg.inv(information + damping * np.eye(rows.shape[1]))
