@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,14 @@ def engine(small_view: View) -> NativeEngine:
     if compiler() is None:
         pytest.skip("no C++ compiler")
     return NativeEngine(small_view, lanes=2, flags=QUICK)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_tries() -> Iterator[None]:
+    """The surgeon gives up soon: on so few images another choice of them brings little."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(surgery, "TRIES", 3)
+        yield
 
 
 @pytest.fixture(scope="module")
