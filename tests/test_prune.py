@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 import re
@@ -9,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,11 @@ from golf_opt.engines.native import NativeEngine, compiler
 from golf_opt.engines.torch import TorchEngine
 from golf_opt.golf.dead import clear, count, fold, shrink
 from golf_opt.golf.net_file import pack_net
-from golf_opt.golf.pruning import surgeon
+from golf_opt.golf.pruning import annealing, surgeon, surgery
+from golf_opt.golf.pruning import regrowth as regrowth_module
+from golf_opt.golf.pruning.annealing import Annealing
 from golf_opt.golf.pruning.folder import PruningFolder, folder_name
+from golf_opt.golf.pruning.head import Head
 from golf_opt.golf.pruning.ranking import by_magnitude, by_saliency, in_scope
 from golf_opt.golf.pruning.regrowth import Regrowth
 from golf_opt.golf.pruning.search import Evaluator, PruningState, allowed_errors, flatten
@@ -75,6 +79,14 @@ def engine(small_view: View) -> NativeEngine:
     return NativeEngine(small_view, lanes=2, flags=QUICK)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_tries() -> Iterator[None]:
+    """The surgeon gives up soon: on so few images another choice of them brings little."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(surgery, "TRIES", 3)
+        yield
+
+
 @pytest.fixture(scope="module")
 def tensors(engine: NativeEngine) -> Tensors:
     """c4-5-4-prelu, good on the small view."""
@@ -104,7 +116,8 @@ def test_a_guide_may_have_fewer_images_than_there_are_lanes(
     evaluator.close()
 
 
-@pytest.mark.parametrize("method", ["index", "magnitude", "saliency"])
+@pytest.mark.parametrize("method", ["index", "magnitude", "saliency", "anneal", "surgeon"])
+@pytest.mark.usefixtures("in_a_hurry")
 def test_the_target_is_kept(
     engine: NativeEngine, tensors: Tensors, small_view: View, method: str
 ) -> None:
@@ -180,10 +193,21 @@ def test_scope_weights_leaves_biases_and_slopes(
     assert last.nz < 820
 
 
-def test_without_gradients_saliency_is_refused(tensors: Tensors, small_view: View) -> None:
+@pytest.mark.parametrize("method", ["saliency", "surgeon"])
+def test_without_gradients_what_needs_them_is_refused(
+    tensors: Tensors, small_view: View, method: str
+) -> None:
     torch_engine = TorchEngine(small_view, 1, "cpu", 1)
     with pytest.raises(UsageError, match="engine=native"):
-        prune(torch_engine, NET, tensors, small_view, prune_options(method="saliency", target=0.5))
+        prune(torch_engine, NET, tensors, small_view, prune_options(method=method, target=0.5))
+
+
+def test_nets_too_large_for_the_surgeon_are_refused(
+    engine: NativeEngine, tensors: Tensors, small_view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surgeon, "LARGEST", 100)
+    with pytest.raises(UsageError, match="more than 100 non-zero parameters, of which it has 820"):
+        prune(engine, NET, tensors, small_view, prune_options(method="surgeon", target=0.5))
 
 
 def test_a_net_below_the_target_is_refused(engine: NativeEngine, small_view: View) -> None:
@@ -233,7 +257,8 @@ def test_magnitude_is_relative_to_its_tensor(tensors: Tensors) -> None:
     assert ranks[3] == pytest.approx(abs(conv1[3]) / np.sqrt((conv1**2).mean()), rel=1e-5)
 
 
-@pytest.mark.parametrize("method", ["index", "magnitude", "saliency"])
+@pytest.mark.parametrize("method", ["index", "magnitude", "saliency", "anneal", "surgeon"])
+@pytest.mark.usefixtures("in_a_hurry")
 def test_a_stopped_search_ends_like_one_that_was_not(
     engine: NativeEngine, tensors: Tensors, small_view: View, method: str, tmp_path: Path
 ) -> None:
@@ -252,6 +277,132 @@ def test_a_stopped_search_ends_like_one_that_was_not(
     result = pruner.result()
     assert (result.nz, result.state.evaluations) == (whole.nz, whole.state.evaluations)
     assert all(np.array_equal(result.tensors[k], values) for k, values in whole.tensors.items())
+
+
+# --- without training ---
+
+
+def test_a_count_of_errors_may_end_early(
+    engine: NativeEngine, tensors: Tensors, small_view: View
+) -> None:
+    evaluator = Evaluator(engine, NET, {}, small_view.test, 0.9)
+    weights = flatten(NET, initial_weights(NET, 0))
+    evaluator.sort(weights)
+    whole = evaluator.errors(weights)
+    assert whole == round(70 * (1 - engine.evaluate(NET, unflat(weights), small_view.test)))
+    assert 0 < evaluator.errors(weights, 0) < whole
+    evaluator.close()
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_errors_by_the_features_of_the_head_are_those_of_the_whole_net(
+    engine: NativeEngine, small_view: View, biased: bool
+) -> None:
+    """Of every weight and bias of the last layer, changed by itself, and after such changes."""
+    layers = [
+        {"kind": "conv", "channels": 2, "kernel": 9, "stride": 4},
+        {"kind": "prelu"},
+        {"kind": "max_pool"},
+        {"kind": "linear", "features": 10, "bias": biased},
+    ]
+    which = build_net(
+        {"name": "tiny", "layers": layers}, InputSpec((1, 28, 28), 10, (0.4,), (0.2,))
+    )
+    flat = flatten(which, random_tensors(which))
+    images = small_view.train
+    head = Head(which, unpack(flat, "weights", which.parameters), images)
+    assert head.first == which.num_params - 10 * (8 + biased)
+    random = np.random.default_rng(0)
+    for _ in range(2):
+        seen = set()
+        for index in range(head.first, which.num_params):
+            changed = flat.copy()
+            changed[index] = random.choice([0, random.normal()])
+            now = unpack(changed, "weights", which.parameters)
+            right = len(images) - head.errors(index, changed[index])
+            assert right == round(engine.evaluate(which, now, images) * len(images)), index
+            seen.add(right)
+        assert len(seen) > 5
+        for index in random.integers(head.first, which.num_params, 9):
+            flat[index] = random.normal()
+            head.set(index, flat[index])
+
+
+@pytest.fixture
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Annealing and surgery that are soon at an end."""
+    for name, value in (("FLIPS", 400), ("HEAD_FLIPS", 2000), ("PATIENCE", 2)):
+        monkeypatch.setattr(annealing, name, value)
+    monkeypatch.setattr(surgery, "FRACTION", 0.3)
+    monkeypatch.setattr(surgery, "CHOICES", 1)
+    monkeypatch.setattr(surgery, "TRIES", 1)
+
+
+@pytest.mark.usefixtures("in_a_hurry")
+def test_annealing_gets_below_passes_and_leaves_values_alone(
+    engine: NativeEngine, tensors: Tensors, small_view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annealing, "FLIPS", 1500)
+    options = prune_options(method="anneal", target=0.9)
+    pruner = WeightPruner(engine, NET, tensors, small_view, options)
+    for state in pruner.run():
+        if state.stage == "passes":
+            by_magnitude = state.nz
+    assert state.nz < 0.9 * by_magnitude
+    assert engine.evaluate(NET, state.tensors(NET), small_view.test) >= 0.9
+    left = np.flatnonzero(state.weights)
+    assert np.array_equal(state.weights[left], flatten(NET, tensors)[left])
+
+
+@pytest.mark.usefixtures("in_a_hurry")
+def test_annealing_finds_the_fewest_weights_that_any_choice_has(
+    engine: NativeEngine, tensors: Tensors, small_view: View
+) -> None:
+    """Against every choice of twelve weights of a small net, half of them of the head."""
+    brute = prune(engine, NET, tensors, small_view, prune_options(target=0.97))
+    flat, scope = brute.state.weights, np.zeros(820, dtype=bool)
+    alive = np.flatnonzero(flat)
+    scope[np.concatenate([alive[alive < 450][-6:], alive[alive >= 450][:6]])] = True
+    size = len(alive)
+    evaluator = Evaluator(engine, NET, {}, small_view.test, 0.9)
+    sizes = []
+    for choice in itertools.product([0, 1], repeat=12):
+        chosen = flat.copy()
+        chosen[:820][scope] *= choice
+        if evaluator.passes(chosen):
+            sizes.append(int(np.count_nonzero(chosen)))
+    state = PruningState(flat.copy(), {}, evaluator.accuracy(flat))
+    for _ in Annealing(NET, flat, scope, evaluator, key=0).run(state):
+        pass
+    assert size - 12 < min(sizes) < size and len(set(sizes)) > 3
+    assert state.nz == min(sizes)
+    evaluator.close()
+
+
+@pytest.mark.usefixtures("in_a_hurry")
+def test_the_surgeon_without_training_gets_below_magnitude(
+    engine: NativeEngine, tensors: Tensors, small_view: View
+) -> None:
+    brute = prune(engine, NET, tensors, small_view, prune_options(target=0.9))
+    result = prune(engine, NET, tensors, small_view, prune_options(method="surgeon", target=0.9))
+    assert result.nz < 0.9 * brute.nz
+    sizes = [row["nz"] for row in result.state.log]
+    assert sizes == sorted(sizes, reverse=True) and result.state.log[0]["removed"] > 10
+
+
+def test_a_single_cut_is_that_of_the_surgeon_and_all_are_tried_in_order_of_cost() -> None:
+    random = np.random.default_rng(4)
+    each = (random.normal(size=(200, 12)) @ random.normal(size=(12, 12))).astype(np.float32)
+    weights = random.normal(size=16).astype(np.float32)
+    weights[12:], weights[5] = 0, 0
+    scope = np.arange(12) != 7
+    cuts = list(surgeon.single(weights, scope, each, 1e-12))
+    first = surgeon.remove(weights, scope, each, 1, 1e-12)
+    assert cuts[0] == pytest.approx(first, abs=1e-5)
+    information = each.T.astype(np.float64) @ each
+    rises = [(cut - weights)[:12] @ information @ (cut - weights)[:12] for cut in cuts]
+    assert rises == sorted(rises) and len({int(np.flatnonzero(c == 0)[0]) for c in cuts}) > 1
+    assert [np.count_nonzero(cut) for cut in cuts] == [10] * 10
 
 
 # --- rounds ---
@@ -305,10 +456,13 @@ def test_regrowth_gets_below_rounds_and_goes_on_where_it_was_stopped(
     options = rounds_options(regrow=8, variants=4)
     pruner = WeightPruner(engine, NET, tensors, small_view, options)
     folder = PruningFolder(tmp_path)
+    stages = {}
     for state in pruner.run():
+        stages[state.stage] = state.nz
         if state.stage == "regrowth" and state.failures and not folder.weights.is_file():
             folder.save(NET, state, {})
             removed_alone = state.nz
+    assert list(stages) == ["rounds", "surgery", "regrowth", "passes"]
     assert state.nz < min(removed_alone, by_rounds.nz)
     assert pruner.result().accuracy >= 0.9
     again = WeightPruner(engine, NET, tensors, small_view, options, folder.load(NET))
@@ -367,9 +521,11 @@ def test_the_step_of_regrowth_follows_its_success(
     assert (state.nz, state.accuracy, state.level, state.failures) == (size - 5, 0.97, 1, 3)
 
 
+@pytest.mark.usefixtures("in_a_hurry")
 def test_regrowth_shaves_off_what_can_go_without_training(
-    engine: NativeEngine, tensors: Tensors, small_view: View
+    engine: NativeEngine, tensors: Tensors, small_view: View, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(regrowth_module, "ONE_BY_ONE", 0)  # it would take long from 820
     options = rounds_options(regrow=1)
     pruner = WeightPruner(engine, NET, tensors, small_view, options)
     regrowth = Regrowth(engine, NET, small_view, pruner._scope, options)

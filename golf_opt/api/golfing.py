@@ -46,7 +46,7 @@ def prune(
     Args:
         of: the net, or a study.
         target: the accuracy to keep, in [0, 1]; None is the net's own less half a point.
-        method: index, magnitude, saliency or rounds.
+        method: index, magnitude, saliency, anneal, surgeon or rounds.
         trial: of a study: its number, or `best`.
         data: what guides; None is what the net was trained on.
         say: told every line; None is nobody.

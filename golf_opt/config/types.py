@@ -19,7 +19,7 @@ Protocol = Literal["test", "holdout"]
 Board = Literal["article", "holdout", "99", "dense"]
 BOARDS: tuple[str, ...] = get_args(Board)
 EngineName = Literal["auto", "native", "torch", "cuda", "python"]
-PruneMethod = Literal["index", "magnitude", "saliency", "rounds"]
+PruneMethod = Literal["index", "magnitude", "saliency", "anneal", "surgeon", "rounds"]
 Scope = Literal["weights", "all"]
 
 

@@ -50,7 +50,7 @@ class Standing(_Part):
 
     model_config = ConfigDict(strict=True, extra="forbid")
     accuracy: float
-    stage: Literal["passes", "rounds", "regrowth"]
+    stage: Literal["passes", "rounds", "regrowth", "surgery", "annealing"]
     turn: NonNegativeInt
     at: NonNegativeInt
     removed: NonNegativeInt

@@ -7,8 +7,9 @@ Mocanu and others, "Scalable training of artificial neural networks with adaptiv
 connectivity", 2018; Evci and others, "Rigging the lottery", 2020, revive by gradient.
 
 How many more differs by variant: one for the most careful, up to a step that doubles what went
-well and halves where nothing did. Who reaches the target loses, besides, every weight that can go
-without any training. One that has as many weights as before is taken up if it is more accurate.
+well and halves where nothing did. Who reaches the target, or nearly, then loses every weight that
+can go without any training: single cuts of the surgeon, tried on the guide one by one, find what
+took many more rounds. One that has as many weights as before is taken up if it is more accurate.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from golf_opt.engines.base import Introspective
 from golf_opt.golf.pruning import surgeon
 from golf_opt.golf.pruning.ranking import by_magnitude
 from golf_opt.golf.pruning.rounds import Rounds, Variant, survivors
 from golf_opt.golf.pruning.search import Evaluator, PruningState, flatten, passes
+from golf_opt.golf.pruning.surgery import ONE_BY_ONE, Surgery
 from golf_opt.task import rng
 
 REVIVED = (3, 24)  # weights that come back, at least and at most, drawn on a log scale
 BOLDEST = 8  # the largest step to begin with, in weights less than before
+NEAR = 10  # images of the guide that a variant may miss the target by, to be cut once more
+SHAVES = 2  # tries of the surgeon in a row, to cut a variant once more
 GROWING = 1 / 3  # of the epochs of a round, before weights are taken away again
 
 
@@ -50,7 +55,7 @@ class Regrowth(Rounds):
                 for variant, step in zip(grown, steps, strict=True)
             ]
             yield from self._train(cut)
-            for variant in filter(self._reaches, cut):
+            for variant in filter(self._nearly, cut):
                 yield from self._shave(variant)
             self._close(state, cut)
             yield
@@ -99,14 +104,25 @@ class Regrowth(Rounds):
             weights = self._by_surgeon(now, step, each, None if first else grown.key)
         return self._variant(weights, buffers, grown.key)
 
+    def _nearly(self, variant: Variant) -> bool:
+        """Whether a variant reaches the target, or may do so by the luck of a cut."""
+        return round(variant.accuracy * self._num_guide) >= self._least - NEAR
+
     def _shave(self, variant: Variant) -> Iterator[None]:
-        """Take away what can go from a variant that reaches the target, as it is."""
+        """Take away what can go from a variant without training, by the surgeon and as it is."""
         buffers = {k: v for k, v in variant.tensors.items() if k.startswith("buffers/")}
-        left = PruningState(flatten(self._net, variant.tensors), buffers, variant.accuracy)
+        left = PruningState(
+            flatten(self._net, variant.tensors), buffers, variant.accuracy, level=ONE_BY_ONE
+        )
+        assert isinstance(self._engine, Introspective)
         evaluator = Evaluator(self._engine, self._net, buffers, self._guide, self._options.aim)
-        ranking = by_magnitude(self._net)
         with contextlib.closing(evaluator):
-            yield from passes(left, evaluator, ranking, self._scope, once=True)
+            surgery = Surgery(
+                self._engine, self._net, self._images, self._scope, evaluator, variant.key
+            )
+            yield from surgery.run(left, SHAVES)
+            if evaluator.passes(left.weights):
+                yield from passes(left, evaluator, by_magnitude(self._net), self._scope, once=True)
         variant.tensors, variant.accuracy = left.tensors(self._net), left.accuracy
 
     def _close(self, state: PruningState, variants: list[Variant]) -> None:

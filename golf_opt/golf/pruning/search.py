@@ -11,6 +11,7 @@ was seen on all images.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -68,17 +69,20 @@ class Evaluator:
 
     def passes(self, weights: Floats) -> bool:
         """Return whether the target is kept with these flat weights."""
-        errors = 0
-        for chunk in self._chunks:
-            errors += self._errors(weights, chunk)
-            if errors > self.allowed:
-                return False
-        return True
+        return self.errors(weights, self.allowed) <= self.allowed
 
     def accuracy(self, weights: Floats) -> float:
         """Return the fraction of the guide's images that get their label."""
-        errors = sum(self._errors(weights, chunk) for chunk in self._chunks)
-        return (len(self.split) - errors) / len(self.split)
+        return (len(self.split) - self.errors(weights)) / len(self.split)
+
+    def errors(self, weights: Floats, most: float = math.inf) -> int:
+        """Return how many images get another label; of those that are more than `most`, a part."""
+        errors = 0
+        for chunk in self._chunks:
+            errors += self._errors(weights, chunk)
+            if errors > most:
+                break
+        return errors
 
     def sort(self, weights: Floats) -> None:
         """Put the images first that the net with these weights is wrong about, or nearly."""
@@ -120,7 +124,7 @@ class PruningState:
     weights: Floats  # flat, padded; they keep the target
     buffers: dict[str, npt.NDArray[Any]]
     accuracy: float  # of these weights on the guide; as of the last pass or round
-    stage: str = "passes"  # or before them `rounds`, `regrowth`
+    stage: str = "passes"  # or another of `weight_pruner.STAGES`
     turn: int = 0  # pass or round, from 1
     order: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     at: int = 0  # the next one of `order`

@@ -8,6 +8,9 @@ for a label drawn from what the net itself believes. Nets this small have room f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -68,9 +71,7 @@ def remove(
         prejudice: factors of the cost, [size of the net], for other choices nearly as good.
     """
     alive = np.flatnonzero(weights[: len(scope)])
-    rows = each[:, alive].astype(np.float64)
-    information = rows.T @ rows / len(rows) + damping * np.eye(len(alive))
-    inverse = np.linalg.inv(information)
+    inverse = _inverse(each[:, alive], damping)
     left = weights[alive].astype(np.float64)
     may_go = scope[alive].copy()
     factor = 1.0 if prejudice is None else prejudice[alive]
@@ -87,3 +88,28 @@ def remove(
     after = weights.copy()
     after[alive] = left
     return after
+
+
+def single(
+    weights: Floats, scope: npt.NDArray[np.bool_], each: Floats, damping: float
+) -> Iterator[Floats]:
+    """Yield flat weights with one of them gone, the others making up for it; the cheapest first.
+
+    The arguments are those of `remove`.
+    """
+    alive = np.flatnonzero(weights[: len(scope)])
+    inverse = _inverse(each[:, alive], damping)
+    left = weights[alive].astype(np.float64)
+    cost = left**2 / np.maximum(np.diag(inverse), 1e-30)
+    for gone in np.argsort(cost, kind="stable"):
+        if scope[alive[gone]]:
+            after = weights.copy()
+            after[alive] = left - left[gone] / inverse[gone, gone] * inverse[gone]
+            after[alive[gone]] = 0
+            yield after
+
+
+def _inverse(each: Floats, damping: float) -> npt.NDArray[np.floating[Any]]:
+    rows = each.astype(np.float64)
+    information = rows.T @ rows / len(rows)
+    return np.linalg.inv(information + damping * np.eye(rows.shape[1]))

@@ -3,7 +3,10 @@
     index       one pass in index order, as in the article
     magnitude   passes by abs(w) / rms of its tensor, until one removes nothing
     saliency    passes by the effect on the training loss
-    rounds      remove a few percent, fine-tune the survivors, again; see `rounds`, `regrowth`
+    anneal      passes by magnitude, then a search for another choice of weights; see `annealing`
+    surgeon     the optimal brain surgeon, without any training; see `surgery`
+    rounds      remove a few percent, fine-tune the survivors, again; then single cuts of the
+                surgeon, and weights that come back; see `rounds`, `surgery`, `regrowth`
 
 The guide is the test set under rule=test, held-out training images under rule=holdout; there the
 test set is read once, when the result is written.
@@ -22,14 +25,23 @@ from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import PruneOptions
 from golf_opt.engines.base import Engine, Introspective, Tensors
 from golf_opt.golf.dead import Count, count, fold, num_nonzero, shrink
+from golf_opt.golf.pruning import surgeon
+from golf_opt.golf.pruning.annealing import Annealing
 from golf_opt.golf.pruning.ranking import Ranking, by_index, by_magnitude, by_saliency, in_scope
 from golf_opt.golf.pruning.regrowth import BOLDEST, Regrowth
 from golf_opt.golf.pruning.rounds import Rounds
 from golf_opt.golf.pruning.search import Evaluator, PruningState, allowed_errors, flatten, passes
+from golf_opt.golf.pruning.surgery import ONE_BY_ONE, Surgery
 from golf_opt.task.arch import Net
 from golf_opt.task.data import View
 from golf_opt.utils.text import percent
 
+STAGES = {
+    "anneal": ("passes", "annealing"),
+    "surgeon": ("surgery", "passes"),
+    "rounds": ("rounds", "surgery", "regrowth", "passes"),
+}  # of a method; of others only passes
+LEVELS = {"surgery": ONE_BY_ONE, "regrowth": BOLDEST}  # of a stage that is not the first
 HALF_A_POINT = 0.005  # of accuracy, that pruning may cost where no target is given
 LEAST = 1e-6  # a target is above zero
 
@@ -79,11 +91,7 @@ class WeightPruner:
         state: PruningState | None = None,
     ) -> None:
         assert view.protocol == options.rule
-        if options.rounds.regrow and not isinstance(engine, Introspective):
-            raise UsageError(
-                f"rounds.regrow is {options.rounds.regrow}, but must be 0 with "
-                f"engine={engine.name}; the gradients that it needs come from engine=native."
-            )
+        _check(engine, options, num_nonzero(net, tensors))
         accuracy = engine.evaluate(net, tensors, view.objective)
         if options.target is None:
             options = replace(options, target=max(LEAST, round(accuracy - HALF_A_POINT, 6)))
@@ -91,6 +99,7 @@ class WeightPruner:
         self.size_before = num_nonzero(net, tensors)
         self.state = state or self._start(tensors, accuracy)
         self._scope = in_scope(net, options.scope)
+        self._trained = flatten(net, tensors)
 
     def _start(self, tensors: Tensors, accuracy: float) -> PruningState:
         guide, target = self.view.objective, self.options.aim
@@ -102,23 +111,25 @@ class WeightPruner:
                 "better one, or give a lower target=."
             )
         buffers = {k: v.copy() for k, v in tensors.items() if k.startswith("buffers/")}
-        stage = "rounds" if self.options.method == "rounds" else "passes"
+        stage = self._stages[0]
         return PruningState(flatten(self.net, tensors), buffers, accuracy, stage)
+
+    @property
+    def _stages(self) -> tuple[str, ...]:
+        return STAGES.get(self.options.method, ("passes",))
 
     def run(self) -> Generator[PruningState]:
         """Prune; yield after every candidate, so that the caller can show, save and stop."""
         if self.state.finished:
             return
-        if self.state.stage == "rounds":
-            for _ in self._rounds(Rounds):
-                yield self.state
-            self.state.stage, self.state.failures, self.state.level = "regrowth", 0, BOLDEST
-        if self.state.stage == "regrowth":
-            for _ in self._rounds(Regrowth):
-                yield self.state
-            self.state.stage = "passes"
-        for _ in self._passes():
-            yield self.state
+        stages = self._stages
+        for stage in stages[stages.index(self.state.stage) :]:
+            if stage != self.state.stage:
+                self.state.stage, self.state.failures = stage, 0
+                self.state.level = LEVELS.get(stage, 0)
+            with contextlib.closing(self._steps(stage)) as steps:
+                for _ in self._timed(steps):
+                    yield self.state
         self.state.finished = True
         yield self.state
 
@@ -145,17 +156,31 @@ class WeightPruner:
             small=small if smaller else None,
         )
 
-    def _rounds(self, kind: type[Rounds]) -> Iterator[None]:
-        rounds = kind(self.engine, self.net, self.view, self._scope, self.options)
-        with contextlib.closing(rounds.run(self.state)) as steps:
-            yield from self._timed(steps)
-
-    def _passes(self) -> Iterator[None]:
-        state, guide, options = self.state, self.view.objective, self.options
-        evaluator = Evaluator(self.engine, self.net, state.buffers, guide, options.aim)
-        once = options.method == "index"
+    def _steps(self, stage: str) -> Generator[None]:
+        """Return what a stage does."""
+        if stage in ("rounds", "regrowth"):
+            kind = Rounds if stage == "rounds" else Regrowth
+            rounds = kind(self.engine, self.net, self.view, self._scope, self.options)
+            yield from rounds.run(self.state)
+            return
+        state, options = self.state, self.options
+        evaluator = Evaluator(
+            self.engine, self.net, state.buffers, self.view.objective, options.aim
+        )
         with contextlib.closing(evaluator):
-            yield from self._timed(passes(state, evaluator, self._ranking(), self._scope, once))
+            if stage == "annealing":
+                annealing = Annealing(self.net, self._trained, self._scope, evaluator, options.seed)
+                yield from annealing.run(state)
+            elif stage == "surgery":
+                if not isinstance(self.engine, Introspective) or state.nz > surgeon.LARGEST:
+                    return
+                surgery = Surgery(
+                    self.engine, self.net, self.view.train, self._scope, evaluator, options.seed
+                )
+                yield from surgery.run(state)
+            else:
+                once = options.method == "index"
+                yield from passes(state, evaluator, self._ranking(), self._scope, once)
 
     def _timed(self, steps: Iterator[None]) -> Iterator[None]:
         """Go through the steps, adding the time they take to the state's."""
@@ -194,3 +219,29 @@ def masks(net: Net, tensors: Tensors) -> Tensors:
         f"masks/{p.name}": (tensors[f"weights/{p.name}"] != 0).astype(np.float32)
         for p in net.parameters
     }
+
+
+def _check(engine: Engine, options: PruneOptions, size: int) -> None:
+    """Refuse what the engine, or the brain surgeon, cannot do with a net of this size.
+
+    Raises:
+        UsageError: so it is.
+    """
+    gradients = isinstance(engine, Introspective)
+    if options.rounds.regrow and not gradients:
+        raise UsageError(
+            f"rounds.regrow is {options.rounds.regrow}, but must be 0 with "
+            f"engine={engine.name}; the gradients that it needs come from engine=native."
+        )
+    if options.method != "surgeon":
+        return
+    if not gradients:
+        raise UsageError(
+            f"method is 'surgeon', but must be another one with engine={engine.name}; the "
+            "gradients that it needs come from engine=native."
+        )
+    if size > surgeon.LARGEST:
+        raise UsageError(
+            "method is 'surgeon', but must be another one for a net of more than "
+            f"{surgeon.LARGEST:,} non-zero parameters, of which it has {size:,}."
+        )
