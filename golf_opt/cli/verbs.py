@@ -168,6 +168,12 @@ def doctor(cfg: DictConfig) -> None:
     examine(load(schema.DoctorConfig, cfg), say)
 
 
+def tune(cfg: DictConfig) -> None:
+    from golf_opt.manage.tune import tune as work
+
+    work(load(schema.TuneConfig, cfg), say)
+
+
 def rm(cfg: DictConfig) -> None:
     from golf_opt.manage.removal import remove
 
@@ -267,7 +273,7 @@ HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     verb.__name__.rstrip("_"): tidy(verb)
     for verb in (
         study, search, worker, fleet, dashboard, report, compare, ls, rm, export, import_, prune,
-        confirm, teach, hunt, record, verify, reproduce, interpret, deploy, doctor,
+        confirm, teach, hunt, record, verify, reproduce, interpret, deploy, doctor, tune,
     )
 }  # fmt: skip
 VERBS = (*HYDRA_VERBS, "arch")
