@@ -43,7 +43,6 @@ class Block:
         more += library.loss_defines(self.by_loss, self.mixes)
         return [*(f"-DGOLF_{name}={value}" for name, value in sizes.items()), *more]
 
-
     def __str__(self) -> str:
         parts = (self.images, "image"), (self.warps, "warp"), (self.splits, "split")
         return ", ".join(count(*part) for part in (*parts, (self.blocks, "block")))

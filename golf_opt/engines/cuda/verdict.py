@@ -122,6 +122,7 @@ def verdict_on(
 ) -> Verdict:
     """Return the verdict on a GPU for a net, from the cache folder or by a proof."""
     rival = "native" if library.compiler() else "torch"
+
     def make(folder: Path) -> Path:
         answer = _proof(_question(net, lanes, RACE_S if race else 0.0, layouts))
         passing = answer.pop("passing", False)
