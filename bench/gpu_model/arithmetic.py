@@ -58,6 +58,11 @@ def extract(a: Any, at: Any, count: Any) -> Any:
     return (a >> np.asarray(at).astype(a.dtype)) & ((1 << count) - 1)
 
 
+def insert(a: Any, into: Any, at: int, count: int) -> Any:
+    mask = (1 << count) - 1
+    return (into & (~(mask << at) & 0xFFFFFFFF)) | ((a & mask) << at)
+
+
 def permute(a: Any, b: Any, how: int) -> Any:
     given = (np.asarray(b).astype(np.uint64) << np.uint64(32)) | np.asarray(a).astype(np.uint64)
     total = np.zeros_like(given)
@@ -112,7 +117,7 @@ HELPERS: dict[str, Any] = {
     "fma64": fma64, "shift_left": shift_left, "shift_right": shift_right, "high": high,
     "whole_": whole_, "rest_": rest_, "whole": whole, "extract": extract, "permute": permute,
     "funnel": funnel, "leading": leading, "shuffle": shuffle, "popcount": np.bitwise_count,
-    "every": every, "i64": lambda a: np.asarray(a).astype(np.int64),
+    "every": every, "insert": insert, "i64": lambda a: np.asarray(a).astype(np.int64),
     "u64": lambda a: np.asarray(a).astype(np.uint64),
     "u32": lambda a: np.asarray(a).astype(np.uint32), "minimum": np.minimum, "maximum": np.maximum,
     "fmin": np.fmin, "fmax": np.fmax, "isnan": np.isnan, "isfinite": np.isfinite,

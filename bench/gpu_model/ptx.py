@@ -117,7 +117,7 @@ def _function(name: str, given: str, result: str, body: str, files: dict[str, st
             if block.instructions:
                 block = begin()
             made.labels[line] = len(made.blocks) - 1
-        elif line.startswith(".loc"):
+        elif line.startswith(".loc "):
             place = _place(line, files)
         elif line.startswith(".reg"):
             for prefix in re.findall(r"(%[A-Za-z]+)", line):
@@ -148,7 +148,7 @@ def _offsets(parameters: str) -> dict[str, int]:
 def _statements(body: str) -> Iterator[tuple[str, str]]:
     """Yield labels and statements; the braces around a call are left out."""
     position = 0
-    token = re.compile(r"\s*(?:([$\w]+):(?!:)|(\.loc[^\n]*)|([{}])(?=\s*(?:\n|$))|([^;]*;))", re.S)
+    token = re.compile(r"\s*(?:([$\w]+):(?!:)|(\.loc\s[^\n]*)|([{}])(?=\s*(?:\n|$|\.reg))|([^;]*;))", re.S)
     while found := token.match(body, position):
         position = found.end()
         if found[1]:

@@ -133,6 +133,8 @@ class Writer:
         if of.op in ("min", "max"):
             name = f"f{of.op}" if type[0] == "f" else f"{of.op}imum"
             return f"{name}({given[0]},{given[1]})"
+        if of.op == "bfi":
+            return f"insert({','.join(given)})"
         if of.op == "testp":
             return f"isfinite({given[0]})"
         if of.op in ("shl", "shr") and of.operands[2].isdigit():
