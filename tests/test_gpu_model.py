@@ -48,7 +48,11 @@ def test_the_compiled_kernel_trains_and_evaluates_like_the_native_engine() -> No
         (np.arange(32) * 8, 4, 2),  # every other word
         (np.arange(32) * 128, 4, 32),  # all in one bank
         (np.arange(32) * 16, 16, 4),  # four words each
-        (np.arange(32) // 8 * 128 + np.arange(32) % 8 * 4, 4, 4),  # groups of 8, in one bank's reach
+        (
+            np.arange(32) // 8 * 128 + np.arange(32) % 8 * 4,
+            4,
+            4,
+        ),  # groups of 8
         (np.arange(32), 1, 1),  # bytes of eight words
     ],
 )
@@ -79,7 +83,11 @@ def multiply_adds(images: int, side: int) -> dict[str, int]:
         return -(-positions // wide) * wide
 
     forward = backward = 0
-    for inputs, outputs, kernel, rows, pool in ((1, 4, 4, 24, 2), (4, 5, 3, 10, 2), (5, 4, 3, 3, 1)):
+    for inputs, outputs, kernel, rows, pool in (
+        (1, 4, 4, 24, 2),
+        (4, 5, 3, 10, 2),
+        (5, 4, 3, 3, 1),
+    ):
         taps = inputs * outputs * kernel**2
         forward += taps * rows * pool * whole(rows // pool)
         backward += taps * rows * whole(rows)

@@ -43,6 +43,7 @@ class CountedProgram:
 
     def __init__(self, memory: Memory, ptx: str, report: str) -> None:
         self.module = parse(ptx)
+        self.code = re.sub(r"//.*|\.(version|target).*", "", ptx)
         self.program = Program(self.module, memory)
         numbers = np.frombuffer(self.module.constants["golf_info"], np.int64)
         self.info = Info(*numbers.tolist())

@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass
 
 from bench.gpu_model.device import Counted
+from bench.gpu_model.machine import Interval
 from bench.gpu_model.roofline import GpuModel, Load, Meter
 from golf_opt.engines.base import Job
 from golf_opt.engines.cuda.engine import CudaEngine
@@ -69,36 +70,49 @@ class Prediction:
         return self.gpu.ghz * 1e9 / cycles
 
 
+Counts = list[list[Interval]]  # of each warp of a block
+
+
 class Profiler:
-    """Counts a net once for each architecture and layout."""
+    """Counts a net at a batch size and in a layout; architectures with the same PTX share it."""
 
     def __init__(self, net: Net, batch_size: int, block: Block | None = None) -> None:
         self.net, self.batch_size = net, batch_size
         self.block = block or block_for(batch_size)
+        self._counts: dict[str, tuple[Counts, Counts, Counts]] = {}
 
     def predict(self, gpu: GpuModel) -> Prediction:
         device = Counted(gpu.arch)
-        size, wide = self.batch_size, self.block.images
-        one = self._launch(device, gpu, size, wide)
-        step = difference(self._launch(device, gpu, 2 * size, wide), one)
-        tested = difference(self._launch(device, gpu, size, 2 * wide), one)
+        with self._engine(device, 1, 1) as engine:
+            engine.prepare(self.net, (self.batch_size,))
         program = device.last
+        size, wide = self.batch_size, self.block.images
+        if program.code not in self._counts:
+            runs = (size, wide), (2 * size, wide), (size, 2 * wide)
+            one, more, tested = (self._launch(device, *images) for images in runs)
+            self._counts[program.code] = one, more, tested
+        meter = Meter(program.module, gpu, library.sources())
+        one, more, tested = (meter.loads(counted) for counted in self._counts[program.code])
         facts, shared = program.facts(), program.info.shared_bytes(self.net, size)
         return Prediction(
             self.net.name, size, self.block, gpu, facts["registers"], facts["spill_bytes"], shared,
-            gpu.held(facts["registers"], self.block.warps, shared), step, tested,
+            gpu.held(facts["registers"], self.block.warps, shared),
+            difference(more, one), difference(tested, one),
         )  # fmt: skip
 
-    def _launch(self, device: Counted, gpu: GpuModel, n: int, tested: int) -> Loads:
-        """Count an epoch of n images and its evaluation."""
+    def _engine(self, device: Counted, n: int, tested: int) -> contextlib.closing[CudaEngine]:
         view = made_up(self.net.input, n, tested)
-        engine = CudaEngine(view, 1, device=device, block=self.block, slice_s=1e6)
-        with contextlib.closing(engine):
+        return contextlib.closing(
+            CudaEngine(view, 1, device=device, block=self.block, slice_s=1e6)
+        )
+
+    def _launch(self, device: Counted, n: int, tested: int) -> Counts:
+        """Count an epoch of n images and its evaluation."""
+        with self._engine(device, n, tested) as engine:
             engine.start(0, Job(self.net, Candidate(self.batch_size, 1e-3), 1, 3), until=1)
             while not engine.step():
                 pass
-        program = device.last
-        return Meter(program.module, gpu, library.sources()).loads(program.counted)
+        return device.last.counted
 
 
 def difference(more: Loads, less: Loads) -> Loads:

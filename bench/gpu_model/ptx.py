@@ -72,7 +72,11 @@ SIZE = {"b8": 1, "b16": 2, "b32": 4, "b64": 8, "u8": 1, "u32": 4, "u64": 8, "f32
 HEAD = re.compile(
     r"\.(?:func|entry)\s+(?:\(([^)]*)\)\s*)?([\w$]+)\s*\(([^)]*)\)([^{;]*)([{;])", re.S
 )
-CONSTANT = re.compile(r"\.const[^;]*?\.([bu]\d+)\s+([\w$]+)\[\d*\]\s*=\s*\{([^}]*)\}")
+CONSTANT = re.compile(r"\.const[^;]*?\.([bu]\d+)\s+([\w$]+)\[(\d+)\]\s*=\s*\{([^}]*)\}")
+
+STATEMENT = re.compile(
+    r"\s*(?:([$\w]+):(?!:)|(\.loc\s[^\n]*)|([{}])(?=\s*(?:\n|$|\.reg))|([^;]*;))", re.S
+)
 
 
 def parse(text: str) -> Module:
@@ -85,10 +89,11 @@ def parse(text: str) -> Module:
             body = _body(text, head.end())
             functions[head[2]] = _function(head[2], head[3], head[1] or "", body, names)
     constants = {}
-    for kind, name, values in CONSTANT.findall(text):
+    for kind, name, count, values in CONSTANT.findall(text):
         numbers = [int(value, 0) for value in values.split(",")]
         size = SIZE[kind]
-        constants[name] = b"".join((n % 256**size).to_bytes(size, "little") for n in numbers)
+        told = b"".join((n % 256**size).to_bytes(size, "little") for n in numbers)
+        constants[name] = told.ljust(size * int(count), b"\0")  # zeros at the end go without saying
     shared = re.findall(r"\.extern\s+\.shared[^;]*?([\w$]+)\[\]", text)
     return Module(functions, constants, shared)
 
@@ -148,7 +153,9 @@ def _offsets(parameters: str) -> dict[str, int]:
 def _statements(body: str) -> Iterator[tuple[str, str]]:
     """Yield labels and statements; the braces around a call are left out."""
     position = 0
-    token = re.compile(r"\s*(?:([$\w]+):(?!:)|(\.loc\s[^\n]*)|([{}])(?=\s*(?:\n|$|\.reg))|([^;]*;))", re.S)
+    token = re.compile(
+        r"\s*(?:([$\w]+):(?!:)|(\.loc\s[^\n]*)|([{}])(?=\s*(?:\n|$|\.reg))|([^;]*;))", re.S
+    )
     while found := token.match(body, position):
         position = found.end()
         if found[1]:

@@ -30,7 +30,7 @@ class Block:
     images: int  # side by side in a warp; the rest of its lanes are neighbouring positions
     warps: int = 8
     splits: int = 2  # parts that the rows behind a weight's gradient are summed in
-    blocks: int = 1  # on a multiprocessor, that registers have to be left for
+    blocks: int = 2  # on a multiprocessor, that registers have to be left for
     distorts: bool = False  # the images that it trains on
     by_loss: bool = False  # tells the loss of each image, and weighs them
     mixes: bool = False  # the images of a batch
@@ -62,7 +62,7 @@ def block_for(batch_size: int, tuned: Mapping[int, Block] | None = None) -> Bloc
 
 
 def shown(layouts: Mapping[int, Block]) -> str:
-    """Return layouts in one line, such as `batch 14: 8 images, 8 warps, 2 splits, 1 block`."""
+    """Return layouts in one line, such as `batch 14: 8 images, 8 warps, 2 splits, 2 blocks`."""
     return "; ".join(f"batch {size}: {block}" for size, block in sorted(layouts.items()))
 
 

@@ -95,6 +95,77 @@ constexpr int shared_block(int count, int limit, int others) {
     return size;
 }
 
+// What the busiest group has to do where items are dealt out by `Turns<N>`, item i being cost(i).
+template <int N, class Cost>
+constexpr long busiest(int count, const Cost& cost) {
+    long most = 0;
+    for (int group = 0; group < GROUPS<N> && group < count; group++) {
+        long mine = 0;
+        for (int i = group; i < count; i += GROUPS<N>) mine += cost(i);
+        most = mine > most ? mine : most;
+    }
+    return most;
+}
+constexpr int size_of(int block, int size, int count) {
+    return smaller(size, count - block * size);
+}
+// So many rows, or fewer that are dealt out alike.
+template <int N>
+constexpr int some_rows(int rows) {
+    return rows > 3 * GROUPS<N> ? 2 * GROUPS<N> + rows % GROUPS<N> : rows;
+}
+
+// Channels and vectors of a row whose sums are in registers together. More share what is loaded, but
+// leave groups with nothing to do, or with more than others: of those that fit, the pair is taken
+// whose busiest group is done first. A number of a sum is `area` multiplications for each vector, and
+// as many loads, and a weight for each channel.
+struct Tile {
+    int channels, vectors;
+};
+template <int N>
+constexpr Tile best_tile(int channels, int rows, int vectors, int area) {
+    Tile best{1, 1};
+    long least = 0;
+    for (int c = 1; c <= channels && c * area <= ACCUMULATORS; c++) {
+        for (int v = 1; v <= vectors && c * v * area <= ACCUMULATORS; v++) {
+            const int blocks = ceil_div(channels, c), tiles = ceil_div(vectors, v);
+            const long most = busiest<N>(some_rows<N>(rows) * blocks * tiles, [&](int i) {
+                const int cs = size_of(i / tiles % blocks, c, channels);
+                const int vs = size_of(i % tiles, v, vectors);
+                return cs * vs * area + vs * area + cs + 4;
+            });
+            if (least == 0 || most < least) least = most, best = {c, v};
+        }
+    }
+    return best;
+}
+
+// The same for the gradients of a kernel's weights, [outputs][inputs][down][across]: up to so many
+// channels at once, and `wide` columns. Each vector of a band is a step; sums over lanes follow.
+struct Weights {
+    int channels, inputs, rows;
+};
+template <int N>
+constexpr Weights best_weights(int most_channels, int channels, int most_inputs, int inputs, int down,
+                               int across, int wide, int steps) {
+    Weights best{1, 1, 1};
+    long least = 0;
+    for (int c = 1; c <= most_channels && c * wide <= ACCUMULATORS; c++)
+    for (int i = 1; i <= most_inputs && c * i * wide <= ACCUMULATORS; i++)
+    for (int k = 1; k <= down && c * i * k * wide <= ACCUMULATORS; k++) {
+        const int is = ceil_div(inputs, i), ks = ceil_div(down, k), xs = ceil_div(across, wide);
+        const int items = ceil_div(channels, c) * is * ks * xs * SPLITS;
+        const long most = busiest<N>(items, [&](int item) {
+            const int at = item / SPLITS, x = size_of(at % xs, wide, across);
+            const int y = size_of(at / xs % ks, k, down), in = size_of(at / xs / ks % is, i, inputs);
+            const int out = size_of(at / xs / ks / is, c, channels), values = in * y * x;
+            return long(steps) * (out * values + values + out + 4) + 3 * out * values + 80;
+        });
+        if (least == 0 || most < least) least = most, best = {c, i, k};
+    }
+    return best;
+}
+
 // 0 .. count, by everybody. (gcc keeps more in registers than with a plain loop around the body.)
 template <class Body>
 INLINE void loop(int count, Body&& body) {
