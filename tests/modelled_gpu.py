@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
+import json
+import os
+from collections.abc import Sequence
 from typing import Any
 
 from faulty_gpus import WrongGradient, rows
@@ -17,13 +19,17 @@ from golf_opt.task.arch import Net
 
 LAUNCH_S = 0.01  # of this CPU: launches are many, so that their number does not matter
 SPILLS, WRONG = 3, 4  # blocks on a multiprocessor: one layout spills registers, one adds up wrongly
+TIMES = "GOLF_TEST_TIMES"  # for the proof's process: seconds of a pass, by layout
 
 
-@cache
-def step_s(net: Net, batch_size: int, block: Block) -> float:
-    """Seconds of a step of all blocks that a multiprocessor holds, and of each of them."""
-    found = Profiler(net, batch_size, block).predict(GPUS[1])
-    return found.cycles(found.step) / (found.gpu.ghz * 1e9) / found.held
+def predict(net: Net, batch_size: int, blocks: Sequence[Block]) -> str:
+    """Return what TIMES is to be: seconds of a pass, shared by the blocks of a multiprocessor."""
+    times = {}
+    for block in blocks:
+        found = Profiler(net, batch_size, block).predict(GPUS[1])
+        step_s = found.cycles(found.step) / (found.gpu.ghz * 1e9) / found.held
+        times[str(block)] = step_s / -(-batch_size // block.images)
+    return json.dumps(times)
 
 
 class Modelled(Emulation):
@@ -34,7 +40,7 @@ class Modelled(Emulation):
 
     def load(self, net: Net, block: Block, place: int, say: Message | None) -> Any:
         path = str(compile_emulation(net, block, place, ("-Og",), say))
-        device, wrong = self, WrongGradient()
+        device, wrong, times = self, WrongGradient(), json.loads(os.environ[TIMES])
 
         class Program(EmulatedProgram):
             def run(self, function: str, blocks: int, shared: int, *given: int | float) -> None:
@@ -48,13 +54,14 @@ class Modelled(Emulation):
                 super().run(function, blocks, shared, *given[:-1], LAUNCH_S)
                 n = int(rows(given[1], DATA, 1)["n"][0])
                 device.seconds += sum(
-                    self._steps(lane, start, n) * step_s(net, int(lane["batch_size"]), block)
+                    self._passes(lane, start, n) * times[str(block)]
                     for lane, start in zip(before, at, strict=True)
                 )
 
-            def _steps(self, lane: Any, start: int, n: int) -> int:
-                per_epoch = steps_per_epoch(n, int(lane["batch_size"]))
-                return int(lane["epochs_done"]) * per_epoch + int(lane["step"]) - start
+            def _passes(self, lane: Any, start: int, n: int) -> int:
+                size = int(lane["batch_size"])
+                epochs = int(lane["epochs_done"]) * steps_per_epoch(n, size)
+                return (epochs + int(lane["step"]) - start) * -(-size // block.images)
 
             def facts(self) -> dict[str, int]:
                 return {"spill_bytes": 96 if block.blocks == SPILLS else 0}

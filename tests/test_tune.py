@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import modelled_gpu
 import pytest
 from test_cuda import nvrtc
 from test_native import SMALL, net_of, snapshot_of
@@ -53,6 +54,9 @@ def test_the_fastest_layout_that_proved_itself_is_kept_and_used(
     modelled: Found, config: schema.TuneConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tuning, "block_for", lambda size: Block(images=4))
+    monkeypatch.setattr(verdict, "PATIENCE_S", 120.0)  # the emulation is no GPU
+    layouts = [Block(images=4), Block(images=8)]
+    monkeypatch.setenv(modelled_gpu.TIMES, modelled_gpu.predict(NET, 14, layouts))
     said: list[str] = []
     tuning.tune(config, said.append)
     told = [line for line in said if line.startswith("batch 14: ")]

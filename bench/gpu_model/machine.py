@@ -172,16 +172,22 @@ class Warp:
         end = len(function.blocks)
         at: Any = np.where(mask, 0, end)
         everyone = bool(mask.all())
+        waiting = np.zeros(LANES, bool)  # at a barrier, for threads of this warp
         where = 0 if everyone else -1  # the block of all threads, or -1 where they are apart
         while True:
             if where < 0:
-                first = int(at.min())
-                active = at == first
+                first = int(np.where(waiting, end, at).min())
+                active = (at == first) & ~waiting
             else:
                 first, active = where, None
             if first >= end:
-                self.outcome = frame.given
-                return
+                if not waiting.any():
+                    self.outcome = frame.given
+                    return
+                waiting[:] = False
+                self.close()
+                yield
+                continue
             block = function.blocks[first]
             key = (function.name, first)
             self.interval.runs[key] += 1
@@ -190,7 +196,9 @@ class Warp:
             last = block.end
             following: Any = first + 1
             if last is not None:
-                if last.op in ("bar", "barrier"):
+                if last.op in ("bar", "barrier") and active is not None:
+                    waiting |= active
+                elif last.op in ("bar", "barrier"):
                     self.close()
                     yield
                 elif last.op == "call":
@@ -201,11 +209,10 @@ class Warp:
                 where = following
                 continue
             if where >= 0:
-                at = np.where(mask, where, end)
-                active = mask
+                at, active = np.where(mask, where, end), mask
             at = np.where(active, following, at)
-            together = at[0]
-            where = int(together) if everyone and bool((at == together).all()) else -1
+            apart = not everyone or waiting.any() or not bool((at == at[0]).all())
+            where = -1 if apart else int(at[0])
 
     def _jump(self, frame: Frame, last: Instruction, first: int) -> Any:
         """Where each thread goes, one number if all go the same way."""

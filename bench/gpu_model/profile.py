@@ -102,9 +102,7 @@ class Profiler:
 
     def _engine(self, device: Counted, n: int, tested: int) -> contextlib.closing[CudaEngine]:
         view = made_up(self.net.input, n, tested)
-        return contextlib.closing(
-            CudaEngine(view, 1, device=device, block=self.block, slice_s=1e6)
-        )
+        return contextlib.closing(CudaEngine(view, 1, device=device, block=self.block, slice_s=1e6))
 
     def _launch(self, device: Counted, n: int, tested: int) -> Counts:
         """Count an epoch of n images and its evaluation."""

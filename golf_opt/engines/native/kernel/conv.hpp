@@ -33,7 +33,7 @@ struct Conv {
     // --- forward ---
     static constexpr int UNIT = Epi::POOL ? 2 : 1;  // vectors and rows behind one output vector
     static constexpr Tile FORWARD = [] {
-        if (TEAM) return best_tile<N>(DEPTHWISE ? 1 : CO, Out::H, ceil_div(Out::W, P), UNIT * UNIT);
+        if (TEAM) return best_tile<N>(DEPTHWISE ? 1 : CO, Out::H, ceil_div(Out::W, P), UNIT, KH);
         const int c = DEPTHWISE ? 1 : block_of(CO, ACCUMULATORS / 4);
         return Tile{c, block_of(ceil_div(Out::W, P),
                                 larger(1, smaller(ACCUMULATORS / c, 16) / (UNIT * UNIT)))};
@@ -77,7 +77,7 @@ struct Conv {
                                         x * UNIT * ACROSS - BESIDE);
         const float* w = step.weights + WEIGHT + c0 * SUMMED * KH * KW;
         for (int ci = 0; ci < SUMMED; ci++) {
-            for (int ky = 0; ky < KH; ky++) {
+            UNROLL_ROWS for (int ky = 0; ky < KH; ky++) {
                 each_block<KW, (KW > 8 ? 8 : KW)>([&](int kx0, auto kxs) {
                     UNROLL for (int j = 0; j < decltype(kxs)::value; j++) {
                         const int kx = kx0 + j;
@@ -239,7 +239,7 @@ struct Conv {
 
     // The input's gradient in registers: XC input channels x XV vectors.
     static constexpr Tile BACKWARD = [] {
-        if (TEAM) return best_tile<N>(DEPTHWISE ? 1 : CI, In::H, ceil_div(In::W, P), 1);
+        if (TEAM) return best_tile<N>(DEPTHWISE ? 1 : CI, In::H, ceil_div(In::W, P), 1, KH);
         const int c = DEPTHWISE ? 1 : block_of(CI, ACCUMULATORS / 4);
         return Tile{c, block_of(ceil_div(In::W, P), smaller(ACCUMULATORS / c, 8))};
     }();

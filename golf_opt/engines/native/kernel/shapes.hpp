@@ -115,26 +115,37 @@ constexpr int some_rows(int rows) {
     return rows > 3 * GROUPS<N> ? 2 * GROUPS<N> + rows % GROUPS<N> : rows;
 }
 
-// Channels and vectors of a row whose sums are in registers together. More share what is loaded, but
-// leave groups with nothing to do, or with more than others: of those that fit, the pair is taken
-// whose busiest group is done first. A number of a sum is `area` multiplications for each vector, and
-// as many loads, and a weight for each channel.
+// What a choice of registers costs: the instructions of the busiest warp, as many as share a
+// scheduler, and what all of them load, since shared memory serves one warp at a time.
+template <int N, class Work, class Loads>
+constexpr long price(int count, const Work& work, const Loads& loads) {
+    long total = 0;
+    for (int i = 0; i < count; i++) total += loads(i);
+    return busiest<N>(count, [&](int i) { return work(i) + loads(i); }) * WARPS / 4 +
+           total * N / WIDTH;
+}
+
+// Channels and vectors of a row whose sums are in registers together: more share what is loaded, but
+// leave groups with less to do than others, or nothing. A vector of sums stands for `unit` rows and
+// vectors of a pool; there are `taps` rows of a kernel, neighbours of which see the same input.
 struct Tile {
     int channels, vectors;
 };
 template <int N>
-constexpr Tile best_tile(int channels, int rows, int vectors, int area) {
+constexpr Tile best_tile(int channels, int rows, int vectors, int unit, int taps) {
     Tile best{1, 1};
     long least = 0;
+    const int area = unit * unit;
     for (int c = 1; c <= channels && c * area <= ACCUMULATORS; c++) {
         for (int v = 1; v <= vectors && c * v * area <= ACCUMULATORS; v++) {
             const int blocks = ceil_div(channels, c), tiles = ceil_div(vectors, v);
-            const long most = busiest<N>(some_rows<N>(rows) * blocks * tiles, [&](int i) {
-                const int cs = size_of(i / tiles % blocks, c, channels);
-                const int vs = size_of(i % tiles, v, vectors);
-                return cs * vs * area + vs * area + cs + 4;
-            });
-            if (least == 0 || most < least) least = most, best = {c, v};
+            const auto cs = [&](int i) { return size_of(i / tiles % blocks, c, channels); };
+            const auto vs = [&](int i) { return size_of(i % tiles, v, vectors); };
+            const long cost = price<N>(
+                some_rows<N>(rows) * blocks * tiles,
+                [&](int i) { return (cs(i) * vs(i) * area + 4) * taps; },
+                [&](int i) { return vs(i) * unit * (taps + unit - 1) + cs(i) * taps; });
+            if (least == 0 || cost < least) least = cost, best = {c, v};
         }
     }
     return best;
@@ -154,14 +165,17 @@ constexpr Weights best_weights(int most_channels, int channels, int most_inputs,
     for (int i = 1; i <= most_inputs && c * i * wide <= ACCUMULATORS; i++)
     for (int k = 1; k <= down && c * i * k * wide <= ACCUMULATORS; k++) {
         const int is = ceil_div(inputs, i), ks = ceil_div(down, k), xs = ceil_div(across, wide);
-        const int items = ceil_div(channels, c) * is * ks * xs * SPLITS;
-        const long most = busiest<N>(items, [&](int item) {
-            const int at = item / SPLITS, x = size_of(at % xs, wide, across);
-            const int y = size_of(at / xs % ks, k, down), in = size_of(at / xs / ks % is, i, inputs);
-            const int out = size_of(at / xs / ks / is, c, channels), values = in * y * x;
-            return long(steps) * (out * values + values + out + 4) + 3 * out * values + 80;
-        });
-        if (least == 0 || most < least) least = most, best = {c, i, k};
+        const auto out = [&](int at) { return size_of(at / SPLITS / xs / ks / is, c, channels); };
+        const auto values = [&](int at) {
+            at /= SPLITS;
+            return size_of(at / xs / ks % is, i, inputs) * size_of(at / xs % ks, k, down) *
+                   size_of(at % xs, wide, across);
+        };
+        const long cost = price<N>(
+            ceil_div(channels, c) * is * ks * xs * SPLITS,
+            [&](int at) { return (out(at) * values(at) + 4) * steps + 3 * out(at) * values(at) + 80; },
+            [&](int at) { return (values(at) + out(at)) * steps; });
+        if (least == 0 || cost < least) least = cost, best = {c, i, k};
     }
     return best;
 }
