@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from typing import Any
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import TuneConfig
@@ -82,7 +83,8 @@ def climb(start: Block, size: int, measure: Measure) -> Iterator[Block]:
     for what, values in CHOICES.items():
         before = best
         for value in values:
-            block = replace(before, **{what: value})
+            change: dict[str, Any] = {what: value}
+            block = replace(before, **change)
             if block == before or is_wasteful(block, size):
                 continue
             found = measure(block)
