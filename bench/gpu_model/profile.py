@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.gpu_model.device import Counted
 from bench.gpu_model.machine import Interval
-from bench.gpu_model.roofline import GpuModel, Load, Meter
+from bench.gpu_model.roofline import RESERVED, GpuModel, Load, Meter
 from golf_opt.engines.base import Job
 from golf_opt.engines.cuda.engine import CudaEngine
 from golf_opt.engines.cuda.program import Block, block_for
@@ -82,7 +82,7 @@ class Profiler:
         self._counts: dict[str, tuple[Counts, Counts, Counts]] = {}
 
     def predict(self, gpu: GpuModel) -> Prediction:
-        device = Counted(gpu.arch)
+        device = Counted(gpu.arch, gpu.shared - RESERVED)
         with self._engine(device, 1, 1) as engine:
             engine.prepare(self.net, (self.batch_size,))
         program = device.last

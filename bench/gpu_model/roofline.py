@@ -29,6 +29,7 @@ from bench.gpu_model.machine import Interval
 from bench.gpu_model.ptx import Block, Instruction, Module
 
 SCHEDULERS = 4
+RESERVED = 1024  # bytes of shared memory that a block has besides
 BARRIER, BRANCH = 25, 8  # cycles
 GLOBAL, SHARED, SHUFFLE, SPECIAL, DOUBLE, PLAIN = 260, 23, 23, 18, 8, 4  # cycles until a result
 FREE = ("cvta", "mov")
@@ -63,7 +64,7 @@ class GpuModel:
         of_warp = -(-32 * registers // 256) * 256
         limits = (
             self.registers // of_warp // warps, self.warps // warps, self.blocks,
-            self.shared // (shared_bytes + 1024),
+            self.shared // (shared_bytes + RESERVED),
         )  # fmt: skip
         return min(limits)
 
