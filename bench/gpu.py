@@ -21,7 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from rich.table import Table
 
 from bench.engines import flops_per_image
 from bench.fma import Peak
+from bench.gpu_model.profile import Profiler
+from bench.gpu_model.roofline import GPUS, GpuModel
 from bench.gpu_study import run_study
 from bench.peers.jax_scan import ScanPopulation
 from bench.peers.population import Grouped, Vmapped
@@ -199,14 +201,18 @@ def fastest(entries: Sequence[Entry], kind: str) -> Entry | None:
     return max(found, key=lambda entry: entry.rate, default=None)
 
 
-def summary(entries: Sequence[Entry], net: Net, peak_gflops: float | None) -> dict[str, Any]:
-    """Return the rows, and ours over eager, over the best population, and over the GPU's peak."""
+def summary(
+    entries: Sequence[Entry], net: Net, peak_gflops: float | None, predicted: float | None = None
+) -> dict[str, Any]:
+    """Return the rows, and ours over eager, the best population, the GPU's peak, and the model."""
     result: dict[str, Any] = {"rows": [entry.row() for entry in entries]}
     best = {kind: fastest(entries, kind) for kind in ("eager", "graphs", "vectorised", "ours")}
     if mine := best["ours"]:
         for kind, other in best.items():
             if other and kind != "ours":
                 result[f"over_{kind}"] = mine.rate / other.rate
+        if predicted:
+            result |= {"predicted": predicted, "over_predicted": mine.rate / predicted}
         result["gflops"] = mine.rate * EPOCH * flops_per_image(net) / 1e9
         if peak_gflops:
             result |= {"peak_gflops": peak_gflops, "peak_share": result["gflops"] / peak_gflops}
@@ -221,6 +227,7 @@ class Bench:
         self.net = load_arch(NET)
         self.result: dict[str, Any] = {"machine": machine(plan.device), "net": NET}
         self.save = partial(save, name, self.result, folder)
+        self.predicted: dict[int, float] = {}  # epoch-trials a second, by batch size
 
     def race(self, parts: Sequence[str], seconds: float) -> None:
         """Measure each batch size: the first takes three fifths of the time."""
@@ -239,7 +246,9 @@ class Bench:
             def told(batch_size=batch_size, entries=entries, limits=limits) -> None:
                 limits.extend([gflops] if (gflops := peak()) else [])
                 limit = statistics.median(limits) if limits else None
-                self.result[f"batch {batch_size}"] = summary(entries, self.net, limit)
+                predicted = self.predicted.get(batch_size)
+                told = summary(entries, self.net, limit, predicted)
+                self.result[f"batch {batch_size}"] = told
                 self.save()
 
             told()
@@ -269,6 +278,21 @@ class Bench:
         for row in self.result["kernels"]:
             CONSOLE.print("kernel:", ", ".join(f"{key} {value}" for key, value in row.items()))
 
+    def predict(self, gpu: GpuModel | None) -> None:
+        """Say what the model expects of training with all lanes full, before it is measured."""
+        for size in self.plan.batches if gpu else ():
+            try:
+                found = Profiler(self.net, size).predict(gpu)
+            except Exception as error:
+                CONSOLE.print(f"predicted at batch {size}: nothing, {short(error)}")
+                continue
+            self.predicted[size] = found.held * gpu.cores / found.epoch_s[0]
+            limit = found.limit(found.step)
+            CONSOLE.print(
+                f"predicted at batch {size}: {self.predicted[size]:,.0f} epoch-trials/s in "
+                f"{found.held * gpu.cores} lanes, limited by {limit}"
+            )
+
     def study(self, root: Path, engine: str, seconds: float) -> None:
         try:
             told = run_study(NET, root, engine, self.plan.trials, self.plan.epochs, seconds)
@@ -288,6 +312,14 @@ def machine(device: str) -> dict[str, Any]:
         about |= {"gpu": gpu.name, "sms": gpu.multi_processor_count}
         about |= {"tf32_in_cudnn": torch.backends.cudnn.allow_tf32}  # PyTorch's default
     return about
+
+
+def modelled() -> GpuModel | None:
+    """Return the model of the GPU that is here, None where there is none for its architecture."""
+    major, minor = torch.cuda.get_device_capability()
+    cores = torch.cuda.get_device_properties().multi_processor_count
+    found = next((gpu for gpu in GPUS if gpu.arch == f"sm_{major}{minor}"), None)
+    return found and replace(found, cores=cores)
 
 
 def table_of(title: str, result: dict[str, Any]) -> Table:
@@ -332,6 +364,7 @@ def main() -> None:
     bench = Bench(QUICK if options.quick else Plan(), train, cuda_engine, name, options.output)
     if "ours" in options.parts:
         bench.kernels()
+        bench.predict(modelled())
     if {"peers", "ours"} & set(options.parts):
         share = RACE_SHARE if "study" in options.parts else 1.0
         bench.race(options.parts, share * options.seconds)

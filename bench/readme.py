@@ -9,7 +9,7 @@ Each CPU model has a folder of bench/results; a figure stands for every model th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,41 @@ def kills(found: list[Machine]) -> str:
     )
 
 
+def gpu_model() -> str:
+    """Return what the model predicts of GPUs, before and after what it led to."""
+    before, after = (
+        {
+            (row["net"], row["batch_size"], row["gpu"]): row
+            for row in json.loads((RESULTS / f"gpu-model{which}.json").read_text())["rows"]
+        }
+        for which in ("-before", "")
+    )
+    lines = [
+        "| net | GPU | blocks/SM | limit | warps busy | shared memory | evaluation | one lane | "
+        "all lanes |",
+        "|---|---|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    for key, new in after.items():
+        old = before.get(key)
+        if old is None:
+            continue
+
+        def both(of: Callable[[dict[str, Any]], float], form: str, old=old, new=new) -> str:
+            return " -> ".join(format(of(row), form) for row in (old, new))
+
+        lines.append(
+            f"| `{key[0]}`, batch {key[1]} | {key[2]} ({new['arch']}) | "
+            f"{both(lambda row: row['blocks_per_sm'], 'd')} | "
+            f"{old['step']['limit']} -> {new['step']['limit']} | "
+            f"{both(lambda row: row['step']['warps_busy'], '.0%')} | "
+            f"{both(lambda row: row['step']['shared_memory'], ',d')} | "
+            f"{both(lambda row: row['evaluation_share'], '.1%')} | "
+            f"{both(lambda row: row['epochs_per_s_of_one'], '.2f')}/s | "
+            f"{both(lambda row: row['epochs_per_s'], ',.0f')}/s |"
+        )
+    return "\n".join([*lines, ""])
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of a page, between `<!-- NAME: python -m bench.readme --write -->` and its end."""
@@ -202,6 +237,7 @@ def sections() -> list[Section]:
         Section(ROOT / "README.md", "speed", in_short(found)),
         Section(ROOT / "docs" / "index.md", "speed", in_short(found)),
         Section(ROOT / "docs" / "benchmarks.md", "speed", in_full(found)),
+        Section(ROOT / "docs" / "benchmarks.md", "gpu-model", gpu_model()),
         Section(ROOT / "docs" / "storage.md", "kills", kills(found)),
     ]
 

@@ -40,6 +40,7 @@ VERBS: dict[str, tuple[type, list[str]]] = {
     "interpret": (schema.InterpretConfig, ["study=7", "trial=3"]),
     "deploy": (schema.DeployConfig, ["weights=f.pt", "arch=c4-5-4"]),
     "doctor": (schema.DoctorConfig, []),
+    "tune": (schema.TuneConfig, []),
 }
 
 

@@ -81,7 +81,7 @@ def emulated(
     view: View, lanes: int = 1, block: Block | None = SMALL_BLOCK, **more: Any
 ) -> CudaEngine:
     limit = more.pop("shared_limit", 227 * 1024)
-    device = Emulation(shared_limit=limit)
+    device = more.pop("device", None) or Emulation(shared_limit=limit)
     return CudaEngine(view, lanes, device=device, block=block, **more)
 
 

@@ -178,7 +178,7 @@ def test_prune_commands(golf: Callable[..., Ran], tmp_path: Path, command: str) 
 
 
 ROUNDS = [f"rounds.{rest}" for rest in ("share=0.9", "epochs=1", "variants=2", "patience=1")]
-VERBS = ("confirm", "record", "search", "verify", "leaderboard", "reproduce", "hunt")
+VERBS = ("confirm", "record", "search", "verify", "leaderboard", "reproduce", "hunt", "tune")
 NEW = [command for verb in VERBS for command in commands(f"golf-opt {verb}")]
 
 

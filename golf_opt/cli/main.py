@@ -50,6 +50,7 @@ golf-opt VERB key=value ...
   import     take one into a storage:        golf-opt import input=FOLDER storage=postgres
   rm         remove a study:                 golf-opt rm study=NAME
   doctor     look at this machine:           golf-opt doctor
+  tune       fit a net to this GPU:          golf-opt tune arch=c4-5-4
 
 golf-opt study --quiet says only what it runs and what came out.
 golf-opt VERB --help lists a verb's keys, --cfg job shows what would run.

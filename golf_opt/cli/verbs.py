@@ -193,6 +193,12 @@ def doctor(cfg: DictConfig) -> None:
     examine(load(schema.DoctorConfig, cfg), say)
 
 
+def tune(cfg: DictConfig) -> None:
+    from golf_opt.manage.tune import tune as work
+
+    work(load(schema.TuneConfig, cfg), say)
+
+
 def rm(cfg: DictConfig) -> None:
     from golf_opt.manage.removal import remove
 
@@ -293,6 +299,7 @@ HYDRA_VERBS: dict[str, Callable[[DictConfig], None]] = {
     for verb in (
         study, search, worker, fleet, dashboard, report, compare, ls, rm, export, import_, prune,
         confirm, teach, hunt, record, verify, leaderboard, reproduce, interpret, deploy, doctor,
+        tune,
     )
 }  # fmt: skip
 VERBS = (*HYDRA_VERBS, "arch")

@@ -216,6 +216,12 @@ class DoctorConfig(Common):
 
 
 @model
+class TuneConfig(Common):
+    arch: types.Mapped
+    data: DataConfig
+
+
+@model
 class RemovalConfig(Common):
     study: types.ExistingStudy
     yes: StrictBool  # do not ask

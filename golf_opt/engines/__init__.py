@@ -87,13 +87,15 @@ def _on_gpu(
     if config.name != "cuda" and (config.name, config.device) != ("auto", "auto"):
         return None
     from golf_opt.engines.cuda import CudaEngine
+    from golf_opt.engines.cuda.program import blocks_of
     from golf_opt.engines.cuda.verdict import require_proof, takes_gpu
 
     if config.name == "cuda":
-        require_proof(net, config.lanes, say)
-    elif not takes_gpu(net, config.lanes, trials, say):
+        verdict = require_proof(net, config.lanes, say)
+    elif (verdict := takes_gpu(net, config.lanes, trials, say)) is None:
         return None
-    gpu = CudaEngine(view, config.lanes, say)
+    layouts = blocks_of(verdict.layouts) if verdict else None
+    gpu = CudaEngine(view, config.lanes, say, layouts=layouts)
     gpu.prepare(net)
     return gpu
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -42,6 +42,7 @@ def images_per_second(
     seconds: float,
     lanes: int | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Return how many images all lanes together train on in a second, evaluation in between.
 
@@ -52,6 +53,7 @@ def images_per_second(
         seconds: to measure for.
         lanes: that are full; None is all.
         batch_sizes: of the lanes, in turn.
+        clock: that tells the seconds.
 
     Raises:
         EngineFault: a lane does nothing, or cannot go on.
@@ -62,24 +64,30 @@ def images_per_second(
         engine.start(lane, Job(net, Candidate(size, 1e-3), lane, ENDLESS))
     epochs = [0.0] * lanes  # as each lane has told
     try:
-        _step(engine, epochs, PATIENCE_S, until_all=True)
+        _step(engine, epochs, PATIENCE_S, time.perf_counter, until_all=True)
         before = sum(epochs)
-        taken_s = _step(engine, epochs, seconds)
+        taken_s = _step(engine, epochs, seconds, clock)
     finally:
         for lane in range(lanes):
             engine.stop(lane)
     return (sum(epochs) - before) * n / taken_s
 
 
-def _step(engine: Engine, epochs: list[float], limit_s: float, until_all: bool = False) -> float:
+def _step(
+    engine: Engine,
+    epochs: list[float],
+    limit_s: float,
+    clock: Callable[[], float],
+    until_all: bool = False,
+) -> float:
     """Step for some seconds, or until every lane has told of itself; return the seconds."""
-    started, seconds = time.perf_counter(), 0.0
+    started, seconds = clock(), 0.0
     while seconds < limit_s and not (until_all and all(epochs)):
         for part in engine.step():
             if part.error:
                 raise EngineFault(part.error)
             epochs[part.lane] = part.epoch - 1 + part.progress
-        seconds = time.perf_counter() - started
+        seconds = clock() - started
     if not all(epochs):
         raise EngineFault(f"{epochs.count(0.0)} lanes did nothing in {seconds:.0f} s")
     return seconds

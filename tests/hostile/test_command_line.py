@@ -45,6 +45,7 @@ VERBS = {
     "interpret": ("study=a",),
     "deploy": ("study=a",),
     "doctor": (),
+    "tune": (),
 }
 LONG, DEEP = "x" * 300, "/x" * 2500
 

@@ -7,6 +7,7 @@ order of the calls of a thread; `read` waits for it.
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -66,6 +67,9 @@ class Device(Protocol):
 
     def queue(self) -> Any:
         """Return a context in which a thread queues its work by itself."""
+
+    def clock(self) -> float:
+        """Return seconds from any moment on, in which its work is measured."""
 
 
 def put(device: Device, values: npt.NDArray[Any]) -> Buffer:
@@ -196,6 +200,9 @@ class Gpu:
         with self._torch.cuda.stream(self._torch.cuda.Stream()):  # type: ignore[no-untyped-call]
             yield
 
+    def clock(self) -> float:
+        return time.perf_counter()
+
 
 def _shared_limit() -> int:
     import torch
@@ -259,3 +266,6 @@ class Emulation:
     @contextmanager
     def queue(self) -> Iterator[None]:
         yield
+
+    def clock(self) -> float:
+        return time.perf_counter()

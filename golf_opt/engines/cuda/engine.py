@@ -9,7 +9,7 @@ for each program of each, so that one group's blocks fill the GPU while another'
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,7 @@ from golf_opt.engines.background import BackgroundEngine, Place
 from golf_opt.engines.base import EngineFault, EpochResult, Job, LaneState, Message, Slice, Tensors
 from golf_opt.engines.cuda.devices import Device, Gpu, Program, put
 from golf_opt.engines.cuda.lanes import LANE, LIMIT, NOT_FINITE, Images, Memory, Run, SinglePass
-from golf_opt.engines.cuda.program import Block, block_for
+from golf_opt.engines.cuda.program import Block, block_for, shown
 from golf_opt.engines.native.codegen import generate, unsupported
 from golf_opt.task.arch import Net
 from golf_opt.task.data import Split, View
@@ -42,6 +42,7 @@ class CudaEngine(BackgroundEngine[Run]):
         on_message: told in one line before a compile.
         device: where blocks run; None is the GPU.
         block: how a block is laid out; None is by batch size.
+        layouts: what tuning found best, by batch size.
 
     Raises:
         UsageError: there is no GPU.
@@ -57,14 +58,18 @@ class CudaEngine(BackgroundEngine[Run]):
         *,
         device: Device | None = None,
         block: Block | None = None,
+        layouts: Mapping[int, Block] | None = None,
         slice_s: float = SLICE_S,
     ) -> None:
         super().__init__()
         self._device = device or Gpu()
         self.device = self._device.name
+        if layouts:  # sums depend on it, so that a trial tells
+            self.device += f", tuned ({shown(layouts)})"
         self.num_lanes = lanes or WAVES * self._device.cores
         self._fixed_lanes = lanes is not None
-        self._block, self._slice_s, self._on_message = block, float(slice_s), on_message
+        self._block, self._layouts, self._on_message = block, layouts, on_message
+        self._slice_s = float(slice_s)
         self._view = view
         self._loaded: dict[tuple[str, Block, int], Program] = {}  # by header, layout, place
         self._used: dict[tuple[str, int], tuple[Program, int]] = {}  # by net, batch size
@@ -152,7 +157,7 @@ class CudaEngine(BackgroundEngine[Run]):
 
     def _program(self, net: Net, batch_size: int, **wanted: bool) -> Program:
         """Return the program, of a `Block` as wanted, that keeps in shared memory what fits."""
-        block, header = self._block or block_for(batch_size), generate(net)
+        block, header = self._block or block_for(batch_size, self._layouts), generate(net)
         block = replace(block, **wanted)
         with self._loading:
             for place in range(3):

@@ -6,7 +6,7 @@ by the C++ compiler. Neither needs a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from golf_opt.engines.base import Message
 from golf_opt.engines.native import library
 from golf_opt.engines.native.codegen import dropout_nodes, generate, reader
 from golf_opt.task.arch import Net
+from golf_opt.utils.text import count
 
 WIDTH = 32  # threads of a warp
 FLAGS = ("--std=c++17", "--device-as-default-execution-space", "--ftz=true")
@@ -28,21 +29,46 @@ class Block:
 
     images: int  # side by side in a warp; the rest of its lanes are neighbouring positions
     warps: int = 8
+    splits: int = 2  # parts that the rows behind a weight's gradient are summed in
+    blocks: int = 2  # on a multiprocessor, that registers have to be left for
     distorts: bool = False  # the images that it trains on
     by_loss: bool = False  # tells the loss of each image, and weighs them
     mixes: bool = False  # the images of a batch
 
     def defines(self, place: int) -> list[str]:
         sizes = {"IMAGES": self.images, "WARPS": self.warps, "PLACE": place}
+        sizes |= {"SPLITS": self.splits, "BLOCKS": self.blocks}
         reads = reader(self.distorts, self.mixes)
         more = [] if reads == "Loader" else [f"-DGOLF_READER={reads}"]
         more += library.loss_defines(self.by_loss, self.mixes)
         return [*(f"-DGOLF_{name}={value}" for name, value in sizes.items()), *more]
 
+    def __str__(self) -> str:
+        parts = (self.images, "image"), (self.warps, "warp"), (self.splits, "split")
+        return ", ".join(count(*part) for part in (*parts, (self.blocks, "block")))
 
-def block_for(batch_size: int) -> Block:
-    """Return the layout for a batch size: wide enough, and so small that blocks share a core."""
+
+def block_for(batch_size: int, tuned: Mapping[int, Block] | None = None) -> Block:
+    """Return the layout for a batch size: wide enough, and so small that blocks share a core.
+
+    Args:
+        batch_size: of the trial.
+        tuned: what was best on this GPU, by the batch size that it was best at; the next larger one
+            counts, or the largest.
+    """
+    if tuned:
+        return tuned[min((size for size in tuned if size >= batch_size), default=max(tuned))]
     return Block(images=4 if batch_size <= 4 else 8)
+
+
+def shown(layouts: Mapping[int, Block]) -> str:
+    """Return layouts in one line, such as `batch 14: 8 images, 8 warps, 2 splits, 2 blocks`."""
+    return "; ".join(f"batch {size}: {block}" for size, block in sorted(layouts.items()))
+
+
+def blocks_of(told: Mapping[str, Mapping[str, Any]]) -> dict[int, Block]:
+    """Return layouts by batch size as JSON has them."""
+    return {int(size): Block(**block) for size, block in told.items()}
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,11 @@
 This is what runs in a process of its own, so that a GPU that faults or hangs takes nothing with it.
 `verdict` starts it and keeps what it says:
 
-    {"net": ..., "input": ..., "device": ..., "rival": ..., "lanes": ..., "race_s": ...}
+    {"net": ..., "input": ..., "device": ..., "rival": ..., "lanes": ..., "race_s": ...,
+     "layouts": {"14": ...}}
         -> {"stage": "the compile"}, ... {"why": None, "rate": ...} or {"why": what is wrong}
+
+With `only` a batch size is proved by itself, and the GPU's speed at it measured without a rival.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +27,7 @@ from golf_opt.engines import base
 from golf_opt.engines.base import Engine, EngineFault, Introspective, Job, LaneState, Tensors
 from golf_opt.engines.cuda.devices import Device, Gpu, OutOfMemory
 from golf_opt.engines.cuda.engine import CudaEngine
+from golf_opt.engines.cuda.program import Block, blocks_of
 from golf_opt.engines.lanes import Run, train
 from golf_opt.engines.native.codegen import dropout_nodes
 from golf_opt.engines.process import Messages
@@ -62,11 +67,17 @@ class Proof:
     device: Device
     rival: Callable[[View, int | None], Engine]
     tell: Callable[[str], None]
+    layouts: Mapping[int, Block] = field(default_factory=dict)  # those that were tuned
+    only: int | None = None  # the batch size to look at; None: BATCH_SIZES
     view: View = field(init=False)
     beside: str = ""  # the name of the other engine
 
     def __post_init__(self) -> None:
         self.view = made_up(self.net.input, IMAGES, TESTED)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return BATCH_SIZES if self.only is None else (self.only,)
 
     def check(self) -> None:
         """Compare gradients, trainings and a training that was stopped.
@@ -77,29 +88,37 @@ class Proof:
         self.tell("the compile")
         jobs = self._jobs()
         with self._gpu(self.view, lanes=len(jobs), slice_s=10.0) as gpu:
-            gpu.prepare(self.net, BATCH_SIZES)
+            gpu.prepare(self.net, self.sizes)
+            self._check_spills(gpu)
             with self._other(self.view, len(jobs)) as other:
                 self.beside = other.name
                 expected = trained(other, jobs)  # which compiles, too
                 self.tell("the gradients")
-                for size in BATCH_SIZES:
+                for size in self.sizes:
                     self._check_gradients(gpu, other, size)
             self.tell("the training")
             found = trained(gpu, jobs)
         for job, (losses, _), (others, _) in zip(jobs, found, expected, strict=True):
             _compare(losses, others, job.candidate.batch_size)
         self.tell("the stop and resume")
-        self._check_resume(jobs[1], *found[1])
+        middle = len(jobs) // 2
+        self._check_resume(jobs[middle], *found[middle])
 
     def race(self, seconds: float, lanes: int | None) -> dict[str, Any]:
         """Return images a second: of the GPU with its lanes full, of one of them, of the rival."""
         self.tell("the race")
         view, found = made_up(self.net.input, RACED, RACED_TESTED), dict[str, Any]()
         with self._gpu(view, lanes=lanes) as gpu:
-            gpu.prepare(self.net, BATCH_SIZES)
+            gpu.prepare(self.net, self.sizes)
             found["lanes"] = gpu.num_lanes
-            found["rate"] = images_per_second(gpu, self.net, RACED, seconds)
-            found["rate_of_one"] = images_per_second(gpu, self.net, RACED, seconds / 2, lanes=1)
+            measured = partial(
+                images_per_second, gpu, self.net, RACED,
+                batch_sizes=self.sizes, clock=self.device.clock,
+            )  # fmt: skip
+            found["rate"] = measured(seconds)
+            if self.only is not None:
+                return found
+            found["rate_of_one"] = measured(seconds / 2, lanes=1)
         self.tell("the race of its rival")
         with self._other(view, lanes) as other:
             found["rival_lanes"] = other.num_lanes
@@ -109,12 +128,19 @@ class Proof:
     # --- engines ---
 
     def _gpu(self, view: View, **more: Any) -> contextlib.closing[CudaEngine]:
-        return contextlib.closing(CudaEngine(view, device=self.device, **more))
+        more |= {"device": self.device, "layouts": self.layouts}
+        return contextlib.closing(CudaEngine(view, **more))
 
     def _other(self, view: View, lanes: int | None) -> contextlib.closing[Engine]:
         return contextlib.closing(self.rival(view, lanes))
 
     # --- checks ---
+
+    def _check_spills(self, gpu: CudaEngine) -> None:
+        """Refuse a layout to be tuned for whose registers go to memory; others may be all slow."""
+        spilled = max(row.get("spill_bytes", 0) for row in gpu.kernels())
+        if self.only is not None and spilled:
+            raise Wrong(f"it spills {spilled} bytes of registers")
 
     def _check_gradients(self, gpu: CudaEngine, other: Engine, size: int) -> None:
         batch = self.view.train.take("batch", np.arange(size))
@@ -141,7 +167,7 @@ class Proof:
     def _jobs(self) -> list[Job]:
         """Return a training of each batch size, of about as many steps each."""
         jobs = []
-        for seed, size in enumerate(BATCH_SIZES):
+        for seed, size in enumerate(self.sizes):
             epochs = -(-STEPS // base.steps_per_epoch(IMAGES, size))
             recipe = Candidate(size, 1e-3, label_smoothing=SMOOTHING)
             jobs.append(Job(self.net, recipe, seed, epochs))
@@ -230,7 +256,10 @@ def main() -> None:
             importlib.import_module("torch")  # in its own time, whatever the disk
         messages.put(stage="the start of the GPU")
         rival = named(asked["rival"])
-        proof = Proof(net, device(), rival, lambda stage: messages.put(stage=stage))
+        layouts = blocks_of(asked["layouts"])
+        proof = Proof(
+            net, device(), rival, lambda stage: messages.put(stage=stage), layouts, asked["only"]
+        )
         proof.check()
         answer["rival"] = proof.beside
         if asked["race_s"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from golf_opt.config.errors import UsageError
 from golf_opt.engines.base import Message
 from golf_opt.engines.cuda.driver import Found, find_gpu
-from golf_opt.engines.cuda.program import nvrtc_version
+from golf_opt.engines.cuda.program import Block, nvrtc_version
 from golf_opt.engines.native import library, physical_cores, unsupported
 from golf_opt.engines.native.codegen import generate
 from golf_opt.engines.process import ChildProcess
@@ -43,6 +43,7 @@ class Verdict:
     rate_of_one: float = 0.0  # of a single lane
     rival_lanes: int = 1
     rival_rate: float = 0.0  # with its lanes full
+    layouts: dict[str, dict[str, Any]] = field(default_factory=dict)  # tuned, by batch size
     kept: str = ""  # the file that it is read from
 
     def times(self, trials: int | None) -> float:
@@ -79,8 +80,10 @@ class _Passing(Exception):
         self.verdict = verdict
 
 
-def takes_gpu(net: Net, lanes: int | None, trials: int | None, say: Message) -> bool:
-    """Return whether `engine=auto` trains a net on the GPU; say why where there is one.
+def takes_gpu(net: Net, lanes: int | None, trials: int | None, say: Message) -> Verdict | None:
+    """Return the verdict by which `engine=auto` trains a net on the GPU, None where it does not.
+
+    Where there is a GPU, the user is told.
 
     Args:
         net: that all trials have.
@@ -89,28 +92,29 @@ def takes_gpu(net: Net, lanes: int | None, trials: int | None, say: Message) -> 
         say: prints a line to the user.
     """
     if any(most is not None and most <= physical_cores() for most in (trials, lanes)):
-        return False  # each trial has a core to itself
+        return None  # each trial has a core to itself
     if unsupported(net) is not None or (gpu := find_gpu()) is None:
-        return False
+        return None
     verdict = verdict_on(gpu, net, lanes, say)
     say(verdict.in_words(trials))
-    return verdict.why is None and verdict.times(trials) > 1
+    return verdict if verdict.why is None and verdict.times(trials) > 1 else None
 
 
-def require_proof(net: Net, lanes: int | None, say: Message) -> None:
-    """Let a GPU prove itself for a net, however fast it is.
+def require_proof(net: Net, lanes: int | None, say: Message) -> Verdict | None:
+    """Let a GPU prove itself for a net, however fast it is; return its verdict.
 
     Raises:
         UsageError: it fails.
     """
     if (gpu := find_gpu()) is None:
-        return  # as the engine itself says in a moment
+        return None  # as the engine itself says in a moment
     verdict = verdict_on(gpu, net, lanes, say, race=False)
     if verdict.why is not None:
         raise UsageError(
             f"engine is 'cuda', but {gpu.name} failed its check ({verdict.why}); use "
             "engine=native, and see golf-opt doctor."
         )
+    return verdict
 
 
 def verdict_on(
@@ -118,15 +122,11 @@ def verdict_on(
 ) -> Verdict:
     """Return the verdict on a GPU for a net, from the cache folder or by a proof."""
     rival = "native" if library.compiler() else "torch"
-    asked = {
-        "net": net.arch, "input": net.input.to_dict(), "device": DEVICE, "rival": RIVAL,
-        "lanes": lanes, "race_s": RACE_S if race else 0.0,
-    }  # fmt: skip
 
     def make(folder: Path) -> Path:
-        answer = _proof(asked)
+        answer = _proof(_question(net, lanes, RACE_S if race else 0.0, layouts))
         passing = answer.pop("passing", False)
-        verdict = Verdict(**{"gpu": gpu.name, "rival": rival} | answer)
+        verdict = Verdict(**{"gpu": gpu.name, "rival": rival, "layouts": layouts} | answer)
         if passing:
             raise _Passing(verdict)
         made = folder / "made.json"
@@ -136,7 +136,8 @@ def verdict_on(
     try:
         if gpu.why is not None:
             raise UsageError(gpu.why)
-        key = library.key_of(*_depends_on(gpu, net, lanes), str(race))
+        layouts = tuned(gpu, net)
+        key = library.key_of(*_depends_on(gpu, net, lanes), str(race), json.dumps(layouts))
         note = f"checking {gpu.name} for {net.name}, once"
         path = library.cached(f"proof-{key}.json", make, lambda: say(note))
     except _Passing as passing:
@@ -145,6 +146,56 @@ def verdict_on(
         why = str(missing).splitlines()[0].removesuffix(", or use engine=native.")
         return Verdict(gpu.name, why, rival=rival)
     return Verdict(**json.loads(path.read_text()) | {"kept": str(path)})
+
+
+# --- tuned layouts ---
+
+Layouts = dict[str, dict[str, Any]]  # fields of a `Block` by batch size
+
+
+def tuned(gpu: Found, net: Net) -> Layouts:
+    """Return the layouts that `golf-opt tune` kept of a net on a GPU; none where it has not run.
+
+    Raises:
+        UsageError: NVRTC is not there, or a compiler does not work.
+    """
+    path = library.kept(_layouts_name(gpu, net))
+    found: Layouts = json.loads(path.read_text()) if path else {}
+    return found
+
+
+def keep_tuned(gpu: Found, net: Net, layouts: Layouts) -> None:
+    """Keep layouts in the place of those before, for as long as a verdict would be kept."""
+
+    def make(folder: Path) -> Path:
+        made = folder / "made.json"
+        made.write_text(json.dumps(layouts))
+        return made
+
+    name = _layouts_name(gpu, net)
+    library.forget(name)
+    if layouts:
+        library.cached(name, make, lambda: None)
+
+
+def _layouts_name(gpu: Found, net: Net) -> str:
+    return f"layouts-{library.key_of(*_depends_on(gpu, net, None))}.json"
+
+
+def measured(net: Net, batch_size: int, block: Block, seconds: float) -> dict[str, Any]:
+    """Let a layout prove itself at a batch size; return its `rate` in images a second, or `why`."""
+    layouts = {str(batch_size): asdict(block)}
+    return _proof(_question(net, None, seconds, layouts, only=batch_size))
+
+
+# --- the proof's process ---
+
+
+def _question(
+    net: Net, lanes: int | None, race_s: float, layouts: Layouts, only: int | None = None
+) -> dict[str, Any]:
+    asked = {"net": net.arch, "input": net.input.to_dict(), "device": DEVICE, "rival": RIVAL}
+    return asked | {"lanes": lanes, "race_s": race_s, "layouts": layouts, "only": only}
 
 
 def _depends_on(gpu: Found, net: Net, lanes: int | None) -> list[str]:

@@ -290,6 +290,17 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
+def kept(name: str) -> Path | None:
+    """Return the path of a file of the cache folder, None where it is not there, or not whole."""
+    path = cache_folder() / name
+    return path if _is_whole(path) else None
+
+
+def forget(name: str) -> None:
+    """Have a file of the cache folder made anew when it is asked for next."""
+    (cache_folder() / name).unlink(missing_ok=True)
+
+
 def cached(name: str, make: Callable[[Path], Path], announce: Callable[[], None]) -> Path:
     """Return the path of a file of the cache folder, made at the first call.
 

@@ -4,6 +4,7 @@
 namespace golf {
 
 constexpr bool TEAM = false;
+constexpr int WARPS = 1;
 template <int N>
 constexpr int GROUPS = 1;
 constexpr int SPLITS = 1;

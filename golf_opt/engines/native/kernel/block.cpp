@@ -56,22 +56,21 @@ using namespace golf;
 
 #if defined(__CUDACC__)
 
+#define KERNEL __global__ void __launch_bounds__(WARPS * WIDTH, GOLF_BLOCKS)
+
 extern "C" {
 
 __constant__ int64_t golf_info[8] = GOLF_INFO;
 
-__global__ void __launch_bounds__(WARPS * WIDTH) golf_slice(Lane* lanes, const Data* train,
-                                                           const Data* objective, double limit_s) {
+KERNEL golf_slice(Lane* lanes, const Data* train, const Data* objective, double limit_s) {
     extern __shared__ float4 shared[];
     run_slice(lanes[blockIdx.x], *train, *objective, reinterpret_cast<float*>(shared), limit_s);
 }
-__global__ void __launch_bounds__(WARPS * WIDTH) golf_gradients(Lane* lanes, const Data* data,
-                                                               Batched* batched) {
+KERNEL golf_gradients(Lane* lanes, const Data* data, Batched* batched) {
     extern __shared__ float4 shared[];
     run_gradients(lanes[blockIdx.x], *data, batched[blockIdx.x], reinterpret_cast<float*>(shared));
 }
-__global__ void __launch_bounds__(WARPS * WIDTH) golf_correct(Lane* lanes, const Data* data,
-                                                             int64_t* counts) {
+KERNEL golf_correct(Lane* lanes, const Data* data, int64_t* counts) {
     extern __shared__ float4 shared[];
     run_correct(*lanes, *data, counts, blockIdx.x, gridDim.x, reinterpret_cast<float*>(shared));
 }

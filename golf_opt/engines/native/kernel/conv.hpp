@@ -31,10 +31,14 @@ struct Conv {
     static constexpr int N = STRIDED ? IMAGES : WIDTH, P = N / IMAGES;
 
     // --- forward ---
-    static constexpr int CB = DEPTHWISE ? 1 : shared_block<N>(CO, ACCUMULATORS / 4, Out::H);
     static constexpr int UNIT = Epi::POOL ? 2 : 1;  // vectors and rows behind one output vector
-    static constexpr int TILE = block_of(ceil_div(Out::W, P),
-                                         larger(1, smaller(ACCUMULATORS / CB, 16) / (UNIT * UNIT)));
+    static constexpr Tile FORWARD = [] {
+        if (TEAM) return best_tile<N>(DEPTHWISE ? 1 : CO, Out::H, ceil_div(Out::W, P), UNIT, KH);
+        const int c = DEPTHWISE ? 1 : block_of(CO, ACCUMULATORS / 4);
+        return Tile{c, block_of(ceil_div(Out::W, P),
+                                larger(1, smaller(ACCUMULATORS / c, 16) / (UNIT * UNIT)))};
+    }();
+    static constexpr int CB = FORWARD.channels, TILE = FORWARD.vectors;
 
     static void forward(const Step& step, const float* in, float* out, float* saved, float*) {
         forward_rows(step, in, out, saved, [](int) {});
@@ -73,7 +77,7 @@ struct Conv {
                                         x * UNIT * ACROSS - BESIDE);
         const float* w = step.weights + WEIGHT + c0 * SUMMED * KH * KW;
         for (int ci = 0; ci < SUMMED; ci++) {
-            for (int ky = 0; ky < KH; ky++) {
+            UNROLL_ROWS for (int ky = 0; ky < KH; ky++) {
                 each_block<KW, (KW > 8 ? 8 : KW)>([&](int kx0, auto kxs) {
                     UNROLL for (int j = 0; j < decltype(kxs)::value; j++) {
                         const int kx = kx0 + j;
@@ -166,11 +170,15 @@ struct Conv {
 
     // Weights in registers: WC output channels x (WI input channels x WY x WX of the kernel).
     static constexpr int WX = block_of(KW, 8);
-    static constexpr int WC = DEPTHWISE ? 1 : block_of(CO, POINT ? 5 : larger(1, smaller(8, ACCUMULATORS / WX)));
-    static constexpr int WY =
-        shared_block<N>(KH, larger(1, ACCUMULATORS / (WX * WC)),
-                        SPLITS * ceil_div(SUMMED, POINT ? SUMMED : 1) * ceil_div(CO, WC));
-    static constexpr int WI = POINT ? block_of(SUMMED, larger(1, smaller(8, ACCUMULATORS / WC))) : 1;
+    static constexpr Weights WEIGHTS = [] {
+        if (TEAM)
+            return best_weights<N>(DEPTHWISE ? 1 : CO, CO, POINT ? SUMMED : 1, SUMMED, KH, KW, WX,
+                                   ceil_div(BAND, SPLITS) * ceil_div(Epi::COLUMNS, P));
+        const int c = DEPTHWISE ? 1 : block_of(CO, POINT ? 5 : larger(1, smaller(8, ACCUMULATORS / WX)));
+        return Weights{c, POINT ? block_of(SUMMED, larger(1, smaller(8, ACCUMULATORS / c))) : 1,
+                       block_of(KH, larger(1, ACCUMULATORS / (WX * c)))};
+    }();
+    static constexpr int WC = WEIGHTS.channels, WI = WEIGHTS.inputs, WY = WEIGHTS.rows;
 
     // Each of SPLITS takes every SPLITS-th row.
     static INLINE void weight_gradient(Turns<N>& turns, const Step& step, const float* in,
@@ -230,8 +238,12 @@ struct Conv {
     }
 
     // The input's gradient in registers: XC input channels x XV vectors.
-    static constexpr int XC = DEPTHWISE ? 1 : shared_block<N>(CI, ACCUMULATORS / 4, In::H);
-    static constexpr int XV = block_of(ceil_div(In::W, P), smaller(ACCUMULATORS / XC, 8));
+    static constexpr Tile BACKWARD = [] {
+        if (TEAM) return best_tile<N>(DEPTHWISE ? 1 : CI, In::H, ceil_div(In::W, P), 1, KH);
+        const int c = DEPTHWISE ? 1 : block_of(CI, ACCUMULATORS / 4);
+        return Tile{c, block_of(ceil_div(In::W, P), smaller(ACCUMULATORS / c, 8))};
+    }();
+    static constexpr int XC = BACKWARD.channels, XV = BACKWARD.vectors;
 
     static INLINE void input_gradient(Turns<N>& turns, const Step& step, const float* band,
                                       float* in_gradient, int y, int rows) {

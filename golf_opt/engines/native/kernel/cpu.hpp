@@ -33,6 +33,7 @@
 #define GOLF_IMAGES GOLF_WIDTH
 #endif
 
+#define UNROLL_ROWS
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else

@@ -10,6 +10,7 @@ typedef long long int64_t;
 typedef unsigned long long uint64_t;
 
 #define UNROLL _Pragma("unroll")
+#define UNROLL_ROWS _Pragma("unroll 4")  // of a kernel: a pool's two rows see the same input
 #define INLINE __forceinline__ __device__
 
 namespace golf {

@@ -95,6 +95,91 @@ constexpr int shared_block(int count, int limit, int others) {
     return size;
 }
 
+// What the busiest group has to do where items are dealt out by `Turns<N>`, item i being cost(i).
+template <int N, class Cost>
+constexpr long busiest(int count, const Cost& cost) {
+    long most = 0;
+    for (int group = 0; group < GROUPS<N> && group < count; group++) {
+        long mine = 0;
+        for (int i = group; i < count; i += GROUPS<N>) mine += cost(i);
+        most = mine > most ? mine : most;
+    }
+    return most;
+}
+constexpr int size_of(int block, int size, int count) {
+    return smaller(size, count - block * size);
+}
+// So many rows, or fewer that are dealt out alike.
+template <int N>
+constexpr int some_rows(int rows) {
+    return rows > 3 * GROUPS<N> ? 2 * GROUPS<N> + rows % GROUPS<N> : rows;
+}
+
+// What a choice of registers costs: the instructions of the busiest warp, as many as share a
+// scheduler, and what all of them load, since shared memory serves one warp at a time.
+template <int N, class Work, class Loads>
+constexpr long price(int count, const Work& work, const Loads& loads) {
+    long total = 0;
+    for (int i = 0; i < count; i++) total += loads(i);
+    return busiest<N>(count, [&](int i) { return work(i) + loads(i); }) * WARPS / 4 +
+           total * N / WIDTH;
+}
+
+// Channels and vectors of a row whose sums are in registers together: more share what is loaded, but
+// leave groups with less to do than others, or nothing. A vector of sums stands for `unit` rows and
+// vectors of a pool; there are `taps` rows of a kernel, neighbours of which see the same input.
+struct Tile {
+    int channels, vectors;
+};
+template <int N>
+constexpr Tile best_tile(int channels, int rows, int vectors, int unit, int taps) {
+    Tile best{1, 1};
+    long least = 0;
+    const int area = unit * unit;
+    for (int c = 1; c <= channels && c * area <= ACCUMULATORS; c++) {
+        for (int v = 1; v <= vectors && c * v * area <= ACCUMULATORS; v++) {
+            const int blocks = ceil_div(channels, c), tiles = ceil_div(vectors, v);
+            const auto cs = [&](int i) { return size_of(i / tiles % blocks, c, channels); };
+            const auto vs = [&](int i) { return size_of(i % tiles, v, vectors); };
+            const long cost = price<N>(
+                some_rows<N>(rows) * blocks * tiles,
+                [&](int i) { return (cs(i) * vs(i) * area + 4) * taps; },
+                [&](int i) { return vs(i) * unit * (taps + unit - 1) + cs(i) * taps; });
+            if (least == 0 || cost < least) least = cost, best = {c, v};
+        }
+    }
+    return best;
+}
+
+// The same for the gradients of a kernel's weights, [outputs][inputs][down][across]: up to so many
+// channels at once, and `wide` columns. Each vector of a band is a step; sums over lanes follow.
+struct Weights {
+    int channels, inputs, rows;
+};
+template <int N>
+constexpr Weights best_weights(int most_channels, int channels, int most_inputs, int inputs, int down,
+                               int across, int wide, int steps) {
+    Weights best{1, 1, 1};
+    long least = 0;
+    for (int c = 1; c <= most_channels && c * wide <= ACCUMULATORS; c++)
+    for (int i = 1; i <= most_inputs && c * i * wide <= ACCUMULATORS; i++)
+    for (int k = 1; k <= down && c * i * k * wide <= ACCUMULATORS; k++) {
+        const int is = ceil_div(inputs, i), ks = ceil_div(down, k), xs = ceil_div(across, wide);
+        const auto out = [&](int at) { return size_of(at / SPLITS / xs / ks / is, c, channels); };
+        const auto values = [&](int at) {
+            at /= SPLITS;
+            return size_of(at / xs / ks % is, i, inputs) * size_of(at / xs % ks, k, down) *
+                   size_of(at % xs, wide, across);
+        };
+        const long cost = price<N>(
+            ceil_div(channels, c) * is * ks * xs * SPLITS,
+            [&](int at) { return (out(at) * values(at) + 4) * steps + 3 * out(at) * values(at) + 80; },
+            [&](int at) { return (values(at) + out(at)) * steps; });
+        if (least == 0 || cost < least) least = cost, best = {c, i, k};
+    }
+    return best;
+}
+
 // 0 .. count, by everybody. (gcc keeps more in registers than with a plain loop around the body.)
 template <class Body>
 INLINE void loop(int count, Body&& body) {

@@ -13,7 +13,10 @@ INLINE Vec<N> load_part(const float* from) {
 }
 
 // Shared memory is short: a trained number keeps a sum for each part that the rows are split into.
-constexpr int SPLITS = 2;
+#ifndef GOLF_SPLITS
+#define GOLF_SPLITS 2
+#endif
+constexpr int SPLITS = GOLF_SPLITS;
 constexpr int KEPT = SPLITS;
 template <int N>
 INLINE Vec<N> resume(const float*) {
