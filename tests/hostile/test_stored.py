@@ -347,13 +347,13 @@ def test_a_hostile_database_and_export_run_nothing_and_cost_no_good_trial(here: 
         assert ran.returncode == 0 and "Traceback" not in ran.stderr, (arguments, ran)
         return Ran(0, ran.stdout, ran.stderr)
 
-    change_description(here, trials=32)
+    change_description(here, trials=34)
     well("import", "input=exported", "name=imported")
     well("ls")
     well("report", "study=bad")
     well("report", "study=good")
     well("worker", "study=imported", "engine=torch")
-    assert "32 of 32 trials finished" in well(*WORKER).out
+    assert "34 of 34 trials finished" in well(*WORKER).out
     well("study", "data=digits", "engine=torch", "epochs=2", "trials=4", "space.batch_size=32",
          "sampler=cmaes", "pruner=none", "study.name=good")  # fmt: skip
     rows = {name: row["trials"] for name, row in listed(well("ls", "format=json")).items()}
