@@ -35,6 +35,9 @@ from tests.fleets import Begun
 pytest_plugins = ["postgres", "slurm", "fleets", "kube"]
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
+# Ray forks its servers; JAX warns of it where a test of this process has imported that
+FORKS = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+
 Golf = Callable[..., Ran]
 QUICK = ("data=digits", "engine=torch", "space.batch_size=32", "epochs=1", "trials=1")
 
@@ -224,6 +227,7 @@ def cluster() -> Iterator[Any]:
         made.shutdown()
 
 
+@FORKS
 def test_ray_loses_a_node(
     cluster: Any, left_study: Callable[[StorageConfig], Begun], tmp_path: Path
 ) -> None:
@@ -246,6 +250,7 @@ def test_ray_loses_a_node(
 # --- all of them
 
 
+@FORKS
 @pytest.mark.postgres
 def test_a_study_moves_from_a_laptop_to_clusters(
     slurm: Path,
@@ -290,6 +295,7 @@ def test_a_study_moves_from_a_laptop_to_clusters(
             there = ["storage=postgres"]
     with opened_storage(on_postgres) as opened:
         trials_there = optuna.load_study(study_name="mine", storage=opened).trials
-    assert [trial.number for trial in trials_there] == list(range(total)) and total == 14
+    assert [trial.number for trial in trials_there] == list(range(total)) and total == 12
     for trial in trials_there:
-        assert trial.state.is_finished() and trial.value == trial.intermediate_values[30]
+        reports = trial.intermediate_values
+        assert trial.state.is_finished() and trial.value == reports[max(reports)]

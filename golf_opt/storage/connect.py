@@ -28,6 +28,7 @@ from golf_opt.storage.write_behind import WriteBehindStorage
 from golf_opt.utils.processes import worker_id
 
 SQLITE_TIMEOUT_S = 60
+SQLITE_MEETING_S = 1.0  # that one worker waits for others to set the same journal mode
 CONNECT_TIMEOUT_S = 10
 MEETING_PAUSES_S = (0.1, 0.3, 1.0)  # where several workers make the tables at the same moment
 STATEMENT_TIMEOUT_S = 60
@@ -112,14 +113,29 @@ def _open_sqlite(url: URL) -> BaseStorage:
         path = Path(url.database)
         path.parent.mkdir(parents=True, exist_ok=True)
         wal = file_system(path) not in NETWORK_FILE_SYSTEMS
-        with sqlite3.connect(path, timeout=SQLITE_TIMEOUT_S) as connection:
-            connection.execute(f"PRAGMA journal_mode={'WAL' if wal else 'TRUNCATE'}")
-        connection.close()
+        _set_journal_mode(path, "WAL" if wal else "TRUNCATE")
     backend = _rdb(url, {"timeout": SQLITE_TIMEOUT_S})
     if wal:
         event.listen(backend.engine, "connect", _relax_sync)
         backend.engine.dispose()  # so that every connection passes the listener
     return WriteBehindStorage(backend, worker_id())
+
+
+def _set_journal_mode(path: Path, mode: str) -> None:
+    """Set it, however many workers do at the same moment.
+
+    One that saw the old mode waits for the others to leave the file, which they do not, once they
+    have it open in the new mode: so none waits for long, but looks again.
+    """
+    latest = time.monotonic() + SQLITE_TIMEOUT_S
+    while True:
+        with contextlib.closing(sqlite3.connect(path, timeout=SQLITE_MEETING_S)) as connection:
+            try:
+                connection.execute(f"PRAGMA journal_mode={mode}")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > latest:
+                    raise
 
 
 def _relax_sync(connection: Any, _record: object) -> None:
