@@ -65,7 +65,10 @@ SLOW = (
 
 
 # Of those, what takes longest: it comes first, so that no core waits for it in the end.
-LONG = ("chaos", "tasks", "cuda", "older_version", "native", "prune", "worker", "study")
+LONG = (
+    "chaos", "cuda", "fleet_engines", "fleet_kubernetes", "gpu_model", "native", "older_version",
+    "prune", "study", "tasks", "tune", "worker",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
