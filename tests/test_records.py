@@ -23,7 +23,8 @@ from golf_opt.engines.native import NativeEngine
 from golf_opt.golf.records import make
 from golf_opt.golf.records import table as record_table
 from golf_opt.golf.records import verify as records
-from golf_opt.golf.records.make import Making, write_record
+from golf_opt.golf.records.facts import facts_of
+from golf_opt.golf.records.make import Making, portable_command, write_record
 from golf_opt.golf.records.verify import (
     RECORD,
     WEIGHTS,
@@ -234,6 +235,26 @@ def test_a_trial_becomes_a_record(
     assert seeds[1]["accuracy"] == record.accuracy("test")
     again = golf(*make)
     assert again.status == 2 and "is there already" in again.err
+
+    pruned, given = tmp_path / "pruned", [folder, "arch=c2-2-2-prelu"]
+    for _ in range(2):  # the record pruned, and what comes of that pruned again
+        words = (f"weights={given[0]}/weights.safetensors", *given[1:], "engine=torch")
+        ran = golf("prune", *words, "data=digits", "target=0.05", f"dir={tmp_path}")
+        assert ran.status == 0, ran.err
+        given = list(pruned.iterdir())
+    once, twice = sorted(given, key=lambda path: len(path.name))
+    ran = golf("record", f"source={twice}", "board=article", "slug=cut-twice", "data=digits",
+               f"dir={tmp_path}")  # fmt: skip
+    assert ran.status == 0, ran.err
+    further = facts_of(load_record(Path(ran.out.split("record: ")[1].strip())))
+    assert [command.split("/")[-2] for command in further.commands] == [folder.name, once.name]
+    assert further.trainings.rows == seeds
+
+
+def test_a_command_says_nothing_of_the_machine() -> None:
+    typed = "/bin/golf-opt prune weights=/home/me/studies/pruned/a/w.safetensors dir=/x target=0.98"
+    expected = "golf-opt prune weights=studies/pruned/a/w.safetensors target=0.98"
+    assert portable_command(typed) == expected
 
 
 @pytest.mark.parametrize(

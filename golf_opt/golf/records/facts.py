@@ -83,13 +83,14 @@ class Facts:
     @property
     def commands(self) -> list[str]:
         """What makes the record again, a command each; a remark begins with `#`."""
-        last, before = self.config.get("command"), self.recipe.get("command")
-        if isinstance(last, str) and (" hunt " in last or " weights=" in last):
-            return [last]  # from nothing, or from a record that is here
+        made = [*map(_mapping, _list(self.config.get("before"))), self.config]
+        steps = [word for step in made if isinstance(word := step.get("command"), str)]
+        if steps and any(part in steps[0] for part in (" hunt ", " weights=")):
+            return steps  # from nothing, or from a record that is here
         source = self.config.get("source", self.config.get("study", "its study"))
         remark = f"# the command of {source} was {NOT_RECORDED}; config.yaml has all its settings"
-        first = before if isinstance(before, str) else remark
-        return [first, last] if isinstance(last, str) else [first]
+        before = self.recipe.get("command")
+        return [before if isinstance(before, str) else remark, *steps]
 
     def made_again_by(self, others: Iterable[Facts]) -> list[str]:
         """Return the other records with the same weights, or made by the same commands."""
@@ -140,6 +141,10 @@ def _rows(record: Record) -> list[dict[str, Any]]:
     except (ValueError, RecursionError):
         return []
     return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

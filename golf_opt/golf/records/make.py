@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,6 +54,7 @@ WORDS = {
     "holdout": "held-out training images guided; the test set was read once, at the end",
 }
 LOCAL_KEYS = ("dir=", "data.root=", "storage")
+ELSEWHERE = r"^(weights=).*/(?=studies/)"  # a path to a net of ours, in somebody's folder
 PROVENANCE = ("engine", "device", "versions")  # of what pruned
 
 
@@ -128,10 +130,11 @@ def from_folder(config: RecordConfig, study: optuna.Study | None) -> Making:
         )
     net = _net_of(summary)
     tensors, _ = read_weights(folder.weights, net)
-    seeds = _seeds_of_record(config, summary["source"]) or [{"source": summary["source"]}]
-    before: list[str] = []
-    told = ("source", "options", "command", "finished", "time_s", "evaluations", *PROVENANCE)
-    made = {key: summary[key] for key in told if key in summary}
+    *earlier, _ = steps = _steps_to(config, summary)
+    first = steps[0]["source"]
+    seeds = _seeds_of_record(config, first) or [{"source": first}]
+    before = [json.dumps(row) for step in earlier for row in step["log"]]
+    made = _told(summary) | ({"before": list(map(_told, earlier))} if earlier else {})
     if study is not None:
         trial = find_trial(study, number)
         seeds, before = seeds_of(study), log_of(study, trial)
@@ -148,6 +151,24 @@ def from_folder(config: RecordConfig, study: optuna.Study | None) -> Making:
         [*before, *map(json.dumps, summary["log"])],
         pruned=True,
     )
+
+
+def _steps_to(config: RecordConfig, summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the prunings that a net went through, one after the other, this one last."""
+    steps, seen = [summary], set[str]()
+    while (name := steps[0]["source"].partition("/")[0]) not in seen:
+        seen.add(name)
+        try:
+            steps.insert(0, PruningFolder(config.folder / "pruned" / name).read_summary())
+        except (OSError, ValueError):
+            break  # what it began with was pruned elsewhere, or never
+    return steps
+
+
+def _told(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record tells of a pruning."""
+    told = ("source", "options", "command", "finished", "time_s", "evaluations", *PROVENANCE)
+    return {key: step[key] for key in told if key in step}
 
 
 def _seeds_of_record(config: RecordConfig, source: str) -> list[dict[str, Any]]:
@@ -171,9 +192,11 @@ def _net_of(summary: Mapping[str, Any]) -> Net:
 
 def portable(made: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a net was made with, without the places of this machine in its commands."""
-    rows: dict[str, Any] = {
-        key: portable(value) if key == "recipe" else value for key, value in made.items()
-    }
+    rows: dict[str, Any] = dict(made)
+    if "recipe" in rows:
+        rows["recipe"] = portable(rows["recipe"])
+    if "before" in rows:
+        rows["before"] = list(map(portable, rows["before"]))
     if "command" in rows:
         rows["command"] = portable_command(rows["command"])
     return rows
@@ -182,7 +205,8 @@ def portable(made: Mapping[str, Any]) -> dict[str, Any]:
 def portable_command(command: str) -> str:
     """Return a command of ours as it runs elsewhere."""
     words = command.split()[1:]  # the first is where the program was
-    return " ".join(["golf-opt", *(word for word in words if not word.startswith(LOCAL_KEYS))])
+    kept = (re.sub(ELSEWHERE, r"\1", word) for word in words if not word.startswith(LOCAL_KEYS))
+    return " ".join(["golf-opt", *kept])
 
 
 def seeds_of(study: optuna.Study) -> list[dict[str, Any]]:
