@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from conftest import ROOT, Ran
 from safetensors.numpy import load, save
@@ -37,6 +38,7 @@ from golf_opt.golf.records.verify import (
     splits_of,
     verify,
 )
+from golf_opt.storage.connect import opened_storage
 from golf_opt.task.arch import build_net
 from golf_opt.task.data import Dataset
 from golf_opt.task.data import load as load_data
@@ -221,6 +223,8 @@ def test_a_trial_becomes_a_record(
     study = ("arch=c2-2-2-prelu", "data=digits", "trials=2", "epochs=2", "engine=torch",
              "pruner=none", "study.name=small", f"dir={tmp_path}")  # fmt: skip
     assert golf("study", *study).status == 0
+    with opened_storage(StorageConfig(f"sqlite:///{tmp_path}/golf.db", None)) as storage:
+        optuna.load_study(study_name="small", storage=storage).enqueue_trial({})  # or paused
     make = ("record", "study=small", "trial=1", "board=article", "slug=tiny-net", "data=digits",
             f"dir={tmp_path}")  # fmt: skip
     ran = golf(*make)
@@ -231,7 +235,7 @@ def test_a_trial_becomes_a_record(
     assert record.claim.net.name == "c2-2-2-prelu"
     assert count_params(record.net(MNIST), record.tensors) == record.claim.params
     seeds = json.loads((folder / "seeds.json").read_text())
-    assert [row["trial"] for row in seeds] == [0, 1]
+    assert [row["trial"] for row in seeds] == [0, 1, 2] and seeds[2]["accuracy"] is None
     assert seeds[1]["accuracy"] == record.accuracy("test")
     again = golf(*make)
     assert again.status == 2 and "is there already" in again.err

@@ -217,7 +217,7 @@ def seeds_of(study: optuna.Study) -> list[dict[str, Any]]:
             "seed": attribute(trial, "seed", int),
             "state": trial.state.name.lower(),
             "params": trial.params,
-            "accuracy": of_kind(trial.values[0], float),
+            "accuracy": of_kind((trial.values or [None])[0], float),
             "train_accuracy": attribute(trial, "train_accuracy", float),
         }
         for trial in study.get_trials(deepcopy=False)
