@@ -86,11 +86,7 @@ class Ledger:
     # --- asking ---
 
     def create(
-        self,
-        study_id: int,
-        total: int | None,
-        like: FrozenTrial | None = None,
-        most: int = 1,
+        self, study_id: int, total: int | None, like: FrozenTrial | None = None, most: int = 1
     ) -> list[tuple[int, int, datetime]]:
         """Make running trials of this worker's; return the id, number and start of each.
 

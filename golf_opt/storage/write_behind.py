@@ -145,7 +145,7 @@ class WriteBehindStorage(BaseStorage):
             held = trial_id in self._cache.held
             self._cache.held.discard(trial_id)
             changes.held |= held
-        if not held:  # else it is written at the next tick, and before it is taken again
+        if not held or state == TrialState.WAITING:  # others may be waiting for it
             self._sync.flush()
         return True
 
