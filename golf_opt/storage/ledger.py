@@ -74,12 +74,7 @@ class Ledger:
     def _begin(self) -> AbstractContextManager[Connection]:
         """Begin a transaction in a database that has our tables: made when first needed."""
         if not self._has_tables:
-            try:
-                tables.OWN.create_all(self.engine)
-            except DBAPIError as error:
-                if not is_made_meanwhile(error):
-                    raise
-                tables.OWN.create_all(self.engine)
+            _make_tables(self.engine)
             self._has_tables = True
         return self.engine.begin()
 
@@ -303,6 +298,17 @@ class Ledger:
         """Delete the checkpoints of a study."""
         with self._begin() as connection:
             connection.execute(delete(CHECKPOINTS).where(CHECKPOINTS.c.study == study))
+
+
+def _make_tables(engine: Engine) -> None:
+    """Make our tables; others may be making them too, one by one, at the same moment."""
+    for left in reversed(range(1 + len(tables.OWN.tables))):
+        try:
+            tables.OWN.create_all(engine)
+            break
+        except DBAPIError as error:
+            if not left or not is_made_meanwhile(error):
+                raise
 
 
 def _attributes(
