@@ -263,12 +263,22 @@ def check(fleet: Fleet, trials: int, epochs: int) -> tuple[int, float]:
 
 
 def run(
-    kind: str, trials: int, epochs: int, seed: int, workers: int = WORKERS, blows: int = 40
+    kind: str,
+    trials: int,
+    epochs: int,
+    seed: int,
+    workers: int = WORKERS,
+    blows: int = 40,
+    slow_s: float = 0.0,
 ) -> Report:
-    """Run one round with about so many blows, and assert what must be true of it."""
+    """Run one round with about so many blows, and assert what must be true of it.
+
+    With `slow_s` an epoch takes that long at least, so that few of them pass between two blows.
+    """
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name, storage_of(kind, Path(name)) as (storage, server):
         fleet = Fleet(Path(name), storage, trials, epochs, workers, blows)
+        (fleet.folder / SLOW).write_text(str(slow_s))
         labels = digits().train.labels
         np.save(fleet.folder / TEACHER, 4 * np.eye(10, dtype=np.float32)[labels])
         try:

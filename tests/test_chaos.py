@@ -12,7 +12,7 @@ from tests import chaos, postgres
 def test_a_study_survives_its_workers(kind: str) -> None:
     if kind == "postgres" and not postgres.found():
         pytest.skip("PostgreSQL's server binaries (initdb, postgres) are not installed")
-    report = chaos.run(kind, trials=6, epochs=180, seed=0, workers=2, blows=8)
+    report = chaos.run(kind, trials=6, epochs=120, seed=0, workers=2, blows=8, slow_s=0.05)
     assert report.kills + report.terms >= 3
     assert report.server_restarts == (2 if kind == "postgres" else 0)
     assert report.repeated_s <= 1.0 * report.kills  # less than a slice of training each
