@@ -70,7 +70,7 @@ def rewrite(folder: Path, **changes: Any) -> Record:
 
 
 def test_every_board_has_a_record() -> None:
-    assert {folder.parent.name for folder in COMMITTED} == {"article", "holdout", "99"}
+    assert {folder.parent.name for folder in COMMITTED} == {"article", "holdout", "99", "dense"}
 
 
 @pytest.mark.mnist
