@@ -48,6 +48,7 @@ from golf_opt.storage.workers import coordination
 from golf_opt.study.build import allocation, sampler_maker
 from golf_opt.study.description import description_of, find_study
 from golf_opt.study.promotion import Promote
+from golf_opt.study.pruners import MedianPruner
 from golf_opt.study.samplers import FreshSampler
 from golf_opt.study.space import build_space
 
@@ -153,7 +154,7 @@ class Worker:
         study.sampler = FreshSampler(sampler_maker(self.plan, self.space))
         found["tpe_ms"] = median_ms(lambda: self.space.values(asked[-1]), ask)
         asked[-1].report(0.5, 9)
-        pruner, trial = optuna.pruners.MedianPruner(5, 3), frozen(asked[-1])
+        pruner, trial = MedianPruner(5, 3), frozen(asked[-1])
         found["median_ms"] = median_ms(lambda: pruner.prune(study, trial), self.finish_one)
         for name, rule in (("choose_ms", pruner), ("promote_ms", Promote(1, 3))):
             rules = allocation(self.plan, rule)

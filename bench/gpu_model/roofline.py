@@ -229,8 +229,5 @@ class Meter:
         file, _, line = place.partition(":")
         file = file.rpartition("/")[2]
         lines = self.sources.get(file, "").splitlines()[: int(line)]
-        heads = (
-            re.match(r"\s*(?:static )?(?:INLINE )?(?:void|double|int64_t|bool)\s+(\w+)\(", text)
-            for text in lines
-        )
+        heads = map(HEAD.match, lines)
         return f"{file.partition('.')[0]} {([h[1] for h in heads if h] or ['?'])[-1]}"

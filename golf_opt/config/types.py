@@ -137,7 +137,9 @@ def _budget(value: object) -> object:
 
 BudgetOrNone = Annotated[Budget | None, BeforeValidator(_budget)]
 BudgetGiven = Annotated[
-    Budget, BeforeValidator(_budget), Field(description="a time such as 90s, 10m, 2h or 1d")
+    Budget,
+    BeforeValidator(_budget),
+    Field(description="a time such as 90s, 10m, 2h or 1d, or epochs such as 2000epochs"),
 ]
 MaxParams = Annotated[Positive | None, Field(description="a whole number of parameters, or null")]
 Sizes = Annotated[

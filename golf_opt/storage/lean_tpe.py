@@ -32,9 +32,7 @@ Rows = npt.NDArray[np.intp]
 Params = Callable[[FrozenTrial], dict[str, Any]]
 
 COMPLETE, PRUNED, INFEASIBLE, RUNNING, OTHER = range(5)  # in the order in which TPE ranks them
-NUMBER, KIND, FIRST, SECOND, SPACE = range(
-    5
-)  # columns of the facts; trials rank by the middle ones
+NUMBER, KIND, FIRST, SECOND, SPACE = range(5)  # columns of facts; the middle ones rank trials
 LOG_ROOT_2_PI = math.log(2 * math.pi) / 2
 SPARE = 1000  # rows of trials that changed since, beyond as many as there are trials
 

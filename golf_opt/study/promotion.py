@@ -11,9 +11,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain, compress, repeat
-from operator import is_not
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -29,7 +27,7 @@ from golf_opt.study.curves import extrapolated
 from golf_opt.study.interest import floor_below
 from golf_opt.task.goals import Goal
 from golf_opt.utils.points import is_further_seed
-from golf_opt.utils.trials import attribute, of_kind, paused_at
+from golf_opt.utils.trials import attribute, changed, of_kind, paused_at
 
 Rank = Literal["value", "extrapolated"]
 
@@ -196,8 +194,7 @@ class _Standing:
             self._entries.clear()
             self._at.clear()
             self._seen = ()
-        before: Iterable[FrozenTrial | None] = chain(self._seen, repeat(None))
-        for trial in compress(trials, map(is_not, trials, before)):
+        for trial in changed(trials, self._seen):
             old, new = self._entries.get(trial.number, []), entries_of(trial)
             if new == old:
                 continue

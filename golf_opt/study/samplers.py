@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import partial
-from itertools import chain, compress, repeat
-from operator import is_not
 from typing import Annotated, Any
 
 import optuna
@@ -28,6 +26,7 @@ from golf_opt.study.newest import NewestAndBest
 from golf_opt.study.space import Space
 from golf_opt.study.view import View
 from golf_opt.utils.points import is_further_seed
+from golf_opt.utils.trials import changed
 
 CmaEsSampler = RebuiltCmaEs  # in conf/sampler, and for studies that name Optuna's
 TPESampler = LeanTPE  # likewise
@@ -123,8 +122,7 @@ class FreshSampler(optuna.samplers.BaseSampler):
         if self._space is None:
             return ()
         trials = study.get_trials(deepcopy=False)
-        before: Iterable[FrozenTrial | None] = chain(self._looked_at, repeat(None))
-        for other in compress(trials, map(is_not, trials, before)):  # what is new, or changed
+        for other in changed(trials, self._looked_at):
             if (net := self._nets.pop(other.number, None)) is not None:
                 self._num_of[net] -= 1
                 if not self._num_of[net]:

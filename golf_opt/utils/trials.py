@@ -10,7 +10,9 @@ import contextlib
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, compress, repeat
+from operator import is_not
 from typing import Any, TypeVar
 
 import optuna
@@ -36,6 +38,16 @@ class KnownTrials(list[FrozenTrial]):
     ) -> None:
         super().__init__(trials)
         self.open, self.points_ended = open, points_ended
+
+
+def changed(trials: Sequence[FrozenTrial], before: Sequence[FrozenTrial]) -> Iterator[FrozenTrial]:
+    """Yield the trials that are new or others than they were before, whose number is their place.
+
+    A storage puts a changed copy in place of a trial, so that this compares no more than identities:
+    there may be many.
+    """
+    padded: Iterable[FrozenTrial | None] = chain(before, repeat(None))
+    return compress(trials, map(is_not, trials, padded))
 
 
 def attribute(trial: FrozenTrial, name: str, kind: type[Kind]) -> Kind | None:

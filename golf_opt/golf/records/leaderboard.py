@@ -2,6 +2,7 @@
 
     index.html                     the boards, the front over time, the history
     log.html                       what was tried
+    style.css                      of all pages
     BOARD/DATE_NAME/index.html     a record: its layers, what its channels see, its confusion
     BOARD/DATE_NAME/net.h          the net as a C header
     BOARD/DATE_NAME/*.png          its pictures
@@ -152,6 +153,7 @@ def site(
     files: Files = {
         "index.html": partial(pages.index, shown, bars),
         "log.html": partial(pages.log, shown, rows),
+        "style.css": pages.stylesheet,
     }
     for entry in shown:
         pictures = dict(pictures_of(entry.look, steps))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,11 @@ def drawn(draw: Callable[[], Picture]) -> bytes:
 def _render(template: str, **content: Any) -> bytes:
     page = templates("golf_opt.golf.records").get_template(f"{template}.html.j2")
     return page.render(content).encode()
+
+
+def stylesheet() -> bytes:
+    """Return the stylesheet of all pages."""
+    return resources.files("golf_opt.golf.records").joinpath("templates", "style.css").read_bytes()
 
 
 def index(shown: Sequence[Entry], bars: Sequence[Mapping[str, Any]]) -> bytes:

@@ -43,9 +43,7 @@ class Tried(BaseModel):
     what: str
     began: str  # the net that it began with, or nothing
     n: PositiveInt | None = None  # trainings, or seeds, that the figure is the best or mean of
-    measure: Literal["best", "mean"] | None = (
-        None  # of the accuracies of n; None: not noted, or n is 1
-    )
+    measure: Literal["best", "mean"] | None = None  # of n's accuracies; None: not noted, or one
     nz: NonNegativeInt | None = None
     accuracy: Share | None = None  # on the images that decided
     upto: Share | None = None  # where only a range of accuracies is known, its other end
@@ -168,7 +166,7 @@ def blocks(rows: Sequence[Tried], kept: Sequence[Facts]) -> list[Heading | Parag
         head = ("day", "what", "began with", "n", "result", "target", "rule", "time", "ended")
         found += [Heading("Runs of commands"), Table(head, [_command_cells(r) for r in commands])]
     if by_hand:
-        words = "Run by hand, with code that was not kept; the figures are from notes of the day."
+        words = "Run by hand, mostly with code that was not kept; figures are from notes of the day."
         head = ("day", "what", "began with", "n", "result", "without it", "rule", "time", "remark")
         table = Table(head, [_hand_cells(row) for row in by_hand])
         found += [Heading("Trials by hand"), Paragraph(words), table]
