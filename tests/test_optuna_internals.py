@@ -73,6 +73,16 @@ def test_a_running_trial_knows_what_it_reported(study: optuna.Study) -> None:
     )
 
 
+def test_a_trial_ends_as_it_is_told_once(study: optuna.Study) -> None:
+    trial = study.ask()
+    trial.report(0.5, 3)
+    for values, state in ((None, TrialState.PRUNED), ([0.7], TrialState.COMPLETE)):
+        internals.tell(study, trial, values, state)
+    ended = study.trials[trial.number]
+    why = "study._tell._tell_with_warning: how the loop ends trials"
+    assert (ended.state, ended.value) == (TrialState.PRUNED, 0.5), why
+
+
 def test_a_trial_reports_where_objectives_are_several(storage: BaseStorage) -> None:
     study = optuna.create_study(storage=storage, directions=["minimize", "maximize"])
     trial = study.ask()

@@ -8,7 +8,8 @@ what is read of them is kept, as rows of arrays, and each model is made once an 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,7 @@ Params = Callable[[FrozenTrial], dict[str, Any]]
 COMPLETE, PRUNED, INFEASIBLE, RUNNING, OTHER = range(5)  # in the order in which TPE ranks them
 NUMBER, KIND, FIRST, SECOND, SPACE = range(5)  # columns of facts; the middle ones rank trials
 LOG_ROOT_2_PI = math.log(2 * math.pi) / 2
+ROWS = 24  # of densities that are worked out together: what fits a processor's cache
 SPARE = 1000  # rows of trials that changed since, beyond as many as there are trials
 
 
@@ -117,45 +119,98 @@ class Memory:
 class LeanEstimator(_ParzenEstimator):
     """Optuna's mixture; the densities of numbers are worked out as one product of matrices.
 
-    They differ from Optuna's by rounding, about 1e-12 of their logarithms.
+    They differ from Optuna's by rounding, about 1e-12 of their logarithms, and what is drawn by
+    1e-8: Optuna's own inverse of the normal distribution is no nearer.
     """
+
+    def sample(self, rng: np.random.RandomState, size: int) -> dict[str, npt.NDArray[np.float64]]:
+        mixture = self._mixture_distribution
+        kernels = rng.choice(len(mixture.weights), p=mixture.weights, size=size)
+        drawn, numbers = np.empty((size, len(mixture.distributions))), []
+        for place, of in enumerate(mixture.distributions):
+            if isinstance(of, _BatchedCategoricalDistributions):
+                upto = np.cumsum(of.weights[kernels], axis=-1)
+                upto[:, -1] = 1
+                drawn[:, place] = (upto < rng.rand(size)[:, None]).sum(axis=-1)
+            else:
+                numbers.append((place, of))
+        shares = rng.uniform(size=(len(numbers), size))
+        for (place, of), share in zip(numbers, shares, strict=True):
+            drawn[:, place] = _number(of, kernels, share)
+        return self._untransform(drawn)
 
     def log_pdf(self, samples_dict: dict[str, npt.NDArray[np.float64]]) -> Any:
         samples, mixture = self._transform(samples_dict), self._mixture_distribution
         kernels = np.log(mixture.weights)
-        powers, factors, others = [], [], []
+        powers, factors, tables = [], [], []  # of numbers; and of what has few values
         for column, of in zip(samples.T, mixture.distributions, strict=True):
             if isinstance(of, _BatchedCategoricalDistributions):
-                others.append(np.log(of.weights.T)[column.astype(np.int64)])
+                tables.append((np.log(of.weights.T), column.astype(np.int64)))
                 continue
             at = (of.mu - of.adapted_low) / (of.adapted_high - of.adapted_low)  # from 0 to 1
             narrow = (of.adapted_high - of.adapted_low) / of.sigma
             kernels = kernels - _log_mass(-at * narrow, (1 - at) * narrow)
             if of.step:
-                others.append(_log_steps(of, column))
+                tables.append(_log_steps(of, column))
                 continue
             place = np.log(column) if of.is_log else column
             place = (place - of.adapted_low) / (of.adapted_high - of.adapted_low)
             powers += [place**2, place]
             factors += [-0.5 * narrow**2, at * narrow**2]
             kernels += -0.5 * (at * narrow) ** 2 - np.log(of.sigma) - LOG_ROOT_2_PI
-        logs = sum(others, np.zeros((len(samples), len(kernels)))) + kernels
-        if powers:
-            logs += np.array(powers).T @ np.array(factors)
-        highest = logs.max(axis=1)
-        highest[np.isneginf(highest)] = 0
-        with np.errstate(divide="ignore"):
-            return np.log(np.exp(logs - highest[:, None]).sum(axis=1)) + highest
+        powers_of = np.array(powers).reshape(len(powers), len(samples)).T
+        factors_of = np.array(factors).reshape(len(powers), len(kernels))
+        found = np.empty(len(samples))
+        for begin in range(0, len(samples), ROWS):
+            rows = slice(begin, begin + ROWS)
+            logs = powers_of[rows] @ factors_of + kernels
+            for table, row_of in tables:
+                logs += table[row_of[rows]]
+            found[rows] = _log_sum_exp(logs)
+        return found
 
 
-def _log_steps(of: Any, column: npt.NDArray[np.float64]) -> Any:
-    """Return the logarithm of each kernel's mass, not truncated, on the step of each sample."""
+def _log_sum_exp(logs: npt.NDArray[np.float64]) -> Any:
+    """Return the logarithm of the sum of each row of logarithms, which is overwritten."""
+    highest = logs.max(axis=1)
+    highest[np.isneginf(highest)] = 0
+    logs -= highest[:, None]
+    with np.errstate(divide="ignore"):
+        return np.log(np.exp(logs, out=logs).sum(axis=1)) + highest
+
+
+def _number(of: Any, kernels: Rows, share: npt.NDArray[np.float64]) -> Any:
+    """Return the numbers below which these shares of these kernels lie, on steps if it has some."""
+    mu, sigma = of.mu[kernels], of.sigma[kernels]
+    low, high = (of.adapted_low - mu) / sigma, (of.adapted_high - mu) / sigma
+    number = mu + sigma * _quantile(share, low, high)
+    number = np.exp(number) if of.is_log else number
+    if not of.step:
+        return number
+    return np.clip(of.low + np.round((number - of.low) / of.step) * of.step, of.low, of.high)
+
+
+def _quantile(
+    share: npt.NDArray[np.float64], low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]
+) -> Any:
+    """Return below what a share of the normal distribution between two numbers lies."""
+    from scipy.special import log_ndtr, ndtri_exp
+
+    right = low >= 0  # where its tail is thin to the right, take the left one
+    tail = log_ndtr(np.where(right, -high, low))
+    part = np.log(np.where(right, 1 - share, share)) + _log_mass(low, high)
+    number = ndtri_exp(np.logaddexp(tail, part))
+    return np.where(right, -number, number)
+
+
+def _log_steps(of: Any, column: npt.NDArray[np.float64]) -> tuple[Any, Rows]:
+    """Return the logarithms of each kernel's mass, not truncated, on steps; and samples' steps."""
     steps, which_step = np.unique(column, return_inverse=True)
     mu, sigma, which_kernel = _unique_inverse_2d(of.mu, of.sigma)
     sides = steps - of.step / 2, steps + of.step / 2
     low, high = (np.log(side) if of.is_log else side for side in sides)
     masses = _log_mass((low[:, None] - mu) / sigma, (high[:, None] - mu) / sigma)
-    return masses[np.ix_(which_step, which_kernel)]
+    return masses[:, which_kernel], which_step
 
 
 def _log_mass(low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]) -> Any:
@@ -172,16 +227,20 @@ def _log_mass(low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]) -> An
 
 
 class LeanTPE(optuna.samplers.TPESampler):
-    """Optuna's TPE; of a `SeenStudy`, which serves one ask, everything is worked out once.
+    """Optuna's TPE; of a `SeenStudy`, which is one look at it, everything is worked out once.
 
-    `memory` may be handed from one sampler to the next of the same study.
+    `memory` may be handed from one sampler to the next of the same study. `together` points are
+    drawn at once, each the best of candidates of its own: hardly dearer than one.
     """
 
     memory: Memory | None = None
+    together = 1
     _asked: optuna.Study | None = None  # for which the following is
     _known: Rows | None = None  # of its trials
+    _space: dict[str, BaseDistribution] | None = None  # that models have in common
     _halves: tuple[Rows, Rows] | None = None  # good trials and the others
     _models: dict[tuple[str, ...], tuple[_ParzenEstimator, _ParzenEstimator]]
+    _drawn: dict[tuple[str, ...], deque[dict[str, Any]]]
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -189,6 +248,12 @@ class LeanTPE(optuna.samplers.TPESampler):
         if not isinstance(study, SeenStudy) or not self._is_multivariate(study):
             return super().infer_relative_search_space(study, trial)
         memory, rows = self._rows(study)
+        self._space = self._space or self._space_of(study, trial, memory, rows)
+        return self._space
+
+    def _space_of(
+        self, study: SeenStudy, trial: FrozenTrial, memory: Memory, rows: Rows
+    ) -> dict[str, BaseDistribution]:
         facts = memory.facts(rows)
         finished = facts[:, KIND] <= INFEASIBLE
         firsts = np.unique(facts[finished, SPACE], return_index=True)[1]
@@ -203,6 +268,7 @@ class LeanTPE(optuna.samplers.TPESampler):
         self.memory = self.memory or Memory()
         if self._asked is not study or self._known is None:
             self._asked, self._halves, self._models = study, None, {}
+            self._drawn, self._space = defaultdict(deque), None
             trials = study._get_trials(deepcopy=False, use_cache=True)
             params = partial(self._get_params, study=study)
             self._known = self.memory.rows(study, trials, params)
@@ -223,10 +289,18 @@ class LeanTPE(optuna.samplers.TPESampler):
                 for half, is_below in zip(self._halves, (True, False), strict=True)
             )
             self._models[key] = below, above
-        below, above = self._models[key]
-        samples = below.sample(self._rng.rng, self._n_ei_candidates)
-        chosen = self._compare(samples, self._compute_acquisition_func(samples, below, above))
+        drawn = self._drawn[key] = self._drawn[key] or deque(self._draw(*self._models[key]))
+        chosen = drawn.popleft()
         return {name: of.to_external_repr(chosen[name]) for name, of in search_space.items()}
+
+    def _draw(self, below: _ParzenEstimator, above: _ParzenEstimator) -> Iterator[dict[str, Any]]:
+        """Yield points that look good, as models see them."""
+        samples = below.sample(self._rng.rng, self.together * self._n_ei_candidates)
+        gains = self._compute_acquisition_func(samples, below, above)
+        for begin in range(0, len(gains), self._n_ei_candidates):
+            own = slice(begin, begin + self._n_ei_candidates)
+            candidates = {name: column[own] for name, column in samples.items()}
+            yield self._compare(candidates, gains[own])
 
     def _get_internal_repr(
         self, trials: Any, search_space: dict[str, BaseDistribution], study: optuna.Study

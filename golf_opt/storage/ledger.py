@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sql
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy import and_, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -183,6 +183,7 @@ class Ledger:
             batch: changes by trial; those of trials that this worker no longer holds are dropped.
             leased: the trials that this worker believes to hold.
         """
+        batch.pack()  # before others have to wait for this transaction
         with self._begin() as connection:
             lost = set(leased) - self._renew(connection) if leased else set()
             kept = {id_: changes for id_, changes in batch.trials.items() if id_ not in lost}
@@ -193,11 +194,14 @@ class Ledger:
             if progressed:
                 failing = and_(LEASES.c.trial_id.in_(progressed), LEASES.c.deaths > 0)
                 connection.execute(update(LEASES).where(failing).values(deaths=0))
-            for trial_id, changes in kept.items():
-                if changes.state is not None:
-                    self._set_state(connection, trial_id, changes.state, changes.completed)
-            for study, number in batch.stale_checkpoints:
-                connection.execute(delete(CHECKPOINTS).where(_checkpoint(study, number)))
+            for state in TrialState:
+                of_it = {id_: c.completed for id_, c in kept.items() if c.state == state}
+                if of_it:
+                    self._set_state(connection, state, of_it)
+            if batch.stale_checkpoints:
+                key = sql.tuple_(CHECKPOINTS.c.study, CHECKPOINTS.c.number)
+                stale = key.in_(list(batch.stale_checkpoints))
+                connection.execute(delete(CHECKPOINTS).where(stale))
         return lost
 
     def _renew(self, connection: Connection) -> set[int]:
@@ -206,20 +210,20 @@ class Ledger:
         return set(connection.scalars(select(LEASES.c.trial_id).where(mine)))
 
     def _set_state(
-        self, connection: Connection, trial_id: int, state: TrialState, completed: datetime | None
+        self, connection: Connection, state: TrialState, ended: Mapping[int, datetime | None]
     ) -> None:
-        here = and_(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.RUNNING)
-        row: Row = {"state": state}
-        if completed is not None:
-            row["datetime_complete"] = _stored(completed)
-        connection.execute(update(TRIALS).where(here).values(row))
-        held = RESERVATIONS.c.trial_id == trial_id
-        connection.execute(delete(RESERVATIONS).where(held))
+        """Give running trials their state, and the time when each ended, if it did."""
+        here = and_(TRIALS.c.trial_id == bindparam("id"), TRIALS.c.state == TrialState.RUNNING)
+        time: Any = sql.func.coalesce(bindparam("at"), TRIALS.c.datetime_complete)
+        changed = update(TRIALS).where(here).values(state=state, datetime_complete=time)
+        rows = [{"id": id_, "at": at and _stored(at)} for id_, at in ended.items()]
+        connection.execute(changed, rows)
+        connection.execute(delete(RESERVATIONS).where(RESERVATIONS.c.trial_id.in_(ended)))
+        leases = LEASES.c.trial_id.in_(ended)
         if state in FINISHED:
-            connection.execute(delete(LEASES).where(LEASES.c.trial_id == trial_id))
+            connection.execute(delete(LEASES).where(leases))
         else:  # no one's, but its deaths are remembered
-            mine = LEASES.c.trial_id == trial_id
-            connection.execute(update(LEASES).where(mine).values(owner=""))
+            connection.execute(update(LEASES).where(leases).values(owner=""))
 
     def _upsert(self, connection: Connection, table: sql.Table, rows: Sequence[Row]) -> None:
         if not rows:
@@ -262,7 +266,7 @@ class Ledger:
             if deaths > max_deaths:
                 state, completed = TrialState.FAIL, datetime.now(UTC)
                 self._upsert(connection, tables.USER_ATTRS, [_fail_reason(lease.trial_id, deaths)])
-            self._set_state(connection, lease.trial_id, state, completed)
+            self._set_state(connection, state, {lease.trial_id: completed})
         return state
 
     def delete_leases(self, study_id: int, trial_ids: Collection[int]) -> None:

@@ -33,6 +33,7 @@ from optuna.storages._rdb import models as models
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy as FrozenStudy
 from optuna.study._multi_objective import _fast_non_domination_rank
+from optuna.study._tell import _tell_with_warning
 from optuna.trial import FrozenTrial, TrialState
 
 
@@ -65,6 +66,13 @@ def report(trial: optuna.Trial, value: float, step: int) -> None:
     """Report a value as `Trial.report` does, which refuses where objectives are several."""
     trial.storage.set_trial_intermediate_value(id_of_trial(trial), step, value)
     reported(trial)[step] = value
+
+
+def tell(
+    study: optuna.Study, trial: optuna.Trial, values: list[float] | None, state: TrialState
+) -> None:
+    """End a trial, if it has not ended, as `Study.tell` does, which copies it for its caller."""
+    _tell_with_warning(study, trial, values, state, skip_if_finished=True)
 
 
 def new_trial(study: optuna.Study, like: FrozenTrial | None = None) -> optuna.Trial:

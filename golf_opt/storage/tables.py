@@ -123,6 +123,12 @@ class Batch:
         stale = self.stale_checkpoints | later.stale_checkpoints
         return Batch(trials, self.study_attrs | later.study_attrs, stale)
 
+    def pack(self) -> None:
+        """Work out what is only worked out when it is written."""
+        for changes in self.trials.values():
+            if changes.checkpoint is not None:
+                changes.checkpoint[2]()
+
     def rows(self) -> dict[Table, list[Row]]:
         """Return the rows to insert or replace, by table; the states of trials are not in them."""
         found: dict[Table, list[Row]] = defaultdict(list)

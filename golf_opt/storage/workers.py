@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Literal
 
 import optuna
@@ -91,7 +92,7 @@ class ManyWorkers:
         """Keep a running trial's checkpoint; `data` is called once, when it is written."""
         self._sync.check()
         with self._cache.lock:
-            self._cache.changes(trial_id).checkpoint = (study, number, data)
+            self._cache.changes(trial_id).checkpoint = (study, number, cache(data))
         self._sync.start()
 
     def delete_checkpoint(self, study: str, number: int) -> None:

@@ -21,6 +21,7 @@ from golf_opt.storage.optuna_internals import (
     new_trial,
     new_trial_ids,
     take_trial,
+    tell,
     trial_of,
 )
 from golf_opt.storage.workers import WORKER, ManyWorkers, SingleWorker
@@ -33,14 +34,16 @@ from golf_opt.utils.points import further_seed
 from golf_opt.utils.processes import worker_id
 from golf_opt.utils.trials import PAUSED, paused_at
 
-MOST_AHEAD = 16  # trials that are made together
+MOST_AHEAD = 128  # trials that are made together
+LANES_A_LOOK = 32  # for each of which one trial may be asked for from the same look at the study
 
 
 class Asking:
     """Gives lanes their trials, as an allocation has it, as long as `goes_on` says so.
 
     Where several lanes are free (`num_free`) and all of them get new points, these are made in one
-    transaction; what was made and not begun is `ahead`. Each is asked for when a lane takes it.
+    transaction; what was made and not begun is `ahead`. Each is asked for when a lane takes it, of
+    hundreds of lanes a few from one look at the study.
 
     `refused` says that the storage gave no trial last time, though there was something to do: it
     does not answer, or others have asked for the last ones meanwhile.
@@ -59,7 +62,7 @@ class Asking:
         self._parts, self._allocation = parts, allocation
         self._checkpoints, self._workers, self._goes_on = context.checkpoints, workers, goes_on
         self._most_epochs = context.limits.epochs
-        self._num_free = num_free
+        self._num_free, self._num_lanes = num_free, context.engine.num_lanes
         self._alike = context.limits.epochs is None and self._plan.by_seed.most == 1
         self.ahead: deque[int] = deque()  # ids of running trials that no lane has yet
         self._provenance = provenance(context.engine) | self._plan.provenance
@@ -99,10 +102,11 @@ class Asking:
         attributes = {WORKER: worker_id(), "seed": job.seed} | self._provenance
         if isinstance(job, Job):
             attributes["num_params"] = job.net.num_params
+        is_new = WORKER not in frozen(trial).user_attrs
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
         self.times_s.append(time.monotonic() - begun)
-        return TrialRun(trial, job, lane)
+        return TrialRun(trial, job, lane, is_new)
 
     def set_until(self, run: TrialRun) -> bool:
         """Set the epoch at whose end the run's trial is looked at again.
@@ -144,7 +148,7 @@ class Asking:
         """
         self.refused = False
         if self.ahead:
-            return trial_of(self._study, self.ahead.popleft())
+            return self._next_ahead()
         lost: set[Choice] = set()
         try:
             while (choice := self._choose()) is not None and choice not in lost:
@@ -173,7 +177,14 @@ class Asking:
             case New():
                 count = min(self._num_free(), MOST_AHEAD) if self._alike else 1
                 self.ahead.extend(new_trial_ids(self._study, max(1, count)))
-                return trial_of(self._study, self.ahead.popleft())
+                return self._next_ahead()
+
+    def _next_ahead(self) -> optuna.Trial:
+        """Return the next trial of those made ahead, its point asked for."""
+        sampler = self._parts.sampler
+        if not sampler.to_come:
+            sampler.expect(min(len(self.ahead), max(1, self._num_lanes // LANES_A_LOOK)))
+        return trial_of(self._study, self.ahead.popleft())
 
     def _further_seed(self, point: int, index: int) -> optuna.Trial | None:
         first = next(trial for trial in self.trials if trial.number == point)
@@ -195,7 +206,7 @@ class Asking:
             return Call(values, seed, self._plan.epochs, trial.number, folder)
         except UsageError as error:
             trial.set_user_attr("fail_reason", str(error))
-            self._study.tell(trial, state=TrialState.FAIL)
+            tell(self._study, trial, None, TrialState.FAIL)
             self._say(f"trial {trial.number} failed: {error}")
             return None
 
@@ -207,5 +218,5 @@ class Asking:
         trial.set_user_attr("num_params", job.net.num_params)
         for name, value in excess.items():
             trial.set_constraint(name, value)
-        self._study.tell(trial, state=TrialState.PRUNED)
+        tell(self._study, trial, None, TrialState.PRUNED)
         return True

@@ -51,7 +51,7 @@ class Parts:
     """What runs a study, net, data, engine and storage aside."""
 
     space: Space
-    sampler: BaseSampler
+    sampler: FreshSampler
     pruner: BasePruner
     callbacks: list[Callback]
 

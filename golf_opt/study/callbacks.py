@@ -38,6 +38,7 @@ class TrialRun:
     trial: optuna.Trial
     job: Work
     lane: int
+    is_new: bool = False  # nobody has begun it before
     resume: LaneState | None = None  # where the lane begins, if not at the start
     until: int = 0  # the epoch at whose end to look at it again; set before it starts
     rung: int = 0  # likewise, were there no budget
@@ -153,6 +154,8 @@ class Checkpointing(Callback):
     """
 
     def on_trial_start(self, run: TrialRun) -> None:
+        if run.is_new:
+            return
         with contextlib.suppress(FileNotFoundError):
             try:
                 saved = self.context.checkpoints.load(run.number, run.job)

@@ -19,6 +19,7 @@ from golf_opt.storage.optuna_internals import (
     report,
     reported,
     storage_of,
+    tell,
 )
 from golf_opt.storage.workers import coordination, pause, requeue
 from golf_opt.study.aims import missed, values_of
@@ -212,7 +213,7 @@ class StudyLoop:
             for name, value in missed(self._plan, run.job, run.history[-1]).items():
                 run.trial.set_constraint(name, value)  # is met at or below zero
         self._call("on_trial_end", run, state)
-        self._study.tell(run.trial, values, state, skip_if_finished=True)
+        tell(self._study, run.trial, values, state)
         self._lanes.leave(run.lane)
         self._finished.append(run)
         failed = state == TrialState.FAIL

@@ -72,12 +72,26 @@ class FreshSampler(optuna.samplers.BaseSampler):
         self._memory = Memory()
         self._sampler = make(0)
         self._seen: optuna.Study | None = None
+        self._together, self.to_come = 1, 0  # trials of the next look, and of the last one
+
+    def expect(self, count: int) -> None:
+        """Take one look at the study for the next so many trials, where it is TPE that is asked.
+
+        None of them is known to the others; where hundreds run it makes no difference.
+        """
+        self._together, self.to_come = count, 0
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        if self.to_come:
+            self.to_come -= 1
+            return
+        together, self._together = self._together, 1
         self._sampler = self._make(trial.number)
         look, directions = partial(self._view.of, directions=study.directions), study.directions
         if isinstance(self._sampler, LeanTPE):
             self._sampler.memory = self._memory
+            if bracket_of(study) is None and not self._view.front:  # in which trials differ
+                self._sampler.together, self.to_come = together, together - 1
         if isinstance(self._sampler, optuna.samplers.TPESampler):
             if self._view.front:
                 look = partial(self._view.below_a_size, number=trial.number)

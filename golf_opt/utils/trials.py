@@ -41,10 +41,9 @@ class KnownTrials(list[FrozenTrial]):
 
 
 def changed(trials: Sequence[FrozenTrial], before: Sequence[FrozenTrial]) -> Iterator[FrozenTrial]:
-    """Yield the trials that are new or others than they were before, whose number is their place.
+    """Yield those trials of a list that are new, or not what was at their place before.
 
-    A storage puts a changed copy in place of a trial, so that this compares no more than identities:
-    there may be many.
+    A storage puts a changed copy in place of a trial, so that comparing identities will do.
     """
     padded: Iterable[FrozenTrial | None] = chain(before, repeat(None))
     return compress(trials, map(is_not, trials, padded))

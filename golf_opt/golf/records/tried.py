@@ -166,7 +166,7 @@ def blocks(rows: Sequence[Tried], kept: Sequence[Facts]) -> list[Heading | Parag
         head = ("day", "what", "began with", "n", "result", "target", "rule", "time", "ended")
         found += [Heading("Runs of commands"), Table(head, [_command_cells(r) for r in commands])]
     if by_hand:
-        words = "Run by hand, mostly with code that was not kept; figures are from notes of the day."
+        words = "Run by hand, mostly with code that was not kept; figures are from notes."
         head = ("day", "what", "began with", "n", "result", "without it", "rule", "time", "remark")
         table = Table(head, [_hand_cells(row) for row in by_hand])
         found += [Heading("Trials by hand"), Paragraph(words), table]
