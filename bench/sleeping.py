@@ -201,7 +201,9 @@ def main() -> None:
         print(f"{key} {value}")
     if options.output:
         asked = {"epoch_ms": options.epoch_ms, "storage": options.storage}
-        save(f"sleeping-{options.storage}", {"machine": machine(), **asked, **found}, options.output)
+        save(
+            f"sleeping-{options.storage}", {"machine": machine(), **asked, **found}, options.output
+        )
 
 
 if __name__ == "__main__":
