@@ -12,14 +12,17 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy as sql
 from optuna.storages import RDBStorage
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
-from golf_opt.storage.cache import REFRESH_S, RUNNING_A_SECOND
+from golf_opt.storage import workers as workers_module
+from golf_opt.storage.cache import READ_A_SECOND, REFRESH_FRACTION, REFRESH_S, pause_s
 from golf_opt.storage.failures import StorageUnreachable, is_passing
-from golf_opt.storage.workers import MAX_DEATHS
+from golf_opt.storage.tables import LEASES
+from golf_opt.storage.workers import MANY, MAX_DEATHS, SILENT_S, WORKER
 from golf_opt.storage.write_behind import BudgetSpent, WriteBehindStorage
 from golf_opt.utils.points import further_seed
 from tests import postgres
@@ -172,17 +175,44 @@ def test_a_worker_reads_only_what_may_have_changed(
     assert [trial.value for trial in other.trials] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, None]
 
 
-def test_the_more_trials_run_elsewhere_the_less_often_they_are_read(worker: Worker) -> None:
+def test_the_more_workers_run_elsewhere_the_less_often_they_are_read(worker: Worker) -> None:
     one, other = worker("a", tick_s=1e6), worker("b", tick_s=1e6)
-    trials = [one.ask() for _ in range(120)]
-    other._storage.workers.refresh(other._study_id)
     seen = other._storage._cache.study(other._study_id)
-    assert seen.pause_s >= 120 / RUNNING_A_SECOND > 2 * REFRESH_S
+    trials = [one.ask() for _ in range(120)]
+    for number, trial in enumerate(trials):
+        trial.set_user_attr(WORKER, f"worker {number % 60}")
+    one._storage.workers.flush()
+    other._storage.workers.refresh(other._study_id)
+    assert seen.pause_s >= 60 * 120 / READ_A_SECOND > 2 * REFRESH_S
     for trial in trials:
         one.tell(trial, 0.5)
     one._storage.workers.flush()
     other._storage.workers.refresh(other._study_id)
     assert seen.unfinished == set()
+    assert pause_s(0.0, 528, 1) == REFRESH_S, "one worker with many lanes"
+    assert pause_s(0.1, 0, 0) == pytest.approx(0.1 / REFRESH_FRACTION)
+
+
+def test_where_many_run_all_are_looked_at_once_and_then_the_silent_ones(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = worker("a", tick_s=1e6)
+    other = worker("b", tick_s=1e6, is_alive=lambda _: False)
+    workers, ledger = other._storage.workers, one._storage._ledger
+    one.ask()
+    assert workers.requeue_dead(other._study_id) == [(0, TrialState.WAITING)]
+    trials = [one.ask() for _ in range(MANY + 1)]
+    other._storage.workers.refresh(other._study_id)
+    monkeypatch.setattr(workers_module, "LOOK_S", 0)
+    assert workers.requeue_dead(other._study_id) == []
+    with ledger._begin() as connection:
+        aged = sql.update(LEASES).where(LEASES.c.trial_id == trials[3]._trial_id)
+        connection.execute(aged.values(beat=LEASES.c.beat - SILENT_S))
+    assert workers.requeue_dead(other._study_id) == [(trials[3].number, TrialState.WAITING)]
+    newcomer = worker("c", tick_s=1e6, is_alive=lambda _: False)
+    newcomer._storage.workers.refresh(newcomer._study_id)
+    requeued = newcomer._storage.workers.requeue_dead(newcomer._study_id)
+    assert len(requeued) == MANY, "of one that is started anew"
 
 
 def test_a_total_counts_the_trials_of_everybody(worker: Worker) -> None:

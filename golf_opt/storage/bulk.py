@@ -331,6 +331,6 @@ def _rows(
     if study_id is not None:
         query = query.where(owner == study_id)
     found: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
-    for belongs, *rest in connection.execute(query.order_by(*table.primary_key)):
+    for belongs, *rest in connection.execute(query.order_by(*table.primary_key)).all():
         found[belongs].append(tuple(rest))
     return found

@@ -6,6 +6,7 @@ import bisect
 import copy
 import json
 import math
+import random
 import threading
 import time
 from collections.abc import Container, Mapping, Sequence
@@ -21,11 +22,12 @@ from golf_opt.storage.changing import Changing
 from golf_opt.storage.optuna_internals import id_of_trial
 from golf_opt.storage.tables import Batch, Changes
 from golf_opt.utils.points import is_further_seed
-from golf_opt.utils.trials import KnownTrials
+from golf_opt.utils.processes import WORKER
+from golf_opt.utils.trials import KnownTrials, attribute
 
 REFRESH_S = 1.0  # between two reads of other workers' trials, at least
 REFRESH_FRACTION = 0.02  # of the time that reading them may take
-RUNNING_A_SECOND = 50  # trials of others that are read again: all workers do, of one database
+READ_A_SECOND = 2500  # trials that run, by all workers of a study together, in one database
 NEVER = -math.inf
 
 
@@ -136,6 +138,11 @@ class CachedStudy:
             for trial in self.trials.values():
                 self.distributions = trial.distributions | self.distributions
         return self.distributions.get(name)
+
+
+def pause_s(taken_s: float, running: int, workers: int) -> float:
+    """Return how long not to read others' trials; reading took some time, and all workers do."""
+    return max(REFRESH_S, taken_s / REFRESH_FRACTION, running * workers / READ_A_SECOND)
 
 
 def _epochs(trial: FrozenTrial) -> int:
@@ -258,16 +265,17 @@ class TrialCache:
         """Take in trials of a study, of which the reading began at a monotonic time."""
         with self.lock:
             study = self.study(study_id)
-            running = 0  # elsewhere
+            running, workers = 0, set()  # elsewhere
             for trial in trials:
                 self.place(study_id, trial)
                 study.last_id = max(study.last_id, id_of_trial(trial))
-                elsewhere = id_of_trial(trial) not in self.held
-                running += elsewhere and trial.state == TrialState.RUNNING
+                if trial.state == TrialState.RUNNING and id_of_trial(trial) not in self.held:
+                    running += 1
+                    workers.add(attribute(trial, WORKER, str))
             study.sort()
             study.read_at = time.monotonic()
-            taken_s = (study.read_at - begun) / REFRESH_FRACTION
-            study.pause_s = max(REFRESH_S, taken_s, running / RUNNING_A_SECOND)
+            at_least = pause_s(study.read_at - begun, running, len(workers))
+            study.pause_s = random.uniform(1.0, 1.5) * at_least  # not all workers at once
 
     def place(self, study_id: int, trial: FrozenTrial) -> None:
         """Take in a trial, unless this worker knows better."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sql
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import and_, bindparam, delete, insert, select, update
+from sqlalchemy import and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -197,7 +197,7 @@ class Ledger:
             for state in TrialState:
                 of_it = {id_: c.completed for id_, c in kept.items() if c.state == state}
                 if of_it:
-                    self._set_state(connection, state, of_it)
+                    _set_state(connection, state, of_it)
             if batch.stale_checkpoints:
                 key = sql.tuple_(CHECKPOINTS.c.study, CHECKPOINTS.c.number)
                 stale = key.in_(list(batch.stale_checkpoints))
@@ -209,22 +209,6 @@ class Ledger:
         connection.execute(update(LEASES).where(mine).values(beat=self._now))
         return set(connection.scalars(select(LEASES.c.trial_id).where(mine)))
 
-    def _set_state(
-        self, connection: Connection, state: TrialState, ended: Mapping[int, datetime | None]
-    ) -> None:
-        """Give running trials their state, and the time when each ended, if it did."""
-        here = and_(TRIALS.c.trial_id == bindparam("id"), TRIALS.c.state == TrialState.RUNNING)
-        time: Any = sql.func.coalesce(bindparam("at"), TRIALS.c.datetime_complete)
-        changed = update(TRIALS).where(here).values(state=state, datetime_complete=time)
-        rows = [{"id": id_, "at": at and _stored(at)} for id_, at in ended.items()]
-        connection.execute(changed, rows)
-        connection.execute(delete(RESERVATIONS).where(RESERVATIONS.c.trial_id.in_(ended)))
-        leases = LEASES.c.trial_id.in_(ended)
-        if state in FINISHED:
-            connection.execute(delete(LEASES).where(leases))
-        else:  # no one's, but its deaths are remembered
-            connection.execute(update(LEASES).where(leases).values(owner=""))
-
     def _upsert(self, connection: Connection, table: sql.Table, rows: Sequence[Row]) -> None:
         if not rows:
             return
@@ -234,12 +218,20 @@ class Ledger:
 
     # --- other workers ---
 
-    def others(self, study_id: int, changing: Changing = ANY) -> list[Lease]:
-        """Return the running trials of a study that this worker does not hold."""
+    def others(self, study_id: int, changing: Changing = ANY, silent_s: float = 0.0) -> list[Lease]:
+        """Return the running trials of a study that this worker does not hold.
+
+        Args:
+            study_id: of the study.
+            changing: which may be running.
+            silent_s: for so long their workers gave no sign of life.
+        """
         age = self._now - LEASES.c.beat
         joined = TRIALS.outerjoin(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id)
         query = select(TRIALS.c.trial_id, TRIALS.c.number, LEASES.c.owner, age).select_from(joined)
         running = query.where(TRIALS.c.state == TrialState.RUNNING)
+        if silent_s:
+            running = running.where(or_(LEASES.c.owner.is_(None), age >= silent_s))
         with self._begin() as connection:
             parts = [connection.execute(running.where(p)).all() for p in changing.parts(study_id)]
         rows = [row for part in parts for row in part]
@@ -266,7 +258,7 @@ class Ledger:
             if deaths > max_deaths:
                 state, completed = TrialState.FAIL, datetime.now(UTC)
                 self._upsert(connection, tables.USER_ATTRS, [_fail_reason(lease.trial_id, deaths)])
-            self._set_state(connection, state, {lease.trial_id: completed})
+            _set_state(connection, state, {lease.trial_id: completed})
         return state
 
     def delete_leases(self, study_id: int, trial_ids: Collection[int]) -> None:
@@ -335,6 +327,23 @@ def _attributes(
             (tables.SYSTEM_ATTRS, like.system_attrs),
         )
     ]
+
+
+def _set_state(
+    connection: Connection, state: TrialState, ended: Mapping[int, datetime | None]
+) -> None:
+    """Give running trials their state, and the time when each ended, if it did."""
+    here = and_(TRIALS.c.trial_id == bindparam("id"), TRIALS.c.state == TrialState.RUNNING)
+    time: Any = sql.func.coalesce(bindparam("at"), TRIALS.c.datetime_complete)
+    changed = update(TRIALS).where(here).values(state=state, datetime_complete=time)
+    rows = [{"id": id_, "at": at and _stored(at)} for id_, at in ended.items()]
+    connection.execute(changed, rows)
+    connection.execute(delete(RESERVATIONS).where(RESERVATIONS.c.trial_id.in_(ended)))
+    leases = LEASES.c.trial_id.in_(ended)
+    if state in FINISHED:
+        connection.execute(delete(LEASES).where(leases))
+    else:  # no one's, but its deaths are remembered
+        connection.execute(update(LEASES).where(leases).values(owner=""))
 
 
 def _fail_reason(trial_id: int, deaths: int) -> Row:

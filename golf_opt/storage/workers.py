@@ -18,21 +18,24 @@ from golf_opt.storage.failures import StorageUnreachable
 from golf_opt.storage.ledger import Lease, Ledger
 from golf_opt.storage.optuna_internals import id_of_trial, storage_of
 from golf_opt.storage.reservations import time_of
-from golf_opt.storage.synchronizer import Synchronizer
+from golf_opt.storage.synchronizer import BEAT_S, Synchronizer
+from golf_opt.utils.processes import WORKER as WORKER
 from golf_opt.utils.processes import is_alive
 from golf_opt.utils.trials import PAUSED
 
 LEASE_S = 60.0  # without a sign of life, a worker on another host counts as dead
 MAX_DEATHS = 5  # of workers in a row, in one trial, before it fails
 RUNNING = (TrialState.RUNNING,)
-WORKER = "worker"  # the user attribute with the name of the worker that ran a trial last
+MANY = 16  # running trials of others; of more, only those of silent workers are looked at
+SILENT_S, LOOK_S = 1.5 * BEAT_S, 0.5 * BEAT_S  # and that often
 
 
 class ManyWorkers:
     """One of the workers that share a database, and how it gets on with the others.
 
     A worker of this host is dead when its process is gone; one of another host when it gave no
-    sign of life for `lease_s`. After an outage everyone first gets half of that time.
+    sign of life for `lease_s`. After an outage everyone first gets half of that time. Where many
+    run, all of them are looked at once, and from then on those that gave none for a while.
     """
 
     shared: Literal[True] = True
@@ -40,6 +43,7 @@ class ManyWorkers:
     def __init__(self, cache: TrialCache, sync: Synchronizer, ledger: Ledger) -> None:
         self._cache, self._sync, self.ledger = cache, sync, ledger
         self.is_alive, self.lease_s, self.max_deaths = is_alive, LEASE_S, MAX_DEATHS
+        self._looked_at: dict[int, float] = {}  # when, by study
         self._unleased: dict[int, float] = {}  # running trials without a lease: when first seen
         self.reader = sync.reader
         self.flush, self.close = sync.flush, sync.close
@@ -69,9 +73,15 @@ class ManyWorkers:
         with self._cache.lock:
             return set(self._cache.lost)
 
-    def leases(self, study_id: int) -> list[Lease]:
-        """Return the running trials of a study that this worker does not hold."""
-        return self._sync.reach(self.ledger.others, study_id, self._cache.changing(study_id))
+    def leases(self, study_id: int, silent_s: float = 0.0) -> list[Lease]:
+        """Return the running trials of a study that this worker does not hold.
+
+        Args:
+            study_id: of the study.
+            silent_s: of workers that gave no sign of life for so long.
+        """
+        changing = self._cache.changing(study_id)
+        return self._sync.reach(self.ledger.others, study_id, changing, silent_s)
 
     def now(self) -> float:
         """Return the time that all workers agree on, in seconds since 1970."""
@@ -103,8 +113,13 @@ class ManyWorkers:
 
     def requeue_dead(self, study_id: int) -> list[tuple[int, TrialState]]:
         """Requeue a study's trials of dead workers; return their numbers and their new states."""
-        leases = self.leases(study_id)
         now, since = time.monotonic(), self._sync.reachable_since
+        many = len(self._cache.changing(study_id, elsewhere=True).ids) > MANY
+        again = many and study_id in self._looked_at
+        if again and now - self._looked_at[study_id] < LOOK_S:
+            return []
+        leases = self.leases(study_id, SILENT_S if again else 0.0)
+        self._looked_at[study_id] = now
         patient = since is not None and now - since >= self.lease_s / 2
         self._unleased = {
             lease.trial_id: self._unleased.get(lease.trial_id, now)

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+WORKER = "worker"  # the user attribute with the name of the worker that ran a trial last
+
 
 @cache
 def worker_id() -> str:
