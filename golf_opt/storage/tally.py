@@ -46,14 +46,15 @@ class Tally:
         made later has a higher id.
         """
         new = and_(TRIALS.c.study_id == study_id, TRIALS.c.trial_id > self.last_id)
-        last_id = connection.scalar(select(sql.func.max(TRIALS.c.trial_id)).where(new))
+        used = TRIALS.c.number <= MOST  # somebody else may have given any number
+        columns = (
+            sql.func.max(TRIALS.c.trial_id),
+            sql.func.count(),
+            sql.func.count().filter(IS_POINT),
+            sql.func.max(TRIALS.c.number).filter(used),
+        )  # in one statement: all workers wait for it
+        last_id, trials, points, number = connection.execute(select(*columns).where(new)).one()
         if last_id is None:
             return self
-        used = and_(new, TRIALS.c.number <= MOST)  # somebody else may have given any number
-        number = connection.scalar(select(sql.func.max(TRIALS.c.number)).where(used))
-        return Tally(
-            last_id,
-            self.trials + count(connection, new),
-            self.points + count(connection, and_(new, IS_POINT)),
-            self.number if number is None else max(self.number, int(number)),
-        )
+        number = self.number if number is None else max(self.number, int(number))
+        return Tally(last_id, self.trials + trials, self.points + points, number)
