@@ -23,6 +23,7 @@ from golf_opt.task.goals import Goal
 from golf_opt.utils.stats import Spread
 from golf_opt.utils.trials import best_trials, epoch_losses
 from golf_opt.visualization import pictures
+from golf_opt.visualization import study_figures as module
 from golf_opt.visualization.optuna_plots import optuna_pictures
 from golf_opt.visualization.plots import (
     Figure,
@@ -259,6 +260,33 @@ def test_lanes_are_put_together_from_when_trials_ran() -> None:
     assert set(figure.panels[0].series[0].y) == {0, 1, None}
     later = trial(5, [0.9], span=(10_000, 10_001))
     assert lanes_over_time(snapshot(*study.trials, later)).title.startswith("Lanes over time: 1,")
+
+
+def test_each_trial_has_the_first_lane_of_its_worker_that_is_free() -> None:
+    draw, trials, end_of = np.random.default_rng(0), [], dict[int, float]()
+    workers, lanes = [], []
+    for number in range(300):
+        begin, length, worker = number // 2, int(draw.integers(1, 12)), int(draw.integers(3))
+        free = (lane for lane, end in end_of.items() if workers[lane] == worker and end <= begin)
+        lane = next(free, len(workers))
+        workers += [worker] * (lane == len(workers))
+        end_of[lane] = begin + length
+        lanes.append(lane)
+        trials.append(trial(number, [0.9], span=(begin, begin + length)))
+        trials[-1].set_user_attr("worker", f"host:{worker}")
+    figure = lanes_over_time(snapshot(*trials))
+    drawn = [y for y in figure.panels[0].series[0].y if y is not None]
+    assert len(end_of) > 10 and sorted(drawn[::2]) == sorted(lanes)
+    assert figure.title.startswith(f"Lanes over time: {len(end_of)} of 3 workers")
+
+
+def test_of_a_long_sitting_the_last_trials_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BARS", 3)
+    trials = [trial(number, [0.9], span=(number, number + 1)) for number in range(5)]
+    figure = lanes_over_time(snapshot(*trials))
+    assert "its last 3 trials" in figure.caption
+    assert len([x for x in figure.panels[0].series[0].x if x is not None]) == 6
+    assert "trials" not in lanes_over_time(snapshot(*trials[:3])).caption.split(";")[1]
 
 
 def test_a_study_without_trials_has_no_figures() -> None:

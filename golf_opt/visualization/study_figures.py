@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -41,7 +43,7 @@ from golf_opt.visualization.snapshot import (
     values_by_epoch,
 )
 
-MOST_CURVES = 500
+MOST_CURVES, MOST_BARS = 500, 5000
 PAUSE = timedelta(minutes=10)  # longer, and the figure starts anew
 COLOURS = {TrialState.COMPLETE: BLUE, TrialState.PRUNED: GREY, TrialState.FAIL: ORANGE}
 Part = tuple[FrozenTrial, Sequence[float], Sequence[float | None]]  # of a line: x and y of a trial
@@ -267,6 +269,7 @@ class Span(NamedTuple):
 def lanes_over_time(study: StudySnapshot) -> Figure | None:
     """Which lane trained when: a bar a trial, and the fraction of the time that lanes were busy."""
     spans = _last_sitting(_spans(study.trials))
+    which, spans = f", its last {MOST_BARS:,} trials" * (len(spans) > MOST_BARS), spans[-MOST_BARS:]
     if not spans:
         return None
     sitting = Span(spans[0].begin, max(span.end for span in spans), spans[0].trial)
@@ -287,7 +290,7 @@ def lanes_over_time(study: StudySnapshot) -> Figure | None:
     return Figure(
         "lanes-over-time",
         f"Lanes over time: {len(lanes)}{where}, busy {100 * fraction:.0f} % of it",
-        "One bar a trial, from its start to its end; the last sitting only.",
+        f"One bar a trial, from its start to its end; the last sitting only{which}.",
         [panel],
     )
 
@@ -316,13 +319,18 @@ def _last_sitting(spans: Sequence[Span]) -> Sequence[Span]:
 def _pack(spans: Sequence[Span]) -> list[list[Span]]:
     """Return the lanes: a trial goes to the first lane of its worker that is free."""
     lanes: list[list[Span]] = []
+    busy: dict[str, list[tuple[datetime, int]]] = defaultdict(list)  # heaps, by worker
+    free: dict[str, list[int]] = defaultdict(list)
     for span in spans:
-        for lane in lanes:
-            if _worker(lane[0]) == _worker(span) and lane[-1].end <= span.begin:
-                lane.append(span)
-                break
-        else:
-            lanes.append([span])
+        ends, idle = busy[_worker(span)], free[_worker(span)]
+        while ends and ends[0][0] <= span.begin:
+            heappush(idle, heappop(ends)[1])
+        if not idle:
+            idle.append(len(lanes))
+            lanes.append([])
+        lane = heappop(idle)
+        lanes[lane].append(span)
+        heappush(ends, (span.end, lane))
     return lanes
 
 
