@@ -193,17 +193,15 @@ def gpu_model() -> str:
         "|---|---|---:|---|---:|---:|---:|---:|---:|",
     ]
     for key, new in after.items():
-        old = before.get(key)
-        if old is None:
-            continue
+        seen = [rows[key] for rows in (before, after) if key in rows]
 
-        def both(of: Callable[[dict[str, Any]], float], form: str, old=old, new=new) -> str:
-            return " -> ".join(format(of(row), form) for row in (old, new))
+        def both(of: Callable[[dict[str, Any]], Any], form: str, seen=seen) -> str:
+            return " -> ".join(format(of(row), form) for row in seen)
 
         lines.append(
             f"| `{key[0]}`, batch {key[1]} | {key[2]} ({new['arch']}) | "
             f"{both(lambda row: row['blocks_per_sm'], 'd')} | "
-            f"{old['step']['limit']} -> {new['step']['limit']} | "
+            f"{both(lambda row: row['step']['limit'], '')} | "
             f"{both(lambda row: row['step']['warps_busy'], '.0%')} | "
             f"{both(lambda row: row['step']['shared_memory'], ',d')} | "
             f"{both(lambda row: row['evaluation_share'], '.1%')} | "
