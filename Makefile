@@ -28,7 +28,7 @@ $(SETUP): pyproject.toml constraints.txt
 	  || { echo "golf_opt needs Python 3.11 or newer; give make PYTHON=python3.12, for example"; exit 2; }
 	@echo "setting up .venv (a few minutes, once)"
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	.venv/bin/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 study: $(SETUP) ## Run a study of ARCH up to TRIALS trials, or go on with it
@@ -97,7 +97,7 @@ recipes: $(SETUP) ## Try training ideas one by one and together, quarter of an h
 	@.venv/bin/python -m bench.recipes $(or $(PART),quick) $(ARGS)
 
 .venv/.bench: $(SETUP)
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	.venv/bin/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 clean: ## Remove .venv and caches; studies stay
