@@ -65,6 +65,7 @@ class Asking:
         self._num_free, self._num_lanes = num_free, context.engine.num_lanes
         self._alike = context.limits.epochs is None and self._plan.by_seed.most == 1
         self.ahead: deque[int] = deque()  # ids of running trials that no lane has yet
+        self._made: set[int] = set()  # ids of trials that nobody has begun
         self._provenance = provenance(context.engine) | self._plan.provenance
         self.refused = False
         self.times_s: list[float] = []  # for each trial: choose, ask and suggest
@@ -102,7 +103,8 @@ class Asking:
         attributes = {WORKER: worker_id(), "seed": job.seed} | self._provenance
         if isinstance(job, Job):
             attributes["num_params"] = job.net.num_params
-        is_new = WORKER not in frozen(trial).user_attrs
+        is_new = id_of_trial(trial) in self._made
+        self._made.discard(id_of_trial(trial))
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
         self.times_s.append(time.monotonic() - begun)
@@ -177,6 +179,7 @@ class Asking:
             case New():
                 count = min(self._num_free(), MOST_AHEAD) if self._alike else 1
                 self.ahead.extend(new_trial_ids(self._study, max(1, count)))
+                self._made.update(self.ahead)
                 return self._next_ahead()
 
     def _next_ahead(self) -> optuna.Trial:
