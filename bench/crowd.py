@@ -37,9 +37,9 @@ from golf_opt.config.schema import StorageConfig
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.optuna_internals import id_of_study, new_trial
 from golf_opt.storage.url import PASSWORD_ENV, take_password
-from golf_opt.storage.workers import WORKER, coordination
+from golf_opt.storage.workers import coordination
 from golf_opt.storage.write_behind import BudgetSpent
-from golf_opt.utils.processes import worker_id
+from golf_opt.utils.processes import WORKER, worker_id
 from tests.pgbouncer import before
 from tests.postgres import PASSWORD, Server, started
 

@@ -15,7 +15,8 @@ from optuna.trial import TrialState
 from golf_opt.config.schema import StorageConfig
 from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.url import PASSWORD_ENV, take_password
-from golf_opt.storage.workers import WORKER, coordination
+from golf_opt.storage.workers import coordination
+from golf_opt.utils.processes import WORKER
 
 if TYPE_CHECKING:
     from conftest import Ran

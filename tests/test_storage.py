@@ -30,12 +30,12 @@ from golf_opt.storage.url import (
     storage_url,
     take_password,
 )
-from golf_opt.storage.workers import WORKER, coordination, flush, requeue
+from golf_opt.storage.workers import coordination, flush, requeue
 from golf_opt.storage.write_behind import BudgetSpent
 from golf_opt.study.description import StudyDescription
 from golf_opt.study.opening import open_study
 from golf_opt.task.grammar import parse_grammar
-from golf_opt.utils.processes import is_alive, worker_id
+from golf_opt.utils.processes import WORKER, is_alive, worker_id
 
 if TYPE_CHECKING:
     from postgres import Server

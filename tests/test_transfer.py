@@ -34,8 +34,9 @@ from golf_opt.storage.connect import opened_storage
 from golf_opt.storage.studies import STUDY_ID, attached, mark, marks
 from golf_opt.storage.studies import attach as attach_files
 from golf_opt.storage.tables import LEASES
-from golf_opt.storage.workers import WORKER, coordination
+from golf_opt.storage.workers import coordination
 from golf_opt.study.description import DESCRIPTION, find_study
+from golf_opt.utils.processes import WORKER
 
 if TYPE_CHECKING:
     from postgres import Server

@@ -63,7 +63,7 @@ def test_the_fastest_layout_that_proved_itself_is_kept_and_used(
     assert len(told) == 4, said
     speeds = [re.search(r"([\d,]+) images/s$", line) for line in told]
     four, eight = (int(found[1].replace(",", "")) for found in speeds if found)
-    assert eight > four, told  # by how much depends on what else this machine does
+    assert eight > 1.2 * four, told
     assert told[2].endswith("3 blocks: left out: it spills 96 bytes of registers")
     assert re.search(r"4 blocks: left out: the gradient of \S+ is off", told[3])
     best = {14: Block(images=8)}

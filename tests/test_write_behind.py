@@ -22,9 +22,10 @@ from golf_opt.storage import workers as workers_module
 from golf_opt.storage.cache import READ_A_SECOND, REFRESH_FRACTION, REFRESH_S, pause_s
 from golf_opt.storage.failures import StorageUnreachable, is_passing
 from golf_opt.storage.tables import LEASES
-from golf_opt.storage.workers import MANY, MAX_DEATHS, SILENT_S, WORKER
+from golf_opt.storage.workers import MANY, MAX_DEATHS, SILENT_S
 from golf_opt.storage.write_behind import BudgetSpent, WriteBehindStorage
 from golf_opt.utils.points import further_seed
+from golf_opt.utils.processes import WORKER
 from tests import postgres
 
 pytest_plugins = ["postgres"]

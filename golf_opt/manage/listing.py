@@ -20,11 +20,11 @@ from golf_opt.storage.connect import opened_to_read
 from golf_opt.storage.ledger import Lease
 from golf_opt.storage.optuna_internals import id_of_study, storage_of
 from golf_opt.storage.studies import marks
-from golf_opt.storage.workers import WORKER, coordination, is_held
+from golf_opt.storage.workers import coordination, is_held
 from golf_opt.study.aims import answer
 from golf_opt.study.description import readable
 from golf_opt.utils.points import MEAN, best_trial
-from golf_opt.utils.processes import is_alive, show_worker
+from golf_opt.utils.processes import WORKER, is_alive, show_worker
 from golf_opt.utils.text import percent, show_duration
 from golf_opt.utils.trials import attribute, counts
 

@@ -2,7 +2,7 @@
 
 Optuna reads what it needs of every trial anew: several times an ask, and again for each parameter,
 or group of parameters, that it models by itself. Nearly all trials are those of the ask before, so
-what is read of them is kept, as rows of arrays, and each model is made once an ask.
+what is read of them is kept, as rows of arrays, and each model is made once for a look.
 """
 
 from __future__ import annotations
@@ -254,6 +254,7 @@ class LeanTPE(optuna.samplers.TPESampler):
     def _space_of(
         self, study: SeenStudy, trial: FrozenTrial, memory: Memory, rows: Rows
     ) -> dict[str, BaseDistribution]:
+        """Return what a point is drawn from: what all finished trials have in common."""
         facts = memory.facts(rows)
         finished = facts[:, KIND] <= INFEASIBLE
         firsts = np.unique(facts[finished, SPACE], return_index=True)[1]

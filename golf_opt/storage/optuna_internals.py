@@ -228,7 +228,7 @@ def check_study_page(study: FrozenStudy) -> None:
 class SeenStudy(optuna.Study):
     """A study, or one of Hyperband's brackets of it, whose trials are seen in another way.
 
-    They are those of the first look at it: it serves one ask, which looks for each parameter.
+    They are those of the first look at it: an ask, or some together, look for each parameter.
 
     Args:
         study: that it is in everything else.

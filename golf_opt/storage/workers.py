@@ -19,8 +19,7 @@ from golf_opt.storage.ledger import Lease, Ledger
 from golf_opt.storage.optuna_internals import id_of_trial, storage_of
 from golf_opt.storage.reservations import time_of
 from golf_opt.storage.synchronizer import BEAT_S, Synchronizer
-from golf_opt.utils.processes import WORKER as WORKER
-from golf_opt.utils.processes import is_alive
+from golf_opt.utils.processes import WORKER, is_alive
 from golf_opt.utils.trials import PAUSED
 
 LEASE_S = 60.0  # without a sign of life, a worker on another host counts as dead

@@ -24,14 +24,14 @@ from golf_opt.storage.optuna_internals import (
     tell,
     trial_of,
 )
-from golf_opt.storage.workers import WORKER, ManyWorkers, SingleWorker
+from golf_opt.storage.workers import ManyWorkers, SingleWorker
 from golf_opt.storage.write_behind import BudgetSpent
 from golf_opt.study.aims import missed
 from golf_opt.study.allocation import Allocation, Choice, GoOn, New, Repeat, Trials
 from golf_opt.study.build import Parts
 from golf_opt.study.callbacks import StudyContext, TrialRun
 from golf_opt.utils.points import further_seed
-from golf_opt.utils.processes import worker_id
+from golf_opt.utils.processes import WORKER, worker_id
 from golf_opt.utils.trials import PAUSED, paused_at
 
 MOST_AHEAD = 128  # trials that are made together
@@ -65,7 +65,7 @@ class Asking:
         self._num_free, self._num_lanes = num_free, context.engine.num_lanes
         self._alike = context.limits.epochs is None and self._plan.by_seed.most == 1
         self.ahead: deque[int] = deque()  # ids of running trials that no lane has yet
-        self._made: set[int] = set()  # ids of trials that nobody has begun
+        self._new: int | None = None  # id of the trial of which nobody knew before
         self._provenance = provenance(context.engine) | self._plan.provenance
         self.refused = False
         self.times_s: list[float] = []  # for each trial: choose, ask and suggest
@@ -103,8 +103,7 @@ class Asking:
         attributes = {WORKER: worker_id(), "seed": job.seed} | self._provenance
         if isinstance(job, Job):
             attributes["num_params"] = job.net.num_params
-        is_new = id_of_trial(trial) in self._made
-        self._made.discard(id_of_trial(trial))
+        is_new, self._new = id_of_trial(trial) == self._new, None
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
         self.times_s.append(time.monotonic() - begun)
@@ -179,7 +178,6 @@ class Asking:
             case New():
                 count = min(self._num_free(), MOST_AHEAD) if self._alike else 1
                 self.ahead.extend(new_trial_ids(self._study, max(1, count)))
-                self._made.update(self.ahead)
                 return self._next_ahead()
 
     def _next_ahead(self) -> optuna.Trial:
@@ -187,7 +185,8 @@ class Asking:
         sampler = self._parts.sampler
         if not sampler.to_come:
             sampler.expect(min(len(self.ahead), max(1, self._num_lanes // LANES_A_LOOK)))
-        return trial_of(self._study, self.ahead.popleft())
+        self._new = self.ahead.popleft()
+        return trial_of(self._study, self._new)
 
     def _further_seed(self, point: int, index: int) -> optuna.Trial | None:
         first = next(trial for trial in self.trials if trial.number == point)

@@ -43,7 +43,7 @@ class GridSampler(optuna.samplers.GridSampler):
 
 
 class FreshSampler(optuna.samplers.BaseSampler):
-    """A new sampler for every trial, made from the trial's number.
+    """A new sampler for every trial, or for some that are expected together, made from its number.
 
     So a study stopped and resumed asks for the same points as one that ran through (with one lane),
     and two workers never ask for the same point. It sees a point's seeds as one trial, and what a
