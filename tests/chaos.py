@@ -45,6 +45,7 @@ from tests import postgres
 
 ROOT = Path(__file__).parents[1]
 WORKERS = 4
+PATIENCE_S = 240  # with anything that comes, however slow the machine
 STUDY = "chaos"
 LOG_ENV = "GOLF_CHAOS_LOG"
 TEACHER = "teacher.npy"
@@ -133,7 +134,7 @@ class Fleet:
         """Wait for a worker, after a signal if one is given; its complaints are kept."""
         if how is not None:
             process.send_signal(how)
-        _, complaint = process.communicate(timeout=120)
+        _, complaint = process.communicate(timeout=PATIENCE_S)
         self.running.remove(process)
         expected = (0, -signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM)
         refused = process.returncode == 2 and "golf-opt: storage " in complaint  # server was down
@@ -194,7 +195,7 @@ def torment(
 
 
 def wait_until_begun(fleet: Fleet) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while not fleet.log.exists():
         if fleet.running[0].poll() is not None or time.monotonic() > deadline:
             raise AssertionError(f"the study did not begin: {fleet.running[0].communicate()[1]}")
@@ -204,7 +205,7 @@ def wait_until_begun(fleet: Fleet) -> None:
 def wait_to_strike(fleet: Fleet, draw: random.Random) -> None:
     """Wait for about the next share of the work, so that a quick machine is hit as often."""
     goal = epochs_trained(fleet) + round(draw.uniform(0.5, 1.5) * fleet.work / fleet.blows)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and epochs_trained(fleet) < goal:
         if all(process.poll() is not None for process in fleet.running):
             return

@@ -52,10 +52,11 @@ class Begun(chaos.Fleet):
 
     def wait_for_epochs(self, count: int) -> None:
         """Wait until so many more epochs were trained."""
-        goal, deadline = chaos.epochs_trained(self) + count, time.monotonic() + 60
+        goal, deadline = chaos.epochs_trained(self) + count, time.monotonic() + chaos.PATIENCE_S
         while chaos.epochs_trained(self) < goal:
             assert self.fleet is not None and self.fleet.poll() is None, self.fleet.communicate()
-            assert time.monotonic() < deadline, "nothing is trained"
+            left = goal - chaos.epochs_trained(self)
+            assert time.monotonic() < deadline, f"{left} of {count} epochs were not trained"
             time.sleep(0.05)
 
     def pids(self) -> list[int]:
@@ -69,7 +70,7 @@ class Begun(chaos.Fleet):
         """Wait until the fleet has ended well, and check the study; return what it said."""
         assert self.fleet is not None
         (self.folder / chaos.SLOW).unlink()
-        out, err = self.fleet.communicate(timeout=120)
+        out, err = self.fleet.communicate(timeout=chaos.PATIENCE_S)
         assert (self.fleet.returncode, err) == (0, ""), out + err
         assert f"study {chaos.STUDY}: {TRIALS} of {TRIALS} trials finished" in out
         chaos.check(self, TRIALS, EPOCHS)

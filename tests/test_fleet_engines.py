@@ -80,7 +80,7 @@ def test_a_worker_of_this_machine_that_is_killed_is_replaced(
     os.kill(study.pids()[0], signal.SIGKILL)
     study.wait_for_epochs(40)
     fleet.send_signal(signal.SIGINT)
-    out, err = fleet.communicate(timeout=60)
+    out, err = fleet.communicate(timeout=chaos.PATIENCE_S)
     assert (fleet.returncode, err) == (128 + signal.SIGINT, ""), out + err
     assert "2 running, 0 queued  " in out and "1 worker ended before the study did" in out
     assert "the workers ended, trials under way wait" in out
@@ -169,7 +169,7 @@ def test_slurm_loses_workers_of_every_kind(
     engine.ask(slurm, "scancel", "--signal=TERM", second)
     wait_for(lambda: set(jobs(slurm)) - {first, second})
     fleet.send_signal(signal.SIGINT)
-    out, err = fleet.communicate(timeout=60)
+    out, err = fleet.communicate(timeout=chaos.PATIENCE_S)
     assert (fleet.returncode, err) == (128 + signal.SIGINT, ""), out + err
     assert "1 worker ended before the study did; replaced" in out
     assert "2 workers go on; to look again: " in out
@@ -182,7 +182,7 @@ def test_slurm_loses_workers_of_every_kind(
     assert looks.stdout.readline() == "chaos: 2 workers on slurm\n"
     next(line for line in looks.stdout if line.startswith("2 running, 0 queued  "))
     looks.send_signal(signal.SIGINT)
-    looks.communicate(timeout=60)
+    looks.communicate(timeout=chaos.PATIENCE_S)
     assert looks.returncode == 128 + signal.SIGINT
     wait_for(lambda: "Restarts=1" in engine.ask(slurm, "scontrol", "show", "job", first))
     assert "2 workers ended; trials under way wait" in ask("stop=true").out
@@ -240,7 +240,7 @@ def test_ray_loses_a_node(
     cluster.remove_node(other, allow_graceful=False)
     study.wait_for_epochs(20)
     fleet.send_signal(signal.SIGINT)
-    out, err = fleet.communicate(timeout=60)
+    out, err = fleet.communicate(timeout=chaos.PATIENCE_S)
     assert (fleet.returncode, err) == (128 + signal.SIGINT, ""), out + err
     assert "2 workers go on" in out
     study.begin(*where)
@@ -281,7 +281,7 @@ def test_a_study_moves_from_a_laptop_to_clusters(
             begin_study(load(StudyConfig, more), "", lambda line: None)
         if "on=ray" in words:  # it is this process's once and for all
             process = golf_process(verb, *words)
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=chaos.PATIENCE_S)
             ran = Ran(process.returncode, out, err)
         else:
             ran = golf(verb, *words)

@@ -18,7 +18,7 @@ from serving import wait_for
 
 from golf_opt.config.schema import StorageConfig
 from golf_opt.engines.native import compiler
-from tests import kube
+from tests import chaos, kube
 from tests.fleets import Begun
 from tests.postgres import PASSWORD, free_port
 
@@ -61,7 +61,7 @@ def test_kubernetes_loses_pods_and_jobs(
     wait_for_pods(kubernetes, 2)
     study.wait_for_epochs(10)
     fleet.send_signal(signal.SIGINT)
-    out, err = fleet.communicate(timeout=60)
+    out, err = fleet.communicate(timeout=chaos.PATIENCE_S)
     assert (fleet.returncode, err) == (128 + signal.SIGINT, ""), out + err
     replaced = re.findall(r"(\d) workers? ended before the study did; replaced", out)
     assert sum(map(int, replaced)) == 2, out
@@ -72,7 +72,7 @@ def test_kubernetes_loses_pods_and_jobs(
     assert looks.stdout.readline() == "chaos: 2 workers on kubernetes\n"
     next(line for line in looks.stdout if line.startswith("2 running, 0 queued  "))
     looks.send_signal(signal.SIGINT)
-    looks.communicate(timeout=60)
+    looks.communicate(timeout=chaos.PATIENCE_S)
     ended = golf("fleet", *study.words, "on=kubernetes", "stop=true")
     assert "2 workers ended; trials under way wait" in ended.out, ended
     assert kubernetes.running() == [] and study.pids() == []
@@ -83,7 +83,7 @@ def test_kubernetes_loses_pods_and_jobs(
     study.wait_for_epochs(1)
     assert study.fleet is not None
     study.fleet.send_signal(signal.SIGINT)
-    study.fleet.communicate(timeout=60)
+    study.fleet.communicate(timeout=chaos.PATIENCE_S)
     more = study.begin("on=kubernetes", "workers=2")
     assert more.stdout is not None
     why = "1 running, 1 queued (0/1 nodes are available: 1 Insufficient cpu.)"
@@ -145,7 +145,7 @@ def test_what_is_wrong_is_told(
         else:
             raise AssertionError((seen, process.communicate()))
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=chaos.PATIENCE_S)
         assert "2 workers ended" in golf("fleet", "study=fleet", *ON, "stop=true").out
         assert kubernetes.jobs == {}
 

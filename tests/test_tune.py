@@ -42,8 +42,8 @@ def modelled(gpu: Found, monkeypatch: pytest.MonkeyPatch) -> Iterator[Found]:
     monkeypatch.setattr(tuning, "find_gpu", lambda: gpu)
     monkeypatch.setattr(tuning, "CHOICES", CHOICES)
     monkeypatch.setattr(tuning, "BATCH_SIZES", (14,))
-    monkeypatch.setattr(tuning, "SECONDS", 2e-4)
-    monkeypatch.setattr(verdict, "RACE_S", 2e-4)
+    monkeypatch.setattr(tuning, "SECONDS", 2e-3)
+    monkeypatch.setattr(verdict, "RACE_S", 2e-3)
     monkeypatch.setattr(verdict, "DEVICE", "modelled_gpu:Modelled")
     yield gpu
     library.forget(verdict._layouts_name(gpu, NET))

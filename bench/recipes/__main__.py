@@ -48,7 +48,7 @@ def main() -> None:
                 subject.compare(ideas)
             if re.search(options.ideas, "together"):
                 subject.together(list(IDEAS))
-            if part.strong and re.search(options.ideas, STRONG):
+            if subject.part.strong and re.search(options.ideas, STRONG):
                 subject.strong()
     except UsageError as error:
         parser.exit(2, f"recipes: {error}\n")

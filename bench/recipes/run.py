@@ -88,7 +88,7 @@ class Subject:
     def __init__(self, name: str, part: Part, place: Place) -> None:
         keys = [f"arch={name}", "protocol=holdout", "storage=memory", *place.keys()]
         self._config = load(StudyConfig, compose("study", keys))
-        self.name, self.part, self.place = name, part, place
+        self.name, self.part, self.place = name, part.of(name), place
         self.rows = Rows(place.folder / f"{name}.jsonl")
 
     @cached_property

@@ -57,7 +57,7 @@ class OfNet:
 
 
 def read(folder: Path, net: str, part: Part) -> OfNet:
-    rows = Rows(folder / f"{net}.jsonl")
+    rows, part = Rows(folder / f"{net}.jsonl"), part.of(net)
     there = all_found(rows, IDEAS, part)
     best = joint(there) if there else None
     if best is not None:
@@ -98,8 +98,8 @@ def page(folder: Path, part: Part, data: str, nets: Sequence[OfNet]) -> str:
             "Written by `make recipes`; what is measured and how is in docs/recipes.md.",
             "",
             f"- every idea tuned alike: {count(part.points, 'point')} of its space, "
-            f"{count(part.seeds, 'seed')} each, {count(part.epochs, 'epoch')} on five sixths of "
-            f"the training images ({data}), picked by the mean on the sixth that is held out",
+            f"{count(part.seeds, 'seed')} each, {epochs(part)} on five sixths of the training "
+            f"images ({data}), picked by the mean on the sixth that is held out",
             f"- then {part.confirmed} fresh seeds of the pick, the same for every idea; the test "
             "set is read once, after the last epoch",
             "- p: against the base by seed, Wilcoxon's signed ranks, corrected by Holm for the "
@@ -115,6 +115,14 @@ def page(folder: Path, part: Part, data: str, nets: Sequence[OfNet]) -> str:
             *strong(folder, part),
         ]
     )
+
+
+def epochs(part: Part) -> str:
+    """Return in words how long is trained, and what net shorter."""
+    fewer = [
+        f"{net}: {part.of(net).epochs}" for net in part.nets if part.of(net).epochs < part.epochs
+    ]
+    return count(part.epochs, "epoch") + (f" ({', '.join(fewer)})" if fewer else "")
 
 
 def teacher(folder: Path) -> list[str]:
@@ -189,7 +197,8 @@ def strong(folder: Path, part: Part) -> list[str]:
         "| net | parameters | epochs | n | mean | sd | least | most | target | recipe |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
     ]
-    return [*lines, *(strong_row(folder, net, part) for net in part.nets), ""]
+    rows = [strong_row(folder, net, part) for net in part.nets if part.of(net).strong]
+    return [*lines, *rows, ""]
 
 
 def strong_row(folder: Path, net: str, part: Part) -> str:
