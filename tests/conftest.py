@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from golf_opt.cli import main as cli
+from golf_opt.config import command
 from golf_opt.engines.base import Tensors, initial_weights
 from golf_opt.engines.native import library
 from golf_opt.storage import gate
@@ -87,6 +88,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ):  # fmt: skip
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+    monkeypatch.setattr(command, "_typed", command.Typed())
     gate.forget_what_was_told()
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.exc import OperationalError
 from golf_opt.storage import workers as workers_module
 from golf_opt.storage.cache import READ_A_SECOND, REFRESH_FRACTION, REFRESH_S, pause_s
 from golf_opt.storage.failures import StorageUnreachable, is_passing
+from golf_opt.storage.synchronizer import TICK_S, WRITES_A_SECOND
 from golf_opt.storage.tables import LEASES
 from golf_opt.storage.workers import MANY, MAX_DEATHS, SILENT_S
 from golf_opt.storage.write_behind import BudgetSpent, WriteBehindStorage
@@ -176,7 +177,9 @@ def test_a_worker_reads_only_what_may_have_changed(
     assert [trial.value for trial in other.trials] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, None]
 
 
-def test_the_more_workers_run_elsewhere_the_less_often_they_are_read(worker: Worker) -> None:
+def test_the_more_workers_run_elsewhere_the_less_often_each_reads_and_writes(
+    worker: Worker,
+) -> None:
     one, other = worker("a", tick_s=1e6), worker("b", tick_s=1e6)
     seen = other._storage._cache.study(other._study_id)
     trials = [one.ask() for _ in range(120)]
@@ -185,11 +188,14 @@ def test_the_more_workers_run_elsewhere_the_less_often_they_are_read(worker: Wor
     one._storage.workers.flush()
     other._storage.workers.refresh(other._study_id)
     assert seen.pause_s >= 60 * 120 / READ_A_SECOND > 2 * REFRESH_S
+    other._storage._sync.tick_s = TICK_S
+    assert other._storage._sync._pace_s() == 60 / WRITES_A_SECOND > TICK_S, "and write as seldom"
     for trial in trials:
         one.tell(trial, 0.5)
     one._storage.workers.flush()
     other._storage.workers.refresh(other._study_id)
     assert seen.unfinished == set()
+    assert other._storage._sync._pace_s() == TICK_S
     assert pause_s(0.0, 528, 1) == REFRESH_S, "one worker with many lanes"
     assert pause_s(0.1, 0, 0) == pytest.approx(0.1 / REFRESH_FRACTION)
 

@@ -45,6 +45,7 @@ class CachedStudy:
     space: Mapping[str, BaseDistribution] | None = None  # that all of them are drawn from
     read_at: float = NEVER  # when other workers' trials were last read
     pause_s: float = REFRESH_S  # until they are read again
+    workers: int = 0  # elsewhere, that had trials then
     last_id: int = -1  # of the trials that were read
     unfinished: set[int] = field(default_factory=set)  # ids of trials to be read again
     in_order: bool = True
@@ -273,8 +274,8 @@ class TrialCache:
                     running += 1
                     workers.add(attribute(trial, WORKER, str))
             study.sort()
-            study.read_at = time.monotonic()
-            at_least = pause_s(study.read_at - begun, running, len(workers))
+            study.read_at, study.workers = time.monotonic(), len(workers)
+            at_least = pause_s(study.read_at - begun, running, study.workers)
             study.pause_s = random.uniform(1.0, 1.5) * at_least  # not all workers at once
 
     def place(self, study_id: int, trial: FrozenTrial) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, or_
+from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, or_
 
 from golf_opt.storage.tables import TRIALS
 
@@ -33,6 +33,11 @@ class Changing:
         mine, ids = TRIALS.c.study_id == study_id, sorted(self.ids)
         old = [number for number in ids if number <= self.last_id]
         new = TRIALS.c.trial_id > self.last_id
-        yield and_(mine, or_(new, TRIALS.c.trial_id.in_(old[:MOST_IDS])))
+        yield and_(mine, or_(new, TRIALS.c.trial_id.in_(_numbers(old[:MOST_IDS]))))
         for begin in range(MOST_IDS, len(old), MOST_IDS):
-            yield and_(mine, TRIALS.c.trial_id.in_(old[begin : begin + MOST_IDS]))
+            yield and_(mine, TRIALS.c.trial_id.in_(_numbers(old[begin : begin + MOST_IDS])))
+
+
+def _numbers(ids: list[int]) -> BindParameter[int]:
+    """Return ids as they stand in the statement: a parameter each takes a driver longer."""
+    return bindparam("ids", ids, unique=True, expanding=True, literal_execute=True)

@@ -185,15 +185,11 @@ class Ledger:
         """
         batch.pack()  # before others have to wait for this transaction
         with self._begin() as connection:
-            lost = set(leased) - self._renew(connection) if leased else set()
+            lost = set(leased) - self._renew(connection, batch) if leased else set()
             kept = {id_: changes for id_, changes in batch.trials.items() if id_ not in lost}
             rows = replace(batch, trials=kept).rows()
             for table in tables.UNIQUE:  # in the same order for every worker
                 self._upsert(connection, table, rows.get(table, []))
-            progressed = {row["trial_id"] for row in rows.get(tables.REPORTS, [])}
-            if progressed:
-                failing = and_(LEASES.c.trial_id.in_(progressed), LEASES.c.deaths > 0)
-                connection.execute(update(LEASES).where(failing).values(deaths=0))
             for state in TrialState:
                 of_it = {id_: c.completed for id_, c in kept.items() if c.state == state}
                 if of_it:
@@ -204,10 +200,13 @@ class Ledger:
                 connection.execute(delete(CHECKPOINTS).where(stale))
         return lost
 
-    def _renew(self, connection: Connection) -> set[int]:
-        mine = LEASES.c.owner == self.owner
-        connection.execute(update(LEASES).where(mine).values(beat=self._now))
-        return set(connection.scalars(select(LEASES.c.trial_id).where(mine)))
+    def _renew(self, connection: Connection, batch: Batch) -> set[int]:
+        """Renew this worker's leases; return their trials. An epoch makes up for earlier deaths."""
+        progressed = [id_ for id_, changes in batch.trials.items() if changes.reports]
+        deaths = sql.case((LEASES.c.trial_id.in_(progressed), 0), else_=LEASES.c.deaths)
+        renewed = update(LEASES).where(LEASES.c.owner == self.owner)
+        renewed = renewed.values(beat=self._now, deaths=deaths)
+        return set(connection.scalars(renewed.returning(LEASES.c.trial_id)))
 
     def _upsert(self, connection: Connection, table: sql.Table, rows: Sequence[Row]) -> None:
         if not rows:

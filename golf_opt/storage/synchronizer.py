@@ -17,7 +17,8 @@ from golf_opt.storage.cache import TrialCache
 from golf_opt.storage.failures import StorageUnreachable, is_passing
 from golf_opt.storage.ledger import Ledger
 
-TICK_S = 0.5  # between two writes
+TICK_S = 0.5  # between two writes, at least
+WRITES_A_SECOND = 50  # by all workers of a study together, in one database
 BEAT_S = 10.0  # between two signs of life, where nothing is written
 PATIENCE_S = 5.0  # longest wait between two attempts to reach the database
 CLOSING_S = 1.5  # for the last write, where the database does not answer
@@ -134,13 +135,19 @@ class Synchronizer:
                     self.flush()
                 for study_id in list(self._cache.studies):
                     self.refresh(study_id)
-                wait_s = self.tick_s
+                wait_s = self._pace_s()
             except StorageUnreachable:
                 wait_s = min(2 * wait_s, PATIENCE_S)
             except Exception as error:  # raised in the loop's thread, by what it calls next
                 self._failure = error
                 break
         self._backend.remove_session()
+
+    def _pace_s(self) -> float:
+        """Return how long to gather what is to be written: the longer, the more workers write."""
+        with self._cache.lock:
+            workers = max((study.workers for study in self._cache.studies.values()), default=0)
+        return max(self.tick_s, min(workers / WRITES_A_SECOND, BEAT_S / 2))
 
     def close(self) -> None:
         """Write what is left, and give the connections back.

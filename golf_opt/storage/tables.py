@@ -87,6 +87,11 @@ class Changes:
     completed: datetime | None = None  # with its time zone
     held: bool = False  # by this worker, until it got its state
 
+    @property
+    def reports(self) -> bool:
+        """Whether a value of a step is among them."""
+        return any(table is REPORTS for table, _ in self.rows)
+
     def put(self, table: Table, **columns: Any) -> None:
         """Insert or replace a row of one of the trial's tables."""
         _, key = UNIQUE[table]
