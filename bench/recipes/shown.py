@@ -179,7 +179,7 @@ def at_equal_time(one: Found, verdict: Verdict | None, sooner: Verdict | None) -
     if sooner is None:
         return f"{count(one.same_time or 0, 'epoch')}, not trained", "does not help"
     if abs(one.cost - 1) < CHEAP:
-        return "the same", sooner.word
+        return "the same", verdict.word
     return f"{statistics.gap(sooner.gains)}, {count(one.same_time or 0, 'epoch')}", sooner.word
 
 
