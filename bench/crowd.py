@@ -1,6 +1,6 @@
 """Two hundred workers on one PostgreSQL with its defaults: how long an ask takes, and what is lost.
 
-    python -m bench.crowd [--workers 200] [--trials 10000] [--trial-s 10]
+    python -m bench.crowd [--workers 200] [--trials 10000] [--trial-s 20]
 
 Each worker is a process with a storage of its own, as golf-opt opens it. It asks for a trial (4
 suggestions of a random sampler), sleeps through 5 epochs and reports each, tells the result, and
@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=200)
     parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--trial-s", type=float, default=10.0)
+    parser.add_argument("--trial-s", type=float, default=20.0)
     options = parser.parse_args()
     quiet()
     os.environ[PASSWORD_ENV] = PASSWORD  # of every database that the server will have

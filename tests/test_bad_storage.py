@@ -14,14 +14,17 @@ import optuna
 import pytest
 from conftest import Ran
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from sqlalchemy.engine import make_url
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import StorageConfig
 from golf_opt.golf.source import load_trained
-from golf_opt.storage.connect import opened_storage
+from golf_opt.storage import connect
+from golf_opt.storage.connect import open_storage, opened_storage
 from golf_opt.storage.studies import STUDY_ID, marks
 from golf_opt.storage.workers import coordination
 from golf_opt.study.description import find_study
+from tests.postgres import PASSWORD
 
 if TYPE_CHECKING:
     from postgres import Server
@@ -293,3 +296,24 @@ def test_workers_may_meet_in_an_empty_database(
     with ThreadPoolExecutor(8) as pool:
         entered = [pool.submit(enter) for _ in range(8)]
         assert sorted(future.result() for future in entered) == list(range(8))
+
+
+@pytest.mark.postgres
+def test_who_finds_no_connection_left_waits_a_moment(
+    postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many workers that begin at once have more connections than later."""
+    name = postgres.create_database()
+    url = make_url(postgres.url(name)).set(username="guest").render_as_string(hide_password=False)
+    with postgres.connect() as connection:  # limits are not for USER, who may do all
+        connection.execute(f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'")
+        connection.execute(f"ALTER DATABASE {name} OWNER TO guest")
+        connection.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 2")
+    taken = [postgres.connect(name) for _ in range(2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(connect, "MEETING_PAUSES_S", (0.01,))
+        with pytest.raises(UsageError, match=r"cannot be used: .* too many connections"):
+            open_storage(StorageConfig(url, None))
+    threading.Timer(0.3, lambda: [connection.close() for connection in taken]).start()
+    with opened_storage(StorageConfig(url, None)) as storage:
+        assert optuna.create_study(study_name="s", storage=storage).ask().number == 0

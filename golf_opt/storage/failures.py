@@ -11,6 +11,8 @@ from sqlalchemy.engine import URL
 from golf_opt.storage.url import show_url
 from golf_opt.utils.files import WRITE_ERRORS
 
+CROWDED = "too many (clients|connections)|connection slots|no more connections"  # PgBouncer's
+
 
 class StorageUnreachable(Exception):
     """The database does not answer now; what was to be written is kept in memory."""
@@ -21,9 +23,7 @@ def is_passing(error: Exception, dialect: str) -> bool:
 
     A server that restarts is; a full disk, a missing right or a broken statement is not.
     """
-    cause = error
-    while not isinstance(cause, exc.SQLAlchemyError) and cause.__cause__ is not None:
-        cause = cause.__cause__  # type: ignore[assignment]
+    cause = of_the_database(error)
     if isinstance(cause, exc.TimeoutError):
         return True
     if not isinstance(cause, exc.DBAPIError):
@@ -39,6 +39,24 @@ def is_passing(error: Exception, dialect: str) -> bool:
     return state[:2] in ("08", "40", "57") or state in ("53300", "55P03")
 
 
+def of_the_database(error: BaseException) -> BaseException:
+    """Return the error behind one of Optuna's."""
+    while not isinstance(error, exc.SQLAlchemyError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def opens_soon(error: Exception) -> bool:
+    """Return whether it may be that others open the database at this moment, and no more than that.
+
+    They make the same tables, or have all connections: a worker has more as it opens than later.
+    """
+    cause = of_the_database(error)
+    if not isinstance(cause, exc.DBAPIError):
+        return False
+    return is_made_meanwhile(cause) or re.search(CROWDED, str(cause.orig)) is not None
+
+
 def is_made_meanwhile(error: exc.DBAPIError) -> bool:
     """Return whether what was to be created exists: another worker made it at the same moment."""
     if isinstance(error, exc.IntegrityError):  # the same row: of a catalogue, of Optuna's versions
@@ -47,7 +65,7 @@ def is_made_meanwhile(error: exc.DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", "") in duplicates or "already exists" in str(error.orig)
 
 
-def explain_opening(url: URL, error: Exception) -> str:
+def explain_opening(url: URL, error: BaseException) -> str:
     """Return one line about why a storage cannot be used, without its password."""
     shown = show_url(url)
     if isinstance(error, RuntimeError) and "schema" in str(error):
