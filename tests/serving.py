@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-WAIT_S = 60
+WAIT_S = 180  # for what comes, however slow the machine
 
 
 def start(folder: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:

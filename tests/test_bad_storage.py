@@ -304,10 +304,11 @@ def test_who_finds_no_connection_left_waits_a_moment(
 ) -> None:
     """Many workers that begin at once have more connections than later."""
     name = postgres.create_database()
-    url = make_url(postgres.url(name)).set(username="guest").render_as_string(hide_password=False)
+    guest = make_url(postgres.url(name)).set(username=f"{name}_guest")
+    url = guest.render_as_string(hide_password=False)
     with postgres.connect() as connection:  # limits are not for USER, who may do all
-        connection.execute(f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'")
-        connection.execute(f"ALTER DATABASE {name} OWNER TO guest")
+        connection.execute(f"CREATE ROLE {name}_guest LOGIN PASSWORD '{PASSWORD}'")
+        connection.execute(f"ALTER DATABASE {name} OWNER TO {name}_guest")
         connection.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 2")
     taken = [postgres.connect(name) for _ in range(2)]
     with monkeypatch.context() as patch:

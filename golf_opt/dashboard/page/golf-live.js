@@ -13,7 +13,8 @@
   let listed = null;
 
   function reload() {
-    const writes = document.querySelector("textarea:focus") !== null; // a note, say
+    // A note, say; still where another window has the focus for a while.
+    const writes = document.activeElement?.tagName === "TEXTAREA";
     if (!writes) location.reload();
     return !writes;
   }
