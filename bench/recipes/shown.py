@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from bench import statistics
 from bench.pages import into_docs, save_figure
 from bench.recipes.ideas import ALL, IDEAS, TARGETS, Part
-from bench.recipes.results import CHEAP, Found, all_found, confirming, joint, picked
+from bench.recipes.results import Found, all_found, confirming, joint, picked
 from bench.recipes.rows import Rows
 from bench.recipes.run import PAIRS, strong_idea
 from bench.report import ROOT
@@ -178,7 +178,7 @@ def at_equal_time(one: Found, verdict: Verdict | None, sooner: Verdict | None) -
         return "", ""
     if sooner is None:
         return f"{count(one.same_time or 0, 'epoch')}, not trained", "does not help"
-    if abs(one.cost - 1) < CHEAP:
+    if one.then is not None and np.array_equal(one.then, one.test):
         return "the same", verdict.word
     return f"{statistics.gap(sooner.gains)}, {count(one.same_time or 0, 'epoch')}", sooner.word
 
