@@ -93,7 +93,7 @@ bench-storage: $(SETUP) .venv/.bench ## Measure the storage against plain Optuna
 compare-samplers: $(SETUP) ## Compare samplers, pruners and seeds on recorded trainings; writes studies/samplers/
 	@.venv/bin/python -m bench.samplers.compare $(ARGS)
 
-recipes: $(SETUP) ## Try training ideas one by one and together, quarter of an hour; PART=full: all, for hours
+recipes: $(SETUP) ## Try training ideas one by one and together, in minutes; PART=full: all, for hours
 	@.venv/bin/python -m bench.recipes $(or $(PART),quick) $(ARGS)
 
 .venv/.bench: $(SETUP)

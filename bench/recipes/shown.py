@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from bench import statistics
 from bench.pages import into_docs, save_figure
-from bench.recipes.ideas import ALL, IDEAS, TARGETS, Part
+from bench.recipes.ideas import ALL, DEAR, IDEAS, TARGETS, Part
 from bench.recipes.results import Found, all_found, confirming, joint, picked
 from bench.recipes.rows import Rows
 from bench.recipes.run import PAIRS, strong_idea
@@ -119,9 +119,7 @@ def page(folder: Path, part: Part, data: str, nets: Sequence[OfNet]) -> str:
 
 def epochs(part: Part) -> str:
     """Return in words how long is trained, and what net shorter."""
-    fewer = [
-        f"{net}: {part.of(net).epochs}" for net in part.nets if part.of(net).epochs < part.epochs
-    ]
+    fewer = [f"{net}: {DEAR[net]}" for net in part.nets if net in DEAR]
     return count(part.epochs, "epoch") + (f" ({', '.join(fewer)})" if fewer else "")
 
 

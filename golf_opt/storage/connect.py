@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import StorageConfig
 from golf_opt.storage.bulk import BulkStorage
-from golf_opt.storage.failures import explain_opening, of_the_database, opens_soon
+from golf_opt.storage.failures import explain_opening, opens_soon
 from golf_opt.storage.new_file import no_empty_file
 from golf_opt.storage.url import JOURNAL, file_of, is_journal, storage_url
 from golf_opt.storage.workers import coordination
@@ -32,6 +32,7 @@ SQLITE_TIMEOUT_S = 60
 SQLITE_MEETING_S = 1.0  # that one worker waits for others to set the same journal mode
 CONNECT_TIMEOUT_S = 10
 MEETING_PAUSES_S = (0.1, 0.3, 1.0, 3.0)  # where many workers open it at the same moment
+OPENING_ERRORS = (SQLAlchemyError, StorageInternalError)  # the latter is Optuna's about the first
 STATEMENT_TIMEOUT_S = 60
 MOST_OF_AN_OPERATION = 1_000_000  # bytes of a journal's first line
 NETWORK_FILE_SYSTEMS = (
@@ -83,9 +84,7 @@ def open_storage(config: StorageConfig, connections: int = 1) -> BaseStorage:
         return _open_server(url, connections)
     except UsageError:
         raise
-    except StorageInternalError as error:  # Optuna's, about one of the database
-        raise UsageError(explain_opening(url, of_the_database(error))) from error
-    except (SQLAlchemyError, ImportError, OSError, RuntimeError, sqlite3.Error) as error:
+    except (*OPENING_ERRORS, ImportError, OSError, RuntimeError, sqlite3.Error) as error:
         raise UsageError(explain_opening(url, error)) from error
 
 
@@ -194,7 +193,7 @@ def _rdb(url: URL, connect_args: dict[str, Any], **options: Any) -> RDBStorage:
     for pause_s in MEETING_PAUSES_S:
         try:
             return BulkStorage(text, options)
-        except (SQLAlchemyError, StorageInternalError) as error:
+        except OPENING_ERRORS as error:
             if not opens_soon(error):
                 raise
             time.sleep(pause_s)

@@ -23,7 +23,7 @@ def is_passing(error: Exception, dialect: str) -> bool:
 
     A server that restarts is; a full disk, a missing right or a broken statement is not.
     """
-    cause = of_the_database(error)
+    cause = _of_the_database(error)
     if isinstance(cause, exc.TimeoutError):
         return True
     if not isinstance(cause, exc.DBAPIError):
@@ -39,11 +39,12 @@ def is_passing(error: Exception, dialect: str) -> bool:
     return state[:2] in ("08", "40", "57") or state in ("53300", "55P03")
 
 
-def of_the_database(error: BaseException) -> BaseException:
-    """Return the error behind one of Optuna's."""
-    while not isinstance(error, exc.SQLAlchemyError) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
+def _of_the_database(error: BaseException) -> BaseException:
+    """Return the database's error behind one of Optuna's; another one as it is."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, exc.SQLAlchemyError):
+        cause = cause.__cause__
+    return cause or error
 
 
 def opens_soon(error: Exception) -> bool:
@@ -51,7 +52,7 @@ def opens_soon(error: Exception) -> bool:
 
     They make the same tables, or have all connections: a worker has more as it opens than later.
     """
-    cause = of_the_database(error)
+    cause = _of_the_database(error)
     if not isinstance(cause, exc.DBAPIError):
         return False
     return is_made_meanwhile(cause) or re.search(CROWDED, str(cause.orig)) is not None
@@ -65,7 +66,7 @@ def is_made_meanwhile(error: exc.DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", "") in duplicates or "already exists" in str(error.orig)
 
 
-def explain_opening(url: URL, error: BaseException) -> str:
+def explain_opening(url: URL, error: Exception) -> str:
     """Return one line about why a storage cannot be used, without its password."""
     shown = show_url(url)
     if isinstance(error, RuntimeError) and "schema" in str(error):
@@ -75,7 +76,8 @@ def explain_opening(url: URL, error: BaseException) -> str:
         )
     if isinstance(error, (exc.NoSuchModuleError, ImportError)):
         return f"storage {shown} needs a database driver that is not installed: {error}"
-    reason = str(getattr(error, "orig", None) or error).strip()
+    cause = _of_the_database(error)
+    reason = str(getattr(cause, "orig", None) or cause).strip()
     if url.password:
         reason = reason.replace(str(url.password), "***")
     lines = [line.strip() for line in reason.splitlines() if line.strip()]
@@ -84,7 +86,7 @@ def explain_opening(url: URL, error: BaseException) -> str:
         hint = f'; create it with: CREATE DATABASE "{url.database}"'
     elif "disk I/O error" in reason:  # SQLite's, where its files cannot grow
         hint = "; is the disk full?"
-    return f"storage {shown} cannot be used: {' '.join(lines[:2]) or type(error).__name__}{hint}"
+    return f"storage {shown} cannot be used: {' '.join(lines[:2]) or type(cause).__name__}{hint}"
 
 
 def explain_failure(error: Exception) -> str | None:
@@ -95,5 +97,5 @@ def explain_failure(error: Exception) -> str | None:
         return f"storage does not answer: {' '.join(str(error).split())}"
     if not isinstance(error, (optuna.exceptions.StorageInternalError, exc.SQLAlchemyError)):
         return None
-    cause = error.__cause__ or error
+    cause = _of_the_database(error)
     return f"storage cannot be written: {getattr(cause, 'orig', None) or cause}"

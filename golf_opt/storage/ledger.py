@@ -202,7 +202,7 @@ class Ledger:
 
     def _renew(self, connection: Connection, batch: Batch) -> set[int]:
         """Renew this worker's leases; return their trials. An epoch makes up for earlier deaths."""
-        progressed = [id_ for id_, changes in batch.trials.items() if changes.reports]
+        progressed = [id_ for id_, changes in batch.trials.items() if changes.has_reports]
         deaths = sql.case((LEASES.c.trial_id.in_(progressed), 0), else_=LEASES.c.deaths)
         renewed = update(LEASES).where(LEASES.c.owner == self.owner)
         renewed = renewed.values(beat=self._now, deaths=deaths)

@@ -88,7 +88,7 @@ class Changes:
     held: bool = False  # by this worker, until it got its state
 
     @property
-    def reports(self) -> bool:
+    def has_reports(self) -> bool:
         """Whether a value of a step is among them."""
         return any(table is REPORTS for table, _ in self.rows)
 
