@@ -47,6 +47,7 @@ STUDY, EPOCHS = "crowd", 5
 LOOK_S = 1.0  # between two looks at other workers, as the study's loop has it
 BOUNCER_POOL = 20  # connections from PgBouncer to PostgreSQL, its default
 DIRECT = 90  # workers without PgBouncer
+START_S = 0.2  # from one worker's start to the next one's, as an engine would: one takes as long
 MARK_MS, PROGRESS_S = 50.0, 30
 
 
@@ -100,6 +101,7 @@ def crowd(server: Server, through: Server, workers: int, total: int, trial_s: fl
         processes = [CONTEXT.Process(target=work, args=given) for _ in range(workers)]
         for process in processes:
             process.start()
+            time.sleep(START_S)
         connections = Connections(server, database)
         connections.start()
         start.wait(START_LIMIT_S)

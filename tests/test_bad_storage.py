@@ -302,19 +302,19 @@ def test_workers_may_meet_in_an_empty_database(
 def test_who_finds_no_connection_left_waits_a_moment(
     postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many workers that begin at once have more connections than later."""
+    """And one connection is all it has, from the first moment on."""
     name = postgres.create_database()
     guest = make_url(postgres.url(name)).set(username=f"{name}_guest")
     url = guest.render_as_string(hide_password=False)
     with postgres.connect() as connection:  # limits are not for USER, who may do all
         connection.execute(f"CREATE ROLE {name}_guest LOGIN PASSWORD '{PASSWORD}'")
         connection.execute(f"ALTER DATABASE {name} OWNER TO {name}_guest")
-        connection.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 2")
-    taken = [postgres.connect(name) for _ in range(2)]
+        connection.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 1")
+    taken = postgres.connect(name)
     with monkeypatch.context() as patch:
         patch.setattr(connect, "MEETING_PAUSES_S", (0.01,))
         with pytest.raises(UsageError, match=r"cannot be used: .* too many connections"):
             open_storage(StorageConfig(url, None))
-    threading.Timer(0.3, lambda: [connection.close() for connection in taken]).start()
+    threading.Timer(0.3, taken.close).start()
     with opened_storage(StorageConfig(url, None)) as storage:
         assert optuna.create_study(study_name="s", storage=storage).ask().number == 0

@@ -44,6 +44,18 @@ def test_holdout_takes_a_sixth_and_leaves_the_test_set_alone(mnist_root: Path) -
     assert view.digest != data.view("test").digest
 
 
+def test_the_folds_hold_out_each_training_image_once(mnist_root: Path) -> None:
+    views = [load(DataConfig("mnist", mnist_root, fold=fold)).view("holdout") for fold in range(6)]
+    held_out = [image.tobytes() for view in views for image in view.objective.images]
+    whole = load(DataConfig("mnist", mnist_root)).train.images
+    assert sorted(held_out) == sorted(image.tobytes() for image in whole)
+    assert [len(view.train) for view in views] == [50_000] * 6
+    assert len({view.digest for view in views}) == 6
+    assert load(DataConfig("mnist", mnist_root, fold=1)).view("test").digest == (
+        load(DataConfig("mnist", mnist_root)).view("test").digest
+    )
+
+
 @pytest.mark.mnist
 def test_packed_files_are_unpacked(copy_of_mnist: Path) -> None:
     raw = copy_of_mnist / "MNIST" / "raw"

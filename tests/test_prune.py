@@ -405,6 +405,23 @@ def test_a_single_cut_is_that_of_the_surgeon_and_all_are_tried_in_order_of_cost(
     assert [np.count_nonzero(cut) for cut in cuts] == [10] * 10
 
 
+def test_the_undecided_images_are_those_with_the_smallest_margins(
+    engine: NativeEngine, tensors: Tensors, small_view: View
+) -> None:
+    evaluator = Evaluator(engine, NET, {}, small_view.train, 0.9)
+    scores = logits(NET, tensors, small_view.train.images)
+    right = small_view.train.labels
+    best, second = np.sort(scores, axis=1)[:, :-3:-1].T
+    own = scores[np.arange(len(right)), right]
+    margins = np.where(own == best, best - second, best - own)
+    few = evaluator.undecided(flatten(NET, tensors), 0.1)
+    limit = np.sort(margins)[len(few) - 1]
+    found = {image.tobytes() for image in few.images}
+    assert len(few) == round(0.1 * len(right))
+    assert found == {image.tobytes() for image in small_view.train.images[margins <= limit]}
+    evaluator.close()
+
+
 # --- rounds ---
 
 ROUNDS = replace(prune_options().rounds, share=0.2, epochs=2, variants=3, patience=1, batch_size=10)
@@ -486,7 +503,7 @@ def test_what_comes_back_is_what_gradients_pull_at(
     weights[gone] = 0
     state = replace(pruner.state, weights=weights)
     regrowth = Regrowth(engine, NET, small_view, pruner._scope, options)
-    pull = regrowth._pull(state)
+    pull, _ = regrowth._pull(state)
     assert (pull[weak] < pull[strong]).mean() > 0.9
     (grown,) = regrowth._grown(state)
     assert grown.resume is not None

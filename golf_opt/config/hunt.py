@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
 from golf_opt.config import types
 from golf_opt.config.check import model
@@ -25,6 +25,7 @@ class Board:
     target: types.Fraction
     rule: types.Protocol
     parents: Nets = ()  # nets that are trained and pruned
+    drift: Annotated[StrictInt, Field(ge=0, le=1000)] = 0  # of the pruning, where test may decide
     family: str | None = None  # or one that is searched, where nothing may be zeroed
 
 

@@ -22,6 +22,7 @@ class DataConfig:
     root: types.FilePath  # of the data sets with a name
     size: types.PictureSize = None  # height and width that pictures are scaled to
     grey: StrictBool = False  # whether pictures become grey
+    fold: Annotated[StrictInt, Field(ge=0, le=5)] = 0  # which sixth of the training is held out
 
 
 @model
@@ -361,6 +362,7 @@ class RoundOptions:
     lr: types.Fraction
     batch_size: Annotated[StrictInt, Field(ge=1, le=65_536)]
     regrow: Annotated[StrictInt, Field(ge=0, le=1000)] = 0
+    drift: Annotated[StrictInt, Field(ge=0, le=1000)] = 0
 
 
 @model

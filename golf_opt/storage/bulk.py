@@ -38,12 +38,12 @@ _distribution = lru_cache(maxsize=1024)(json_to_distribution)
 class BulkStorage(RDBStorage):
     """Optuna's storage in a database, with a faster and less trusting way to read it.
 
-    One that cannot be opened leaves no connection open.
+    One that cannot be opened leaves no connection open. The arguments are Optuna's.
     """
 
-    def __init__(self, url: str, engine_kwargs: dict[str, Any] | None = None) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         try:
-            super().__init__(url, engine_kwargs)
+            super().__init__(*args, **kwargs)
         except BaseException:
             if engine := getattr(self, "engine", None):
                 engine.dispose()

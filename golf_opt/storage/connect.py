@@ -17,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import StaticPool
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import StorageConfig
@@ -168,33 +169,28 @@ def _open_server(url: URL, connections: int) -> BaseStorage:
     connect: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
     if url.get_driver_name() == "psycopg":
         connect["prepare_threshold"] = None
-    # Optuna opens a second connection within a transaction of the first: two hundred workers that
-    # begin at once would have all of PgBouncer's, and each wait for one more
-    backend = _rdb(url, connect, isolation_level="AUTOCOMMIT", **pool)
-    event.listen(backend.engine, "connect", _make_transactional)
+    # Optuna makes and checks its tables with two connections at a time: workers that begin at once
+    # would have all there are, and each wait for one more. So there the two are one
+    _rdb(url, connect, poolclass=StaticPool, isolation_level="AUTOCOMMIT").engine.dispose()
+    backend = _rdb(url, connect, made=True, **pool | {"max_overflow": connections - 1})
     event.listen(backend.engine, "begin", _limit_statements)
-    backend.engine.dispose()  # so that every connection passes the listener
-    # from here on one is enough; SQLAlchemy has no public name for that limit
-    backend.engine.pool._max_overflow = connections - 1  # type: ignore[attr-defined]
     return WriteBehindStorage(backend, worker_id())
-
-
-def _make_transactional(connection: Any, _record: object) -> None:
-    connection.autocommit = False
 
 
 def _limit_statements(connection: Connection) -> None:
     connection.exec_driver_sql(f"SET LOCAL statement_timeout = {1000 * STATEMENT_TIMEOUT_S}")
 
 
-def _rdb(url: URL, connect_args: dict[str, Any], **options: Any) -> RDBStorage:
+def _rdb(url: URL, connect_args: dict[str, Any], made: bool = False, **options: Any) -> RDBStorage:
+    """Return Optuna's storage; one that is not known to be made is made, or checked."""
     options["connect_args"] = connect_args
     text = url.render_as_string(hide_password=False)
+    skip = {"skip_table_creation": made, "skip_compatibility_check": made}
     for pause_s in MEETING_PAUSES_S:
         try:
-            return BulkStorage(text, options)
+            return BulkStorage(text, options, **skip)
         except OPENING_ERRORS as error:
             if not opens_soon(error):
                 raise
             time.sleep(pause_s)
-    return BulkStorage(text, options)
+    return BulkStorage(text, options, **skip)

@@ -50,7 +50,7 @@ def _of_the_database(error: BaseException) -> BaseException:
 def opens_soon(error: Exception) -> bool:
     """Return whether it may be that others open the database at this moment, and no more than that.
 
-    They make the same tables, or have all connections: a worker has more as it opens than later.
+    They make the same tables, or have all connections and may give one back.
     """
     cause = _of_the_database(error)
     if not isinstance(cause, exc.DBAPIError):

@@ -18,8 +18,9 @@ from golf_opt.storage.failures import StorageUnreachable, is_passing
 from golf_opt.storage.ledger import Ledger
 
 TICK_S = 0.5  # between two writes, at least
-WRITES_A_SECOND = 50  # by all workers of a study together, in one database
+WRITES_A_SECOND = 25  # by all workers of a study together, in one database
 BEAT_S = 10.0  # between two signs of life, where nothing is written
+SLOWEST_S = 0.8 * BEAT_S  # that what is to be written is gathered, however many write
 PATIENCE_S = 5.0  # longest wait between two attempts to reach the database
 CLOSING_S = 1.5  # for the last write, where the database does not answer
 P = ParamSpec("P")
@@ -147,7 +148,7 @@ class Synchronizer:
         """Return how long to gather what is to be written: the longer, the more workers write."""
         with self._cache.lock:
             workers = max((study.workers for study in self._cache.studies.values()), default=0)
-        return max(self.tick_s, min(workers / WRITES_A_SECOND, BEAT_S / 2))
+        return max(self.tick_s, min(workers / WRITES_A_SECOND, SLOWEST_S))
 
     def close(self) -> None:
         """Write what is left, and give the connections back.

@@ -26,7 +26,9 @@ LEASE_S = 60.0  # without a sign of life, a worker on another host counts as dea
 MAX_DEATHS = 5  # of workers in a row, in one trial, before it fails
 RUNNING = (TrialState.RUNNING,)
 MANY = 16  # running trials of others; of more, only those of silent workers are looked at
-SILENT_S, LOOK_S = 1.5 * BEAT_S, 0.5 * BEAT_S  # and that often
+SILENT_S = 1.5 * BEAT_S
+LOOK_S = 0.5 * BEAT_S  # between two looks of a worker at those, at least
+LOOKS_A_SECOND = 20  # by all workers of a study together
 
 
 class ManyWorkers:
@@ -113,9 +115,10 @@ class ManyWorkers:
     def requeue_dead(self, study_id: int) -> list[tuple[int, TrialState]]:
         """Requeue a study's trials of dead workers; return their numbers and their new states."""
         now, since = time.monotonic(), self._sync.reachable_since
-        many = len(self._cache.changing(study_id, elsewhere=True).ids) > MANY
-        again = many and study_id in self._looked_at
-        if again and now - self._looked_at[study_id] < LOOK_S:
+        running = len(self._cache.changing(study_id, elsewhere=True).ids)
+        again = running > MANY and study_id in self._looked_at
+        pause_s = max(LOOK_S, running / LOOKS_A_SECOND)
+        if again and now - self._looked_at[study_id] < pause_s:
             return []
         leases = self.leases(study_id, SILENT_S if again else 0.0)
         self._looked_at[study_id] = now

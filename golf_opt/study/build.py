@@ -236,8 +236,9 @@ def describe(
     )  # fmt: skip
     data: dict[str, Any] = {"data": "", "digest": "", "num_train": 0}
     if view is not None and config.data is not None:
-        data = {"data": view.dataset, "size": config.data.size, "grey": config.data.grey}
-        data |= {"digest": view.digest, "num_train": len(view.train), "input": view.input}
+        data = {key: getattr(config.data, key) for key in ("size", "grey", "fold")}
+        data |= {"data": view.dataset, "digest": view.digest}
+        data |= {"num_train": len(view.train), "input": view.input}
     objective = None
     if config.objective is not None:
         directions = config.directions or ONE_VALUE

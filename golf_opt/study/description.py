@@ -100,6 +100,7 @@ class StudyDescription(BaseModel):
     data: Annotated[str, Field(max_length=4096)]  # a name, or a path as typed; or nothing at all
     size: types.PictureSize = None  # that the data's pictures were scaled to
     grey: bool = False  # whether they were made grey
+    fold: Annotated[int, Field(ge=0, le=5)] = 0  # which sixth of the training was held out
     input: InputSpec = MNIST  # what the data has nets take and give
     digest: Short  # of what a trial sees of the data, see `View.digest`
     num_train: Annotated[int, Field(ge=0)]  # images
@@ -191,7 +192,8 @@ class StudyDescription(BaseModel):
         Pictures are read as the study reads them, unless `given` says otherwise.
         """
         name = self.data if given.name == "auto" else given.name
-        return replace(given, name=name, size=given.size or self.size, grey=given.grey or self.grey)
+        own = {key: getattr(given, key) or getattr(self, key) for key in ("size", "grey", "fold")}
+        return replace(given, name=name, **own)
 
     @property
     def data_and_digest(self) -> str:

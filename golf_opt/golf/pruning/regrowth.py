@@ -24,7 +24,7 @@ import numpy.typing as npt
 from golf_opt.engines.base import Introspective
 from golf_opt.golf.pruning import surgeon
 from golf_opt.golf.pruning.ranking import by_magnitude
-from golf_opt.golf.pruning.rounds import Rounds, Variant, survivors
+from golf_opt.golf.pruning.rounds import DAMPING, Rounds, Variant, survivors
 from golf_opt.golf.pruning.search import Evaluator, PruningState, flatten, passes
 from golf_opt.golf.pruning.surgery import ONE_BY_ONE, Surgery
 from golf_opt.task import rng
@@ -33,6 +33,8 @@ REVIVED = (3, 24)  # weights that come back, at least and at most, drawn on a lo
 BOLDEST = 8  # the largest step to begin with, in weights less than before
 NEAR = 10  # images of the guide that a variant may miss the target by, to be cut once more
 SHAVES = 2  # tries of the surgeon in a row, to cut a variant once more
+SWAPPED = (1, 4)  # weights that come back without training, at least and at most
+REVIVAL, LONGEST = 0.5, 0.3  # of the step of Newton's that they take, and what it is at most
 GROWING = 1 / 3  # of the epochs of a round, before weights are taken away again
 
 
@@ -68,29 +70,38 @@ class Regrowth(Rounds):
 
     def _grown(self, state: PruningState) -> list[Variant]:
         """Return the variants to train, each with other weights back, at zero."""
-        pull = self._pull(state)
-        gone = np.flatnonzero(self._scope & (state.weights[: len(self._scope)] == 0))
+        pull, _ = self._pull(state)
         epochs = max(1, round(GROWING * self._options.rounds.epochs))
         low, high = np.log(REVIVED)
         variants = []
         for index in range(self._options.rounds.variants):
             key = rng.derive(self._options.seed, "regrowth", state.turn, "variant", index)
             count = round(float(np.exp(low + (high - low) * rng.uniform(key, 1)[0])))
-            worth = (pull * self._noise(key) ** 2)[gone]
-            back = np.zeros(len(self._scope), dtype=bool)
-            back[gone[np.argsort(-worth, kind="stable")[:count]]] = True
+            back = self._back(state, pull * self._noise(key) ** 2, count)
             variants.append(self._variant(state.weights, state.buffers, key, back, epochs))
         return variants
 
-    def _pull(self, state: PruningState) -> npt.NDArray[np.float64]:
-        """Return what the loss falls by with each weight, but for a factor: gradient^2 / Fisher."""
+    def _back(
+        self, state: PruningState, worth: npt.NDArray[np.float64], count: int
+    ) -> npt.NDArray[np.bool_]:
+        """Return so many weights that are gone, those worth most, [size of the net]."""
+        gone = np.flatnonzero(self._scope & (state.weights[: len(self._scope)] == 0))
+        back = np.zeros(len(self._scope), dtype=bool)
+        back[gone[np.argsort(-worth[gone], kind="stable")[:count]]] = True
+        return back
+
+    def _pull(self, state: PruningState) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return what the loss falls by with each weight, but for a factor, and where it is least.
+
+        That is gradient^2 / Fisher, and a step of Newton's from where the weight is.
+        """
         each = self._gradients(state)
         assert each is not None
         by_label = self._gradients(state, believed=False)
         assert by_label is not None
         fisher = np.maximum((each.astype(np.float64) ** 2).mean(axis=0), 1e-12)
-        pull: npt.NDArray[np.float64] = by_label.astype(np.float64).mean(axis=0) ** 2 / fisher
-        return pull
+        gradient = by_label.astype(np.float64).mean(axis=0)
+        return gradient**2 / fisher, -gradient / (fisher + DAMPING)
 
     def _cut(self, state: PruningState, grown: Variant, step: int, first: bool) -> Variant:
         """Return the variant to train once more, with `step` weights less than the net had."""
@@ -108,7 +119,7 @@ class Regrowth(Rounds):
         """Whether a variant reaches the target, or may do so by the luck of a cut."""
         return round(variant.accuracy * self._num_guide) >= self._least - NEAR
 
-    def _shave(self, variant: Variant) -> Iterator[None]:
+    def _shave(self, variant: Variant, tries: int = SHAVES) -> Iterator[None]:
         """Take away what can go from a variant without training, by the surgeon and as it is."""
         buffers = {k: v for k, v in variant.tensors.items() if k.startswith("buffers/")}
         left = PruningState(
@@ -117,10 +128,9 @@ class Regrowth(Rounds):
         assert isinstance(self._engine, Introspective)
         evaluator = Evaluator(self._engine, self._net, buffers, self._guide, self._options.aim)
         with contextlib.closing(evaluator):
-            surgery = Surgery(
-                self._engine, self._net, self._images, self._scope, evaluator, variant.key
-            )
-            yield from surgery.run(left, SHAVES)
+            given = self._engine, self._net, self._images, self._scope, evaluator
+            surgery = Surgery(*given, variant.key, self._options.rounds.drift)
+            yield from surgery.run(left, tries)
             if evaluator.passes(left.weights):
                 yield from passes(left, evaluator, by_magnitude(self._net), self._scope, once=True)
         variant.tensors, variant.accuracy = left.tensors(self._net), left.accuracy
@@ -140,3 +150,37 @@ class Regrowth(Rounds):
         if not able:
             return super()._best(variants)
         return min(able, key=lambda each: (survivors(self._net, each), -each.accuracy))
+
+
+class Swaps(Regrowth):
+    """Regrowth of a net that values have drifted for, without training, which would undo that.
+
+    A few weights come back by a step of Newton's method, then single cuts and drift take away as
+    many and one more. Each round is one try.
+    """
+
+    def run(self, state: PruningState) -> Generator[None]:
+        """Go on until `rounds.regrow` tries in a row gave no smaller net."""
+        if state.nz + SWAPPED[1] > surgeon.LARGEST:
+            return
+        while state.failures < self._options.rounds.regrow:
+            variant = self._swapped(state)
+            yield from self._shave(variant, tries=1)
+            self._close(state, [variant])
+            yield
+
+    def _swapped(self, state: PruningState) -> Variant:
+        """Return the net with a few weights more."""
+        key = rng.derive(self._options.seed, "swap", state.turn)
+        pull, least = self._pull(state)
+        low, high = SWAPPED
+        count = low + int(rng.uniform(key, 1)[0] * (high + 1 - low))
+        back = np.flatnonzero(self._back(state, pull * self._noise(key) ** 4, count))
+        weights = state.weights.copy()
+        weights[back] = np.clip(REVIVAL * least[back], -LONGEST, LONGEST)
+        variant = self._variant(weights, state.buffers, key)
+        assert variant.resume is not None
+        kept = ("weights/", "buffers/")
+        variant.tensors = {k: v for k, v in variant.resume.tensors.items() if k.startswith(kept)}
+        variant.accuracy = self._engine.evaluate(self._net, variant.tensors, self._guide)
+        return variant

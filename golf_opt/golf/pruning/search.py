@@ -84,17 +84,32 @@ class Evaluator:
                 break
         return errors
 
+    def errors_among(self, weights: Floats, split: Split) -> int:
+        """Return how many of some images get another label."""
+        return self._errors(weights, split)
+
     def sort(self, weights: Floats) -> None:
         """Put the images first that the net with these weights is wrong about, or nearly."""
         if not isinstance(self._engine, Introspective):
             return
+        order = np.argsort(self._margins(weights), kind="stable")
+        parts = np.split(order, [round(fraction * len(order)) for fraction in CUTS])
+        self._chunks = [self.split.take(self.split.name, part) for part in parts]
+
+    def undecided(self, weights: Floats, fraction: float) -> Split:
+        """Return the fraction of the images that the net is nearest to another answer about."""
+        order = np.argsort(np.abs(self._margins(weights)), kind="stable")
+        return self.split.take(self.split.name, order[: round(fraction * len(order))])
+
+    def _margins(self, weights: Floats) -> Floats:
+        """Return by how much each image's label is ahead of all others; below zero: wrong."""
+        assert isinstance(self._engine, Introspective)
         scores = self._engine.logits(self._net, self._tensors(weights), self.split.images)
         index = np.arange(len(self.split))
         own = scores[index, self.split.labels]
         scores[index, self.split.labels] = -np.inf
-        order = np.argsort(own - scores.max(axis=1), kind="stable")
-        parts = np.split(order, [round(fraction * len(order)) for fraction in CUTS])
-        self._chunks = [self.split.take(self.split.name, part) for part in parts]
+        margins: Floats = own - scores.max(axis=1)
+        return margins
 
     def close(self) -> None:
         """End the threads."""

@@ -4,6 +4,9 @@ It begins with many at a time, and goes on with fewer where those miss the targe
 cheapest one by itself does, the others are tried too, one by one: what the surgeon says of the
 loss on training images is not quite what the guide counts. Fisher's information is measured again
 after every cut, since the weights have moved.
+
+Where even single weights miss the target, values may drift to where it is kept, if that is asked
+for: after the cut that misses it by the least, or else to have room for the next one.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import numpy.typing as npt
 
 from golf_opt.engines.base import Floats, Introspective
 from golf_opt.golf.pruning import surgeon
+from golf_opt.golf.pruning.drift import drift
 from golf_opt.golf.pruning.search import Evaluator, PruningState
 from golf_opt.task import rng
 from golf_opt.task.arch import Net
@@ -26,6 +30,7 @@ FRACTION = 0.04  # of the survivors, that go at once to begin with
 ONE_BY_ONE = 64  # the level from which on only single weights go
 TRIES = 24  # choices of images in a row by whose information no weight can go, before it ends
 CHOICES = 8  # single cuts that keep the target, of which the most accurate is made
+CHEAP, DRIFTED = 24, 2  # single cuts that are looked at where none does, and drift then
 
 
 class Surgery:
@@ -37,7 +42,8 @@ class Surgery:
         train: the images that they are of.
         scope: which of the flat weights may go.
         evaluator: says whether the target is kept.
-        key: of the choice of images.
+        key: of the choice of images, and of what drifts.
+        drift: legs that values may drift after a cut; 0: they do not.
     """
 
     def __init__(
@@ -48,9 +54,11 @@ class Surgery:
         scope: npt.NDArray[np.bool_],
         evaluator: Evaluator,
         key: int,
+        drift: int = 0,
     ) -> None:
         self._engine, self._net, self._train = engine, net, train
         self._scope, self._evaluator, self._key = scope, evaluator, key
+        self._legs = drift
 
     def run(self, state: PruningState, tries: int | None = None) -> Generator[None]:
         """Go on until no single weight can go; yields after each cut.
@@ -85,7 +93,29 @@ class Surgery:
             state.level += 1
         singles = surgeon.single(state.weights, self._scope, each, DAMPING)
         able = islice((cut for cut in singles if self._keeps(state, cut)), CHOICES)
-        return min(able, key=self._evaluator.errors, default=None)
+        best = min(able, key=self._evaluator.errors, default=None)
+        return self._drifted(state, each, key) if best is None and self._legs else best
+
+    def _drifted(self, state: PruningState, each: Floats, key: int) -> Floats | None:
+        """Return the weights after a cut, or of a net that missed the target, that now keep it."""
+        random, allowed = np.random.default_rng(key), self._evaluator.allowed
+
+        def drifted(weights: Floats, goal: int) -> tuple[Floats, int]:
+            given = self._net, weights, state.buffers, each, self._evaluator, goal
+            return drift(*given, self._legs, random)
+
+        whole = [state.weights]
+        if self._keeps(state, state.weights):
+            singles = surgeon.single(state.weights, self._scope, each, DAMPING)
+            cheap = islice(singles, CHEAP)
+            whole = sorted(cheap, key=self._evaluator.errors)[:DRIFTED]
+        for weights in whole:
+            found, errors = drifted(weights, allowed)
+            if errors <= allowed:
+                return found
+        state.weights, _ = drifted(state.weights, 0)
+        state.accuracy = self._evaluator.accuracy(state.weights)
+        return None
 
     def _keeps(self, state: PruningState, cut: Floats) -> bool:
         state.evaluations += 1

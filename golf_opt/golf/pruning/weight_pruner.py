@@ -28,7 +28,7 @@ from golf_opt.golf.dead import Count, count, fold, num_nonzero, shrink
 from golf_opt.golf.pruning import surgeon
 from golf_opt.golf.pruning.annealing import Annealing
 from golf_opt.golf.pruning.ranking import Ranking, by_index, by_magnitude, by_saliency, in_scope
-from golf_opt.golf.pruning.regrowth import BOLDEST, Regrowth
+from golf_opt.golf.pruning.regrowth import BOLDEST, Regrowth, Swaps
 from golf_opt.golf.pruning.rounds import Rounds
 from golf_opt.golf.pruning.search import Evaluator, PruningState, allowed_errors, flatten, passes
 from golf_opt.golf.pruning.surgery import ONE_BY_ONE, Surgery
@@ -43,6 +43,7 @@ STAGES = {
 }  # of a method; of others only passes
 LEVELS = {"surgery": ONE_BY_ONE, "regrowth": BOLDEST}  # of a stage that is not the first
 HALF_A_POINT = 0.005  # of accuracy, that pruning may cost where no target is given
+DRIFTING = 4  # tries of surgery in a row where values drift: each takes longer
 LEAST = 1e-6  # a target is above zero
 
 
@@ -159,7 +160,8 @@ class WeightPruner:
     def _steps(self, stage: str) -> Generator[None]:
         """Return what a stage does."""
         if stage in ("rounds", "regrowth"):
-            kind = Rounds if stage == "rounds" else Regrowth
+            again = Swaps if self.options.rounds.drift else Regrowth
+            kind = Rounds if stage == "rounds" else again
             rounds = kind(self.engine, self.net, self.view, self._scope, self.options)
             yield from rounds.run(self.state)
             return
@@ -174,10 +176,10 @@ class WeightPruner:
             elif stage == "surgery":
                 if not isinstance(self.engine, Introspective) or state.nz > surgeon.LARGEST:
                     return
-                surgery = Surgery(
-                    self.engine, self.net, self.view.train, self._scope, evaluator, options.seed
-                )
-                yield from surgery.run(state)
+                legs = options.rounds.drift if options.method == "rounds" else 0
+                given = self.engine, self.net, self.view.train, self._scope, evaluator
+                surgery = Surgery(*given, options.seed, legs)
+                yield from surgery.run(state, DRIFTING if legs else None)
             else:
                 once = options.method == "index"
                 yield from passes(state, evaluator, self._ranking(), self._scope, once)
@@ -232,6 +234,11 @@ def _check(engine: Engine, options: PruneOptions, size: int) -> None:
         raise UsageError(
             f"rounds.regrow is {options.rounds.regrow}, but must be 0 with "
             f"engine={engine.name}; the gradients that it needs come from engine=native."
+        )
+    if options.rounds.drift and options.rule != "test":
+        raise UsageError(
+            f"rounds.drift is {options.rounds.drift}, but must be 0 with rule={options.rule}: "
+            "images that values were fitted to no longer tell what others would say."
         )
     if options.method != "surgeon":
         return

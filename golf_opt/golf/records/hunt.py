@@ -16,7 +16,7 @@ import datetime
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -189,7 +189,8 @@ class Hunt:
 
     def _name(self, what: str) -> str:
         """Return the name of a study of the hunt; boards of one rule share it."""
-        return f"hunt-{slug(what)}-{self._config.on.rule}-seed{self._config.seed}"
+        fold = f"-fold{self._data.fold}" if self._data.fold else ""
+        return f"hunt-{slug(what)}-{self._config.on.rule}{fold}-seed{self._config.seed}"
 
     def _complete(self, name: str) -> list[Found]:
         """Return the trainings of a study that came to their end."""
@@ -232,7 +233,7 @@ class Hunt:
             target=config.aim,
             rule=config.on.rule,
             seed=config.seed,
-            rounds=config.rounds,
+            rounds=replace(config.rounds, drift=config.on.drift),
         )
         asked = PruneConfig(
             folder=config.folder,

@@ -50,9 +50,10 @@ from golf_opt.utils.trials import attribute, epoch_losses, of_kind
 from golf_opt.visualization.snapshot import values_by_epoch
 
 WORDS = {
-    "test": "the test set guided: it chose among {seeds} trainings{pruning}",
+    "test": "the test set guided: it chose among {seeds} trainings{pruned}",
     "holdout": "held-out training images guided; the test set was read once, at the end",
 }
+FITTED = ", and a search fitted values to it"
 LOCAL_KEYS = ("dir=", "data.root=", "storage")
 ELSEWHERE = r"^(weights=).*/(?=studies/)"  # a path to a net of ours, in somebody's folder
 PROVENANCE = ("engine", "device", "versions")  # of what pruned
@@ -69,7 +70,7 @@ class Making:
     how: str
     config: Mapping[str, Any]
     log: Sequence[str]
-    pruned: bool = False
+    pruned: str = ""  # what the guide did in pruning, in words
 
 
 def make_record(config: RecordConfig) -> Path:
@@ -83,6 +84,9 @@ def make_record(config: RecordConfig) -> Path:
         if config.study is not None:
             storage = stack.enter_context(opened_storage(config.storage))
             study = find_net_study(storage, config.study)
+        fold = config.data.fold or (0 if study is None else description_of(study).fold)
+        if fold:
+            raise UsageError(f"data.fold is {fold}, but must be 0: records are of one split.")
         if config.source is not None:
             making = from_folder(config, study)
         else:
@@ -149,8 +153,14 @@ def from_folder(config: RecordConfig, study: optuna.Study | None) -> Making:
         f"{epochs} epochs, then pruned by {method}" if epochs else f"pruned by {method}",
         made,
         [*before, *map(json.dumps, summary["log"])],
-        pruned=True,
+        " and said how far to prune" + (FITTED if any(map(_drifted, steps)) else ""),
     )
+
+
+def _drifted(step: Mapping[str, Any]) -> bool:
+    """Whether values were fitted to the guide in a pruning."""
+    rounds = step["options"].get("rounds")
+    return isinstance(rounds, dict) and bool(rounds.get("drift"))
 
 
 def _steps_to(config: RecordConfig, summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -296,9 +306,7 @@ def _write_files(config: RecordConfig, making: Making, part: Path, date: datetim
     }
     for name, data in files.items():
         (part / name).write_bytes(data)
-    words = WORDS[making.rule].format(
-        seeds=len(making.seeds), pruning=" and said how far to prune" if making.pruned else ""
-    )
+    words = WORDS[making.rule].format(seeds=len(making.seeds), pruned=making.pruned)
     content = {
         "format": 1,
         "board": config.board,

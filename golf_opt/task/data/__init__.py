@@ -35,6 +35,10 @@ def load(config: DataConfig, download: bool = True) -> Dataset:
             return load(replace(config, name="mnist"), download)
         except MissingData as missing:
             return replace(load(replace(config, name="digits")), fallback=str(missing))
+    return replace(_load(config, download), fold=config.fold)
+
+
+def _load(config: DataConfig, download: bool) -> Dataset:
     if config.name in PUBLISHED:
         return load_published(config.name, config.root, download)
     from golf_opt.task.data import own  # Pillow and scikit-learn take their time to import
