@@ -6,7 +6,7 @@
     anneal      passes by magnitude, then a search for another choice of weights; see `annealing`
     surgeon     the optimal brain surgeon, without any training; see `surgery`
     rounds      remove a few percent, fine-tune the survivors, again; then single cuts of the
-                surgeon, and weights that come back; see `rounds`, `surgery`, `regrowth`
+                surgeon, and weights that come back; see `rounds`, `surgery`, `drift`, `regrowth`
 
 The guide is the test set under rule=test, held-out training images under rule=holdout; there the
 test set is read once, when the result is written.
