@@ -22,15 +22,13 @@ class DataConfig:
     root: types.FilePath  # of the data sets with a name
     size: types.PictureSize = None  # height and width that pictures are scaled to
     grey: StrictBool = False  # whether pictures become grey
-    fold: Annotated[StrictInt, Field(ge=0, le=5)] = 0  # which sixth of the training is held out
+    fold: types.Fold = 0  # which sixth of the training images is held out
 
 
 @model
 class EngineConfig:
     name: types.EngineName
-    device: Annotated[
-        str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="auto, cpu, cuda or cuda:N")
-    ]
+    device: types.Device
     lanes: types.Lanes
     threads: Annotated[StrictInt, Field(ge=1, le=1024)]
 

@@ -234,6 +234,10 @@ Statistic = Annotated[
         description="mean, lower, best, or share:TARGET such as share:0.98",
     ),
 ]
+Device = Annotated[
+    str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="auto, cpu, cuda or cuda:N")
+]
+Fold = Annotated[StrictInt, Field(ge=0, le=5)]
 Lanes = Annotated[  # None: as many as the engine finds useful
     Annotated[StrictInt, Field(ge=1, le=4096)] | None,
     BeforeValidator(lambda lanes: None if lanes == "auto" else lanes),

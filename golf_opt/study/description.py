@@ -100,7 +100,7 @@ class StudyDescription(BaseModel):
     data: Annotated[str, Field(max_length=4096)]  # a name, or a path as typed; or nothing at all
     size: types.PictureSize = None  # that the data's pictures were scaled to
     grey: bool = False  # whether they were made grey
-    fold: Annotated[int, Field(ge=0, le=5)] = 0  # which sixth of the training was held out
+    fold: types.Fold = 0  # which sixth of the training images was held out
     input: InputSpec = MNIST  # what the data has nets take and give
     digest: Short  # of what a trial sees of the data, see `View.digest`
     num_train: Annotated[int, Field(ge=0)]  # images
