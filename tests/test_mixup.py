@@ -31,7 +31,7 @@ def test_losses_along_a_training_are_pytorchs() -> None:
     view = snapshot_of(61)
     job = base.Job(net_of(SMALL), MIXED, 3, 6)
     expected = train(TorchEngine(view, device="cpu", dtype=torch.float64), job)
-    lanes = native(view, images=16)
+    lanes = native(view, images=8)
     found = train(lanes, job)
     lanes.stop(0)
     assert [r.loss for r in found] == pytest.approx([r.loss for r in expected], rel=1e-3)
@@ -45,7 +45,7 @@ def test_losses_along_a_training_are_pytorchs() -> None:
 def test_an_image_alone_in_its_batch_stays_as_it_is() -> None:
     view = snapshot_of(20)
     jobs = [base.Job(net_of(SMALL), Candidate(1, 1e-3, mixup=m), 3, 2) for m in (0.0, 0.5)]
-    lanes = native(view, images=16)
+    lanes = native(view, images=8)
     losses = []
     for job in jobs:
         losses.append([r.loss for r in train(lanes, job)])
@@ -58,13 +58,13 @@ def test_an_image_alone_in_its_batch_stays_as_it_is() -> None:
 def test_resuming_mid_epoch_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     view = snapshot_of(50)
     job = base.Job(net_of(SMALL), replace(MIXED, batch_size=8, rotate=10.0), 2, 3)
-    whole = native(view, images=16)
+    whole = native(view, images=8)
     results = train(whole, job)
     monkeypatch.setattr(engine, "SLICE_S", 0.0)
-    lanes = native(view, images=16)
+    lanes = native(view, images=8)
     state = state_after(lanes, job, 10)  # an epoch is 7 steps
     assert (state.epoch, state.step) == (1, 3)
-    rest = native(view, images=16)
+    rest = native(view, images=8)
     after = train(rest, job, state)
     assert [(r.loss, r.accuracy) for r in after] == [(r.loss, r.accuracy) for r in results[1:]]
     assert_same(rest.state(0), whole.state(0))
