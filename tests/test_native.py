@@ -376,7 +376,7 @@ def test_a_net_with_every_option_trains_like_pytorch() -> None:
     job = base.Job(net_of(EVERYTHING), Candidate(21, 1e-3, schedule="one_cycle", **options), 1, 20)
     net = net_of(EVERYTHING)
     state = masked(net)
-    lanes = native(view, images=16)
+    lanes = native(view, images=8)
     found = train(lanes, job, state)
     after = lanes.state(0).tensors
     oracle = TorchEngine(view, device="cpu", dtype=torch.float64)
