@@ -211,10 +211,12 @@ def test_where_many_run_all_are_looked_at_once_and_then_the_silent_ones(
     trials = [one.ask() for _ in range(MANY + 1)]
     other._storage.workers.refresh(other._study_id)
     monkeypatch.setattr(workers_module, "LOOK_S", 0)
-    monkeypatch.setattr(workers_module, "LOOKS_A_SECOND", 1e-6)  # by so many, and it just did
+    monkeypatch.setattr(workers_module, "LOOKS_A_SECOND", 1e6)
+    assert workers.requeue_dead(other._study_id) == []
     with ledger._begin() as connection:
         aged = sql.update(LEASES).where(LEASES.c.trial_id == trials[3]._trial_id)
         connection.execute(aged.values(beat=LEASES.c.beat - SILENT_S))
+    monkeypatch.setattr(workers_module, "LOOKS_A_SECOND", 1e-6)  # by all, and it just did
     assert workers.requeue_dead(other._study_id) == []
     monkeypatch.setattr(workers_module, "LOOKS_A_SECOND", 1e6)
     assert workers.requeue_dead(other._study_id) == [(trials[3].number, TrialState.WAITING)]

@@ -117,7 +117,8 @@ class ManyWorkers:
         now, since = time.monotonic(), self._sync.reachable_since
         running = len(self._cache.changing(study_id, elsewhere=True).ids)
         again = running > MANY and study_id in self._looked_at
-        pause_s = max(LOOK_S, running / LOOKS_A_SECOND)
+        looking = self._cache.study(study_id).workers
+        pause_s = max(LOOK_S, min(looking / LOOKS_A_SECOND, LEASE_S / 2))
         if again and now - self._looked_at[study_id] < pause_s:
             return []
         leases = self.leases(study_id, SILENT_S if again else 0.0)

@@ -3,7 +3,7 @@
 A step changes a weight by what costs the training loss little: Fisher's information says how far
 that is. It stays where no more errors are counted than before, among the images that the net is
 nearly undecided about; a leg of the walk stays where that holds for all images. Steps of the last
-layer are counted from its features, which costs a thousandth of a whole evaluation.
+layer are counted from its features, which costs far less than a whole evaluation.
 
 What a guide gains so is its own, and other images do not share in it. So a search like this is for
 where the guide is what is asked for, and not for images held out to tell what others would say.
@@ -12,6 +12,7 @@ where the guide is what is asked for, and not for images held out to tell what o
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,9 @@ REACH = (1.5e-3, 1.5e-2)  # of a step: the root of twice what the training loss 
 UNDECIDED = 0.08  # of the images, those that are counted in each step
 STEPS = 60  # of a leg, of weights before the last layer; evaluations
 HEAD_STEPS = 3000  # of the last layer's
+
+Count = Callable[[int, float], int]  # the errors with another value of a weight
+Take = Callable[[int, float], None]  # gives it that value
 
 
 def drift(
@@ -56,8 +60,15 @@ def drift(
     flat = 1 / np.sqrt((each[:, alive].astype(np.float64) ** 2).mean(axis=0) + DAMPING)
     front, last = np.split(np.arange(len(alive)), [np.searchsorted(alive, first_of_head(net))])
 
-    def go(here: Floats, places: npt.NDArray[np.int64], steps: int, counted: Counted) -> None:
-        count, take, errors = counted
+    def go(
+        here: Floats,
+        near: Split,
+        places: npt.NDArray[np.int64],
+        steps: int,
+        count: Count,
+        take: Take,
+    ) -> None:
+        errors = evaluator.errors_among(here, near)
         low, high = np.log(REACH)
         reach = np.exp(random.uniform(low, high, steps)) * random.normal(size=steps)
         for place, far in zip(random.choice(places, steps), reach, strict=True):
@@ -72,29 +83,22 @@ def drift(
         if least <= goal:
             break
         here = best.copy()
-        evaluator.sort(here)
         near = evaluator.undecided(here, UNDECIDED)
         if len(last):
             tensors = unpack(here, "weights", net.parameters) | buffers
             head = Head(net, tensors, near)
-            errors = evaluator.errors_among(here, near)
-            go(here, last, HEAD_STEPS, (head.errors, head.set, errors))
+            go(here, near, last, HEAD_STEPS, head.errors, head.set)
         if len(front):
-            go(here, front, STEPS, _whole(here, near, evaluator))
+            whole = partial(_errors_with, here, near, evaluator)
+            go(here, near, front, STEPS, whole, lambda index, value: None)
         if (found := evaluator.errors(here, least)) <= least:
             best, least = here, found
     return best, least
 
 
-Counted = tuple[Callable[[int, float], int], Callable[[int, float], None], int]
-
-
-def _whole(here: Floats, near: Split, evaluator: Evaluator) -> Counted:
-    """Return what counts the errors of a step by whole evaluations of some images."""
-
-    def count(index: int, value: float) -> int:
-        there = here.copy()
-        there[index] = value
-        return evaluator.errors_among(there, near)
-
-    return count, lambda index, value: None, evaluator.errors_among(here, near)
+def _errors_with(
+    weights: Floats, images: Split, evaluator: Evaluator, index: int, value: float
+) -> int:
+    changed = weights.copy()
+    changed[index] = value
+    return evaluator.errors_among(changed, images)

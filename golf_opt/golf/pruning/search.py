@@ -79,14 +79,20 @@ class Evaluator:
         """Return how many images get another label; of those that are more than `most`, a part."""
         errors = 0
         for chunk in self._chunks:
-            errors += self._errors(weights, chunk)
+            errors += self.errors_among(weights, chunk)
             if errors > most:
                 break
         return errors
 
     def errors_among(self, weights: Floats, split: Split) -> int:
         """Return how many of some images get another label."""
-        return self._errors(weights, split)
+        if len(self._counters) == 1:
+            return len(split) - self._counters[0](weights, split)
+        cuts = np.linspace(0, len(split), len(self._counters) + 1).astype(int)
+        parts = [Split(split.name, split.images[a:b], split.labels[a:b]) for a, b in pairwise(cuts)]
+        work = zip(self._counters, parts, strict=True)
+        right: Iterator[int] = self._pool.map(lambda pair: pair[0](weights, pair[1]), work)
+        return len(split) - sum(right)
 
     def sort(self, weights: Floats) -> None:
         """Put the images first that the net with these weights is wrong about, or nearly."""
@@ -121,15 +127,6 @@ class Evaluator:
     def _count(self, weights: Floats, split: Split) -> int:
         accuracy = self._engine.evaluate(self._net, self._tensors(weights), split)
         return round(accuracy * len(split))
-
-    def _errors(self, weights: Floats, split: Split) -> int:
-        if len(self._counters) == 1:
-            return len(split) - self._counters[0](weights, split)
-        cuts = np.linspace(0, len(split), len(self._counters) + 1).astype(int)
-        parts = [Split(split.name, split.images[a:b], split.labels[a:b]) for a, b in pairwise(cuts)]
-        work = zip(self._counters, parts, strict=True)
-        right: Iterator[int] = self._pool.map(lambda pair: pair[0](weights, pair[1]), work)
-        return len(split) - sum(right)
 
 
 @dataclass

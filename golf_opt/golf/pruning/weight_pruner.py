@@ -230,11 +230,12 @@ def _check(engine: Engine, options: PruneOptions, size: int) -> None:
         UsageError: so it is.
     """
     gradients = isinstance(engine, Introspective)
-    if options.rounds.regrow and not gradients:
-        raise UsageError(
-            f"rounds.regrow is {options.rounds.regrow}, but must be 0 with "
-            f"engine={engine.name}; the gradients that it needs come from engine=native."
-        )
+    for key in ("regrow", "drift"):
+        if (value := getattr(options.rounds, key)) and not gradients:
+            raise UsageError(
+                f"rounds.{key} is {value}, but must be 0 with engine={engine.name}; the gradients "
+                "that it needs come from engine=native."
+            )
     if options.rounds.drift and options.rule != "test":
         raise UsageError(
             f"rounds.drift is {options.rounds.drift}, but must be 0 with rule={options.rule}: "

@@ -1,7 +1,7 @@
 """The hunt for a record: from nothing to a net for a board, in one command and a given time.
 
     parents    each is trained by a study of its own, on several seeds
-    pruning    of the best training, in rounds and by regrowth, until the budget ends
+    pruning    of the best training, in rounds and by regrowth or drift, until the budget ends
     the end    says what is left, and the command that makes a record of it
 
 For nets with nothing zeroed a family is searched instead. Each part is what `golf-opt study`,
