@@ -490,6 +490,30 @@ def test_regrowth_gets_below_rounds_and_goes_on_where_it_was_stopped(
     assert np.array_equal(again.state.weights, state.weights)
 
 
+def test_held_out_images_are_asked_of_trained_nets_alone(
+    engine: NativeEngine, tensors: Tensors, small_view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under rule=holdout, where the options' weight decay is that of each training too."""
+    options = replace(rounds_options(regrow=2, variants=2, weight_decay=0.03), rule="holdout")
+    jobs: list[Job] = []
+    start = NativeEngine.start
+
+    def started(lanes: NativeEngine, lane: int, job: Job, *more: Any) -> None:
+        jobs.append(job)
+        start(lanes, lane, job, *more)
+
+    monkeypatch.setattr(NativeEngine, "start", started)
+    monkeypatch.setattr(Evaluator, "errors", pytest.fail)  # what counts those of untrained cuts
+    view = replace(small_view, protocol="holdout")
+    pruner = WeightPruner(engine, NET, tensors, view, options)
+    stages = dict.fromkeys(state.stage for state in pruner.run())
+    assert list(stages) == ["rounds", "regrowth"]
+    assert pruner.result().accuracy >= 0.9 and pruner.state.nz < 400
+    assert {(job.candidate.optimizer, job.candidate.weight_decay) for job in jobs} == {
+        ("adamw", 0.03)
+    }
+
+
 def test_what_comes_back_is_what_gradients_pull_at(
     engine: NativeEngine, tensors: Tensors, small_view: View
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, StrictInt, model_validator
+from pydantic import BeforeValidator, Field, StrictFloat, StrictInt, model_validator
 
 from golf_opt.config import types
 from golf_opt.config.check import model
@@ -26,6 +26,7 @@ class Board:
     rule: types.Protocol
     parents: Nets = ()  # nets that are trained and pruned
     drift: Annotated[StrictInt, Field(ge=0, le=1000)] = 0  # of the pruning, where test may decide
+    weight_decay: Annotated[StrictFloat, Field(ge=0, le=1)] = 0.0  # of the pruning, where not
     family: str | None = None  # or one that is searched, where nothing may be zeroed
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import field, fields
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StrictBool, StrictInt, model_validator
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, model_validator
 
 from golf_opt.config import defaults, network, types
 from golf_opt.config.check import model
@@ -361,6 +361,7 @@ class RoundOptions:
     batch_size: Annotated[StrictInt, Field(ge=1, le=65_536)]
     regrow: Annotated[StrictInt, Field(ge=0, le=1000)] = 0
     drift: Annotated[StrictInt, Field(ge=0, le=1000)] = 0
+    weight_decay: Annotated[StrictFloat, Field(ge=0, le=1)] = 0.0
 
 
 @model

@@ -8,8 +8,9 @@ connectivity", 2018; Evci and others, "Rigging the lottery", 2020, revive by gra
 
 How many more differs by variant: one for the most careful, up to a step that doubles what went
 well and halves where nothing did. Who reaches the target, or nearly, then loses every weight that
-can go without any training: single cuts of the surgeon, tried on the guide one by one, find what
-took many more rounds. One that has as many weights as before is taken up if it is more accurate.
+can go without any training, where the test set decides: single cuts of the surgeon, tried on it one
+by one, find what took many more rounds. One that has as many weights as before is taken up if it is
+more accurate.
 """
 
 from __future__ import annotations
@@ -57,8 +58,9 @@ class Regrowth(Rounds):
                 for variant, step in zip(grown, steps, strict=True)
             ]
             yield from self._train(cut)
-            for variant in filter(self._nearly, cut):
-                yield from self._shave(variant)
+            if self._options.rule == "test":
+                for variant in filter(self._nearly, cut):
+                    yield from self._shave(variant)
             self._close(state, cut)
             yield
 

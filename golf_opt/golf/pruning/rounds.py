@@ -166,7 +166,13 @@ class Rounds:
         keep = (flatten(net, tensors) != 0).astype(np.float32)
         keep[: len(self._scope)][~self._scope if back is None else back | ~self._scope] = 1
         start = LaneState(tensors | unpack(keep, "masks", net.parameters), 0, 0, 0.0, 0.0)
-        candidate = Candidate(options.batch_size, options.lr, schedule="cosine")
+        candidate = Candidate(
+            options.batch_size,
+            options.lr,
+            schedule="cosine",
+            optimizer="adamw",
+            weight_decay=options.weight_decay,
+        )
         return Variant(key, Job(net, candidate, key, epochs or options.epochs), start)
 
     def _close(self, state: PruningState, variants: list[Variant]) -> None:

@@ -233,7 +233,9 @@ class Hunt:
             target=config.aim,
             rule=config.on.rule,
             seed=config.seed,
-            rounds=replace(config.rounds, drift=config.on.drift),
+            rounds=replace(
+                config.rounds, drift=config.on.drift, weight_decay=config.on.weight_decay
+            ),
         )
         asked = PruneConfig(
             folder=config.folder,
