@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 import optuna
 import pytest
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from golf_opt.config.schema import StorageConfig
+from golf_opt.storage import connect
 from golf_opt.storage.connect import opened_storage
+from golf_opt.storage.failures import StorageUnreachable
 from golf_opt.storage.url import PASSWORD_ENV, take_password
 from golf_opt.storage.workers import coordination
 from golf_opt.utils.processes import WORKER
@@ -124,8 +127,26 @@ def test_a_statement_has_a_limit_also_behind_pgbouncer(
         assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)
 
 
+def test_a_connection_that_broke_while_it_rested_is_made_anew(
+    postgres: Server, on_postgres: StorageConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was used a moment ago is not asked first, and is missed once."""
+    database = on_postgres.url.rpartition("/")[2]
+    end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s"
+    with opened_storage(on_postgres) as storage:
+        study_id = storage.create_new_study([StudyDirection.MAXIMIZE], "s")
+        for silence_s, breaks in ((0.0, False), (1e6, True)):
+            monkeypatch.setattr(connect, "SILENCE_S", silence_s)
+            with postgres.connect() as connection:
+                assert connection.execute(end, (database,)).fetchall() == [(True,)]
+            if breaks:
+                with pytest.raises(StorageUnreachable):
+                    storage.get_study_user_attrs(study_id)
+            assert storage.get_study_user_attrs(study_id) == {}
+
+
 def test_what_fails_in_a_transaction_leaves_nothing(on_postgres: StorageConfig) -> None:
-    """Connections commit by themselves while Optuna opens, and never afterwards."""
+    """The driver commits by itself, but where a transaction was begun."""
     with opened_storage(on_postgres) as storage:
         engine = coordination(storage).ledger.engine
         with pytest.raises(ZeroDivisionError), engine.begin() as connection:

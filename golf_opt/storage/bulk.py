@@ -66,9 +66,9 @@ class BulkStorage(RDBStorage):
         changing = Changing(included_trial_ids, trial_id_greater_than)
         trials: list[tuple[int, FrozenTrial]] = []
         with self.engine.connect() as connection:
-            name, goals = self._name(connection, study_id), self._objectives(connection, study_id)
+            head = self._head(connection, study_id)
             for part in changing.parts(study_id):
-                trials += _trials(connection, name, part, goals)
+                trials += _trials(connection, part, *head)
         trials.sort(key=lambda row: row[0])
         return [trial for _, trial in trials if states is None or trial.state in states]
 
@@ -78,11 +78,7 @@ class BulkStorage(RDBStorage):
             study_id = connection.scalar(select(tables.TRIALS.c.study_id).where(wanted))
             if study_id is None:
                 raise KeyError(f"there is no trial {trial_id}")
-            name, objectives = (
-                self._name(connection, study_id),
-                self._objectives(connection, study_id),
-            )
-            for _, trial in _trials(connection, name, wanted, objectives):
+            for _, trial in _trials(connection, wanted, *self._head(connection, study_id)):
                 return trial
         raise KeyError(f"trial {trial_id} cannot be read")
 
@@ -144,7 +140,7 @@ class BulkStorage(RDBStorage):
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
         with self.engine.connect() as connection:
-            self._name(connection, study_id)
+            self._head(connection, study_id)
             rows = _rows(
                 connection, tables.STUDY_DIRECTIONS, "objective", "direction", study_id=study_id
             )
@@ -158,28 +154,28 @@ class BulkStorage(RDBStorage):
 
     def _attributes(self, table: Table, study_id: int) -> dict[str, Any]:
         with self.engine.connect() as connection:
-            name = self._name(connection, study_id)
+            name, _ = self._head(connection, study_id)
             rows = _rows(connection, table, "key", "value_json", study_id=study_id)
         return _attributes(f"study {name!r}", rows[study_id])
 
-    def _name(self, connection: Connection, study_id: int) -> str:
-        """Return the study's name; raise a KeyError where there is no such study."""
-        query = select(_raw(tables.STUDIES.c.study_name))
+    def _head(self, connection: Connection, study_id: int) -> tuple[str, int]:
+        """Return a study's name, and how many objectives it has.
+
+        Raises:
+            KeyError: there is no such study.
+        """
+        goals = select(sql.func.count()).where(tables.STUDY_DIRECTIONS.c.study_id == study_id)
+        query = select(_raw(tables.STUDIES.c.study_name), goals.scalar_subquery())
         found = connection.execute(query.where(tables.STUDIES.c.study_id == study_id)).first()
         if found is None:
             raise KeyError(f"there is no study {study_id}")
-        return str(found[0])
-
-    def _objectives(self, connection: Connection, study_id: int) -> int:
-        table = tables.STUDY_DIRECTIONS
-        mine = table.c.study_id == study_id
-        return connection.scalar(select(sql.func.count()).where(mine)) or 0
+        return str(found[0]), found[1]
 
     def delete_study(self, study_id: int) -> None:
         """Delete a study and all that belongs to it, whether it can be read or not."""
         trials = select(tables.TRIALS.c.trial_id).where(tables.TRIALS.c.study_id == study_id)
         with self.engine.begin() as connection:
-            self._name(connection, study_id)
+            self._head(connection, study_id)
             for table in reversed(models.BaseModel.metadata.sorted_tables):
                 if "study_id" in table.c:
                     mine = table.c.study_id == study_id
@@ -217,7 +213,7 @@ class _TrialRows:
 
 
 def _trials(
-    connection: Connection, study: str, wanted: ColumnElement[bool], num_objectives: int
+    connection: Connection, wanted: ColumnElement[bool], study: str, num_objectives: int
 ) -> Iterator[tuple[int, FrozenTrial]]:
     """Read the trials first: whatever belongs to one that is finished was written before that."""
     columns = ("trial_id", "number", "state", "datetime_start", "datetime_complete")

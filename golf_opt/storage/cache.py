@@ -27,7 +27,7 @@ from golf_opt.utils.trials import KnownTrials, attribute
 
 REFRESH_S = 1.0  # between two reads of other workers' trials, at least
 REFRESH_FRACTION = 0.02  # of the time that reading them may take
-READ_A_SECOND = 2500  # trials that run, by all workers of a study together, in one database
+READ_A_SECOND = 1500  # trials that run, by all workers of a study together, in one database
 NEVER = -math.inf
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -14,10 +15,10 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy import Connection, event
+from sqlalchemy import event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from golf_opt.config.errors import UsageError
 from golf_opt.config.schema import StorageConfig
@@ -34,7 +35,8 @@ SQLITE_MEETING_S = 1.0  # that one worker waits for others to set the same journ
 CONNECT_TIMEOUT_S = 10
 MEETING_PAUSES_S = (0.1, 0.3, 1.0, 3.0)  # where many workers open it at the same moment
 OPENING_ERRORS = (SQLAlchemyError, StorageInternalError)  # the latter is Optuna's about the first
-STATEMENT_TIMEOUT_S = 60
+LIMIT_STATEMENTS = "SET LOCAL statement_timeout = '60s'"
+SILENCE_S = 20.0  # after which a connection may be gone: most are used more often
 MOST_OF_AN_OPERATION = 1_000_000  # bytes of a journal's first line
 NETWORK_FILE_SYSTEMS = (
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs",
@@ -163,22 +165,39 @@ def _open_server(url: URL, connections: int) -> BaseStorage:
     There a session is no longer than a transaction, and begins with none of a client's own
     options: so nothing is prepared for later, and every transaction says how long it may take.
     """
-    pool: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": connections}
+    pool: dict[str, Any] = {"pool_size": 1, "max_overflow": connections}
     if url.get_backend_name() != "postgresql":
-        return optuna.storages.get_storage(_rdb(url, {}, **pool))
+        return optuna.storages.get_storage(_rdb(url, {}, pool_pre_ping=True, **pool))
     connect: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
-    if url.get_driver_name() == "psycopg":
-        connect["prepare_threshold"] = None
+    begin = LIMIT_STATEMENTS
+    if url.get_driver_name() == "psycopg":  # begins by itself otherwise, with a question of its own
+        connect |= {"prepare_threshold": None, "autocommit": True}
+        begin = f"BEGIN; {LIMIT_STATEMENTS}"
     # Optuna makes and checks its tables with two connections at a time: workers that begin at once
     # would have all there are, and each wait for one more. So there the two are one
     _rdb(url, connect, poolclass=StaticPool, isolation_level="AUTOCOMMIT").engine.dispose()
     backend = _rdb(url, connect, made=True, **pool | {"max_overflow": connections - 1})
-    event.listen(backend.engine, "begin", _limit_statements)
+    event.listen(backend.engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    event.listen(backend.engine, "checkin", _note_the_time)
+    event.listen(backend.engine, "checkout", _ping_after_silence)
     return WriteBehindStorage(backend, worker_id())
 
 
-def _limit_statements(connection: Connection) -> None:
-    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {1000 * STATEMENT_TIMEOUT_S}")
+def _note_the_time(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _ping_after_silence(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """Ask a connection whether it still stands, as `pool_pre_ping` does, but not at every use.
+
+    Raises:
+        DisconnectionError: it does not; the pool makes another.
+    """
+    if time.monotonic() - record.info.get("used", math.inf) > SILENCE_S:
+        try:
+            connection.cursor().execute("SELECT 1")
+        except Exception as error:
+            raise DisconnectionError from error
 
 
 def _rdb(url: URL, connect_args: dict[str, Any], made: bool = False, **options: Any) -> RDBStorage:

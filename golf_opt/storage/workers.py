@@ -28,7 +28,7 @@ RUNNING = (TrialState.RUNNING,)
 MANY = 16  # running trials of others; of more, only those of silent workers are looked at
 SILENT_S = 1.5 * BEAT_S
 LOOK_S = 0.5 * BEAT_S  # between two looks of a worker at those, at least
-LOOKS_A_SECOND = 20  # by all workers of a study together
+LOOKS_A_SECOND = 5  # by all workers of a study together
 
 
 class ManyWorkers:
