@@ -221,6 +221,8 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(chaos.ROOT))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray's processes give way to all others, and would wait here for all other tests
+        patch.setenv("RAY_worker_niceness", "0")
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         made.add_node(num_cpus=1)
         yield made
