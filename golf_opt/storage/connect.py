@@ -170,7 +170,8 @@ def _open_server(url: URL, connections: int) -> BaseStorage:
         return optuna.storages.get_storage(_rdb(url, {}, pool_pre_ping=True, **pool))
     connect: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
     begin = LIMIT_STATEMENTS
-    if url.get_driver_name() == "psycopg":  # begins by itself otherwise, with a question of its own
+    if url.get_driver_name() == "psycopg":
+        # it would send BEGIN by itself, and wait for the answer before what limits the statements
         connect |= {"prepare_threshold": None, "autocommit": True}
         begin = f"BEGIN; {LIMIT_STATEMENTS}"
     # Optuna makes and checks its tables with two connections at a time: workers that begin at once
